@@ -1,0 +1,70 @@
+"""What all commands share: exit statuses, errors of one sentence, options that mean the same everywhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from probing.errors import UserError
+
+OK, FAILED, BAD_USAGE = 0, 1, 2
+
+
+def run_command(
+    main: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> int:
+    """Parse ``argv``, run ``main`` and turn what goes wrong into one sentence on stderr.
+
+    Returns:
+        0 if all went well (or what ``main`` returned), 2 for a mistake in what was asked (:class:`UserError`),
+        1 for any other failure, 130 after ctrl-C. ``--debug`` shows the traceback.
+    """
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    arguments = parser.parse_args(argv)
+    try:
+        return main(arguments) or OK
+    except KeyboardInterrupt:
+        print("Stopped; the same command continues where this one ended.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        with suppress(OSError):
+            sys.stdout.close()
+        return FAILED
+    except Exception as error:
+        if arguments.debug:
+            traceback.print_exc()
+        print(f"{parser.prog}: {_sentence(error)}", file=sys.stderr)
+        return BAD_USAGE if isinstance(error, UserError) else FAILED
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    said = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {said} (add --debug to see where)"
+
+
+def numbers(text: str) -> list[float]:
+    """Read ``0.005,0.25`` as an argparse type."""
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"wants numbers with commas between them, got {text!r}") from None
+
+
+def words(text: str) -> list[str]:
+    """Read ``image,text`` as an argparse type."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def blocks(text: str) -> list[int] | None:
+    """Read ``all`` (None) or ``0,5,9`` as an argparse type."""
+    if text == "all":
+        return None
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"wants 'all' or block numbers like 0,5,9, got {text!r}") from None

@@ -1,0 +1,33 @@
+"""Put the trained parts together as a stock ``StableDiffusion3Pipeline`` folder, in half precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from probing.testbed.recipes.text import WIDTHS
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+def run(runs: Path, size: str, output: Path | None = None) -> Path:
+    """Save the pipeline folder of one size; without ``output``, where the registry looks for it."""
+    output = output or WEIGHTS / size
+    first, second = (CLIPTextModelWithProjection.from_pretrained(runs / name / name) for name in WIDTHS)
+    tokenizers = [CLIPTokenizer.from_pretrained(runs / name / "tokenizer") for name in WIDTHS]
+    pipeline = StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel.from_pretrained(runs / f"mmdit-{size}" / "transformer"),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+        vae=AutoencoderKL.from_pretrained(runs / "vae" / "vae"),
+        text_encoder=first,
+        tokenizer=tokenizers[0],
+        text_encoder_2=second,
+        tokenizer_2=tokenizers[1],
+        text_encoder_3=None,
+        tokenizer_3=None,
+    ).to(torch.float16)
+    pipeline.save_pretrained(output)
+    return output

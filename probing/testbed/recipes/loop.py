@@ -1,0 +1,152 @@
+"""The training loop that all recipes share: steps that depend only on (seed, step), checkpoints that resume."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train; saved beside the weights.
+
+    ``average`` is the half-life, in steps, of the exponential moving average of the weights (0: none).
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    warmup: int = 100
+    average: int = 0
+    clip: float = 1.0
+    precision: str = "float32"
+    seed: int = 0
+
+    def rate_at(self, step: int) -> float:
+        """Linear warm-up, a plateau, then a linear descent to zero over the last fifth.
+
+        Before the descent nothing depends on ``steps``, so a run can be made longer or shorter while it runs.
+        """
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        return self.learning_rate * min(1.0, (self.steps - step) / (self.steps - self.descent))
+
+    @property
+    def descent(self) -> int:
+        """The step at which the learning rate begins to fall."""
+        return int(0.8 * self.steps)
+
+
+Loss = Callable[[np.random.Generator], tuple[Tensor, dict[str, float]]]
+
+
+def train(
+    modules: Mapping[str, nn.Module],
+    loss: Loss,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    checkpoint_every: int = 200,
+    stop_after: int | None = None,
+) -> dict[str, nn.Module]:
+    """Minimise ``loss`` over the parameters of ``modules``; continue from ``folder`` if it holds a checkpoint.
+
+    The generator given to ``loss`` is made from (seed, step), so a run that was killed and started again
+    sees the same batches as one that was not.
+
+    Args:
+        modules: What is trained, by name.
+        loss: Draws its own batch from the generator it is given; returns a scalar and numbers for the log.
+        schedule: Length, rates and seed.
+        folder: Receives ``checkpoint.pt`` and ``log.jsonl`` (one line every 50 steps).
+        checkpoint_every: Steps between two checkpoints.
+        stop_after: Stop early at this step, with a checkpoint (the schedule stays that of the full run).
+
+    Returns:
+        The modules with averaged weights where ``schedule.average`` asks for it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = [p for module in modules.values() for p in module.parameters()]
+    decayed = [p for p in parameters if p.ndim > 1]
+    plain = [p for p in parameters if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=schedule.learning_rate,
+        betas=(0.9, 0.98),
+    )
+    averages = [p.detach().clone() for p in parameters] if schedule.average else []
+    start = _resume(folder, modules, optimizer, averages, schedule)
+    end = min(schedule.steps, stop_after or schedule.steps)
+    device = parameters[0].device
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=schedule.precision == "bfloat16")
+    recent: list[dict[str, float]] = []
+    bar = tqdm(range(start, end), initial=start, total=end, desc=folder.name, disable=None)
+    for step in bar:
+        torch.manual_seed(schedule.seed * 1_000_003 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate_at(step)
+        with autocast:
+            value, numbers = loss(np.random.default_rng([schedule.seed, step]))
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(parameters, schedule.clip)
+        optimizer.step()
+        if averages:
+            # A young average follows closely, so that it never remembers the initial weights.
+            keep = min(0.5 ** (1 / schedule.average), (1 + step) / (10 + step))
+            with torch.no_grad():
+                torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - keep)
+        recent.append({"loss": float(value.detach()), **numbers})
+        if (step + 1) % 50 == 0:
+            means = {key: float(np.mean([r[key] for r in recent])) for key in recent[0]}
+            recent.clear()
+            with (folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps({"step": step + 1, **means}) + "\n")
+            bar.set_postfix({key: f"{number:.3g}" for key, number in means.items()})
+        if (step + 1) % checkpoint_every == 0 or step + 1 == end:
+            _save(folder, step + 1, modules, optimizer, averages, schedule)
+    with torch.no_grad():
+        for parameter, average in zip(parameters if averages else [], averages, strict=True):
+            parameter.copy_(average)
+    return dict(modules)
+
+
+def _save(folder: Path, step: int, modules, optimizer, averages, schedule: Schedule) -> None:
+    state = {
+        "step": step,
+        "modules": {name: module.state_dict() for name, module in modules.items()},
+        "optimizer": optimizer.state_dict(),
+        "averages": averages,
+        "schedule": asdict(schedule),
+    }
+    partial = folder / "checkpoint.partial"
+    torch.save(state, partial)
+    os.replace(partial, folder / "checkpoint.pt")
+
+
+def _resume(folder: Path, modules, optimizer, averages, schedule: Schedule) -> int:
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    saved = Schedule(**state["schedule"])
+    on_plateau = state["step"] <= min(saved.descent, schedule.descent)
+    if saved != (replace(schedule, steps=saved.steps) if on_plateau else schedule):
+        raise ValueError(
+            f"{path} was written by another schedule ({saved}); delete the folder or train with the same settings."
+        )
+    for name, module in modules.items():
+        module.load_state_dict(state["modules"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    for average, saved in zip(averages, state["averages"], strict=True):
+        average.copy_(saved)
+    return int(state["step"])

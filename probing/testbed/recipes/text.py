@@ -1,0 +1,111 @@
+"""The two CLIP text encoders, trained as CLIP is: captions against pictures, one picture tower each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.trainers import BpeTrainer
+from torch.nn import functional as F
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+from probing.testbed.recipes.loop import Schedule, train
+from probing.testbed.recipes.pixels import sample_batch
+from probing.testbed.scenes import vocabulary
+
+CAPTION_LENGTH = 20
+"""Tokens of a caption, begin and end included; the longest has 16."""
+
+SCHEDULE = Schedule(steps=1500, batch_size=192, learning_rate=1e-3, weight_decay=0.02, warmup=100)
+WIDTHS = {"text_encoder": (64, 3, 4), "text_encoder_2": (96, 4, 6)}
+"""Width (and projection), layers, heads."""
+
+
+def build_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Make a CLIP tokenizer whose every caption word is one token; other text falls back to letters."""
+    learner = Tokenizer(BPE(end_of_word_suffix="</w>"))
+    learner.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    letters = [chr(c) for c in range(ord("!"), ord("~") + 1)]
+    trainer = BpeTrainer(vocab_size=4096, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False)
+    learner.train_from_iterator([*vocabulary(), *letters], trainer)
+    model = json.loads(learner.to_str())["model"]
+    merges = [" ".join(merge) for merge in model["merges"]]
+    tokens = [*sorted(model["vocab"], key=model["vocab"].get), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=CAPTION_LENGTH)
+    for word in vocabulary():
+        if len(tokenizer(word)["input_ids"]) != 3:
+            raise AssertionError(f"{word!r} is not one token: {tokenizer.tokenize(word)}")
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def build_encoder(name: str, tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
+    width, layers, heads = WIDTHS[name]
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=CAPTION_LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        # The usual 0.02 is made for widths near a thousand.
+        initializer_factor=5.0,
+    )
+    return CLIPTextModelWithProjection(config)
+
+
+def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    ids = tokenizer(captions, padding="max_length", max_length=CAPTION_LENGTH, truncation=True, return_tensors="pt")
+    return ids["input_ids"]
+
+
+class PictureTower(nn.Module):
+    """A small convolutional network, 64×64 pixels to a unit vector; thrown away after training."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, 32, 4, stride=4)]
+        for inside, outside in ((32, 64), (64, 96), (96, 128)):
+            layers += [nn.GroupNorm(8, inside), nn.GELU(), nn.Conv2d(inside, outside, 3, stride=2, padding=1)]
+        layers += [nn.GroupNorm(8, 128), nn.GELU(), nn.Flatten(), nn.Linear(128 * 4, 256), nn.GELU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(256, width))
+        self.scale = nn.Parameter(torch.tensor(2.66))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return F.normalize(self.layers(pixels), dim=-1)
+
+
+def run(folder: Path, name: str, schedule: Schedule = SCHEDULE) -> CLIPTextModelWithProjection:
+    """Train one encoder with the symmetric contrastive loss of CLIP (Radford et al. 2021, figure 3)."""
+    torch.manual_seed(schedule.seed + list(WIDTHS).index(name))
+    tokenizer = build_tokenizer(folder / "tokenizer")
+    encoder = build_encoder(name, tokenizer)
+    tower = PictureTower(WIDTHS[name][0])
+
+    def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        captions, pixels = sample_batch(schedule.batch_size, rng)
+        texts = F.normalize(encoder(tokenize(tokenizer, captions)).text_embeds, dim=-1)
+        logits = tower.scale.clamp(max=4.6).exp() * texts @ tower(pixels).T
+        # Equal captions are no mistake of one another.
+        same = np.array(captions)[:, None] == np.array(captions)[None, :]
+        targets = torch.from_numpy(same / same.sum(axis=1, keepdims=True)).to(logits)
+        value = 0.5 * (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets.T))
+        hit = targets.gather(1, logits.argmax(dim=1, keepdim=True)).gt(0).float().mean()
+        return value, {"retrieved": float(hit)}
+
+    train({"encoder": encoder, "tower": tower}, loss, schedule, folder)
+    encoder.eval().save_pretrained(folder / name)
+    return encoder

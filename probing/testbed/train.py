@@ -1,0 +1,45 @@
+"""Train the testbed from nothing: ``python -m probing.testbed.train {vae,text,mmdit,assemble}``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m probing.testbed.train", description=__doc__)
+    parser.add_argument("recipe", choices=["vae", "text", "mmdit", "assemble"], help="what to train, in this order")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and logs (default: %(default)s)")
+    parser.add_argument("--size", default="xs", help="size of the MMDiT (default: %(default)s)")
+    parser.add_argument("--encoder", choices=["text_encoder", "text_encoder_2"], help="train one text encoder alone")
+    parser.add_argument("--stop-after", type=int, metavar="STEP", help="stop the MMDiT early, with a checkpoint")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    parser.add_argument("--output", type=Path, help="assemble: the pipeline folder (default: the project's weights)")
+    arguments = parser.parse_args(argv)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    runs: Path = arguments.runs
+    if arguments.recipe == "vae":
+        from probing.testbed.recipes import vae
+
+        vae.run(runs / "vae")
+    elif arguments.recipe == "text":
+        from probing.testbed.recipes import text
+
+        for name in [arguments.encoder] if arguments.encoder else text.WIDTHS:
+            text.run(runs / name, name)
+    elif arguments.recipe == "mmdit":
+        from probing.testbed.recipes import mmdit
+
+        mmdit.run(runs, arguments.size, stop_after=arguments.stop_after)
+    else:
+        from probing.testbed.recipes import assemble
+
+        print(assemble.run(runs, arguments.size, arguments.output))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
