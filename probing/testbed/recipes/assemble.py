@@ -11,11 +11,11 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from probing.testbed.recipes.text import WIDTHS
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
+"""Where the registry looks for them."""
 
 
-def run(runs: Path, size: str, output: Path | None = None) -> Path:
-    """Save the pipeline folder of one size; without ``output``, where the registry looks for it."""
-    output = output or WEIGHTS / size
+def run(runs: Path, size: str, output: Path) -> None:
+    """Save the pipeline folder of one size."""
     first, second = (CLIPTextModelWithProjection.from_pretrained(runs / name / name) for name in WIDTHS)
     tokenizers = [CLIPTokenizer.from_pretrained(runs / name / "tokenizer") for name in WIDTHS]
     pipeline = StableDiffusion3Pipeline(
@@ -30,4 +30,3 @@ def run(runs: Path, size: str, output: Path | None = None) -> Path:
         tokenizer_3=None,
     ).to(torch.float16)
     pipeline.save_pretrained(output)
-    return output

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,22 +30,27 @@ class Schedule:
     warmup: int = 100
     average: int = 0
     clip: float = 1.0
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    shape: Literal["cosine", "plateau"] = "cosine"
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
-        """Linear warm-up, a plateau, then a linear descent to zero over the last fifth.
+        """Linear warm-up, then ``shape``: a cosine down to 1%, or a plateau and a linear descent to zero.
 
-        Before the descent nothing depends on ``steps``, so a run can be made longer or shorter while it runs.
+        Before the descent a plateau does not depend on ``steps``, so such a run can be made longer or
+        shorter while it runs.
         """
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        return self.learning_rate * min(1.0, (self.steps - step) / (self.steps - self.descent))
+        if self.shape == "plateau":
+            return self.learning_rate * min(1.0, (self.steps - step) / (self.steps - self.fixed_from))
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
     @property
-    def descent(self) -> int:
-        """The step at which the learning rate begins to fall."""
-        return int(0.8 * self.steps)
+    def fixed_from(self) -> int:
+        """The step from which on the learning rate depends on ``steps``."""
+        return int(0.8 * self.steps) if self.shape == "plateau" else 0
 
 
 Loss = Callable[[np.random.Generator], tuple[Tensor, dict[str, float]]]
@@ -139,8 +146,8 @@ def _resume(folder: Path, modules, optimizer, averages, schedule: Schedule) -> i
         return 0
     state = torch.load(path, weights_only=True)
     saved = Schedule(**state["schedule"])
-    on_plateau = state["step"] <= min(saved.descent, schedule.descent)
-    if saved != (replace(schedule, steps=saved.steps) if on_plateau else schedule):
+    lengthened = state["step"] <= min(saved.fixed_from, schedule.fixed_from)
+    if saved != (replace(schedule, steps=saved.steps) if lengthened else schedule):
         raise ValueError(
             f"{path} was written by another schedule ({saved}); delete the folder or train with the same settings."
         )

@@ -26,6 +26,7 @@ SCHEDULE = Schedule(
     warmup=200,
     average=300,
     precision="bfloat16",
+    shape="plateau",
 )
 SCENES = 60_000
 """Different scenes seen in training; held-out scenes come from other seeds."""

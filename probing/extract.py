@@ -1,0 +1,117 @@
+"""Cache the features of every block of a frozen backbone: ``python -m probing.extract --model sd35-medium``."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from probing import preferences
+from probing.backbones import COMPUTE_DTYPES, load_backbone, model_names, pick_compute_dtype, pick_device, resolve
+from probing.commands import blocks, numbers, run_command, words
+from probing.errors import UserError
+from probing.features import ExtractionPlan, ExtractionSettings, extract, make_plan
+from probing.features.plan import STREAMS, binary
+from probing.features.reductions import REDUCTIONS
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m probing.extract", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", required=True, help=f"a name ({', '.join(model_names())}) or a diffusers pipeline folder")
+    add("--data", default="testbed", help="a data set's name, or a file of pairs (.csv, .parquet, .jsonl)")
+    add("--data-root", type=Path, help="folder of the data set's files")
+    add("--split", default=None, help="train, validation or test; all of them if not given")
+    add("--sigmas", type=numbers, default=[0.005], help="noise levels in [0, 1], with commas")
+    add("--streams", type=words, default=["image"], help=f"with commas, of {', '.join(STREAMS)}")
+    add("--reductions", type=words, default=["mean"], help=f"with commas, of {', '.join(REDUCTIONS)}")
+    add("--blocks", type=blocks, default="all", help="'all', or 0-indexed numbers with commas")
+    add("--resolution", type=int, help="side of the square images in pixels; the model's own if not given")
+    add("--resize", choices=["center-crop", "pad", "stretch"], default="center-crop", help="how images become square")
+    add("--limit", type=int, help="at most so many items, by whole prompt groups")
+    add("--batch-size", type=int, default=16, help="items in one forward")
+    add("--dtype", choices=["float32", "float16"], default="float32", help="of stored reductions; tokens are float16")
+    add("--compute-dtype", choices=["auto", *COMPUTE_DTYPES], default="auto", help="of weights and forwards")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add("--seed", type=int, default=0, help="of the noise, and of fresh weights")
+    add("--pair-noise", choices=["independent", "shared"], default="independent", help="noise by item, or by prompt")
+    add("--t5-length", type=int, help="positions of the T5 part of the text; the model's own if not given")
+    add("--no-t5", action="store_true", help="leave the T5 encoder out; its positions are zeros")
+    add("--random-init", action="store_true", help="fresh weights in the transformer: the control of every curve")
+    add("--output", type=Path, help="path of the store; cache/MODEL--DATA.zarr if not given")
+    add("--dry-run", action="store_true", help="print the plan and stop before anything is loaded")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    spec = resolve(arguments.model)
+    device = pick_device(arguments.device)
+    dtype = pick_compute_dtype(arguments.compute_dtype, device)
+    settings = ExtractionSettings(
+        sigmas=tuple(arguments.sigmas),
+        streams=tuple(arguments.streams),
+        reductions=tuple(arguments.reductions),
+        blocks=None if arguments.blocks is None else tuple(arguments.blocks),
+        resolution=arguments.resolution or spec.resolution,
+        resize=arguments.resize,
+        batch_size=arguments.batch_size,
+        dtype=arguments.dtype,
+        compute_dtype=str(dtype).removeprefix("torch."),
+        seed=arguments.seed,
+        pair_noise=arguments.pair_noise,
+        t5_length=spec.t5_length if arguments.t5_length is None else arguments.t5_length,
+        use_t5=not arguments.no_t5,
+        random_init=arguments.random_init,
+    )
+    data = preferences.load(arguments.data, root=arguments.data_root, split=arguments.split)
+    data = data.select(limit=arguments.limit) if arguments.limit else data
+    plan = make_plan(spec, settings, items=len(data.items), prompts=data.items["prompt_id"].nunique())
+    output = arguments.output or _default_output(arguments, spec.name)
+    print(plan.describe(), f"{'output':>9}  {output}", sep="\n", flush=True)
+    if arguments.dry_run:
+        return
+    _check_disk(plan, output)
+    backbone = load_backbone(
+        spec,
+        device=device,
+        compute_dtype=dtype,
+        random_init=settings.random_init,
+        seed=settings.seed,
+        t5_length=settings.t5_length,
+        use_t5=settings.use_t5,
+    )
+    extracted = extract(plan, backbone, data, output)
+    there = len(extracted.store.item_ids) - extracted.computed
+    print(
+        f"{extracted.computed:,} items computed" + (f", {there:,} were there" if there else "") + f".\n"
+        f"Features: {output}\nPairs:    {extracted.store.pairs_path}\n"
+        f"Next:     python -m probing.fit --store {output}"
+    )
+
+
+def _default_output(arguments: argparse.Namespace, model: str) -> Path:
+    data = Path(arguments.data).stem + (f"-{arguments.split}" if arguments.split else "")
+    return Path("cache") / f"{model}{'-random-init' if arguments.random_init else ''}--{data}.zarr"
+
+
+def _check_disk(plan: ExtractionPlan, output: Path) -> None:
+    """Refuse a store that the disk cannot hold, less what is there of it."""
+    folder = next(parent for parent in (output.resolve(), *output.resolve().parents) if parent.exists())
+    there = sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) if output.exists() else 0
+    free = shutil.disk_usage(folder).free
+    if plan.disk_bytes - there > free:
+        raise UserError(
+            f"The store needs {binary(plan.disk_bytes - there)} and {folder} has {binary(free)} free; "
+            f"give --output on a larger disk, or ask for less."
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,243 @@
+"""What an extraction will do and cost, said before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from probing.backbones import BackboneSpec
+from probing.errors import UserError
+from probing.features.noise import check_sigma
+from probing.features.reductions import POOLED, check_reductions
+from probing.features.store import ArraySpec
+
+STREAMS = ("image", "text")
+_RUN_BYTES = 512 * 2**20
+_PROMPT_BYTES = 2 * 2**30
+_LONGEST_RUN = 1024
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class ExtractionSettings:
+    """What to read, where, and how to keep it; validated against the backbone when planned.
+
+    Attributes:
+        sigmas: Noise levels in [0, 1].
+        streams: Of ``image`` and ``text``.
+        reductions: Of :data:`probing.features.reductions.REDUCTIONS`.
+        blocks: Which blocks, or None for all.
+        resolution: Side of the square images, in pixels.
+        resize: How an image becomes square: ``center-crop``, ``pad`` or ``stretch``.
+        batch_size: Items in one forward.
+        dtype: Of stored reductions; kept tokens are float16 whatever it says.
+        compute_dtype: Of weights and forwards.
+        seed: Of the noise, and of fresh weights.
+        pair_noise: ``independent`` draws noise by item, ``shared`` by prompt group.
+        t5_length: Positions of the T5 part of the text.
+        use_t5: Whether the T5 encoder is used.
+        random_init: Whether the transformer's weights are fresh.
+    """
+
+    sigmas: tuple[float, ...] = (0.005,)
+    streams: tuple[str, ...] = ("image",)
+    reductions: tuple[str, ...] = ("mean",)
+    blocks: tuple[int, ...] | None = None
+    resolution: int = 512
+    resize: str = "center-crop"
+    batch_size: int = 16
+    dtype: str = "float32"
+    compute_dtype: str = "float32"
+    seed: int = 0
+    pair_noise: str = "independent"
+    t5_length: int = 256
+    use_t5: bool = True
+    random_init: bool = False
+
+
+@dataclass(frozen=True)
+class ExtractionPlan:
+    """A checked extraction: its arrays, the length of its runs, and its costs."""
+
+    spec: BackboneSpec
+    settings: ExtractionSettings
+    blocks: tuple[int, ...]
+    arrays: tuple[ArraySpec, ...]
+    items: int
+    prompts: int
+    run_length: int
+
+    @property
+    def forwards(self) -> int:
+        """Items times noise levels; each reads every block."""
+        return self.items * len(self.settings.sigmas)
+
+    @property
+    def image_tokens(self) -> int:
+        return math.prod(self.spec.architecture.token_grid(self.settings.resolution))
+
+    @property
+    def text_tokens(self) -> int:
+        return self.spec.architecture.clip_length + self.settings.t5_length
+
+    @property
+    def disk_bytes(self) -> int:
+        return self.items * self._bytes_per_item
+
+    @property
+    def host_bytes(self) -> int:
+        """Host memory for one run: features waiting to be written, text conditioning, latents, the weights at rest."""
+        architecture = self.spec.architecture
+        conditioning = self.run_length * self.text_tokens * int(architecture.transformer["joint_attention_dim"])
+        latents = self.run_length * architecture.latent_channels * (self.settings.resolution // architecture.vae_factor) ** 2
+        weights = architecture.parameters + architecture.text_parameters
+        size = _BYTES[self.settings.compute_dtype]
+        return self.run_length * self._bytes_per_item + size * (conditioning + weights) + 4 * latents
+
+    @property
+    def device_bytes(self) -> int:
+        """Accelerator memory at the widest point, estimated: the larger of text encoders and transformer at work."""
+        architecture = self.spec.architecture
+        size = _BYTES[self.settings.compute_dtype]
+        tokens = self.settings.batch_size * (self.image_tokens + self.text_tokens)
+        # Alive at once in a block: its input and output, queries, keys, values, and the widened feed-forward.
+        activations = tokens * architecture.width * 14
+        return size * max(architecture.text_parameters, architecture.parameters + activations)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of all forwards and image encodings; text encoders are not counted."""
+        architecture = self.spec.architecture
+        forward = architecture.forward_flops(self.settings.resolution, self.text_tokens)
+        # Blocks below the deepest asked one are not run.
+        forward = forward * (self.blocks[-1] + 1) // architecture.num_blocks
+        return self.forwards * forward + self.items * architecture.encoding_flops(self.settings.resolution)
+
+    @property
+    def _bytes_per_item(self) -> int:
+        return sum(array.bytes_per_item(len(self.settings.sigmas)) for array in self.arrays)
+
+    def describe(self) -> str:
+        """The plan as a few lines of text."""
+        settings, architecture = self.settings, self.spec.architecture
+        t5 = "left out (zeros)" if not (architecture.has_t5 and settings.use_t5) else "encoded"
+        rows = [
+            ("model", f"{self.spec.name}: {architecture.num_blocks} blocks × {architecture.width} channels, "
+                      f"{architecture.parameters / 1e9:.3g} B parameters"
+                      + (", random-initialised" if settings.random_init else "")),
+            ("read", f"{len(self.blocks)} blocks, streams {', '.join(settings.streams)}, "
+                     f"reductions {', '.join(settings.reductions)}, sigma {', '.join(f'{s:g}' for s in settings.sigmas)}"),
+            ("tokens", f"{self.image_tokens} image at {settings.resolution}², {architecture.clip_length} CLIP, "
+                       f"{settings.t5_length} T5" + (f" ({t5})" if settings.t5_length else "")),
+            ("items", f"{self.items:,} of {self.prompts:,} prompts"),
+            ("forwards", f"{self.forwards:,} ({math.ceil(self.items / settings.batch_size) * len(settings.sigmas):,} "
+                         f"batches of up to {settings.batch_size}), {settings.compute_dtype}"),
+            ("compute", f"{si(self.flops)}FLOP in forwards and image encoding"),
+            ("disk", f"{binary(self.disk_bytes)}, written in runs of {self.run_length} items"),
+            ("memory", f"about {binary(self.host_bytes)} of host and {binary(self.device_bytes)} of accelerator memory"),
+        ]  # fmt: skip
+        return "\n".join(f"{name:>9}  {text}" for name, text in rows)
+
+
+def make_plan(spec: BackboneSpec, settings: ExtractionSettings, *, items: int, prompts: int) -> ExtractionPlan:
+    """Check settings against a backbone and lay out the store.
+
+    Raises:
+        UserError: A sigma outside [0, 1], an unknown stream or reduction, a block that the model lacks, a
+            resolution it cannot take, no items.
+    """
+    architecture = spec.architecture
+    if items < 1:
+        raise UserError("There are no items to extract; check --split and --limit.")
+    if settings.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, got {settings.batch_size}.")
+    for sigma in settings.sigmas:
+        check_sigma(sigma)
+    _check_distinct("sigma", settings.sigmas)
+    _check_distinct("stream", settings.streams)
+    _check_distinct("reduction", settings.reductions)
+    for stream in settings.streams:
+        if stream not in STREAMS:
+            raise UserError(f"Unknown stream {stream!r}; known are {', '.join(STREAMS)}.")
+    check_reductions(settings.reductions, settings.streams)
+    blocks = tuple(range(architecture.num_blocks)) if settings.blocks is None else settings.blocks
+    _check_distinct("block", blocks)
+    for block in blocks:
+        if not 0 <= block < architecture.num_blocks:
+            raise UserError(f"{spec.name} has blocks 0 … {architecture.num_blocks - 1}, got {block}.")
+    blocks = tuple(sorted(blocks))
+    plan = ExtractionPlan(
+        spec=spec,
+        settings=settings,
+        blocks=blocks,
+        arrays=_lay_out(spec, settings, blocks),
+        items=items,
+        prompts=prompts,
+        run_length=1,
+    )
+    conditioning = plan.text_tokens * int(architecture.transformer["joint_attention_dim"]) * 4
+    fitting = min(_LONGEST_RUN, _RUN_BYTES // plan._bytes_per_item, _PROMPT_BYTES // max(1, conditioning))
+    # Runs hold whole batches, so that batches are cut at the same places whenever a run is made again.
+    run_length = max(1, fitting // settings.batch_size) * settings.batch_size
+    return ExtractionPlan(**{**vars(plan), "run_length": run_length})
+
+
+def _lay_out(spec: BackboneSpec, settings: ExtractionSettings, blocks: tuple[int, ...]) -> tuple[ArraySpec, ...]:
+    architecture = spec.architecture
+    grid = architecture.token_grid(settings.resolution)
+    if "grid4" in settings.reductions and (grid[0] % 4 or grid[1] % 4):
+        raise UserError(f"grid4 needs a grid of tokens that four divides, got {grid[0]}×{grid[1]}; change --resolution.")
+    arrays: list[ArraySpec] = []
+    width = architecture.width
+    for stream in settings.streams:
+        have = tuple(block for block in blocks if block in architecture.blocks_of(stream))
+        if not have:
+            raise UserError(f"No asked block of {spec.name} gives the {stream} stream: its last block has none.")
+        tokens = math.prod(grid) if stream == "image" else architecture.clip_length + settings.t5_length
+        for reduction in settings.reductions:
+            if reduction == "tokens":
+                arrays.append(ArraySpec(f"features/{stream}/tokens", have, (tokens, width), "float16"))
+            elif stream == "image":
+                shape = (16, width) if reduction == "grid4" else (width,)
+                arrays.append(ArraySpec(f"features/image/{reduction}", have, shape, settings.dtype))
+            elif reduction in POOLED:
+                parts = ["clip", "t5"] if architecture.has_t5 and settings.use_t5 else ["clip"]
+                arrays += [
+                    ArraySpec(f"features/text/{reduction}_{part}", have, (width,), settings.dtype) for part in parts
+                ]
+    channels = architecture.latent_channels
+    for reduction in latent_reductions(settings):
+        shape = (16, channels) if reduction == "grid4" else (channels,)
+        arrays.append(ArraySpec(f"latents/{reduction}", None, shape, "float32"))
+    return tuple(arrays)
+
+
+def latent_reductions(settings: ExtractionSettings) -> tuple[str, ...]:
+    """Reductions of the clean latents that are kept beside the features: those asked for, but never all tokens."""
+    return tuple(name for name in settings.reductions if name != "tokens") or ("mean",)
+
+
+def _check_distinct(what: str, values: Sequence) -> None:
+    if not values:
+        raise UserError(f"At least one {what} is needed; got none.")
+    if len(set(values)) != len(values):
+        raise UserError(f"Each {what} can be asked for once, got {', '.join(str(v) for v in values)}.")
+
+
+def binary(count: float) -> str:
+    """Bytes with a unit, ``1.5 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"
+
+
+def si(count: float) -> str:
+    """A large number with its prefix, ``2.44 T``."""
+    for prefix in ("", "k", "M", "G", "T", "P", "E"):
+        if count < 1000:
+            return f"{count:.3g} {prefix}"
+        count /= 1000
+    return f"{count:.3g} Z"

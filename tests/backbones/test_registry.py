@@ -1,0 +1,85 @@
+"""Names, folders, and what can be said before weights are loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from diffusers import SD3Transformer2DModel
+
+from probing.backbones import resolve
+from probing.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "width", "billions", "teraflops"),
+    # Published parameter counts (2.5 and 8.1 B with their text projections); FLOPs counted by hand for 333 text
+    # tokens at 512²: two per multiply-add of every matrix product.
+    [("sd35-medium", 24, 1536, 2.24, 2.44), ("sd35-large", 38, 2432, 8.06, 7.98), ("sd3-medium", 24, 1536, 2.03, 2.11)],
+)
+def test_published_architectures(name, blocks, width, billions, teraflops):
+    architecture = resolve(name).architecture
+    assert (architecture.num_blocks, architecture.width) == (blocks, width)
+    assert architecture.parameters / 1e9 == pytest.approx(billions, rel=5e-3)
+    assert architecture.forward_flops(512, 333) / 1e12 == pytest.approx(teraflops, rel=5e-3)
+    assert architecture.token_grid(512) == (32, 32)
+    assert architecture.native_resolution == 1024
+
+
+def test_flops_of_the_matrix_products_by_hand():
+    """Count every matrix product of a small model's forward in closed form."""
+    architecture = resolve("testbed-xs").architecture
+    d, layers, text, image, joint = 96, 8, 20, 64, 160
+    per_token = lambda n, k: 2 * n * d * k  # noqa: E731 - n tokens through a d×k matrix
+    total = 2 * image * (4 * 8) * d + 2 * text * joint * d + 2 * d * (256 + joint + 2 * d)
+    for block in range(layers):
+        last = block == layers - 1
+        for tokens, modulation, cut in ((image, 6, False), (text, 2 if last else 6, last)):
+            total += 2 * d * modulation * d + per_token(tokens, 3 * d)
+            total += 0 if cut else per_token(tokens, d) + 2 * per_token(tokens, 4 * d)
+        total += 2 * 2 * (image + text) ** 2 * d
+    total += 2 * d * 2 * d + per_token(image, 4 * 8)
+    assert architecture.forward_flops(64, text) == pytest.approx(total, rel=1e-3)
+
+
+def test_a_folder_is_described_without_loading_it(tiny_folder):
+    spec = resolve(str(tiny_folder))
+    assert spec.architecture.has_t5
+    assert spec.resolution == 16
+    model = SD3Transformer2DModel.from_pretrained(tiny_folder / "transformer")
+    assert spec.architecture.parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_a_registered_folder_keeps_its_settings_when_given_by_path():
+    by_name = resolve("testbed-xs")
+    assert resolve(by_name.source) == by_name
+    assert by_name.t5_length == 0
+
+
+def test_unknown_names_show_near_ones():
+    with pytest.raises(UserError, match="did you mean sd35-medium"):
+        resolve("sd3.5-medium")
+
+
+def test_a_folder_that_is_no_pipeline(tmp_path):
+    with pytest.raises(UserError, match=r"model_index\.json"):
+        resolve(str(tmp_path))
+
+
+def test_an_unsupported_family_is_named(tiny_folder, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(tiny_folder, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "FluxPipeline"}))
+    with pytest.raises(UserError, match="FluxPipeline"):
+        resolve(str(folder))
+    (folder / "model_index.json").write_text("{")
+    with pytest.raises(UserError, match="no valid JSON"):
+        resolve(str(folder))
+
+
+@pytest.mark.parametrize(("resolution", "said"), [(100, "multiple of 16"), (8, "multiple of 16"), (6160, "up to 6144")])
+def test_resolutions_that_the_model_cannot_take(resolution, said):
+    with pytest.raises(UserError, match=said):
+        resolve("sd35-medium").architecture.token_grid(resolution)

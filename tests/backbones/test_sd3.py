@@ -1,0 +1,127 @@
+"""The SD3 adapter against the stock pipeline."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+from probing.backbones import load_backbone, pick_compute_dtype, pick_device, resolve
+from probing.errors import UserError
+from tests.tiny_sd3 import BLOCKS, T5_LENGTH
+
+CPU = torch.device("cpu")
+PROMPTS = ["a small red circle", "", "a small green square on a white background"]
+
+
+@pytest.fixture(scope="module")
+def stock(tiny_folder):
+    return StableDiffusion3Pipeline.from_pretrained(tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_folder):
+    return load_backbone(resolve(str(tiny_folder)), device=CPU, compute_dtype=torch.float32, t5_length=T5_LENGTH)
+
+
+def test_conditioning_is_the_stock_call(stock, backbone):
+    mine = backbone.encode_prompts(PROMPTS)
+    tokens, _, pooled, _ = stock.encode_prompt(
+        prompt=PROMPTS, prompt_2=None, prompt_3=None, do_classifier_free_guidance=False, max_sequence_length=T5_LENGTH
+    )
+    assert torch.equal(mine.encoder_hidden_states, tokens)
+    assert torch.equal(mine.pooled_projections, pooled)
+
+
+def test_padding_is_told_from_words(stock, backbone):
+    parts = backbone.encode_prompts(PROMPTS).parts
+    clip_length = stock.tokenizer_max_length
+    for row, prompt in enumerate(PROMPTS):
+        clip_tokens = len(stock.tokenizer(prompt)["input_ids"])
+        t5_tokens = len(stock.tokenizer_3(prompt)["input_ids"])
+        assert parts["clip"][row].tolist() == [i < clip_tokens for i in range(clip_length)] + [False] * T5_LENGTH
+        assert parts["t5"][row].tolist() == [False] * clip_length + [i < t5_tokens for i in range(T5_LENGTH)]
+
+
+def test_leaving_t5_out_gives_zeros_as_in_the_stock_call(tiny_folder):
+    without = load_backbone(
+        resolve(str(tiny_folder)), device=CPU, compute_dtype=torch.float32, t5_length=T5_LENGTH, use_t5=False
+    )
+    conditioning = without.encode_prompts(PROMPTS)
+    assert set(conditioning.parts) == {"clip"}
+    assert conditioning.encoder_hidden_states[:, -T5_LENGTH:].abs().max() == 0
+    assert conditioning.parts["clip"][:, -T5_LENGTH:].sum() == 0
+
+
+def test_latents_are_shifted_and_scaled(stock, backbone):
+    pixels = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        raw = stock.vae.encode(pixels).latent_dist.mode()
+    expected = (raw - 0.1) * 1.5
+    torch.testing.assert_close(backbone.encode_images(pixels), expected)
+    # The way back is the one the pipeline takes before it decodes.
+    torch.testing.assert_close(expected / stock.vae.config.scaling_factor + stock.vae.config.shift_factor, raw)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.005, 0.37, 1.0])
+def test_timestep_is_a_thousand_sigma_exactly(backbone, sigma):
+    conditioning = backbone.encode_prompts(["a star"])
+    inputs = backbone.transformer_inputs(torch.zeros(1, 4, 8, 8), conditioning, sigma)
+    assert inputs["timestep"].item() == pytest.approx(1000 * sigma, rel=1e-6)
+
+
+def test_random_init_changes_the_transformer_alone(tiny_folder, backbone):
+    spec = resolve(str(tiny_folder))
+    fresh = [
+        load_backbone(spec, device=CPU, compute_dtype=torch.float32, random_init=True, seed=seed, t5_length=T5_LENGTH)
+        for seed in (0, 0, 1)
+    ]
+    prints = [b.weights_fingerprint() for b in fresh]
+    assert prints[0] == prints[1] != prints[2]
+    assert backbone.weights_fingerprint() not in prints
+    assert torch.equal(
+        fresh[0].encode_prompts(PROMPTS).encoder_hidden_states, backbone.encode_prompts(PROMPTS).encoder_hidden_states
+    )
+    assert sum(p.numel() for p in fresh[0].transformer.parameters()) == spec.architecture.parameters
+
+
+def test_random_init_leaves_the_callers_generator_alone(tiny_folder):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load_backbone(resolve(str(tiny_folder)), device=CPU, compute_dtype=torch.float32, random_init=True, t5_length=4)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_truncated_prompt_keeps_as_many_tokens_as_the_model_reads(backbone):
+    parts = backbone.encode_prompts(["a small red circle " * 20]).parts
+    assert parts["clip"].sum() == 20
+    assert parts["t5"].sum() == T5_LENGTH
+
+
+def test_missing_weights_name_three_ways_out(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"hf auth login.*folder.*testbed-xs"):
+        load_backbone(resolve("sd35-medium"), device=CPU, compute_dtype=torch.float32)
+
+
+def test_t5_needs_a_position(tiny_folder):
+    with pytest.raises(UserError, match="--no-t5"):
+        load_backbone(resolve(str(tiny_folder)), device=CPU, compute_dtype=torch.float32, t5_length=0)
+
+
+def test_devices_and_dtypes():
+    assert pick_device("cpu") == CPU
+    with pytest.raises(UserError, match="not on this machine"):
+        pick_device("cuda:99")
+    assert pick_compute_dtype("auto", CPU) == torch.float32
+    with pytest.raises(UserError, match="float32"):
+        pick_compute_dtype("float16", CPU)
+
+
+def test_only_the_last_block_gives_no_text(backbone):
+    architecture = backbone.spec.architecture
+    assert architecture.blocks_of("image") == list(range(BLOCKS))
+    assert architecture.blocks_of("text") == list(range(BLOCKS - 1))
+    flags = [block.context_pre_only for block in backbone.transformer.transformer_blocks]
+    assert flags == [False] * (BLOCKS - 1) + [True]

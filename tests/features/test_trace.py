@@ -1,0 +1,122 @@
+"""The nnsight trace against plain forward hooks."""
+
+from __future__ import annotations
+
+import gc
+import resource
+
+import pytest
+import torch
+
+from probing.backbones import load_backbone, resolve
+from probing.features.trace import BlockTrace
+from tests.tiny_sd3 import BLOCKS, T5_LENGTH
+
+
+def hooked(transformer, inputs):
+    """What every block returns, by plain hooks, in running order."""
+    outputs = []
+    hooks = [
+        block.register_forward_hook(lambda module, args, output: outputs.append(output))
+        for block in transformer.transformer_blocks
+    ]
+    with torch.inference_mode():
+        transformer(**inputs)
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
+@pytest.fixture(scope="module", params=["tiny", "testbed-xs"])
+def backbone(request, tiny_folder):
+    spec = resolve(str(tiny_folder) if request.param == "tiny" else request.param)
+    length = T5_LENGTH if spec.architecture.has_t5 else 0
+    return load_backbone(spec, device=torch.device("cpu"), compute_dtype=torch.float32, t5_length=length)
+
+
+@pytest.fixture(scope="module")
+def inputs(backbone):
+    architecture = backbone.spec.architecture
+    side = backbone.spec.resolution // architecture.vae_factor
+    noisy = torch.randn(3, architecture.latent_channels, side, side, generator=torch.Generator().manual_seed(0))
+    conditioning = backbone.encode_prompts(["a small red circle", "a star", ""])
+    return backbone.transformer_inputs(noisy, conditioning, 0.005)
+
+
+@pytest.fixture(scope="module")
+def trace(backbone):
+    return BlockTrace(backbone.transformer, backbone.blocks_path, backbone.streams_of)
+
+
+def test_every_block_and_stream_equals_plain_hooks_bit_for_bit(backbone, inputs, trace):
+    expected = hooked(backbone.transformer, inputs)
+    blocks = list(range(len(expected)))
+    found = trace.run(inputs, blocks, lambda block, streams: (block, streams))
+    assert [block for block, _ in found] == blocks
+    for (_, streams), (text, image) in zip(found, expected, strict=True):
+        assert torch.equal(streams["image"], image)
+        assert (streams["text"] is None) == (text is None)
+        assert text is None or torch.equal(streams["text"], text)
+    assert found[-1][1]["text"] is None
+
+
+def test_streams_are_not_swapped(backbone, inputs, trace):
+    """Image and text have different token counts, so a swap would show in the shapes."""
+    (streams,) = trace.run(inputs, [1], lambda block, streams: streams)
+    grid = backbone.spec.architecture.token_grid(backbone.spec.resolution)
+    assert streams["image"].shape[1] == grid[0] * grid[1]
+    assert streams["text"].shape[1] == inputs["encoder_hidden_states"].shape[1]
+
+
+def test_a_single_block_is_the_right_one(backbone, inputs, trace):
+    expected = hooked(backbone.transformer, inputs)
+    for block, (_, image) in enumerate(expected):
+        (found,) = trace.run(inputs, [block], lambda block, streams: streams["image"])
+        assert torch.equal(found, image)
+
+
+def test_blocks_after_the_deepest_do_not_run(backbone, inputs, trace):
+    ran = []
+    hooks = [
+        block.register_forward_hook(lambda module, args, output, i=i: ran.append(i))
+        for i, block in enumerate(backbone.transformer.transformer_blocks)
+    ]
+    trace.run(inputs, [0, 1], lambda block, streams: None)
+    for hook in hooks:
+        hook.remove()
+    assert ran == [0, 1]
+
+
+@pytest.mark.parametrize("blocks", [[], [1, 0], [0, 0], [-1], [99]])
+def test_blocks_must_increase_within_the_model(inputs, trace, blocks):
+    with pytest.raises(ValueError, match="must increase"):
+        trace.run(inputs, blocks, lambda block, streams: None)
+
+
+def test_an_error_inside_a_reduction_comes_out_as_itself(inputs, trace):
+    class Refused(Exception):
+        pass
+
+    def refuse(block, streams):
+        raise Refused("no")
+
+    with pytest.raises(Exception, match="no") as caught:
+        trace.run(inputs, [0], refuse)
+    assert isinstance(caught.value, Refused) or "Refused" in str(caught.value)
+    # And the next trace works as before.
+    assert trace.run(inputs, [0], lambda block, streams: block) == [0]
+
+
+def test_memory_stays_flat_over_many_traces(inputs, trace):
+    def run():
+        trace.run(inputs, list(range(BLOCKS)), lambda block, streams: streams["image"].mean(dim=1))
+
+    for _ in range(30):
+        run()
+    gc.collect()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(200):
+        run()
+    grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    # A leak of one block's tokens a trace would be far more.
+    assert grown_mib < 32

@@ -1,0 +1,96 @@
+"""A complete SD3.5 pipeline of the real classes, small enough to build in a test.
+
+Three text encoders, dual attention in its first blocks, query and key norms, as SD3.5-Medium has.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+
+from probing.testbed.recipes.text import build_tokenizer
+
+BLOCKS, HEADS, HEAD_WIDTH, T5_LENGTH = 4, 2, 16, 12
+WORDS = ["a", "small", "red", "green", "circle", "square", "on", "white", "background", "star"]
+
+
+def build_pipeline(folder: Path) -> StableDiffusion3Pipeline:
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(folder / "clip-tokenizer")
+    encoders = []
+    for width in (16, 24):
+        config = CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=32,
+            projection_dim=width,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=20,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            initializer_factor=10.0,
+        )
+        encoders.append(CLIPTextModelWithProjection(config))
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    t5_tokenizer = T5Tokenizer(vocab=special + [(f"▁{word}", -1.0) for word in WORDS], extra_ids=0)
+    t5_config = T5Config(
+        vocab_size=len(t5_tokenizer), d_model=48, d_kv=8, d_ff=32, num_layers=2, num_heads=2, is_gated_act=True
+    )
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=BLOCKS,
+        attention_head_dim=HEAD_WIDTH,
+        num_attention_heads=HEADS,
+        joint_attention_dim=48,
+        caption_projection_dim=HEADS * HEAD_WIDTH,
+        pooled_projection_dim=40,
+        pos_embed_max_size=8,
+        dual_attention_layers=(0, 1),
+        qk_norm="rms_norm",
+    )
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        mid_block_add_attention=False,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        shift_factor=0.1,
+        scaling_factor=1.5,
+    )
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae,
+        text_encoder=encoders[0],
+        tokenizer=tokenizer,
+        text_encoder_2=encoders[1],
+        tokenizer_2=tokenizer,
+        text_encoder_3=T5EncoderModel(t5_config),
+        tokenizer_3=t5_tokenizer,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline folder as ``save_pretrained`` writes it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-sd3"
+    build_pipeline(tmp_path_factory.mktemp("parts")).save_pretrained(folder)
+    return folder
