@@ -46,8 +46,8 @@ def _entries() -> dict[str, Entry]:
     }
     weights = Path(str(resources.files("probing"))) / "testbed" / "weights"
     for size in ("xs",):
-        # Trained without a T5 part, not even one of zeros.
-        entries[f"testbed-{size}"] = Entry(str(weights / size), t5_length=0)
+        # Trained with 16 positions, enough for its captions.
+        entries[f"testbed-{size}"] = Entry(str(weights / size), t5_length=16)
     return entries
 
 

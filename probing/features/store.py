@@ -61,8 +61,8 @@ class FeatureStore:
         self._group = group
         self.attributes: dict[str, Any] = dict(group.attrs)
         self.sigmas: list[float] = [float(sigma) for sigma in self._read("sigma")]
-        self.item_ids: np.ndarray = self._read("item_id").astype(str)
-        self.prompt_ids: np.ndarray = self._read("prompt_id").astype(str)
+        self.item_ids: np.ndarray = self._read("item_id").astype(object)
+        self.prompt_ids: np.ndarray = self._read("prompt_id").astype(object)
 
     @classmethod
     def open(cls, path: str | Path, *, writable: bool = False) -> FeatureStore:
@@ -134,8 +134,8 @@ class FeatureStore:
         shutil.rmtree(partial, ignore_errors=True)
         group = zarr.open_group(partial, mode="w", zarr_format=3)
         items = len(item_ids)
-        _coordinate(group, "item_id", np.asarray(item_ids, dtype=str), "item")
-        _coordinate(group, "prompt_id", np.asarray(prompt_ids, dtype=str), "item")
+        _coordinate(group, "item_id", np.asarray(item_ids, dtype=object), "item")
+        _coordinate(group, "prompt_id", np.asarray(prompt_ids, dtype=object), "item")
         _coordinate(group, "sigma", np.asarray(sigmas, dtype=np.float64), "sigma")
         group.create_array(
             "written", shape=(items,), chunks=(run_length,), dtype="bool", fill_value=False, dimension_names=["item"]
@@ -292,7 +292,8 @@ def _create(group: zarr.Group, array: ArraySpec, items: int, sigmas: int, run_le
 
 
 def _coordinate(group: Any, name: str, values: np.ndarray, dimension: str) -> None:
-    array = group.create_array(name, shape=values.shape, dtype=values.dtype, dimension_names=[dimension])
+    dtype = str if values.dtype == object else values.dtype
+    array = group.create_array(name, shape=values.shape, dtype=dtype, dimension_names=[dimension])
     array[...] = values
 
 

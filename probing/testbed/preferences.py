@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,7 @@ def _make(seed: int) -> tuple[pd.DataFrame, dict[str, _Item], pd.DataFrame]:
     drawn: dict[str, _Item] = {}
     items, pairs = [], []
     captions: set[str] = set()
-    splits = [split for split, count in PROMPTS.items() for _ in range(count)]
+    splits = [split for split, prompts in PROMPTS.items() for _ in range(prompts)]
     for index, split in enumerate(splits):
         rng = np.random.default_rng([seed, index])
         scene = sample_scene(rng)
@@ -91,11 +92,12 @@ def _make(seed: int) -> tuple[pd.DataFrame, dict[str, _Item], pd.DataFrame]:
             "alignment": [(scene, KINDS[0], 0.0, 0.0), (wrong, KINDS[0], 0.0, WRONG_ATTRIBUTE)],
             "quality": [(scene, k, float(s), DAMAGE * float(s)) for k, s in zip(kinds, strengths, strict=True)],
         }
+        picture = count()
         for facet, pictures in made.items():
             ids = []
             for number, (shown, kind, strength, reward) in enumerate(pictures):
                 item_id = f"{prompt_id}-{facet}-{number}"
-                drawn[item_id] = _Item(shown, kind, strength, reward, (seed, index, len(drawn) % 4))
+                drawn[item_id] = _Item(shown, kind, strength, reward, (seed, index, next(picture)))
                 items.append((item_id, prompt_id, scene.caption, reward))
                 ids.append(item_id)
             # The better one's place is drawn, and then the annotators' choice.

@@ -7,9 +7,7 @@ seed gives the same bytes on every machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -164,12 +162,6 @@ def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
                    _outline(thing.shape, tilt)]
         draw.polygon(outline, fill=_jitter(COLOURS[thing.colour], rng))
     return canvas.reduce(scale)
-
-
-def every_scene() -> Iterator[Scene]:
-    """Go through every scene of one kind of thing (the whole grammar but the relations)."""
-    for shape, colour, size, background, count in product(SHAPES, COLOURS, SIZES, BACKGROUNDS, NUMBERS):
-        yield Scene((Thing(shape, colour, size),), background, count=count)
 
 
 def _drawn_things(scene: Scene) -> tuple[Thing, ...]:

@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recipe", choices=["vae", "text", "mmdit", "assemble", "card"], help="what to train, in this order")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and logs (default: %(default)s)")
     parser.add_argument("--size", default="xs", help="size of the MMDiT (default: %(default)s)")
-    parser.add_argument("--encoder", choices=["text_encoder", "text_encoder_2"], help="train one text encoder alone")
+    parser.add_argument("--encoder", choices=["text_encoder", "text_encoder_2", "text_encoder_3"], help="train one text encoder alone")
     parser.add_argument("--stop-after", type=int, metavar="STEP", help="stop the MMDiT early, with a checkpoint")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     parser.add_argument("--output", type=Path, help="assemble and card: the pipeline folder (default: the project's weights)")
@@ -28,8 +28,11 @@ def main(argv: list[str] | None = None) -> int:
     elif arguments.recipe == "text":
         from probing.testbed.recipes import text
 
-        for name in [arguments.encoder] if arguments.encoder else text.WIDTHS:
-            text.run(runs / name, name)
+        for name in [arguments.encoder] if arguments.encoder else [*text.WIDTHS, "text_encoder_3"]:
+            if name in text.WIDTHS:
+                text.run_clip(runs / name, name)
+            else:
+                text.run_t5(runs / name)
     elif arguments.recipe == "mmdit":
         from probing.testbed.recipes import mmdit
 

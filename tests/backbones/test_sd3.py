@@ -26,9 +26,10 @@ def backbone(tiny_folder):
 
 def test_conditioning_is_the_stock_call(stock, backbone):
     mine = backbone.encode_prompts(PROMPTS)
-    tokens, _, pooled, _ = stock.encode_prompt(
-        prompt=PROMPTS, prompt_2=None, prompt_3=None, do_classifier_free_guidance=False, max_sequence_length=T5_LENGTH
-    )
+    with torch.inference_mode():
+        tokens, _, pooled, _ = stock.encode_prompt(
+            PROMPTS, None, None, do_classifier_free_guidance=False, max_sequence_length=T5_LENGTH
+        )
     assert torch.equal(mine.encoder_hidden_states, tokens)
     assert torch.equal(mine.pooled_projections, pooled)
 

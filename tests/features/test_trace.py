@@ -78,7 +78,7 @@ def test_a_single_block_is_the_right_one(backbone, inputs, trace):
 def test_blocks_after_the_deepest_do_not_run(backbone, inputs, trace):
     ran = []
     hooks = [
-        block.register_forward_hook(lambda module, args, output, i=i: ran.append(i))
+        block.register_forward_pre_hook(lambda module, args, i=i: ran.append(i))
         for i, block in enumerate(backbone.transformer.transformer_blocks)
     ]
     trace.run(inputs, [0, 1], lambda block, streams: None)

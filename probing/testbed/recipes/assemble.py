@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from probing.testbed.recipes.text import WIDTHS
 
@@ -26,7 +26,7 @@ def run(runs: Path, size: str, output: Path) -> None:
         tokenizer=tokenizers[0],
         text_encoder_2=second,
         tokenizer_2=tokenizers[1],
-        text_encoder_3=None,
-        tokenizer_3=None,
+        text_encoder_3=T5EncoderModel.from_pretrained(runs / "text_encoder_3" / "text_encoder_3"),
+        tokenizer_3=T5Tokenizer.from_pretrained(runs / "text_encoder_3" / "tokenizer"),
     ).to(torch.float16)
     pipeline.save_pretrained(output)

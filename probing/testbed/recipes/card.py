@@ -41,7 +41,7 @@ def generate(pipeline: StableDiffusion3Pipeline, captions: list[str], seed: int 
     """Generate by a stock call, with the arguments that the card states."""
     return pipeline(
         captions,
-        max_sequence_length=0,
+        max_sequence_length=text.T5_LENGTH,
         num_inference_steps=STEPS,
         guidance_scale=GUIDANCE,
         generator=torch.Generator().manual_seed(seed),
@@ -88,7 +88,7 @@ def held_out_losses(pipeline: StableDiffusion3Pipeline) -> pd.DataFrame:
         latents = pipeline.vae.encode(pixels[batch]).latent_dist.mean
         latents = (latents - config.shift_factor) * config.scaling_factor
         tokens, _, pooled, _ = pipeline.encode_prompt(
-            captions[batch], None, None, do_classifier_free_guidance=False, max_sequence_length=0
+            captions[batch], None, None, do_classifier_free_guidance=False, max_sequence_length=text.T5_LENGTH
         )
         noise = torch.randn(latents.shape, generator=generator)
         for sigma, losses in rows.items():
@@ -120,11 +120,11 @@ def _bytes(folder: Path) -> int:
 def _write(size, pipeline, log, losses, psnr, weight_bytes) -> str:
     parts = [
         (name, sum(p.numel() for p in getattr(pipeline, name).parameters()))
-        for name in ("transformer", "vae", "text_encoder", "text_encoder_2")
+        for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
     ]
     heads, blocks = mmdit.SIZES[size]
     table = "\n".join(f"| {row.sigma:g} | {row.loss:.4f} ± {row.half_width:.4f} |" for row in losses.itertuples())
-    recipes = {"vae": vae.SCHEDULE, "text encoders": text.SCHEDULE, "mmdit": mmdit.SCHEDULE}
+    recipes = {"vae": vae.SCHEDULE, "CLIP": text.SCHEDULE, "T5": text.T5_SCHEDULE, "mmdit": mmdit.SCHEDULE}
     return f"""# testbed-{size}
 
 A complete, small text-to-image model of Stable Diffusion 3.5's classes, trained from nothing on captioned scenes.
@@ -135,7 +135,7 @@ It is here so that probes can be tried, tested and believed on any laptop; it is
 {chr(10).join(f"| {name} | {count:,} |" for name, count in parts)}
 
 The MMDiT has {blocks} blocks of {heads} heads × 32 = {32 * heads} channels, query and key norms, patch 2 on latents of
-8×16×16: 64 image tokens and {text.CAPTION_LENGTH} text tokens. All weights together: {weight_bytes / 1e6:.1f} MB, float16.
+8×16×16: 64 image tokens, {text.CAPTION_LENGTH} CLIP and {text.T5_LENGTH} T5 tokens. All weights together: {weight_bytes / 1e6:.1f} MB, float16.
 
 ## Use
 
@@ -143,11 +143,11 @@ The MMDiT has {blocks} blocks of {heads} heads × 32 = {32 * heads} channels, qu
 from diffusers import StableDiffusion3Pipeline
 
 pipeline = StableDiffusion3Pipeline.from_pretrained("probing/testbed/weights/{size}")
-pipeline("{held_out_captions(1)[0]}", max_sequence_length=0, num_inference_steps={STEPS}, guidance_scale={GUIDANCE})
+pipeline("{held_out_captions(1)[0]}", max_sequence_length={text.T5_LENGTH}, num_inference_steps={STEPS}, guidance_scale={GUIDANCE})
 ```
 
-`max_sequence_length=0` matters: there is no T5 encoder, and a stock call would otherwise add 256 positions of zeros,
-which this model never saw. Captions are those of `probing/testbed/scenes.py`, e.g. "{held_out_captions(3)[2]}".
+`max_sequence_length={text.T5_LENGTH}` matters: a stock call pads the T5 part to 256 positions, and this model never saw so
+many. Captions are those of `probing/testbed/scenes.py`, e.g. "{held_out_captions(3)[2]}".
 
 ![captions that were not chosen by hand, one generated picture each](samples.png)
 

@@ -1,4 +1,4 @@
-"""The MMDiT: flow matching on the VAE's latents, text from the two frozen CLIP encoders."""
+"""The MMDiT: flow matching on the VAE's latents, text from the three frozen encoders."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from probing.testbed.recipes.loop import Schedule, train
 from probing.testbed.recipes.pixels import sample_batch
-from probing.testbed.recipes.text import CAPTION_LENGTH, WIDTHS, tokenize
+from probing.testbed.recipes.text import T5_WIDTH, WIDTHS, tokenize, tokenize_t5
 
 SIZES: dict[str, tuple[int, int]] = {"xs": (3, 8)}
 """Heads (of 32 channels) and blocks."""
@@ -36,7 +36,6 @@ _SCENES_SEED = 1_000_000
 
 def build(size: str) -> SD3Transformer2DModel:
     heads, blocks = SIZES[size]
-    text_width = sum(width for width, _, _ in WIDTHS.values())
     model = SD3Transformer2DModel(
         sample_size=16,
         patch_size=2,
@@ -45,9 +44,9 @@ def build(size: str) -> SD3Transformer2DModel:
         num_layers=blocks,
         attention_head_dim=32,
         num_attention_heads=heads,
-        joint_attention_dim=text_width,
+        joint_attention_dim=T5_WIDTH,
         caption_projection_dim=32 * heads,
-        pooled_projection_dim=text_width,
+        pooled_projection_dim=sum(width for width, _, _ in WIDTHS.values()),
         pos_embed_max_size=8,
         qk_norm="rms_norm",
     )
@@ -59,19 +58,23 @@ def build(size: str) -> SD3Transformer2DModel:
 
 
 class Captions:
-    """Text conditioning as the stock SD3 pipeline makes it with ``max_sequence_length=0`` and no T5."""
+    """Text conditioning as the stock SD3 pipeline makes it with ``max_sequence_length=16``."""
 
     def __init__(self, runs: Path) -> None:
         self.tokenizer = CLIPTokenizer.from_pretrained(runs / "text_encoder" / "tokenizer")
-        self.encoders = [CLIPTextModelWithProjection.from_pretrained(runs / name / name).eval() for name in WIDTHS]
+        self.clips = [CLIPTextModelWithProjection.from_pretrained(runs / name / name).eval() for name in WIDTHS]
+        self.t5_tokenizer = T5Tokenizer.from_pretrained(runs / "text_encoder_3" / "tokenizer")
+        self.t5 = T5EncoderModel.from_pretrained(runs / "text_encoder_3" / "text_encoder_3").eval()
 
     @torch.no_grad()
     def encode(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Return token features (caption, 20, 160) and pooled features (caption, 160)."""
+        """Return token features (caption, 20 + 16, 160), CLIP first, and pooled features (caption, 160)."""
         ids = tokenize(self.tokenizer, captions)
-        outputs = [encoder(ids, output_hidden_states=True) for encoder in self.encoders]
+        outputs = [clip(ids, output_hidden_states=True) for clip in self.clips]
         tokens = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
-        return tokens, torch.cat([output.text_embeds for output in outputs], dim=-1)
+        pieces = self.t5(tokenize_t5(self.t5_tokenizer, captions)).last_hidden_state
+        tokens = torch.nn.functional.pad(tokens, (0, pieces.shape[-1] - tokens.shape[-1]))
+        return torch.cat([tokens, pieces], dim=1), torch.cat([output.text_embeds for output in outputs], dim=-1)
 
 
 def scenes_as_latents(runs: Path, vae: AutoencoderKL, scenes: int = SCENES) -> tuple[list[str], Tensor]:
@@ -134,6 +137,3 @@ def run(runs: Path, size: str, schedule: Schedule = SCHEDULE, *, stop_after: int
     train({"mmdit": model}, loss, schedule, runs / f"mmdit-{size}", stop_after=stop_after)
     model.eval().save_pretrained(runs / f"mmdit-{size}" / "transformer")
     return model
-
-
-__all__ = ["CAPTION_LENGTH", "SCHEDULE", "SIZES", "Captions", "build", "flow_matching_loss", "run"]

@@ -1,4 +1,4 @@
-"""The two CLIP text encoders, trained as CLIP is: captions against pictures, one picture tower each."""
+"""The text encoders: two CLIPs, trained against pictures, and a T5 encoder, trained on captions alone."""
 
 from __future__ import annotations
 
@@ -13,18 +13,30 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.trainers import BpeTrainer
 from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 from probing.testbed.recipes.loop import Schedule, train
 from probing.testbed.recipes.pixels import sample_batch
-from probing.testbed.scenes import vocabulary
+from probing.testbed.scenes import sample_scene, vocabulary
 
 CAPTION_LENGTH = 20
-"""Tokens of a caption, begin and end included; the longest has 16."""
+"""Positions of the CLIP part, begin and end included; the longest caption has 16."""
+T5_LENGTH = 16
+"""Positions of the T5 part, end included; the longest caption has 15."""
+T5_WIDTH = 160
 
 SCHEDULE = Schedule(steps=1500, batch_size=192, learning_rate=1e-3, weight_decay=0.02, warmup=100)
+T5_SCHEDULE = Schedule(steps=1000, batch_size=256, learning_rate=2e-3, weight_decay=0.02, warmup=100)
+_MASKED = 0.3
 WIDTHS = {"text_encoder": (64, 3, 4), "text_encoder_2": (96, 4, 6)}
-"""Width (and projection), layers, heads."""
+"""Width (and projection), layers, heads of the two CLIPs."""
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -88,8 +100,58 @@ class PictureTower(nn.Module):
         return F.normalize(self.layers(pixels), dim=-1)
 
 
-def run(folder: Path, name: str, schedule: Schedule = SCHEDULE) -> CLIPTextModelWithProjection:
-    """Train one encoder with the symmetric contrastive loss of CLIP (Radford et al. 2021, figure 3)."""
+def build_t5_tokenizer() -> T5Tokenizer:
+    """Make a T5 tokenizer whose every caption word is one piece; other text falls back to letters."""
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("<extra_id_0>", 0.0), ("▁", -2.0)]
+    letters = [(chr(c), -8.0) for c in range(ord("!"), ord("~") + 1)]
+    words = [(f"▁{word}", -1.0) for word in vocabulary()]
+    return T5Tokenizer(vocab=[*special, *words, *letters], extra_ids=1, model_max_length=T5_LENGTH)
+
+
+def build_t5(tokenizer: T5Tokenizer) -> T5EncoderModel:
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=T5_WIDTH,
+        d_kv=32,
+        d_ff=2 * T5_WIDTH,
+        num_layers=2,
+        num_heads=5,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        relative_attention_num_buckets=16,
+        relative_attention_max_distance=32,
+    )
+    return T5EncoderModel(config)
+
+
+def tokenize_t5(tokenizer: T5Tokenizer, captions: list[str]) -> Tensor:
+    ids = tokenizer(captions, padding="max_length", max_length=T5_LENGTH, truncation=True, return_tensors="pt")
+    return ids["input_ids"]
+
+
+def run_t5(folder: Path, schedule: Schedule = T5_SCHEDULE) -> T5EncoderModel:
+    """Train the T5 encoder to restore masked words of captions."""
+    torch.manual_seed(schedule.seed + len(WIDTHS))
+    tokenizer = build_t5_tokenizer()
+    encoder = build_t5(tokenizer)
+    head = nn.Linear(T5_WIDTH, len(tokenizer))
+    mask_id = tokenizer.convert_tokens_to_ids("<extra_id_0>")
+
+    def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        ids = tokenize_t5(tokenizer, [sample_scene(rng).caption for _ in range(schedule.batch_size)])
+        masked = torch.from_numpy(rng.random(ids.shape) < _MASKED) & (ids != tokenizer.pad_token_id)
+        logits = head(encoder(ids.masked_fill(masked, mask_id)).last_hidden_state[masked])
+        right = (logits.argmax(dim=-1) == ids[masked]).float().mean()
+        return F.cross_entropy(logits, ids[masked]), {"restored": float(right)}
+
+    train({"encoder": encoder, "head": head}, loss, schedule, folder)
+    encoder.eval().save_pretrained(folder / "text_encoder_3")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    return encoder
+
+
+def run_clip(folder: Path, name: str, schedule: Schedule = SCHEDULE) -> CLIPTextModelWithProjection:
+    """Train one CLIP text encoder with the symmetric contrastive loss of CLIP (Radford et al. 2021, figure 3)."""
     torch.manual_seed(schedule.seed + list(WIDTHS).index(name))
     tokenizer = build_tokenizer(folder / "tokenizer")
     encoder = build_encoder(name, tokenizer)

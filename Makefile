@@ -1,0 +1,35 @@
+# Every verb makes the environment it needs; Python ≥ 3.11 and make are enough.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: reproduce test test-all lint format notebooks clean
+
+reproduce: .venv/made  ## stores, tables and figures of the testbed, from nothing
+	$(BIN)/python -m probing.reproduce
+
+test: lint  ## what CI runs
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint  ## the slow tests too
+	$(BIN)/python -m pytest
+
+lint: .venv/made
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/made
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: .venv/made  ## run the notebooks anew, outputs kept
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+clean:
+	rm -rf .venv runs cache/*.zarr cache/*.parquet cache/results
+
+.venv/made: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,46 @@
+"""Pictures as models take them: RGB, square, of one resolution. The only place where that is decided."""
+
+from __future__ import annotations
+
+from PIL import Image, ImageOps
+
+from probing.errors import UserError
+
+RESIZES = ("center-crop", "pad", "stretch")
+
+
+def prepare(image: Image.Image, resolution: int, resize: str = "center-crop") -> Image.Image:
+    """Make a picture an RGB square.
+
+    EXIF orientation is applied, transparency is laid on white, other colour modes become RGB.
+
+    Args:
+        image: Any picture that Pillow opens.
+        resolution: Side of the square, in pixels.
+        resize: ``center-crop`` (keep the middle), ``pad`` (keep all, white beside it) or ``stretch``.
+
+    Raises:
+        UserError: The resize rule is unknown.
+    """
+    if resize not in RESIZES:
+        raise UserError(f"Unknown resize rule {resize!r}; known are {', '.join(RESIZES)}.")
+    image = _to_rgb(ImageOps.exif_transpose(image))
+    size = (resolution, resolution)
+    if image.size == size:
+        return image
+    if resize == "center-crop":
+        return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    if resize == "pad":
+        return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color="white")
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        # Sixteen bits a channel: Pillow's own conversion would clip instead of scale.
+        image = image.convert("I").point(lambda value: value / 257.0).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,41 @@
+"""Holm's correction against a hand-worked case, and its promise by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from probing.statistics import holm
+
+
+def test_a_hand_worked_case():
+    # Sorted 0.005, 0.01, 0.03, 0.04: times 4, 3, 2, 1 gives 0.02, 0.03, 0.06, 0.04, and 0.04 is raised to 0.06.
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm([0.9, 0.8]), [1.0, 1.0])
+    np.testing.assert_allclose(holm([0.2]), [0.2])
+    assert holm([]).shape == (0,)
+
+
+def test_a_missing_test_does_not_count():
+    np.testing.assert_allclose(holm([0.01, np.nan, 0.04]), [0.02, np.nan, 0.04])
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+def test_the_familys_error_is_bounded(correlation):
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    shared, own = rng.normal(size=(4000, 1)), rng.normal(size=(4000, 6))
+    z = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+    p = 2 * stats.norm.sf(np.abs(z))
+    family = np.mean([(holm(row) <= 0.05).any() for row in p])
+    assert family <= 0.05 + 0.01
+    assert np.mean((p <= 0.05).any(1)) > 0.1
+    if correlation == 0:
+        assert family >= 0.04
+
+
+@pytest.mark.parametrize("p", [[1.2], [-0.1], [[0.1]]])
+def test_bad_input_is_refused(p):
+    with pytest.raises(ValueError, match="expected a vector"):
+        holm(p)
