@@ -83,7 +83,8 @@ class ExtractionPlan:
 
     @property
     def disk_bytes(self) -> int:
-        return self.items * self._bytes_per_item
+        """Bytes of the finished store; the last run takes the room of a whole one."""
+        return math.ceil(self.items / self.run_length) * self.run_length * self._bytes_per_item
 
     @property
     def host_bytes(self) -> int:
@@ -124,7 +125,7 @@ class ExtractionPlan:
         t5 = "left out (zeros)" if not (architecture.has_t5 and settings.use_t5) else "encoded"
         rows = [
             ("model", f"{self.spec.name}: {architecture.num_blocks} blocks × {architecture.width} channels, "
-                      f"{architecture.parameters / 1e9:.3g} B parameters"
+                      f"{si(architecture.parameters).replace('G', 'B')} parameters"
                       + (", random-initialised" if settings.random_init else "")),
             ("read", f"{len(self.blocks)} blocks, streams {', '.join(settings.streams)}, "
                      f"reductions {', '.join(settings.reductions)}, sigma {', '.join(f'{s:g}' for s in settings.sigmas)}"),
@@ -177,7 +178,7 @@ def make_plan(spec: BackboneSpec, settings: ExtractionSettings, *, items: int, p
         run_length=1,
     )
     conditioning = plan.text_tokens * int(architecture.transformer["joint_attention_dim"]) * 4
-    fitting = min(_LONGEST_RUN, _RUN_BYTES // plan._bytes_per_item, _PROMPT_BYTES // max(1, conditioning))
+    fitting = min(items + settings.batch_size - 1, _LONGEST_RUN, _RUN_BYTES // plan._bytes_per_item, _PROMPT_BYTES // max(1, conditioning))
     # Runs hold whole batches, so that batches are cut at the same places whenever a run is made again.
     run_length = max(1, fitting // settings.batch_size) * settings.batch_size
     return ExtractionPlan(**{**vars(plan), "run_length": run_length})

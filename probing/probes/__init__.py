@@ -1,6 +1,10 @@
-"""Small trained maps from features to a reward. They take arrays and know no store."""
+# NOTE TO THE HELPER: the lead drafted this; keep, change or replace it as you see fit, and drop this line.
+"""Probes: small trained maps from features to a reward, with scikit-learn's conventions."""
 
-from probing.probes.logistic import LogisticProbe
-from probing.probes.selection import grouped_folds
+from probing.probes.logistic import ALPHAS, LogisticProbe
+from probing.probes.selection import check_apart, grouped_folds
 
-__all__ = ["LogisticProbe", "grouped_folds"]
+PROBES = {"logistic": LogisticProbe}
+"""Probes by the name that commands and tables use."""
+
+__all__ = ["ALPHAS", "PROBES", "LogisticProbe", "check_apart", "grouped_folds"]

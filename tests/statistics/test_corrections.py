@@ -16,10 +16,6 @@ def test_a_hand_worked_case():
     assert holm([]).shape == (0,)
 
 
-def test_a_missing_test_does_not_count():
-    np.testing.assert_allclose(holm([0.01, np.nan, 0.04]), [0.02, np.nan, 0.04])
-
-
 @pytest.mark.parametrize("correlation", [0.0, 0.8])
 def test_the_familys_error_is_bounded(correlation):
     from scipy import stats
@@ -35,7 +31,7 @@ def test_the_familys_error_is_bounded(correlation):
         assert family >= 0.04
 
 
-@pytest.mark.parametrize("p", [[1.2], [-0.1], [[0.1]]])
+@pytest.mark.parametrize("p", [[1.2], [-0.1], [0.5, np.nan]])
 def test_bad_input_is_refused(p):
-    with pytest.raises(ValueError, match="expected a vector"):
+    with pytest.raises(ValueError, match="one outside"):
         holm(p)

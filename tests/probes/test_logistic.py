@@ -1,0 +1,192 @@
+"""The logistic probe against scikit-learn, planted signals and symmetries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+
+from probing.probes import LogisticProbe
+from probing.statistics import cluster_bootstrap, outcomes
+
+
+def make_pairs(seed=0, pairs=600, channels=24, strength=1.5, planted=3):
+    """Differences with scales over six decades and a correlated spectrum; the first channels carry the signal."""
+    rng = np.random.default_rng(seed)
+    mixing = np.eye(channels) + 0.3 * rng.normal(size=(channels, channels)) / np.sqrt(channels)
+    X = rng.normal(size=(pairs, channels)) @ mixing
+    direction = np.zeros(channels)
+    direction[:planted] = strength / np.sqrt(planted)
+    y = (rng.random(pairs) < expit(X @ direction)).astype(float)
+    return X * np.logspace(-3, 3, channels), y, np.arange(pairs) // 2, direction
+
+
+def objective(probe, X, y, alpha, coef):
+    margins = X @ coef
+    return np.mean(np.logaddexp(0, margins) - y * margins) + alpha / 2 * np.sum((coef * probe.scale_) ** 2)
+
+
+def reference(X, y, alpha, weights=None):
+    """scikit-learn's optimum of the same objective; its C is converted here."""
+    total = len(y) if weights is None else weights.sum()
+    model = LogisticRegression(C=1 / (total * alpha), fit_intercept=False, tol=1e-12, max_iter=20_000)
+    return model.fit(X, y, sample_weight=weights).coef_[0]
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 1e-2, 1.0])
+@pytest.mark.parametrize("shape", [(600, 24), (60, 150)])
+def test_the_optimum_is_scikit_learns(alpha, shape):
+    X, y, groups, _ = make_pairs(1, *shape)
+    probe = LogisticProbe(alphas=(alpha,)).fit(X, y, groups)
+    theirs = reference(X / probe.scale_, y, alpha) / probe.scale_
+    mine, other = (objective(probe, X, y, alpha, coef) for coef in (probe.coef_, theirs))
+    assert mine <= other * (1 + 1e-6)
+    assert mine == pytest.approx(other, rel=1e-6)
+    new = make_pairs(2, 400, shape[1])[0]
+    clear = np.abs(new @ theirs) > 1e-3
+    np.testing.assert_array_equal(np.sign(new @ theirs)[clear], np.sign(probe.decision_function(new))[clear])
+
+
+def test_cross_validation_is_that_of_a_plain_loop():
+    X, y, groups, _ = make_pairs(3)
+    probe = LogisticProbe(alphas=(1e-3, 1e-1, 10.0)).fit(X, y, groups)
+    S = X / probe.scale_
+    losses, margins = np.zeros((len(y), 3)), np.zeros((len(y), 3))
+    for train, held_out in GroupKFold(5).split(S, groups=groups):
+        for column, alpha in enumerate(probe.alphas):
+            margins[held_out, column] = S[held_out] @ reference(S[train], y[train], alpha)
+    losses = np.logaddexp(0, margins) - y[:, None] * margins
+    np.testing.assert_allclose(probe.cv_scores_, losses.mean(0), rtol=1e-5)
+    best = int(np.argmin(losses.mean(0)))
+    assert probe.alpha_ == probe.alphas[best]
+    assert probe.cv_accuracy_ == pytest.approx(np.mean(outcomes(margins[:, best], y)), abs=2e-3)
+
+
+def test_a_separable_design_still_has_its_optimum():
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(200, 5))
+    y = (X[:, 0] > 0).astype(float)
+    probe = LogisticProbe(alphas=(1e-8,)).fit(X, y, np.arange(200))
+    margins = X @ probe.coef_
+    gradient = (X / probe.scale_).T @ (expit(margins) - y) / len(y) + 1e-8 * probe.coef_ * probe.scale_
+    assert np.abs(gradient).max() < 1e-8
+    assert outcomes(margins, y).mean() == 1.0
+
+
+def test_a_planted_direction_is_found():
+    X, y, groups, direction = make_pairs(5, pairs=6000)
+    train, test = slice(0, 4000), slice(4000, None)
+    probe = LogisticProbe().fit(X[train], y[train], groups[train])
+    units = np.logspace(-3, 3, 24)
+    found = probe.coef_ * units
+    assert found @ direction / np.linalg.norm(found) / np.linalg.norm(direction) > 0.98
+    # The true direction's accuracy on the same pairs is the best there is.
+    tested = outcomes(probe.decision_function(X[test]), y[test]).mean()
+    for said, part in ((tested, test), (probe.cv_accuracy_, train)):
+        best = outcomes(X[part] / units @ direction, y[part]).mean()
+        assert best > 0.7
+        assert said == pytest.approx(best, abs=0.012)
+
+
+def test_shuffled_choices_give_chance():
+    X, y, groups, _ = make_pairs(7, pairs=3000, strength=0.0)
+    rng = np.random.default_rng(7)
+    probe = LogisticProbe().fit(X[:2000], rng.permutation(y[:2000]), groups[:2000])
+    interval = cluster_bootstrap(outcomes(probe.decision_function(X[2000:]), y[2000:]), groups[2000:])
+    assert interval.low <= 0.5 <= interval.high
+    assert probe.cv_scores_.min() == pytest.approx(np.log(2), abs=0.01)
+
+
+def test_swapping_sides_negates_margins_and_leaves_the_fit_alone():
+    X, y, groups, _ = make_pairs(8)
+    probe = LogisticProbe().fit(X, y, groups)
+    np.testing.assert_array_equal(probe.decision_function(-X), -probe.decision_function(X))
+    side = np.random.default_rng(8).choice([-1.0, 1.0], len(y))
+    swapped = LogisticProbe().fit(X * side[:, None], np.where(side > 0, y, 1 - y), groups)
+    assert swapped.alpha_ == probe.alpha_
+    np.testing.assert_allclose(swapped.coef_, probe.coef_, rtol=1e-5, atol=1e-9 * np.abs(probe.coef_).max())
+
+
+def test_the_order_of_pairs_changes_nothing():
+    X, y, groups, _ = make_pairs(9)
+    order = np.random.default_rng(9).permutation(len(y))
+    here, there = LogisticProbe().fit(X, y, groups), LogisticProbe().fit(X[order], y[order], groups[order])
+    assert here.alpha_ == there.alpha_
+    assert here.cv_accuracy_ == pytest.approx(there.cv_accuracy_)
+    np.testing.assert_allclose(here.coef_, there.coef_, rtol=1e-5, atol=1e-9 * np.abs(here.coef_).max())
+
+
+def test_a_share_of_annotators_is_so_many_rows():
+    X, y, groups, _ = make_pairs(10, pairs=200)
+    share = np.random.default_rng(10).integers(0, 11, 200) / 10
+    soft = LogisticProbe(alphas=(0.01,)).fit(X, share, groups)
+    hard = np.concatenate([np.ones(200), np.zeros(200)])
+    theirs = reference(np.tile(X / soft.scale_, (2, 1)), hard, 0.01, np.concatenate([share, 1 - share]))
+    mine, other = (objective(soft, X, share, 0.01, coef) for coef in (soft.coef_, theirs / soft.scale_))
+    assert mine == pytest.approx(other, rel=1e-6)
+    rows = LogisticProbe(alphas=(0.01,)).fit(
+        np.repeat(X, 10, axis=0),
+        np.concatenate([np.repeat([1.0, 0.0], [round(10 * s), 10 - round(10 * s)]) for s in share]),
+        np.repeat(groups, 10),
+    )
+    np.testing.assert_allclose(rows.coef_, soft.coef_, rtol=1e-4, atol=1e-6 * np.abs(soft.coef_).max())
+
+
+def test_ties_pull_towards_nothing_and_are_not_scored():
+    X, y, groups, _ = make_pairs(11, pairs=100)
+    y[:50] = 0.5
+    probe = LogisticProbe(alphas=(0.1,)).fit(X, y, groups)
+    assert 0 <= probe.cv_accuracy_ <= 1
+    tied = LogisticProbe().fit(X, np.full(100, 0.5), groups)
+    assert np.isnan(tied.cv_accuracy_)
+    np.testing.assert_allclose(tied.coef_, 0)
+    assert tied.alpha_ == max(tied.alphas)
+
+
+def test_constant_channels_are_safe():
+    X, y, groups, _ = make_pairs(12)
+    X[:, 5] = 0.0
+    X[:, 6] = X[:, 7]
+    probe = LogisticProbe().fit(X, y, groups)
+    assert probe.scale_[5] == 1.0
+    assert np.isfinite(probe.coef_).all()
+    assert probe.coef_[5] == pytest.approx(0, abs=1e-12)
+    assert probe.coef_[6] == pytest.approx(probe.coef_[7], rel=1e-4)
+    nothing = LogisticProbe().fit(np.zeros_like(X), y, groups)
+    np.testing.assert_array_equal(nothing.decision_function(X), 0)
+    assert nothing.cv_accuracy_ == 0.5
+
+
+def test_it_is_an_estimator():
+    probe = LogisticProbe(alphas=(0.1, 1.0), folds=3)
+    assert clone(probe).get_params() == {"alphas": (0.1, 1.0), "folds": 3}
+    X, y, groups, _ = make_pairs(13)
+    assert probe.fit(X, y, groups) is probe
+    assert probe.n_features_in_ == 24 and probe.cv_scores_.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda X, y, g: (X[:, 0], y, g), "expected .pair, channel"),
+        (lambda X, y, g: (X, y[:-1], g), "one label and one prompt a pair"),
+        (lambda X, y, g: (np.where(X > 0, X, np.nan), y, g), "not finite"),
+        (lambda X, y, g: (X, 2 * y, g), "labels outside"),
+        (lambda X, y, g: (X, y, g % 4), "expected at least one a fold"),
+    ],
+)
+def test_bad_input_is_refused(change, says):
+    X, y, groups, _ = make_pairs(14)
+    with pytest.raises(ValueError, match=says):
+        LogisticProbe().fit(*change(X, y, groups))
+
+
+def test_bad_strengths_and_widths_are_refused():
+    X, y, groups, _ = make_pairs(15)
+    with pytest.raises(ValueError, match="numbers above 0"):
+        LogisticProbe(alphas=(0.0, 1.0)).fit(X, y, groups)
+    with pytest.raises(ValueError, match=r"expected \(row, 24\)"):
+        LogisticProbe().fit(X, y, groups).decision_function(X[:, :3])

@@ -1,0 +1,45 @@
+"""The shipped model draws what captions say, by a stock call and nothing of ours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+from probing.backbones import resolve
+from probing.testbed.scenes import BACKGROUNDS, COLOURS
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """One picture for each of the 24 combinations of colour and background: a large circle."""
+    pipeline = StableDiffusion3Pipeline.from_pretrained(resolve("testbed-xs").source)
+    pipeline.set_progress_bar_config(disable=True)
+    said = [(colour, background) for colour in COLOURS for background in BACKGROUNDS]
+    captions = [f"a large {colour} circle on a {background} background" for colour, background in said]
+    images = pipeline(
+        captions, max_sequence_length=16, num_inference_steps=20, guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(0), output_type="np",
+    ).images  # fmt: skip
+    return list(zip(said, 255 * images, strict=True))
+
+
+def nearest(pixel, palette):
+    return min(palette, key=lambda name: np.abs(np.asarray(palette[name]) - pixel).sum())
+
+
+def test_backgrounds_are_those_of_the_captions(pictures):
+    right = [nearest(np.median(image.reshape(-1, 3), axis=0), BACKGROUNDS) == bg for (_, bg), image in pictures]
+    # Chance is 6 of 24.
+    assert sum(right) >= 21
+
+
+def test_colours_are_those_of_the_captions(pictures):
+    right = 0
+    for (colour, _), image in pictures:
+        background = np.median(image.reshape(-1, 3), axis=0)
+        thing = image[np.abs(image - background).sum(-1) > 150]
+        right += len(thing) > 100 and nearest(np.median(thing, axis=0), COLOURS) == colour
+    # Chance is 4 of 24.
+    assert right >= 18
