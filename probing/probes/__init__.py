@@ -1,4 +1,3 @@
-# NOTE TO THE HELPER: the lead drafted this; keep, change or replace it as you see fit, and drop this line.
 """Probes: small trained maps from features to a reward, with scikit-learn's conventions."""
 
 from probing.probes.logistic import ALPHAS, LogisticProbe

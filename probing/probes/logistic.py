@@ -1,4 +1,3 @@
-# NOTE TO THE HELPER: the lead drafted this; keep, change or replace it as you see fit, and drop this line.
 """The logistic probe: Bradley–Terry on feature differences."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# NOTE TO THE HELPER: the lead drafted this; keep, change or replace it as you see fit, and drop this line.
 """Folds that never cut a prompt group."""
 
 from __future__ import annotations

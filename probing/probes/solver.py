@@ -1,4 +1,3 @@
-# NOTE TO THE HELPER: the lead drafted this; keep, change or replace it as you see fit, and drop this line.
 """L2-penalised logistic regression without intercept, for many columns over one design at once.
 
 Folds and strengths are columns of one problem: they share the design, so every product with it is one matrix

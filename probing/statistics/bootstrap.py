@@ -1,4 +1,3 @@
-# NOTE TO THE HELPER: the lead overwrote your version by accident; restore yours (create the file again) and drop this line.
 """Cluster bootstrap over prompts: whole prompt groups are drawn again, never single pairs.
 
 A resample gives each group a weight (how often it was drawn), so all resamples of all columns are one product

@@ -1,4 +1,3 @@
-# NOTE TO THE HELPER: the lead overwrote your version by accident; restore yours (create the file again) and drop this line.
 """From margins and choices to right and wrong."""
 
 from __future__ import annotations

@@ -1,0 +1,9 @@
+"""Experiments: stores and pairs in, one tidy table out."""
+
+from probing.analysis.cells import fit_cells, fit_latents
+from probing.analysis.comparisons import compare
+from probing.analysis.results import CellResults
+from probing.analysis.reward_curve import reward_curve
+from probing.analysis.source import FeatureSource
+
+__all__ = ["CellResults", "FeatureSource", "compare", "fit_cells", "fit_latents", "reward_curve"]

@@ -1,0 +1,131 @@
+"""Is the trained backbone better than its controls? Paired differences on the same test prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from probing.analysis.results import CellResults
+from probing.errors import UserError
+from probing.statistics import holm, paired_difference
+
+RESAMPLES = 10_000
+LEVEL = 0.05
+BASELINES = {"random-init": "the random-initialised backbone", "latents": "the pooled latents"}
+
+COLUMNS = (
+    "model", "data", "split", "facet", "scope", "sigma", "stream", "baseline", "metric", "difference", "ci_low",
+    "ci_high", "p", "p_holm", "n_pairs", "n_prompts", "value", "baseline_value", "chosen", "baseline_chosen", "block",
+    "baseline_block", "cell", "baseline_cell", "probe", "seed", "statement",
+)  # fmt: skip
+
+
+def compare(results: CellResults, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+    """Compare the best cell of the trained backbone with the best of each control.
+
+    For every facet × sigma × stream (scope ``stream``), and over all of them (scope ``overall``), the best cell of
+    either side is the one of highest cross-validated accuracy **on training pairs**; the test pairs are used once,
+    for the difference. P-values are corrected by Holm over all rows of the table.
+
+    Args:
+        results: Of :func:`probing.analysis.reward_curve`.
+        resamples: Of the paired bootstrap over prompts; p-values go down to 2 / (resamples + 1).
+        seed: Of the bootstrap.
+
+    Returns:
+        One row a comparison, with the columns :data:`COLUMNS`; differences are trained minus control, and
+        ``statement`` says in words what interval and corrected p-value allow.
+
+    Raises:
+        UserError: No trained cell, or no control to compare it with.
+    """
+    matches = list(_matches(results.table))
+    if not matches:
+        raise UserError(
+            "There is nothing to compare: the table needs trained cells and a control; give a random-init store."
+        )
+    rows = [_row(results.outcomes, *match, resamples=resamples, seed=seed) for match in matches]
+    table = pd.DataFrame(rows)
+    table["p_holm"] = holm(table["p"].to_numpy())
+    table["statement"] = [_statement(row) for row in table.to_dict("records")]
+    return table[list(COLUMNS)].astype({"block": "Int64", "baseline_block": "Int64"})
+
+
+def best(cells: pd.DataFrame) -> pd.Series:
+    """Pick the cell of highest cross-validated training accuracy; the first of equals, never by its test value."""
+    return cells.loc[cells["cv_accuracy"].idxmax()]
+
+
+def _matches(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series, pd.Series]]:
+    """Yield (scope, baseline, chosen trained cell, chosen control cell)."""
+    trained = table[table["control"] == "none"]
+    for facet, cells in trained.groupby("facet", sort=True):
+        controls = {name: table[(table["control"] == name) & (table["facet"] == facet)] for name in BASELINES}
+        for (sigma, stream), part in cells.groupby(["sigma", "stream"], sort=True):
+            fresh = controls["random-init"]
+            fresh = fresh[(fresh["sigma"] == sigma) & (fresh["stream"] == stream)]
+            for name, control in (("random-init", fresh), ("latents", controls["latents"])):
+                if len(control):
+                    yield "stream", name, best(part), best(control)
+        for name, control in controls.items():
+            if len(control):
+                yield "overall", name, best(cells), best(control)
+
+
+def _row(
+    outcomes: pd.DataFrame, scope: str, baseline: str, mine: pd.Series, other: pd.Series, *, resamples: int, seed: int
+) -> dict[str, Any]:
+    pairs = outcomes[outcomes["facet"] == mine["facet"]]
+    difference = paired_difference(
+        pairs[mine["cell"]].to_numpy(),
+        pairs[other["cell"]].to_numpy(),
+        pairs["prompt_id"].to_numpy(),
+        resamples=resamples,
+        seed=seed,
+    )
+    return {
+        **{name: mine[name] for name in ("model", "data", "split", "facet", "sigma", "stream", "metric", "probe")},
+        "scope": scope,
+        "baseline": baseline,
+        "difference": float(difference.estimate),
+        "ci_low": float(difference.low),
+        "ci_high": float(difference.high),
+        "p": float(difference.p_value),
+        "n_pairs": int(mine["n_pairs"]),
+        "n_prompts": int(mine["n_prompts"]),
+        "value": float(mine["value"]),
+        "baseline_value": float(other["value"]),
+        "chosen": _describe(mine),
+        "baseline_chosen": _describe(other),
+        "block": mine["block"],
+        "baseline_block": other["block"],
+        "cell": mine["cell"],
+        "baseline_cell": other["cell"],
+        "seed": seed,
+    }
+
+
+def _describe(cell: pd.Series) -> str:
+    if pd.isna(cell["block"]):
+        return f"latents {cell['reduction']}"
+    return f"{cell['stream']} {cell['reduction']}, σ = {cell['sigma']:g}, block {cell['block']}"
+
+
+def _statement(row: dict[str, Any]) -> str:
+    """Say no more than the interval and the corrected p-value do."""
+    measured = (
+        f"{100 * row['difference']:+.1f} points, 95% interval [{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}]"
+    )
+    sides = (
+        f"the trained backbone ({row['chosen']}; {100 * row['value']:.1f}%) {{}} {BASELINES[row['baseline']]} "
+        f"({row['baseline_chosen']}; {100 * row['baseline_value']:.1f}%)"
+    )
+    if row["ci_low"] <= 0 <= row["ci_high"]:
+        verdict = "is not told apart from"
+    else:
+        verdict = "is above" if row["difference"] > 0 else "is below"
+        if row["p_holm"] > LEVEL:
+            measured += f", but not after Holm's correction (p = {row['p_holm']:.2g})"
+    return f"{row['facet']}: {sides.format(verdict)}: {measured}."

@@ -1,0 +1,74 @@
+"""The table of an experiment, and the outcomes behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from importlib import metadata
+
+import pandas as pd
+
+from probing.analysis.source import FeatureSource
+
+COLUMNS = (
+    "model", "data", "split", "sigma", "stream", "reduction", "block", "depth", "probe", "control", "seed", "facet",
+    "metric", "value", "ci_low", "ci_high", "n_pairs", "n_prompts", "alpha", "cv_accuracy", "ceiling",
+    "n_train_pairs", "cell", "store", "revision", "config_hash", "data_fingerprint", "resolution", "extraction_seed",
+    "package_version",
+)  # fmt: skip
+"""Of a result table. ``control`` is none, random-init, latents or shuffled; ``cell`` names a column of outcomes."""
+
+KEYS = ["pair_id", "prompt_id", "facet"]
+
+
+@dataclass(frozen=True)
+class CellResults:
+    """Measurements, and the outcome of every test pair in each.
+
+    Attributes:
+        table: One row a cell, with the columns :data:`COLUMNS`.
+        outcomes: One row a test pair (``pair_id``, ``prompt_id``, ``facet``) and one column a cell, named by the
+            table's ``cell``: 1 right, 0 wrong, 0.5 a predicted tie, NaN a tie of the annotators or another facet.
+    """
+
+    table: pd.DataFrame
+    outcomes: pd.DataFrame
+
+    @staticmethod
+    def join(*parts: CellResults) -> CellResults:
+        """Put measurements on the same pairs side by side.
+
+        Raises:
+            ValueError: A cell is in two of them.
+        """
+        table = pd.concat([part.table for part in parts], ignore_index=True)
+        if table["cell"].duplicated().any():
+            twice = table.loc[table["cell"].duplicated(), "cell"].iloc[0]
+            raise ValueError(f"Got cell {twice} twice, expected it once; join results of different stores or controls.")
+        outcomes = reduce(
+            lambda left, right: left.merge(right, on=KEYS, how="outer", validate="one_to_one"),
+            (part.outcomes for part in parts),
+        )
+        return CellResults(table, outcomes)
+
+
+def provenance(store: FeatureSource) -> dict[str, object]:
+    """Say what a store's measurements come from; None where the store does not say."""
+    attributes = store.attributes
+    path = getattr(store, "path", None)
+    try:
+        version = metadata.version("dit-probing")
+    except metadata.PackageNotFoundError:
+        version = None
+    return {
+        "model": attributes.get("model"),
+        "data": attributes.get("data"),
+        # The name alone: tables are published, and the folders of this machine are nobody's concern.
+        "store": None if path is None else path.name,
+        "revision": attributes.get("revision"),
+        "config_hash": attributes.get("config_hash"),
+        "data_fingerprint": attributes.get("data_fingerprint"),
+        "resolution": attributes.get("resolution"),
+        "extraction_seed": attributes.get("seed"),
+        "package_version": version,
+    }

@@ -1,0 +1,86 @@
+"""The reward curve with its controls: pair accuracy against block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from probing.analysis.cells import fit_cells, fit_latents
+from probing.analysis.results import CellResults
+from probing.analysis.source import FeatureSource
+from probing.errors import UserError
+
+SHUFFLES = 3
+_SAME = ("model", "config_hash", "data_fingerprint", "resolution", "resize", "pair_noise", "seed")
+"""What a control's store must share with the trained one, where both say it."""
+
+
+def reward_curve(
+    store: FeatureSource,
+    pairs: pd.DataFrame,
+    *,
+    random_init: FeatureSource | None = None,
+    streams: Sequence[str] | None = None,
+    reductions: Sequence[str] | None = None,
+    sigmas: Sequence[float] | None = None,
+    blocks: Sequence[int] | None = None,
+    facets: Sequence[str] | None = None,
+    probe: str = "logistic",
+    shuffles: int = SHUFFLES,
+    seed: int = 0,
+    progress: bool = True,
+) -> CellResults:
+    """Measure every cell of a trained backbone, and beside it the random-initialised backbone, the pooled latents
+    and shuffled choices.
+
+    Args:
+        store: Features of the trained backbone.
+        pairs: As for :func:`probing.analysis.fit_cells`.
+        random_init: Features of the same items in the same architecture with fresh weights.
+        streams: Which streams; all of the trained store if None. Likewise the next four.
+        reductions: Which reductions.
+        sigmas: Which noise levels.
+        blocks: Which blocks.
+        facets: Which facets.
+        probe: Of :data:`probing.probes.PROBES`.
+        shuffles: How many shuffles of the training choices; their seeds count up from ``seed``. A probe that has
+            learned nothing points anywhere, so a single shuffle can score away from one half where few directions
+            of the features matter; only their mean must be at chance.
+        seed: Of shuffles and bootstrap.
+        progress: Whether to show progress bars, on a terminal.
+
+    Raises:
+        UserError: As :func:`probing.analysis.fit_cells`; or the stores cannot be compared.
+    """
+    if shuffles < 0:
+        raise UserError(f"Got {shuffles} shuffles, expected 0 or more; 3 is usual.")
+    if store.attributes.get("random_init"):
+        raise UserError("The store given as trained holds a random-initialised backbone; give it as the control.")
+    wanted = {"streams": streams, "reductions": reductions, "sigmas": sigmas, "blocks": blocks}
+    common = {"facets": facets, "probe": probe, "progress": progress}
+    parts = [fit_cells(store, pairs, seed=seed, **wanted, **common)]
+    if random_init is not None:
+        _check_comparable(store, random_init)
+        parts.append(fit_cells(random_init, pairs, seed=seed, **wanted, **common))
+    latents = [name for name in store.latent_reductions() if reductions is None or name in reductions]
+    if names := latents or store.latent_reductions():
+        parts.append(fit_latents(store, pairs, reductions=names, seed=seed, **common))
+    for shuffle in range(shuffles):
+        parts.append(fit_cells(store, pairs, control="shuffled", seed=seed + shuffle, **wanted, **common))
+    return CellResults.join(*parts)
+
+
+def _check_comparable(trained: FeatureSource, fresh: FeatureSource) -> None:
+    if not fresh.attributes.get("random_init"):
+        raise UserError("The store given as control holds trained weights; make one with probing.extract --random-init.")
+    different = [
+        f"{key} is {trained.attributes[key]!r} and {fresh.attributes[key]!r}"
+        for key in _SAME
+        if key in trained.attributes and key in fresh.attributes and trained.attributes[key] != fresh.attributes[key]
+    ]
+    if different:
+        raise UserError(
+            f"The two stores differ in more than their weights: {'; '.join(different)}; "
+            f"extract both with the same settings."
+        )

@@ -1,0 +1,212 @@
+"""Cells: a planted signal is found where it was planted, nulls are at chance, leaks are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from probing.analysis import CellResults, fit_cells, fit_latents
+from probing.analysis.results import COLUMNS, KEYS
+from probing.errors import UserError
+from probing.features import FeatureStore
+from probing.statistics import cluster_bootstrap
+from tests.analysis.fake_store import FIRST_WITH_SIGNAL, NUM_BLOCKS, PROMPTS, FakeStore, make_pairs
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return make_pairs()
+
+
+@pytest.fixture(scope="module")
+def trained(pairs):
+    return fit_cells(FakeStore(pairs), pairs)
+
+
+def test_the_planted_signal_is_found_there_and_nowhere_before(trained):
+    for row in trained.table.itertuples():
+        planted = row.block >= FIRST_WITH_SIGNAL[row.stream] and (row.stream == "image" or row.facet == "alignment")
+        if planted:
+            assert row.ci_low > 0.55, row.cell
+            assert row.cv_accuracy > 0.6, row.cell
+        else:
+            # 99.9% limits of chance for 150 prompts: many cells are looked at.
+            assert abs(row.value - 0.5) < 0.135, row.cell
+    early = trained.table.query("stream == 'image' and block < 3")
+    assert early["value"].mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_every_cell_is_one_row_and_one_column_of_outcomes(trained):
+    table, outcomes = trained.table, trained.outcomes
+    assert tuple(table.columns) == COLUMNS
+    assert len(table) == 2 * 2 * (NUM_BLOCKS + NUM_BLOCKS - 1)
+    assert list(outcomes.columns[:3]) == KEYS and set(outcomes.columns[3:]) == set(table["cell"])
+    assert len(outcomes) == 2 * PROMPTS["test"]
+    row = table.iloc[5]
+    mine = outcomes[outcomes["facet"] == row["facet"]]
+    assert row["value"] == mine[row["cell"]].mean()
+    interval = cluster_bootstrap(mine[row["cell"]].to_numpy(), mine["prompt_id"].to_numpy())
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((interval.low, interval.high))
+    assert outcomes.loc[outcomes["facet"] != row["facet"], row["cell"]].isna().all()
+    assert (table["n_pairs"] == PROMPTS["test"]).all() and (table["n_train_pairs"] == PROMPTS["train"]).all()
+    assert (table["depth"] == (table["block"] + 1) / NUM_BLOCKS).all()
+    assert set(table["control"]) == {"none"} and set(table["model"]) == {"fake"}
+
+
+def test_the_ceiling_is_the_annotators(trained, pairs):
+    test = pairs.query("split == 'test' and facet == 'quality'")
+    expected = np.maximum(test["probability"], 1 - test["probability"]).mean()
+    assert trained.table.query("facet == 'quality'")["ceiling"].unique() == pytest.approx([expected])
+    unknown = fit_cells(FakeStore(pairs), pairs.drop(columns="probability"), blocks=[4], sigmas=[0.6])
+    assert unknown.table["ceiling"].isna().all()
+
+
+def test_fresh_weights_shuffles_and_latents_are_at_chance_and_named(pairs):
+    fresh = fit_cells(FakeStore(pairs, random_init=True, seed=1), pairs).table
+    shuffled = fit_cells(FakeStore(pairs), pairs, control="shuffled", blocks=[3, 4, 5]).table
+    latents = fit_latents(FakeStore(pairs), pairs).table
+    for table, name, tolerance in ((fresh, "random-init", 0.03), (shuffled, "shuffled", 0.1)):
+        assert set(table["control"]) == {name}
+        assert table["value"].mean() == pytest.approx(0.5, abs=tolerance)
+        assert table["cv_accuracy"].mean() == pytest.approx(0.5, abs=0.03)
+    assert set(latents["control"]) == {"latents"}
+    assert latents["block"].isna().all() and latents["sigma"].isna().all()
+    assert latents["value"].mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_shuffling_works_where_the_chosen_item_always_comes_first(pairs):
+    first = pairs.copy()
+    swap = first["choice"] == 0
+    first.loc[swap, ["first", "second"]] = first.loc[swap, ["second", "first"]].to_numpy()
+    first["choice"] = 1.0
+    asked = {"streams": ["image"], "sigmas": [0.005], "facets": ["quality"]}
+    store = FakeStore(pairs)
+    true = fit_cells(store, first, **asked).table
+    same = fit_cells(store, pairs, **asked).table
+    np.testing.assert_allclose(true["value"], same["value"])
+    cv = [fit_cells(store, first, control="shuffled", seed=seed, **asked).table["cv_accuracy"] for seed in range(3)]
+    assert np.mean(cv) == pytest.approx(0.5, abs=0.03)
+    assert len({tuple(values) for values in cv}) == 3
+
+
+def test_the_order_of_items_and_pairs_changes_nothing(pairs, trained):
+    order = np.random.default_rng(0).permutation(2 * len(pairs))
+    again = fit_cells(FakeStore(pairs, order=order), pairs.sample(frac=1, random_state=0), blocks=[4])
+    merged = again.table.merge(trained.table, on="cell", suffixes=("", "_there"))
+    assert len(merged) == len(again.table) > 0
+    np.testing.assert_allclose(merged["value"], merged["value_there"])
+    np.testing.assert_allclose(merged["ci_low"], merged["ci_low_there"])
+
+
+def test_test_choices_never_reach_the_probe(pairs, trained):
+    flipped = pairs.copy()
+    on_test = flipped["split"] == "test"
+    flipped.loc[on_test, "choice"] = 1 - flipped.loc[on_test, "choice"]
+    table = fit_cells(FakeStore(pairs), flipped, blocks=[5]).table.merge(trained.table, on="cell", suffixes=("", "_t"))
+    np.testing.assert_allclose(table["value"], 1 - table["value_t"])
+    np.testing.assert_array_equal(table["cv_accuracy"], table["cv_accuracy_t"])
+
+
+def test_ties_are_left_out_of_the_score(pairs):
+    tied = pairs.copy()
+    tied.loc[tied.query("split == 'test'").index[:40], "choice"] = 0.5
+    table = fit_cells(FakeStore(pairs), tied, blocks=[5], sigmas=[0.6], streams=["image"]).table
+    assert (table["n_pairs"] == PROMPTS["test"] - 20).all() and (table["n_prompts"] == PROMPTS["test"] - 20).all()
+
+
+def test_a_stream_without_the_last_block_is_left_out_there(pairs):
+    table = fit_cells(FakeStore(pairs), pairs, blocks=[4, 5], sigmas=[0.6], facets=["quality"]).table
+    assert set(zip(table["stream"], table["block"], strict=True)) == {("image", 4), ("image", 5), ("text", 4)}
+
+
+def test_kept_tokens_are_laid_side_by_side(pairs):
+    store = FakeStore(pairs)
+    flat = store.read
+    store.read = lambda *place: flat(*place).reshape(len(store.item_ids), 2, 5)
+    asked = {"blocks": [4], "sigmas": [0.6], "facets": ["quality"]}
+    np.testing.assert_array_equal(
+        fit_cells(store, pairs, **asked).table["value"], fit_cells(FakeStore(pairs), pairs, **asked).table["value"]
+    )
+
+
+def leak(pairs, store):
+    pairs.loc[pairs.index[0], "prompt_id"] = pairs.query("split == 'test'")["prompt_id"].iloc[0]
+
+
+def missing(pairs, store):
+    pairs.loc[pairs.index[0], "first"] = "nowhere"
+
+
+def unwritten(pairs, store):
+    store.written[3] = False
+
+
+def few(pairs, store):
+    pairs.drop(pairs.query("facet == 'quality' and split == 'train'").index[8:], inplace=True)
+
+
+def twice(pairs, store):
+    pairs.loc[pairs.index[0], "pair_id"] = pairs["pair_id"].iloc[1]
+
+
+def soft(pairs, store):
+    pairs.loc[pairs.index[0], "choice"] = 0.7
+
+
+def no_column(pairs, store):
+    pairs.drop(columns="split", inplace=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (leak, "1 prompts are on both sides of the split .one is test000"),
+        (missing, "1 of 1800 items of the pairs are not in the store .one is nowhere"),
+        (unwritten, "1 of 1800 items are not written yet"),
+        (few, "Facet quality has untied train pairs of 8 prompts, expected at least 10"),
+        (twice, "more than once"),
+        (soft, "not 1 .first., 0 .second. or 0.5"),
+        (no_column, "has no split"),
+    ],
+)
+def test_bad_pairs_are_refused(pairs, spoil, says):
+    spoilt, store = pairs.copy(), FakeStore(pairs)
+    spoil(spoilt, store)
+    with pytest.raises(UserError, match=says):
+        fit_cells(store, spoilt)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"sigmas": [0.3]}, "no sigma 0.3; it has 0.005, 0.6"),
+        ({"blocks": [6]}, "no block 6; it has 0, 1, 2, 3, 4, 5"),
+        ({"streams": ["audio"]}, "no stream audio"),
+        ({"reductions": ["max"]}, "no reduction max"),
+        ({"facets": ["charm"]}, "no facet charm; it has alignment, quality"),
+        ({"streams": ["text"], "blocks": [5]}, "leave nothing"),
+        ({"control": "magic"}, "known are none, shuffled"),
+        ({"probe": "oracle"}, "known are logistic"),
+    ],
+)
+def test_what_is_not_there_is_refused(pairs, asked, says):
+    with pytest.raises(UserError, match=says):
+        fit_cells(FakeStore(pairs), pairs, **asked)
+
+
+def test_a_cell_is_never_joined_twice(trained):
+    with pytest.raises(ValueError, match="twice"):
+        CellResults.join(trained, trained)
+
+
+def test_tables_survive_parquet(trained, tmp_path):
+    trained.table.to_parquet(tmp_path / "table.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "table.parquet"), trained.table)
+
+
+def test_the_real_store_has_the_interface():
+    needed = ("sigmas", "item_ids", "attributes", "blocks", "num_blocks", "written", "arrays", "blocks_of", "read",
+              "latent_reductions", "read_latents")  # fmt: skip
+    source = FeatureStore.__init__.__code__.co_names
+    assert all(hasattr(FeatureStore, name) or name in source for name in needed)

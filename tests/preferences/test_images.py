@@ -1,0 +1,74 @@
+"""Image preparation: one square, right side up, in RGB."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from probing.errors import UserError
+from probing.preferences import prepare
+from probing.preferences.images import RESIZES
+
+
+def halves(width=64, height=32, mode="RGB"):
+    """Left third red, middle green, right third blue."""
+    image = Image.new("RGB", (width, height), "green")
+    image.paste("red", (0, 0, width // 4, height))
+    image.paste("blue", (3 * width // 4, 0, width, height))
+    return image.convert(mode)
+
+
+@given(width=st.integers(1, 90), height=st.integers(1, 90), resize=st.sampled_from(RESIZES), side=st.sampled_from([16, 33]))
+def test_whatever_comes_is_a_square_in_rgb(width, height, resize, side):
+    image = prepare(Image.new("L", (width, height)), side, resize)
+    assert (image.size, image.mode) == ((side, side), "RGB")
+
+
+def test_the_three_ways_of_making_a_square():
+    crop, pad, stretch = (np.asarray(prepare(halves(), 32, resize)) for resize in ("center-crop", "pad", "stretch"))
+    assert (crop[16, 2] == crop[16, 29]).all() and crop[16, 2, 1] == 128
+    assert (pad[2, 16] == 255).all() and pad[16, 2, 0] > 200 and pad[16, 29, 2] > 200
+    assert stretch[2, 2, 0] > 200 and stretch[29, 29, 2] > 200
+
+
+def test_a_picture_of_the_right_size_is_not_resampled():
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(np.asarray(prepare(Image.fromarray(pixels), 16)), pixels)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    image = halves(32, 32)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90° clockwise: the left edge comes to the top
+    image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    with Image.open(tmp_path / "turned.jpg") as opened:
+        pixels = np.asarray(prepare(opened, 32)).astype(int)
+    assert pixels[2, 16, 0] > 180 and pixels[2, 16, 2] < 80
+
+
+def test_transparency_is_laid_on_white():
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    half = Image.new("RGBA", (8, 8), (0, 0, 0, 128))
+    assert np.asarray(prepare(clear, 8)).min() == 255
+    assert np.asarray(prepare(half, 8))[0, 0].tolist() == [127] * 3
+    palette = Image.new("P", (8, 8), 0)
+    palette.info["transparency"] = 0
+    assert np.asarray(prepare(palette, 8)).min() == 255
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1", "LA", "YCbCr"])
+def test_other_modes_become_rgb(mode):
+    assert prepare(halves(32, 32).convert("L").convert(mode) if mode == "LA" else halves(32, 32, mode), 32).mode == "RGB"
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped():
+    image = Image.fromarray(np.full((8, 8), 32896, dtype=np.uint16))
+    assert np.asarray(prepare(image, 8))[0, 0].tolist() == [128] * 3
+
+
+def test_unknown_rules_are_refused():
+    with pytest.raises(UserError, match="known are center-crop, pad, stretch"):
+        prepare(Image.new("RGB", (8, 8)), 8, "squash")

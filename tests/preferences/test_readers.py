@@ -1,0 +1,190 @@
+"""Readers: tiny files in the published schemas, written here."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from probing import preferences
+from probing.errors import UserError
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Four pictures, each of its own colour, under the names a.png … d.png."""
+    for name, colour in zip("abcd", ["red", "green", "blue", "white"], strict=True):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def write(folder, rows, suffix=".csv"):
+    path = folder / f"mine{suffix}"
+    table = pd.DataFrame(rows)
+    if suffix == ".csv":
+        table.to_csv(path, index=False)
+    elif suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_json(path, orient="records", lines=True)
+    return str(path)
+
+
+ROWS = [
+    {"prompt": "a cat", "chosen": "a.png", "rejected": "b.png", "margin": 0.7},
+    {"prompt": "a cat", "chosen": "a.png", "rejected": "c.png", "margin": 0.1},
+    {"prompt": "a dog", "chosen": "d.png", "rejected": "a.png", "margin": 0.5},
+]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_a_file_of_pairs(pictures, suffix):
+    data = preferences.load(write(pictures, ROWS, suffix))
+    # a.png under two prompts is two items; under one prompt it is one.
+    assert len(data.items) == 5
+    assert data.pairs["margin"].tolist() == [0.7, 0.1, 0.5]
+    assert set(data.pairs["split"]) == {"train", "test"}
+    for row, (_, pair) in zip(ROWS, data.pairs.iterrows(), strict=True):
+        chosen = pair["first"] if pair["choice"] == 1 else pair["second"]
+        assert chosen.endswith(row["chosen"])
+        with Image.open(pictures / row["chosen"]) as image:
+            assert data.open_image(chosen).tobytes() == image.tobytes()
+
+
+def test_place_tells_nothing_and_never_changes(pictures):
+    rows = [{"prompt": f"p{i}", "chosen": "a.png", "rejected": "b.png"} for i in range(4000)]
+    path = write(pictures, rows)
+    data, again = preferences.load(path), preferences.load(path)
+    assert abs(data.pairs["choice"].mean() - 0.5) < 4 * 0.5 / 4000**0.5
+    assert data.pairs.equals(again.pairs)
+    other = preferences.load(path, seed=1)
+    assert abs((other.pairs["choice"] == data.pairs["choice"]).mean() - 0.5) < 4 * 0.5 / 4000**0.5
+
+
+def test_ties_are_kept(pictures):
+    rows = [{**ROWS[0], "tie": True}, {**ROWS[2], "tie": False}]
+    choices = preferences.load(write(pictures, rows)).pairs["choice"].tolist()
+    assert choices[0] == 0.5
+    assert choices[1] in (0.0, 1.0)
+
+
+def test_one_prompt_in_two_spellings_is_not_split(pictures):
+    rows = [{"prompt": p, "chosen": "a.png", "rejected": "b.png"} for p in ["A  Cat", "a cat", "a ｃat", "dog", "owl", "ant"]]
+    for seed in range(8):
+        splits = preferences.load(write(pictures, rows), seed=seed).pairs["split"]
+        assert splits[:3].nunique() == 1
+
+
+def test_a_given_split_that_cuts_a_prompt_is_refused(pictures):
+    rows = [{**ROWS[0], "split": "train"}, {**ROWS[1], "prompt": "A cat ", "split": "test"}]
+    with pytest.raises(UserError, match="'a cat'.*drop the split column"):
+        preferences.load(write(pictures, rows))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"prompt": "a", "chosen": "a.png"}], "lacks the columns rejected"),
+        ([{**ROWS[0], "rejected": "z.png"}, ROWS[2]], "z.png, the rejected picture of 'pair0'.*is missing"),
+        ([ROWS[0], {**ROWS[2], "prompt": None}], "Record 1 of mine has no prompt"),
+        ([{**ROWS[0], "rejected": "a.png"}, ROWS[2]], "'pair0' compares an item with itself"),
+        ([ROWS[0]], "at least 2 different prompts"),
+        ([{**ROWS[0], "split": "trial"}, {**ROWS[2], "split": "test"}], "unknown split"),
+        ([{**ROWS[0], "pair_id": "x"}, {**ROWS[2], "pair_id": "x"}], "'x' comes twice"),
+    ],
+)
+def test_bad_files_are_one_sentence(pictures, rows, said):
+    with pytest.raises(UserError, match=said):
+        preferences.load(write(pictures, rows))
+
+
+def test_a_picture_that_cannot_be_read(pictures):
+    data = preferences.load(write(pictures, ROWS))
+    whole = (pictures / "a.png").read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", b"not a picture"):
+        (pictures / "a.png").write_bytes(damage)
+        with pytest.raises(UserError, match=r"a\.png of record 'prompt0/a.png' cannot be read"):
+            data.open_image("prompt0/a.png")
+    (pictures / "a.png").unlink()
+    with pytest.raises(UserError, match="missing"):
+        data.open_image("prompt0/a.png")
+
+
+def test_many_pairs_are_listed_in_seconds(pictures):
+    count = 200_000
+    table = pd.DataFrame({"prompt": [f"prompt {i // 2}" for i in range(count)], "chosen": "a.png", "rejected": "b.png"})
+    table.to_parquet(pictures / "many.parquet")
+    began = time.monotonic()
+    data = preferences.load(str(pictures / "many.parquet"))
+    assert len(data.pairs) == count
+    assert len(data.items) == count
+    # A guard against work per pair, twenty times what it takes.
+    assert time.monotonic() - began < 60
+
+
+HPDV3_TRAIN = [
+    {"prompt": "a cat", "choice_dist": [12, 7], "confidence": 0.9999, "path1": "a.png", "path2": "b.png",
+     "model1": "flux", "model2": "sd2"},
+    {"prompt": "a dog", "choice_dist": None, "confidence": None, "path1": "b.png", "path2": "c.png",
+     "model1": "real", "model2": "sd2"},
+    {"prompt": "an owl", "choice_dist": "[8, 1]", "confidence": "0.98", "path1": "c.png", "path2": "d.png",
+     "model1": "real", "model2": "sd2"},
+    {"prompt": "an ant", "choice_dist": "null", "confidence": "null", "path1": "c.png", "path2": "d.png",
+     "model1": "real", "model2": "sd2"},
+]  # fmt: skip
+HPDV3_TEST = [{"prompt": "a fish", "path1": "a.png", "path2": "d.png", "model1": "flux", "model2": "sd2"}]
+
+
+def test_hpdv3_as_published(pictures):
+    (pictures / "train.json").write_text(json.dumps(HPDV3_TRAIN))
+    (pictures / "test.json").write_text(json.dumps(HPDV3_TEST))
+    data = preferences.load("hpdv3", root=pictures)
+    pairs = data.pairs
+    assert pairs["split"].tolist() == ["train"] * 4 + ["test"]
+    np.testing.assert_array_equal(pairs["confidence"], [0.9999, np.nan, 0.98, np.nan, np.nan])
+    np.testing.assert_array_equal(pairs["annotators"], [19, np.nan, 9, np.nan, np.nan])
+    assert pairs["model_chosen"].tolist() == ["flux", "real", "real", "real", "flux"]
+    for record, (_, pair) in zip([*HPDV3_TRAIN, *HPDV3_TEST], pairs.iterrows(), strict=True):
+        assert (pair["first"] if pair["choice"] == 1 else pair["second"]).endswith(record["path1"])
+    assert len(preferences.load("hpdv3", root=pictures, split="test").pairs) == 1
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        ([{**HPDV3_TRAIN[0], "confidence": "high"}], "'train0' has the confidence 'high'"),
+        ([{**HPDV3_TRAIN[0], "choice_dist": "[12"}], "'train0' has a choice_dist"),
+        ([{"prompt": "x", "path1": "a.png"}], "lacks the fields path2"),
+        ([{**HPDV3_TRAIN[0], "path2": "gone.png"}], r"gone\.png, the rejected picture of 'train0'"),
+    ],
+)
+def test_bad_hpdv3_records_are_named(pictures, records, said):
+    (pictures / "train.json").write_text(json.dumps(records))
+    with pytest.raises(UserError, match=said):
+        preferences.load("hpdv3", root=pictures, split="train")
+
+
+def test_hpdv3_without_its_files(tmp_path):
+    with pytest.raises(UserError, match="--data-root"):
+        preferences.load("hpdv3")
+    with pytest.raises(UserError, match=r"train\.json is missing"):
+        preferences.load("hpdv3", root=tmp_path)
+    (tmp_path / "train.json").write_text("[")
+    with pytest.raises(UserError, match="no JSON list"):
+        preferences.load("hpdv3", root=tmp_path, split="train")
+    with pytest.raises(UserError, match="has the splits train, test"):
+        preferences.load("hpdv3", root=tmp_path, split="validation")
+
+
+def test_unknown_names_show_near_ones(tmp_path):
+    with pytest.raises(UserError, match="did you mean hpdv3"):
+        preferences.load("hpdv4")
+    with pytest.raises(UserError, match="There is no file"):
+        preferences.load(str(tmp_path / "none.csv"))
+    (tmp_path / "bad.parquet").write_text("no")
+    with pytest.raises(UserError, match=r"is no \.parquet table"):
+        preferences.load(str(tmp_path / "bad.parquet"))
