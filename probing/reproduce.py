@@ -29,15 +29,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def steps(cache: Path, drawn: Path, limit: int | None) -> list[tuple[Callable[[Sequence[str]], int], str, list[str]]]:
     """List the commands of the whole, with the function that runs each."""
-    trained, fresh, tables = cache / f"{MODEL}.zarr", cache / f"{MODEL}-random-init.zarr", cache / "results"
+    trained, fresh = str(cache / f"{MODEL}.zarr"), str(cache / f"{MODEL}-random-init.zarr")
+    tables = str(cache / "results")
     common = ["--model", MODEL, "--sigmas", SIGMAS, "--streams", "image,text", "--batch-size", "32"]
     common += ["--limit", str(limit)] if limit else []
     return [
-        (extract.main, "probing.extract", [*common, "--output", str(trained)]),
-        (extract.main, "probing.extract", [*common, "--random-init", "--output", str(fresh)]),
-        (fit.main, "probing.fit", ["--store", str(trained), "--random-init-store", str(fresh), "--output", str(tables)]),
-        (figures.main, "probing.figures", ["--results", str(tables), "--output", str(drawn)]),
-    ]  # fmt: skip
+        (extract.main, "probing.extract", [*common, "--output", trained]),
+        (extract.main, "probing.extract", [*common, "--random-init", "--output", fresh]),
+        (fit.main, "probing.fit", ["--store", trained, "--random-init-store", fresh, "--output", tables]),
+        (figures.main, "probing.figures", ["--results", tables, "--output", str(drawn)]),
+    ]
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -173,6 +173,11 @@ class SD3Backbone:
 
 def _attention_mask(tokenizer, prompts: list[str], length: int) -> Tensor:
     encoded = tokenizer(
-        prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt", return_attention_mask=True
+        prompts,
+        padding="max_length",
+        max_length=length,
+        truncation=True,
+        return_tensors="pt",
+        return_attention_mask=True,
     )
     return encoded["attention_mask"].bool()

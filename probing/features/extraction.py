@@ -103,7 +103,11 @@ def _settings(plan: ExtractionPlan, backbone: SD3Backbone, data: PreferenceData)
     """Everything that decides the values in the store."""
     settings = plan.settings
     return {
-        **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items() if k not in ("sigmas", "blocks")},
+        **{
+            k: list(v) if isinstance(v, tuple) else v
+            for k, v in asdict(settings).items()
+            if k not in ("sigmas", "blocks")
+        },
         "blocks": list(plan.blocks),
         "model": plan.spec.name,
         "revision": backbone.weights_fingerprint(),
@@ -136,7 +140,9 @@ def _compute_run(
         noise = torch.from_numpy(
             np.stack([item_noise(settings.seed, key, tuple(latents.shape[1:])) for key in keys.tolist()])
         )
-        values = {a.name: np.empty((len(items), *_axes(a.blocks, settings.sigmas), *a.shape), a.dtype) for a in plan.arrays}
+        values = {
+            a.name: np.empty((len(items), *_axes(a.blocks, settings.sigmas), *a.shape), a.dtype) for a in plan.arrays
+        }
         _reduce_latents(plan, latents, values)
         with backbone.on_device("transformer"):
             trace = BlockTrace(backbone.transformer, backbone.blocks_path, backbone.streams_of)

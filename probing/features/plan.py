@@ -91,7 +91,9 @@ class ExtractionPlan:
         """Host memory for one run: features waiting to be written, text conditioning, latents, the weights at rest."""
         architecture = self.spec.architecture
         conditioning = self.run_length * self.text_tokens * int(architecture.transformer["joint_attention_dim"])
-        latents = self.run_length * architecture.latent_channels * (self.settings.resolution // architecture.vae_factor) ** 2
+        latents = (
+            self.run_length * architecture.latent_channels * (self.settings.resolution // architecture.vae_factor) ** 2
+        )
         weights = architecture.parameters + architecture.text_parameters
         size = _BYTES[self.settings.compute_dtype]
         return self.run_length * self._bytes_per_item + size * (conditioning + weights) + 4 * latents
@@ -128,7 +130,8 @@ class ExtractionPlan:
                       f"{si(architecture.parameters).replace('G', 'B')} parameters"
                       + (", random-initialised" if settings.random_init else "")),
             ("read", f"{len(self.blocks)} blocks, streams {', '.join(settings.streams)}, "
-                     f"reductions {', '.join(settings.reductions)}, sigma {', '.join(f'{s:g}' for s in settings.sigmas)}"),
+                     f"reductions {', '.join(settings.reductions)}, "
+                     f"sigma {', '.join(f'{s:g}' for s in settings.sigmas)}"),
             ("tokens", f"{self.image_tokens} image at {settings.resolution}², {architecture.clip_length} CLIP, "
                        f"{settings.t5_length} T5" + (f" ({t5})" if settings.t5_length else "")),
             ("items", f"{self.items:,} of {self.prompts:,} prompts"),
@@ -136,7 +139,8 @@ class ExtractionPlan:
                          f"batches of up to {settings.batch_size}), {settings.compute_dtype}"),
             ("compute", f"{si(self.flops)}FLOP in forwards and image encoding"),
             ("disk", f"{binary(self.disk_bytes)}, written in runs of {self.run_length} items"),
-            ("memory", f"about {binary(self.host_bytes)} of host and {binary(self.device_bytes)} of accelerator memory"),
+            ("memory", f"about {binary(self.host_bytes)} of host and "
+                       f"{binary(self.device_bytes)} of accelerator memory"),
         ]  # fmt: skip
         return "\n".join(f"{name:>9}  {text}" for name, text in rows)
 
@@ -178,7 +182,12 @@ def make_plan(spec: BackboneSpec, settings: ExtractionSettings, *, items: int, p
         run_length=1,
     )
     conditioning = plan.text_tokens * int(architecture.transformer["joint_attention_dim"]) * 4
-    fitting = min(items + settings.batch_size - 1, _LONGEST_RUN, _RUN_BYTES // plan._bytes_per_item, _PROMPT_BYTES // max(1, conditioning))
+    fitting = min(
+        items + settings.batch_size - 1,
+        _LONGEST_RUN,
+        _RUN_BYTES // plan._bytes_per_item,
+        _PROMPT_BYTES // max(1, conditioning),
+    )
     # Runs hold whole batches, so that batches are cut at the same places whenever a run is made again.
     run_length = max(1, fitting // settings.batch_size) * settings.batch_size
     return ExtractionPlan(**{**vars(plan), "run_length": run_length})
@@ -188,7 +197,9 @@ def _lay_out(spec: BackboneSpec, settings: ExtractionSettings, blocks: tuple[int
     architecture = spec.architecture
     grid = architecture.token_grid(settings.resolution)
     if "grid4" in settings.reductions and (grid[0] % 4 or grid[1] % 4):
-        raise UserError(f"grid4 needs a grid of tokens that four divides, got {grid[0]}×{grid[1]}; change --resolution.")
+        raise UserError(
+            f"grid4 needs a grid of tokens that four divides, got {grid[0]}×{grid[1]}; change --resolution."
+        )
     arrays: list[ArraySpec] = []
     width = architecture.width
     for stream in settings.streams:

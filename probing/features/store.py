@@ -275,9 +275,12 @@ class FeatureStore:
 def _create(group: zarr.Group, array: ArraySpec, items: int, sigmas: int, run_length: int) -> None:
     inner = ["channel"] if len(array.shape) == 1 else ["token", "channel"]
     if array.blocks is None:
-        names, outer, whole = ["item"], (), ()
+        names = ["item"]
+        outer: list[int] = []
+        whole: list[int] = []
     else:
-        names, outer, whole = ["item", "sigma", "block"], (1, 1), (sigmas, len(array.blocks))
+        names = ["item", "sigma", "block"]
+        outer, whole = [1, 1], [sigmas, len(array.blocks)]
     group.create_array(
         array.name,
         shape=(items, *whole, *array.shape),

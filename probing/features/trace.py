@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
-from nnsight import NNsight
+from nnsight import NNsight, save
 from torch import Tensor, nn
 
 Reduced = TypeVar("Reduced")
@@ -58,7 +58,7 @@ class BlockTrace:
             raise ValueError(f"blocks must increase within 0 … {self._num_blocks - 1}, got {blocks}.")
         # nnsight reads this body from its source and runs it beside the forward: it stands on its own lines.
         with self._model.trace(**inputs) as tracer:
-            kept = [].save()
+            kept = save([])
             for block in blocks:
                 output = self._blocks[block].output
                 kept.append(reduce(block, self._streams_of(output)))

@@ -50,7 +50,9 @@ class PreferenceData:
         for side in ("first", "second"):
             found = pairs[side].map(prompt_of)
             _refuse(pairs, found.isna(), f"has an unknown item as {side}; every item needs a row")
-            _refuse(pairs, found != pairs["prompt_id"], f"has as {side} an item of another prompt; a pair has one prompt")
+            _refuse(
+                pairs, found != pairs["prompt_id"], f"has as {side} an item of another prompt; a pair has one prompt"
+            )
         _refuse(pairs, pairs["first"] == pairs["second"], "compares an item with itself; remove it")
         _refuse(pairs, ~pairs["choice"].between(0, 1), "has a choice outside [0, 1]; 1 is first, 0 second, 0.5 a tie")
         _refuse(pairs, ~pairs["split"].isin(SPLITS), f"has an unknown split; known are {', '.join(SPLITS)}")

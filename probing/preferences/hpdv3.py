@@ -53,7 +53,9 @@ def load(root: Path, *, split: str | None = None, seed: int = 0) -> PreferenceDa
     if "confidence" in table:
         table["confidence"] = _numbers(table, "confidence")
     if "choice_dist" in table:
-        table["annotators"] = [_votes(value, pair) for value, pair in zip(table["choice_dist"], table["pair_id"], strict=True)]
+        table["annotators"] = [
+            _votes(value, pair) for value, pair in zip(table["choice_dist"], table["pair_id"], strict=True)
+        ]
         table = table.drop(columns="choice_dist")
     return from_chosen_and_rejected("hpdv3", table, root, seed=seed)
 

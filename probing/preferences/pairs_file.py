@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +28,11 @@ def load(path: Path, *, root: Path | None = None, seed: int = 0) -> PreferenceDa
     """
     if not path.is_file():
         raise UserError(f"There is no file {path}; --data takes a data set's name or a file of pairs.")
-    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True, precise_float=True)}
+    read: dict[str, Callable[[Path], pd.DataFrame]] = {
+        ".csv": pd.read_csv,
+        ".parquet": pd.read_parquet,
+        ".jsonl": lambda p: pd.read_json(p, lines=True, precise_float=True),
+    }
     try:
         table = read[path.suffix](path)
     except (ValueError, OSError) as error:

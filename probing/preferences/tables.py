@@ -34,7 +34,9 @@ def from_chosen_and_rejected(name: str, table: pd.DataFrame, folder: Path, *, se
     for column in ("prompt", "chosen", "rejected"):
         empty = table[column].isna() | (table[column].astype(str).str.strip() == "")
         if empty.any():
-            raise UserError(f"Record {int(empty.idxmax())} of {name} has no {column}; fill it in or remove the record.")
+            raise UserError(
+                f"Record {np.flatnonzero(empty)[0]} of {name} has no {column}; fill it in or remove the record."
+            )
     table = table.astype({"prompt": str, "chosen": str, "rejected": str})
     if "prompt_id" not in table:
         table["prompt_id"] = "prompt" + pd.Series(
@@ -70,7 +72,9 @@ def from_chosen_and_rejected(name: str, table: pd.DataFrame, folder: Path, *, se
     )
     items = pd.concat(
         [
-            pd.DataFrame({"item_id": ids[s], "prompt_id": table["prompt_id"], "prompt": table["prompt"], "image": table[s]})
+            pd.DataFrame(
+                {"item_id": ids[s], "prompt_id": table["prompt_id"], "prompt": table["prompt"], "image": table[s]}
+            )
             for s in ("chosen", "rejected")
         ]
     ).drop_duplicates("item_id", ignore_index=True)

@@ -130,11 +130,7 @@ def contradict(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
     position = int(rng.integers(len(scene.things)))
     thing = scene.things[position]
     values = {"colour": COLOURS, "shape": SHAPES, "size": SIZES}[attribute]
-    others = [
-        replace(thing, **{attribute: value})  # type: ignore[arg-type]
-        for value in values
-        if value != getattr(thing, attribute)
-    ]
+    others = [replace(thing, **{attribute: value}) for value in values if value != getattr(thing, attribute)]
     rest = [t for i, t in enumerate(scene.things) if i != position]
     # Two equal things would read as a count: the changed thing stays unlike its neighbour.
     others = [t for t in others if all((t.shape, t.colour) != (r.shape, r.colour) for r in rest)]
@@ -158,8 +154,10 @@ def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     for thing, (x, y, radius) in zip(_drawn_things(scene), _layout(scene, rng), strict=True):
         tilt = float(rng.uniform(-0.15, 0.15))
-        outline = [(round(scale * (x + radius * px)), round(scale * (y + radius * py))) for px, py in
-                   _outline(thing.shape, tilt)]
+        outline = [
+            (round(scale * (x + radius * px)), round(scale * (y + radius * py)))
+            for px, py in _outline(thing.shape, tilt)
+        ]
         draw.polygon(outline, fill=_jitter(COLOURS[thing.colour], rng))
     return canvas.reduce(scale)
 
@@ -193,9 +191,7 @@ def _layout(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float, 
     while True:
         radii = [float(rng.uniform(*SIZES[thing.size])) for thing in things]
         for _ in range(_ATTEMPTS):
-            places = [
-                tuple(rng.uniform(radius + _MARGIN, RESOLUTION - radius - _MARGIN, size=2)) for radius in radii
-            ]
+            places = [tuple(rng.uniform(radius + _MARGIN, RESOLUTION - radius - _MARGIN, size=2)) for radius in radii]
             if _apart(places, radii) and _relation_holds(scene.relation, places, radii):
                 return [(float(x), float(y), r) for (x, y), r in zip(places, radii, strict=True)]
 

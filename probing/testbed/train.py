@@ -10,13 +10,19 @@ import torch
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m probing.testbed.train", description=__doc__)
-    parser.add_argument("recipe", choices=["vae", "text", "mmdit", "assemble", "card"], help="what to train, in this order")
+    parser.add_argument(
+        "recipe", choices=["vae", "text", "mmdit", "assemble", "card"], help="what to train, in this order"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and logs (default: %(default)s)")
     parser.add_argument("--size", default="xs", help="size of the MMDiT (default: %(default)s)")
-    parser.add_argument("--encoder", choices=["text_encoder", "text_encoder_2", "text_encoder_3"], help="train one text encoder alone")
+    parser.add_argument(
+        "--encoder", choices=["text_encoder", "text_encoder_2", "text_encoder_3"], help="train one text encoder alone"
+    )
     parser.add_argument("--stop-after", type=int, metavar="STEP", help="stop the MMDiT early, with a checkpoint")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
-    parser.add_argument("--output", type=Path, help="assemble and card: the pipeline folder (default: the project's weights)")
+    parser.add_argument(
+        "--output", type=Path, help="assemble and card: the pipeline folder (default: the project's weights)"
+    )
     arguments = parser.parse_args(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

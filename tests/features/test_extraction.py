@@ -37,7 +37,15 @@ def make_data(order=None) -> PreferenceData:
         items = items.iloc[order].reset_index(drop=True)
     pairs = pd.DataFrame(
         [
-            (f"pair{i}", f"prompt{i % 4}", f"item{i}", f"item{i + 4}", float(i % 2), ["train", "test"][i % 4 // 2], "all")
+            (
+                f"pair{i}",
+                f"prompt{i % 4}",
+                f"item{i}",
+                f"item{i + 4}",
+                float(i % 2),
+                ["train", "test"][i % 4 // 2],
+                "all",
+            )
             for i in range(8)
         ],
         columns=["pair_id", "prompt_id", "first", "second", "choice", "split", "facet"],
@@ -207,7 +215,11 @@ def test_noise_is_independent_or_shared(spec, backbone, tmp_path):
     """With shared noise and equal pictures, two items of one prompt have equal features; with independent, not."""
     data = make_data()
     same = PreferenceData(
-        name="same", items=data.items, pairs=data.pairs, open_image=lambda _: Image.new("RGB", (16, 16), "red"), settings={}
+        name="same",
+        items=data.items,
+        pairs=data.pairs,
+        open_image=lambda _: Image.new("RGB", (16, 16), "red"),
+        settings={},
     )
     for pair_noise, equal in (("shared", True), ("independent", False)):
         store = run(spec, backbone, same, tmp_path / f"{pair_noise}.zarr", pair_noise=pair_noise, batch_size=12).store

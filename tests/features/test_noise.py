@@ -27,7 +27,9 @@ def test_seed_and_key_do_not_run_together():
 
 def test_these_bytes_are_for_ever():
     """Stores made on other machines and days are compared with ours: the stream must not change."""
-    expected = np.array([0.42330145835876465, -0.8373942971229553, 0.9662696123123169, -2.3879616260528564], dtype=np.float32)
+    expected = np.array(
+        [0.42330145835876465, -0.8373942971229553, 0.9662696123123169, -2.3879616260528564], dtype=np.float32
+    )
     np.testing.assert_array_equal(item_noise(7, "item", (4,)), expected)
 
 

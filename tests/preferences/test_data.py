@@ -19,7 +19,10 @@ def make(prompts=6, **changed):
         columns=["item_id", "prompt_id", "prompt"],
     )
     pairs = pd.DataFrame(
-        [(f"pair{p}", f"p{p}", f"i{p}a", f"i{p}b", float(p % 2), "test" if p % 3 == 0 else "train", "all") for p in range(prompts)],
+        [
+            (f"pair{p}", f"p{p}", f"i{p}a", f"i{p}b", float(p % 2), "test" if p % 3 == 0 else "train", "all")
+            for p in range(prompts)
+        ],
         columns=["pair_id", "prompt_id", "first", "second", "choice", "split", "facet"],
     )
     for column, value in changed.items():

@@ -21,7 +21,9 @@ def halves(width=64, height=32, mode="RGB"):
     return image.convert(mode)
 
 
-@given(width=st.integers(1, 90), height=st.integers(1, 90), resize=st.sampled_from(RESIZES), side=st.sampled_from([16, 33]))
+@given(
+    width=st.integers(1, 90), height=st.integers(1, 90), resize=st.sampled_from(RESIZES), side=st.sampled_from([16, 33])
+)
 def test_whatever_comes_is_a_square_in_rgb(width, height, resize, side):
     image = prepare(Image.new("L", (width, height)), side, resize)
     assert (image.size, image.mode) == ((side, side), "RGB")
@@ -61,7 +63,9 @@ def test_transparency_is_laid_on_white():
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1", "LA", "YCbCr"])
 def test_other_modes_become_rgb(mode):
-    assert prepare(halves(32, 32).convert("L").convert(mode) if mode == "LA" else halves(32, 32, mode), 32).mode == "RGB"
+    assert (
+        prepare(halves(32, 32).convert("L").convert(mode) if mode == "LA" else halves(32, 32, mode), 32).mode == "RGB"
+    )
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped():

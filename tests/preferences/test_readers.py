@@ -73,7 +73,10 @@ def test_ties_are_kept(pictures):
 
 
 def test_one_prompt_in_two_spellings_is_not_split(pictures):
-    rows = [{"prompt": p, "chosen": "a.png", "rejected": "b.png"} for p in ["A  Cat", "a cat", "a ｃat", "dog", "owl", "ant"]]
+    rows = [
+        {"prompt": p, "chosen": "a.png", "rejected": "b.png"}
+        for p in ["A  Cat", "a cat", "a ｃat", "dog", "owl", "ant"]
+    ]
     for seed in range(8):
         splits = preferences.load(write(pictures, rows), seed=seed).pairs["split"]
         assert splits[:3].nunique() == 1

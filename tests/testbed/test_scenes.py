@@ -103,7 +103,8 @@ def test_captions_use_the_vocabulary(seed):
 
 
 @pytest.mark.parametrize(
-    "arguments", [((), "white"), ((Thing("star", "red", "small"),) * 2, "white"), ((Thing("star", "red", "small"),), "white", 4)]
+    "arguments",
+    [((), "white"), ((Thing("star", "red", "small"),) * 2, "white"), ((Thing("star", "red", "small"),), "white", 4)],
 )
 def test_impossible_scenes_are_refused(arguments):
     with pytest.raises(ValueError):

@@ -114,7 +114,9 @@ def flow_matching_loss(model, latents: Tensor, tokens: Tensor, pooled: Tensor, s
     return (predicted - (noise - latents)).square().mean(dim=(1, 2, 3))
 
 
-def run(runs: Path, size: str, schedule: Schedule = SCHEDULE, *, stop_after: int | None = None) -> SD3Transformer2DModel:
+def run(
+    runs: Path, size: str, schedule: Schedule = SCHEDULE, *, stop_after: int | None = None
+) -> SD3Transformer2DModel:
     """Train one size; noise levels are logit-normal (Esser et al. 2024, section 3.1)."""
     vae = AutoencoderKL.from_pretrained(runs / "vae" / "vae").eval()
     captions, latents = scenes_as_latents(runs, vae)

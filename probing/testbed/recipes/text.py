@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.trainers import BpeTrainer
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
     CLIPTextConfig,
@@ -42,7 +42,7 @@ WIDTHS = {"text_encoder": (64, 3, 4), "text_encoder_2": (96, 4, 6)}
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
     """Make a CLIP tokenizer whose every caption word is one token; other text falls back to letters."""
     learner = Tokenizer(BPE(end_of_word_suffix="</w>"))
-    learner.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    learner.pre_tokenizer = Whitespace()
     letters = [chr(c) for c in range(ord("!"), ord("~") + 1)]
     trainer = BpeTrainer(vocab_size=4096, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False)
     learner.train_from_iterator([*vocabulary(), *letters], trainer)

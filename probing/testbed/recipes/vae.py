@@ -15,7 +15,9 @@ from torch import Tensor
 from probing.testbed.recipes.loop import Schedule, train
 from probing.testbed.recipes.pixels import sample_batch
 
-SCHEDULE = Schedule(steps=2000, batch_size=32, learning_rate=2e-3, weight_decay=1e-4, warmup=100, average=100, precision="bfloat16")
+SCHEDULE = Schedule(
+    steps=2000, batch_size=32, learning_rate=2e-3, weight_decay=1e-4, warmup=100, average=100, precision="bfloat16"
+)
 _KL_WEIGHT = 1e-4
 
 
@@ -55,6 +57,8 @@ def run(folder: Path, schedule: Schedule = SCHEDULE) -> AutoencoderKL:
     with torch.no_grad():
         _, pixels = sample_batch(512, np.random.default_rng([schedule.seed, 2**31]))
         latents = vae.encode(pixels).latent_dist.mean
-    vae.register_to_config(shift_factor=round(float(latents.mean()), 4), scaling_factor=round(1 / float(latents.std()), 4))
+    vae.register_to_config(
+        shift_factor=round(float(latents.mean()), 4), scaling_factor=round(1 / float(latents.std()), 4)
+    )
     vae.save_pretrained(folder / "vae")
     return vae
