@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def fit_cells(
     def readings() -> Iterable[_Reading]:
         for place in asked:
             depth = (place.block + 1) / store.num_blocks
-            yield {**place._asdict(), "depth": depth}, lambda place=place: store.read(*place)
+            yield {**place._asdict(), "depth": depth}, partial(store.read, *place)
 
     return _fit(store, pairs, facets, readings(), len(asked), named, control == "shuffled", probe, seed, progress)
 
@@ -104,7 +105,7 @@ def fit_latents(
     def readings() -> Iterable[_Reading]:
         for name in names:
             where = {"stream": LATENTS, "reduction": name, "sigma": float("nan"), "block": pd.NA, "depth": float("nan")}
-            yield where, lambda name=name: store.read_latents(name)
+            yield where, partial(store.read_latents, name)
 
     return _fit(store, pairs, facets, readings(), len(names), LATENTS, False, probe, seed, progress)
 

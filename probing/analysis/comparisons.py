@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -55,7 +55,7 @@ def compare(results: CellResults, *, resamples: int = RESAMPLES, seed: int = 0) 
 
 def best(cells: pd.DataFrame) -> pd.Series:
     """Pick the cell of highest cross-validated training accuracy; the first of equals, never by its test value."""
-    return cells.loc[cells["cv_accuracy"].idxmax()]
+    return cells.iloc[int(cells["cv_accuracy"].to_numpy().argmax())]
 
 
 def _matches(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series, pd.Series]]:
@@ -113,7 +113,7 @@ def _describe(cell: pd.Series) -> str:
     return f"{cell['stream']} {cell['reduction']}, σ = {cell['sigma']:g}, block {cell['block']}"
 
 
-def _statement(row: dict[str, Any]) -> str:
+def _statement(row: Mapping[Any, Any]) -> str:
     """Say no more than the interval and the corrected p-value do."""
     measured = (
         f"{100 * row['difference']:+.1f} points, 95% interval [{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}]"

@@ -57,23 +57,41 @@ def reward_curve(
         raise UserError(f"Got {shuffles} shuffles, expected 0 or more; 3 is usual.")
     if store.attributes.get("random_init"):
         raise UserError("The store given as trained holds a random-initialised backbone; give it as the control.")
-    wanted = {"streams": streams, "reductions": reductions, "sigmas": sigmas, "blocks": blocks}
-    common = {"facets": facets, "probe": probe, "progress": progress}
-    parts = [fit_cells(store, pairs, seed=seed, **wanted, **common)]
     if random_init is not None:
         _check_comparable(store, random_init)
-        parts.append(fit_cells(random_init, pairs, seed=seed, **wanted, **common))
+
+    def cells(source: FeatureSource, control: str = "none", seed: int = seed) -> CellResults:
+        return fit_cells(
+            source,
+            pairs,
+            streams=streams,
+            reductions=reductions,
+            sigmas=sigmas,
+            blocks=blocks,
+            facets=facets,
+            control=control,
+            probe=probe,
+            seed=seed,
+            progress=progress,
+        )
+
+    parts = [cells(store)]
+    if random_init is not None:
+        parts.append(cells(random_init))
     latents = [name for name in store.latent_reductions() if reductions is None or name in reductions]
     if names := latents or store.latent_reductions():
-        parts.append(fit_latents(store, pairs, reductions=names, seed=seed, **common))
-    for shuffle in range(shuffles):
-        parts.append(fit_cells(store, pairs, control="shuffled", seed=seed + shuffle, **wanted, **common))
+        parts.append(
+            fit_latents(store, pairs, reductions=names, facets=facets, probe=probe, seed=seed, progress=progress)
+        )
+    parts += [cells(store, "shuffled", seed + shuffle) for shuffle in range(shuffles)]
     return CellResults.join(*parts)
 
 
 def _check_comparable(trained: FeatureSource, fresh: FeatureSource) -> None:
     if not fresh.attributes.get("random_init"):
-        raise UserError("The store given as control holds trained weights; make one with probing.extract --random-init.")
+        raise UserError(
+            "The store given as control holds trained weights; make one with probing.extract --random-init."
+        )
     different = [
         f"{key} is {trained.attributes[key]!r} and {fresh.attributes[key]!r}"
         for key in _SAME

@@ -86,9 +86,7 @@ def choose(what: str, asked: Sequence[_Name] | None, there: Collection[_Name]) -
         return list(there)
     missing = [name for name in asked if name not in there]
     if missing:
-        raise UserError(
-            f"The store has no {what} {', '.join(map(str, missing))}; it has {', '.join(map(str, there))}."
-        )
+        raise UserError(f"The store has no {what} {', '.join(map(str, missing))}; it has {', '.join(map(str, there))}.")
     return [name for name in there if name in asked]
 
 

@@ -82,9 +82,9 @@ class LogisticProbe(BaseEstimator):
         # One column for each (fold, strength); a fold's own pairs weigh nothing in its columns.
         kept = (fold_of[:, None] != np.arange(self.folds)).astype(np.float64)
         weights = np.repeat(kept / kept.sum(0), len(alphas), axis=1)
-        coefficients = solve(
-            rotation, y, weights, np.tile(alphas, self.folds), tolerance=_SELECTION_TOLERANCE
-        ).reshape(-1, self.folds, len(alphas))
+        coefficients = solve(rotation, y, weights, np.tile(alphas, self.folds), tolerance=_SELECTION_TOLERANCE).reshape(
+            -1, self.folds, len(alphas)
+        )
         margins = np.empty((len(y), len(alphas)))
         for fold in range(self.folds):
             held_out = fold_of == fold

@@ -33,7 +33,7 @@ class Difference(Interval):
 
 
 def cluster_bootstrap(
-    values: Float[np.ndarray, "pair *column"],
+    values: Float[np.ndarray, "pair ..."],
     groups: np.ndarray,
     *,
     resamples: int = RESAMPLES,
@@ -58,8 +58,8 @@ def cluster_bootstrap(
 
 
 def paired_difference(
-    first: Float[np.ndarray, "pair *column"],
-    second: Float[np.ndarray, "pair *column"],
+    first: Float[np.ndarray, "pair ..."],
+    second: Float[np.ndarray, "pair ..."],
     groups: np.ndarray,
     *,
     resamples: int = RESAMPLES,

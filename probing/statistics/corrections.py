@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 
-def holm(p_values: Float[np.ndarray, "test"]) -> Float[np.ndarray, "test"]:
+def holm(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
     """Adjust p-values so that the chance of any false finding in the family stays below the level (Holm 1979).
 
     Raises:

@@ -10,8 +10,8 @@ TIE_RULES = {"half": 0.5, "wrong": 0.0}
 
 
 def outcomes(
-    margins: Float[np.ndarray, "pair"], choices: Float[np.ndarray, "pair"], *, tie_rule: str = "half"
-) -> Float[np.ndarray, "pair"]:
+    margins: Float[np.ndarray, " pair"], choices: Float[np.ndarray, " pair"], *, tie_rule: str = "half"
+) -> Float[np.ndarray, " pair"]:
     """Score each pair: 1 where the margin agrees with the choice, 0 where it does not.
 
     Their mean is the micro accuracy over untied pairs.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from probing.analysis import CellResults, compare, reward_curve
-from probing.analysis.comparisons import COLUMNS, best
+from probing.analysis.comparisons import COLUMNS, _statement, best
 from probing.errors import UserError
 from probing.statistics import holm, paired_difference
 from tests.analysis.fake_store import FakeStore, make_pairs
@@ -74,8 +74,6 @@ def test_the_choice_never_looks_at_the_test_split(curve, comparisons):
 
 
 def test_statements_follow_interval_and_correction(comparisons):
-    from probing.analysis.comparisons import _statement
-
     row = comparisons.iloc[0].to_dict()
     case = {**row, "difference": 0.031, "ci_low": 0.002, "ci_high": 0.06, "p_holm": 0.2}
     assert "+3.1 points, 95% interval [+0.2, +6.0], but not after Holm's correction (p = 0.2)" in _statement(case)

@@ -120,7 +120,7 @@ def test_the_order_of_pairs_changes_nothing():
 
 
 def test_a_share_of_annotators_is_so_many_rows():
-    X, y, groups, _ = make_pairs(10, pairs=200)
+    X, _, groups, _ = make_pairs(10, pairs=200)
     share = np.random.default_rng(10).integers(0, 11, 200) / 10
     soft = LogisticProbe(alphas=(0.01,)).fit(X, share, groups)
     hard = np.concatenate([np.ones(200), np.zeros(200)])

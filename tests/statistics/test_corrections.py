@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from probing.statistics import holm
 
@@ -18,8 +19,6 @@ def test_a_hand_worked_case():
 
 @pytest.mark.parametrize("correlation", [0.0, 0.8])
 def test_the_familys_error_is_bounded(correlation):
-    from scipy import stats
-
     rng = np.random.default_rng(0)
     shared, own = rng.normal(size=(4000, 1)), rng.normal(size=(4000, 6))
     z = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own

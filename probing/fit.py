@@ -1,0 +1,87 @@
+"""Fit a probe on every cell of a feature store, with its controls: ``python -m probing.fit --store STORE``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from probing.analysis import CellResults, compare, reward_curve
+from probing.analysis.comparisons import best
+from probing.analysis.reward_curve import SHUFFLES
+from probing.commands import blocks, numbers, run_command, words
+from probing.errors import UserError
+from probing.features import FeatureStore
+from probing.probes import PROBES
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m probing.fit", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--store", type=Path, required=True, help="feature store; its pairs lie beside it as NAME.pairs.parquet")
+    add("--random-init-store", type=Path, help="store of the same items in the same architecture with fresh weights")
+    add("--probe", choices=sorted(PROBES), default="logistic", help="what is fitted")
+    add("--streams", type=words, help="with commas; all of the store if not given")
+    add("--reductions", type=words, help="with commas; all of the store if not given")
+    add("--sigmas", type=numbers, help="noise levels with commas; all of the store if not given")
+    add("--blocks", type=blocks, default="all", help="'all', or 0-indexed numbers with commas")
+    add("--facets", type=words, help="with commas; all of the pairs' if not given")
+    add("--shuffles", type=int, default=SHUFFLES, help="shuffles of the training choices, as a control")
+    add("--seed", type=int, default=0, help="of shuffles and bootstrap")
+    add("--output", type=Path, default=Path("cache/results"), help="folder of the tables")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    store = FeatureStore.open(arguments.store)
+    fresh = None if arguments.random_init_store is None else FeatureStore.open(arguments.random_init_store)
+    if not store.pairs_path.is_file():
+        raise UserError(f"There are no pairs at {store.pairs_path}; python -m probing.extract writes them there.")
+    results = reward_curve(
+        store,
+        pd.read_parquet(store.pairs_path),
+        random_init=fresh,
+        streams=arguments.streams,
+        reductions=arguments.reductions,
+        sigmas=arguments.sigmas,
+        blocks=arguments.blocks,
+        facets=arguments.facets,
+        probe=arguments.probe,
+        shuffles=arguments.shuffles,
+        seed=arguments.seed,
+    )
+    comparisons = compare(results, seed=arguments.seed)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    tables = {"reward_curve": results.table, "comparisons": comparisons, "outcomes": results.outcomes}
+    for name, table in tables.items():
+        table.to_parquet(arguments.output / f"{name}.parquet", index=False)
+    _report(results, comparisons)
+    print(
+        f"Tables:   {', '.join(f'{name}.parquet' for name in tables)} in {arguments.output}\n"
+        f"Next:     python -m probing.figures --results {arguments.output}"
+    )
+
+
+def _report(results: CellResults, comparisons: pd.DataFrame) -> None:
+    print("Best cell of each facet, chosen on training pairs; accuracy on test pairs [95% interval over prompts]:")
+    for facet, cells in results.table[results.table["control"] == "none"].groupby("facet"):
+        cell = best(cells)
+        print(
+            f"  {facet}: {cell['stream']} {cell['reduction']}, σ = {cell['sigma']:g}, block {cell['block']}: "
+            f"{100 * cell['value']:.1f}% [{100 * cell['ci_low']:.1f}, {100 * cell['ci_high']:.1f}], "
+            f"{cell['n_pairs']:,} pairs of {cell['n_prompts']:,} prompts"
+        )
+    for statement in comparisons.loc[comparisons["scope"] == "overall", "statement"]:
+        print(f"  {statement}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

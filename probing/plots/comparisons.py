@@ -1,0 +1,98 @@
+"""Forest plots: the best trained cell minus the best of each control."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from probing.plots import style
+
+CAPTION = (
+    "Accuracy of the trained backbone's best block minus that of the control's best, both chosen by cross-validation "
+    "on training pairs. Bars: 95% paired cluster bootstrap over prompts. Filled: p ≤ 0.05 after Holm's correction."
+)
+LEVEL = 0.05
+_LOOKS = {
+    "random-init": (style.RANDOM_INIT, "o", "minus random-initialised"),
+    "latents": (style.LATENTS, "s", "minus pooled latents"),
+}
+
+
+def plot_comparisons(
+    table: pd.DataFrame, *, facet: str | None = None, ax: Axes | None = None, legend: bool = True
+) -> Axes:
+    """Draw differences with their intervals and a line at zero, a row a stream and noise level.
+
+    Args:
+        table: Of :func:`probing.analysis.compare`, or its CSV.
+        facet: Which facet; all of them, named in the rows, if None.
+        ax: Axes to draw on; new ones if None.
+        legend: Whether to add a legend below the axes.
+
+    Raises:
+        ValueError: The table has no such facet.
+    """
+    rows = table if facet is None else table[table["facet"] == facet]
+    if rows.empty:
+        raise ValueError(f"Got facet {facet!r}, expected one of {', '.join(sorted(table['facet'].unique()))}.")
+    labels = [_label(row, with_facet=facet is None) for row in rows.to_dict("records")]
+    places = {label: -place for place, label in enumerate(dict.fromkeys(labels))}
+    baselines = [name for name in _LOOKS if name in set(rows["baseline"])]
+    with style.house_style():
+        ax = style.new_axes(ax, (6.4, 1.6 + 0.42 * len(places)))
+        ax.axvline(0, color=style.REFERENCE, linewidth=1.0, zorder=1)
+        for row, label in zip(rows.to_dict("records"), labels, strict=True):
+            colour, marker, _ = _LOOKS[row["baseline"]]
+            beside = (len(baselines) - 1) / 2 - baselines.index(row["baseline"])
+            y = places[label] + 0.26 * beside
+            ax.plot([100 * row["ci_low"], 100 * row["ci_high"]], [y, y], color=colour, linewidth=1.8, zorder=2)
+            filled = row["p_holm"] <= LEVEL
+            ax.plot(100 * row["difference"], y, marker, color=colour, markerfacecolor=colour if filled else "white",
+                    markersize=6, zorder=3)  # fmt: skip
+        ax.set_yticks(list(places.values()), list(places))
+        ax.set_ylim(min(places.values()) - 0.6, 0.6)
+        ax.set_xlabel("difference (percentage points)")
+        ax.set_title(_title(rows, facet), fontsize=10)
+        if legend:
+            style.legend_below(ax, _handles(baselines), columns=2)
+    return ax
+
+
+def figure_comparisons(table: pd.DataFrame) -> Figure:
+    """Draw every facet side by side, with one legend and a caption.
+
+    Args:
+        table: Of :func:`probing.analysis.compare`, or its CSV.
+    """
+    facets = sorted(table["facet"].unique())
+    lines = table.groupby("facet")[["scope", "sigma", "stream"]].apply(lambda part: len(part.drop_duplicates())).max()
+    with style.house_style():
+        size = (max(3.6 * len(facets) + 2.0, 6.0), 0.42 * int(lines) + 2.0)
+        figure = Figure(figsize=size, layout="constrained")
+        columns = figure.subplots(1, len(facets), squeeze=False, sharex=True)[0]
+        for ax, facet in zip(columns, facets, strict=True):
+            plot_comparisons(table, facet=facet, ax=ax, legend=False)
+        baselines = [name for name in _LOOKS if name in set(table["baseline"])]
+        style.caption_and_legend(figure, CAPTION, _handles(baselines), columns=2)
+        figure.suptitle("Is the trained backbone better than its controls?", fontsize=12)
+    return figure
+
+
+def _label(row: dict, *, with_facet: bool) -> str:
+    what = "best σ and stream" if row["scope"] == "overall" else f"{row['stream']}, σ = {row['sigma']:g}"
+    return f"{row['facet']}: {what}" if with_facet else what
+
+
+def _title(rows: pd.DataFrame, facet: str | None) -> str:
+    one = rows.iloc[0]
+    counted = f"{one['n_pairs']:,} pairs of {one['n_prompts']:,} prompts"
+    return counted + (" a facet" if rows["facet"].nunique() > 1 else "") if facet is None else f"{facet}\n{counted}"
+
+
+def _handles(baselines: list[str]) -> list[Line2D]:
+    return [
+        Line2D([], [], color=colour, marker=marker, label=said)
+        for colour, marker, said in (_LOOKS[name] for name in baselines)
+    ]

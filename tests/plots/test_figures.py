@@ -1,0 +1,122 @@
+"""Figures show what their table says, and nothing global changes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from probing.plots import figure_comparisons, figure_reward_curves, plot_comparisons, plot_reward_curve
+from tests.plots.figure_tables import NUM_BLOCKS, comparison_table, curve_table
+
+
+@pytest.fixture(scope="module")
+def curve():
+    return curve_table()
+
+
+def lines_of(ax, style=None):
+    return [line for line in ax.lines if style is None or line.get_linestyle() == style]
+
+
+def test_the_trained_curve_is_drawn_with_its_numbers(curve):
+    ax = plot_reward_curve(curve, facet="quality")
+    solid = [line for line in lines_of(ax, "-") if len(line.get_xdata()) == NUM_BLOCKS]
+    assert len(solid) == 2
+    for line, sigma in zip(solid, (0.005, 0.6), strict=True):
+        np.testing.assert_allclose(line.get_xdata(), range(NUM_BLOCKS))
+        np.testing.assert_allclose(line.get_ydata(), [0.5 + 0.08 * b + 0.1 * sigma for b in range(NUM_BLOCKS)])
+    assert solid[0].get_marker() != solid[1].get_marker() and solid[0].get_color() != solid[1].get_color()
+
+
+def test_chance_ceiling_counts_latents_and_controls_are_there(curve):
+    ax = plot_reward_curve(curve, facet="quality", stream="text")
+    assert {text.get_text() for text in ax.texts} == {"chance", "annotators'\nceiling"}
+    assert "1,234 pairs of 617 prompts" in ax.get_title() and "text tokens" in ax.get_title()
+    levels = [line.get_ydata()[0] for line in ax.lines if list(line.get_xdata()) == [0, 1]]
+    assert sorted(levels) == [0.5, 0.55, 0.9]
+    assert len([line for line in lines_of(ax, "--") if len(line.get_xdata()) == NUM_BLOCKS - 1]) == 2
+    crosses = [line for line in ax.lines if line.get_marker() == "x"]
+    np.testing.assert_allclose(crosses[0].get_ydata(), 0.505)
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["trained, σ = 0.005", "trained, σ = 0.6", "random-initialised", "pooled VAE latents",
+                      "shuffled choices (mean of 2)"]  # fmt: skip
+    assert all(tick == int(tick) for tick in ax.get_xticks())
+
+
+def test_an_unknown_ceiling_and_absent_controls_are_left_out(curve):
+    table = curve[curve["control"] == "none"].assign(ceiling=np.nan)
+    ax = plot_reward_curve(table, facet="quality")
+    assert {text.get_text() for text in ax.texts} == {"chance"}
+    assert len(ax.get_legend().get_texts()) == 2
+
+
+def test_the_grid_has_facets_by_streams_and_one_legend(curve):
+    figure = figure_reward_curves(curve)
+    assert isinstance(figure, Figure) and len(figure.axes) == 4 and len(figure.legends) == 1
+    assert "95% percentile cluster bootstrap over prompts" in figure.legends[0].get_title().get_text().replace(
+        "\n", " "
+    )
+    titles = [ax.get_title().split("\n")[0] for ax in figure.axes]
+    assert titles == [
+        "alignment, image tokens (mean)", "alignment, text tokens (mean clip)",
+        "quality, image tokens (mean)", "quality, text tokens (mean clip)",
+    ]  # fmt: skip
+
+
+def test_a_table_read_from_csv_gives_the_same_figure(curve, tmp_path):
+    curve.to_csv(tmp_path / "curve.csv", index=False)
+    drawn = [np.asarray(_pixels(figure_reward_curves(t))) for t in (curve, pd.read_csv(tmp_path / "curve.csv"))]
+    np.testing.assert_array_equal(*drawn)
+
+
+def _pixels(figure):
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return canvas.buffer_rgba()
+
+
+def test_comparisons_show_differences_in_points_and_zero():
+    ax = plot_comparisons(comparison_table(), facet="quality")
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["image, σ = 0.005", "text, σ = 0.6", "best σ and stream"]
+    bars = [line for line in ax.lines if len(line.get_xdata()) == 2 and list(line.get_xdata()) != [0, 0]]
+    np.testing.assert_allclose(bars[0].get_xdata(), [7, 13])
+    points = [line for line in ax.lines if line.get_marker() in "os"]
+    np.testing.assert_allclose([p.get_xdata()[0] for p in points], [10, 1] * 3)
+    assert [p.get_markerfacecolor() == "white" for p in points] == [False, True] * 3
+    assert any(list(line.get_xdata()) == [0, 0] for line in ax.lines)
+
+
+def test_comparisons_of_all_facets_name_them():
+    labels = [label.get_text() for label in plot_comparisons(comparison_table()).get_yticklabels()]
+    assert len(labels) == 6 and labels[0].startswith("alignment: ")
+    figure = figure_comparisons(comparison_table())
+    assert len(figure.axes) == 2
+    assert "Holm" in figure.legends[0].get_title().get_text()
+
+
+def test_what_is_not_in_the_table_is_refused(curve):
+    with pytest.raises(ValueError, match="expected trained cells of one of: alignment in image"):
+        plot_reward_curve(curve, facet="charm")
+    with pytest.raises(ValueError, match="expected one of alignment, quality"):
+        plot_comparisons(comparison_table(), facet="charm")
+
+
+def test_given_axes_are_used_and_the_global_style_is_left_alone(curve):
+    before = dict(mpl.rcParams)
+    ax = Figure().subplots()
+    assert plot_reward_curve(curve, facet="quality", ax=ax) is ax
+    assert plot_comparisons(comparison_table(), ax=Figure().subplots()) is not ax
+    assert dict(mpl.rcParams) == before
+
+
+def test_plots_load_no_torch_and_no_window():
+    code = "import sys, probing.plots; assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

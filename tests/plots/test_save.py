@@ -1,0 +1,64 @@
+"""Saved figures: four files, the same bytes each time; and the command that draws them all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pandas as pd
+import pytest
+
+from probing.figures import FIGURES, main
+from probing.plots import figure_comparisons, save_figure
+from tests.plots.figure_tables import comparison_table, curve_table
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    curve_table().to_parquet(folder / "reward_curve.parquet")
+    comparison_table().to_parquet(folder / "comparisons.parquet")
+    return folder
+
+
+def test_a_figure_lies_beside_its_table_and_a_line_of_provenance(tmp_path):
+    table = comparison_table()
+    paths = save_figure(figure_comparisons(table), table, tmp_path / "new", "x", provenance={"command": "python -m x"})
+    assert [path.name for path in paths] == ["x.png", "x.pdf", "x.csv", "x.json"]
+    pd.testing.assert_frame_equal(pd.read_csv(paths[2]), table)
+    lines = paths[3].read_text().splitlines()
+    assert len(lines) == 1
+    said = json.loads(lines[0])
+    assert said["command"] == "python -m x" and said["figure"] == "x"
+    assert said["table_sha256"] == hashlib.sha256(paths[2].read_bytes()).hexdigest()
+
+
+def test_the_same_table_gives_the_same_bytes_without_times(tmp_path):
+    table = comparison_table()
+    once, again = (
+        save_figure(figure_comparisons(table), table, tmp_path / folder, "x", provenance={}) for folder in "ab"
+    )
+    for one, other in zip(once, again, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert b"CreationDate" not in once[1].read_bytes()
+
+
+def test_the_command_draws_every_figure_and_again_from_their_csv(results, tmp_path, capsys):
+    assert main(["--results", str(results), "--output", str(tmp_path / "figures")]) == 0
+    assert "reward_curves.png" in capsys.readouterr().out
+    for name in FIGURES:
+        said = json.loads((tmp_path / "figures" / f"{name}.json").read_text())
+        assert said["command"].startswith("python -m probing.figures --results ")
+    assert main(["--results", str(tmp_path / "figures"), "--output", str(tmp_path / "again")]) == 0
+    for name in FIGURES:
+        for suffix in ("png", "pdf", "csv"):
+            first, second = (tmp_path / folder / f"{name}.{suffix}" for folder in ("figures", "again"))
+            assert first.read_bytes() == second.read_bytes(), first.name
+
+
+def test_missing_tables_are_said_in_one_sentence(tmp_path, capsys):
+    assert main(["--results", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "neither reward_curve.parquet nor reward_curves.csv; run python -m probing.fit first" in error
+    assert "Traceback" not in error
