@@ -27,7 +27,7 @@ notebooks: .venv/made  ## run the notebooks anew, outputs kept
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 
 clean:
-	rm -rf .venv runs cache/*.zarr cache/*.parquet cache/results
+	rm -rf .venv cache/*.zarr cache/*.parquet cache/results
 
 .venv/made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

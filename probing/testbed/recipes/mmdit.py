@@ -19,7 +19,7 @@ SIZES: dict[str, tuple[int, int]] = {"xs": (3, 8)}
 """Heads (of 32 channels) and blocks."""
 
 SCHEDULE = Schedule(
-    steps=12_000,
+    steps=6_500,
     batch_size=64,
     learning_rate=1e-3,
     weight_decay=0.02,
