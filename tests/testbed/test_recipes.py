@@ -10,7 +10,7 @@ from diffusers import StableDiffusion3Pipeline
 from torch import nn
 
 from probing.backbones import resolve
-from probing.testbed.recipes import mmdit, text, vae
+from probing.testbed.recipes import assemble, mmdit, text, vae
 from probing.testbed.recipes.loop import Schedule, train
 from probing.testbed.scenes import vocabulary
 
@@ -103,6 +103,23 @@ def test_training_sees_the_text_of_a_stock_call(runs, tmp_path):
     assert torch.equal(tokens, expected)
     assert torch.equal(pooled, expected_pooled)
     assert tokens.shape[1] == text.CAPTION_LENGTH + text.T5_LENGTH
+
+
+def test_the_assembled_folder_says_what_training_heard(runs, tmp_path):
+    """Loaded back by a call without a dtype, every tokenizer and encoder gives what the MMDiT was trained on."""
+    captions = ["a small red circle on a white background", "", "three large green crosses on a pink background"]
+    mmdit.build("xs").save_pretrained(runs / "mmdit-xs" / "transformer")
+    assemble.run(runs, "xs", tmp_path / "folder")
+    loaded = StableDiffusion3Pipeline.from_pretrained(tmp_path / "folder")
+    with torch.no_grad():
+        tokens, _, pooled, _ = loaded.encode_prompt(
+            captions, None, None, do_classifier_free_guidance=False, max_sequence_length=text.T5_LENGTH
+        )
+    expected, expected_pooled = mmdit.Captions(runs).encode(captions)
+    assert tokens.dtype == torch.float32
+    # Half precision on disk is the only difference.
+    torch.testing.assert_close(tokens, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
+    torch.testing.assert_close(pooled, expected_pooled, rtol=1e-2, atol=1e-2 * float(expected_pooled.abs().max()))
 
 
 def test_every_word_is_one_token(tmp_path):

@@ -24,7 +24,10 @@ _SCENES = 1024
 
 
 def run(runs: Path, folder: Path, size: str) -> Path:
-    """Measure the saved weights, draw ``samples.png`` and ``training.png``, and write ``README.md`` beside them."""
+    """Measure the saved weights, draw ``samples.png`` and ``training.png``, and write ``README.md`` beside them.
+
+    What else is to be told of these very weights stands in ``notes.md`` of the run, and is added at the end.
+    """
     pipeline = StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     draw_samples(pipeline).savefig(folder / "samples.png", dpi=110, metadata={"Software": None})
@@ -32,7 +35,9 @@ def run(runs: Path, folder: Path, size: str) -> Path:
     draw_training(log).savefig(folder / "training.png", dpi=110, metadata={"Software": None})
     losses = held_out_losses(pipeline)
     card = folder / "README.md"
-    card.write_text(_write(size, pipeline, log, losses, restored_psnr(pipeline), _bytes(folder)))
+    notes = runs / f"mmdit-{size}" / "notes.md"
+    said = notes.read_text() if notes.exists() else ""
+    card.write_text(_write(size, pipeline, log, losses, restored_psnr(pipeline), _bytes(folder)) + said)
     return card
 
 

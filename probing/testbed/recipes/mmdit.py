@@ -61,7 +61,7 @@ class Captions:
     """Text conditioning as the stock SD3 pipeline makes it with ``max_sequence_length=16``."""
 
     def __init__(self, runs: Path) -> None:
-        self.tokenizer = CLIPTokenizer.from_pretrained(runs / "text_encoder" / "tokenizer")
+        self.tokenizer = CLIPTokenizer.from_pretrained(runs / "tokenizer")
         self.clips = [CLIPTextModelWithProjection.from_pretrained(runs / name / name).eval() for name in WIDTHS]
         self.t5_tokenizer = T5Tokenizer.from_pretrained(runs / "text_encoder_3" / "tokenizer")
         self.t5 = T5EncoderModel.from_pretrained(runs / "text_encoder_3" / "text_encoder_3").eval()

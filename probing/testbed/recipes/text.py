@@ -40,7 +40,13 @@ WIDTHS = {"text_encoder": (64, 3, 4), "text_encoder_2": (96, 4, 6)}
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Make a CLIP tokenizer whose every caption word is one token; other text falls back to letters."""
+    """Make a CLIP tokenizer whose every caption word is one token; other text falls back to letters.
+
+    The learner breaks ties as it likes, so the words' numbers differ from one making to the next: a folder that
+    holds a tokenizer keeps it, and all encoders of a run share it.
+    """
+    if (folder / "tokenizer.json").exists():
+        return CLIPTokenizer.from_pretrained(folder)
     learner = Tokenizer(BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = Whitespace()
     letters = [chr(c) for c in range(ord("!"), ord("~") + 1)]
@@ -153,7 +159,7 @@ def run_t5(folder: Path, schedule: Schedule = T5_SCHEDULE) -> T5EncoderModel:
 def run_clip(folder: Path, name: str, schedule: Schedule = SCHEDULE) -> CLIPTextModelWithProjection:
     """Train one CLIP text encoder with the symmetric contrastive loss of CLIP (Radford et al. 2021, figure 3)."""
     torch.manual_seed(schedule.seed + list(WIDTHS).index(name))
-    tokenizer = build_tokenizer(folder / "tokenizer")
+    tokenizer = build_tokenizer(folder.parent / "tokenizer")
     encoder = build_encoder(name, tokenizer)
     tower = PictureTower(WIDTHS[name][0])
 
