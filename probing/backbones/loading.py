@@ -11,6 +11,7 @@ import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import constants
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from probing.backbones.registry import BackboneSpec
@@ -83,7 +84,9 @@ def load_backbone(
     if random_init:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            replaced["transformer"] = SD3Transformer2DModel.from_config(spec.architecture.transformer).to(compute_dtype)
+            transformer = SD3Transformer2DModel.from_config(spec.architecture.transformer)
+        # Drawn in float32 and then cast, so that a control is the same in every dtype; diffusers warns of any cast.
+        replaced["transformer"] = nn.Module.to(transformer, compute_dtype)
     if not use_t5:
         replaced |= {"text_encoder_3": None, "tokenizer_3": None}
     try:

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from probing.backbones import Conditioning, SD3Backbone
 from probing.errors import UserError

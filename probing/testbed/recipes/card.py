@@ -182,6 +182,6 @@ The VAE restores clean scenes at {psnr[0]:.1f} dB PSNR and spoilt ones at {psnr[
 
 ## Limits
 
-Shapes at the small size are rough, and a caption is not always obeyed: relations are wrong most often. How often is
-not measured yet; that needs a judge, which the project does not have so far.
+Shapes are rough and a caption is not always obeyed, as the grid shows. How often is not measured yet; that needs a
+judge, which the project does not have so far.
 """

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from probing.testbed.recipes.loop import Schedule, train
