@@ -1,8 +1,8 @@
 """What reading every block costs over the bare forwards: ``python benchmarks/tracing.py``.
 
 Three ways to run the same batches, taken in turns so that a busy machine slows all alike: bare forwards, plain
-hooks with the same reductions, and the trace as extraction uses it. Ratios are medians over turns, with the
-5th and 95th percentile of a bootstrap over turns.
+hooks with the same reductions, and the trace as extraction uses it. Ratios are medians over turns, with the 95%
+interval of a bootstrap over turns.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> None:
     for name, base in (("hooks", "bare"), ("trace", "bare"), ("trace", "hooks")):
         ratio = np.array(seconds[name]) / np.array(seconds[base])
         drawn = np.median(ratio[rng.integers(len(ratio), size=(2000, len(ratio)))], axis=1)
-        low, high = np.quantile(drawn, [0.05, 0.95])
+        low, high = np.quantile(drawn, [0.025, 0.975])
         print(f"{name} / {base}: {np.median(ratio):.3f}  [{low:.3f}, {high:.3f}]")
 
 
