@@ -25,7 +25,8 @@ class PreferenceData:
 
     Attributes:
         name: Of the data set.
-        items: One row an item: ``item_id`` (unique), ``prompt_id``, ``prompt``, and what else is known.
+        items: One row an item: ``item_id`` (unique), ``prompt_id``, ``prompt`` (one text for each prompt id), and
+            what else is known.
         pairs: One row a pair: ``pair_id`` (unique), ``prompt_id``, ``first`` and ``second`` (items of that
             prompt), ``choice`` (1 the first was chosen, 0 the second, 0.5 a tie), ``split``, ``facet``
             (``all`` where there is none), and what else is known.
@@ -46,6 +47,10 @@ class PreferenceData:
         _check_table("items", self.items, _ITEM_COLUMNS, "item_id")
         _check_table("pairs", self.pairs, _PAIR_COLUMNS, "pair_id")
         pairs = self.pairs
+        texts = self.items.drop_duplicates(["prompt_id", "prompt"])
+        _refuse(
+            texts, texts["prompt_id"].duplicated(), "has more than one text; one prompt_id is one prompt", "prompt_id"
+        )
         prompt_of = self.items.set_index("item_id")["prompt_id"]
         for side in ("first", "second"):
             found = pairs[side].map(prompt_of)
@@ -54,6 +59,10 @@ class PreferenceData:
                 pairs, found != pairs["prompt_id"], f"has as {side} an item of another prompt; a pair has one prompt"
             )
         _refuse(pairs, pairs["first"] == pairs["second"], "compares an item with itself; remove it")
+        if not pd.api.types.is_numeric_dtype(pairs["choice"]):
+            raise UserError(
+                f"The choices of {self.name} are {pairs['choice'].dtype}, not numbers; 1 is first, 0 second."
+            )
         _refuse(pairs, ~pairs["choice"].between(0, 1), "has a choice outside [0, 1]; 1 is first, 0 second, 0.5 a tie")
         _refuse(pairs, ~pairs["split"].isin(SPLITS), f"has an unknown split; known are {', '.join(SPLITS)}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from PIL import Image, ImageOps
 
 from probing.errors import UserError
@@ -20,7 +22,7 @@ def prepare(image: Image.Image, resolution: int, resize: str = "center-crop") ->
         resize: ``center-crop`` (keep the middle), ``pad`` (keep all, white beside it) or ``stretch``.
 
     Raises:
-        UserError: The resize rule is unknown.
+        UserError: The resize rule is unknown, or the picture's numbers have no stated range.
     """
     if resize not in RESIZES:
         raise UserError(f"Unknown resize rule {resize!r}; known are {', '.join(RESIZES)}.")
@@ -38,6 +40,12 @@ def prepare(image: Image.Image, resolution: int, resize: str = "center-crop") ->
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         # Sixteen bits a channel: Pillow's own conversion would clip instead of scale.
+        low, high = cast(tuple[float, float], image.getextrema())
+        if image.mode == "F" or low < 0 or high > 65535:
+            raise UserError(
+                f"Got a picture of mode {image.mode} with values from {low} to {high}, expected 8 or 16 bits each; "
+                "save it so, for nothing says which value is white."
+            )
         image = image.convert("I").point(lambda value: value / 257.0).convert("L")
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -9,14 +9,17 @@ import pandas as pd
 
 from probing.errors import UserError
 from probing.preferences.data import PreferenceData
-from probing.preferences.tables import from_chosen_and_rejected
+from probing.preferences.tables import COMPUTED, TEXTS, from_chosen_and_rejected
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 _NEEDED = ("prompt", "chosen", "rejected")
+_NO_NUMBER = ["", "NA", "NaN", "nan", "null", "None"]
 
 
 def load(path: Path, *, root: Path | None = None, seed: int = 0) -> PreferenceData:
     """Read ``prompt, chosen, rejected[, margin, prompt_id, split, facet, tie, …]``.
+
+    Prompts, paths and ids are taken as they are written: ``007`` and ``NA`` stay these words.
 
     Args:
         path: The file.
@@ -24,14 +27,15 @@ def load(path: Path, *, root: Path | None = None, seed: int = 0) -> PreferenceDa
         seed: Of places and of the split by prompt where there is no ``split`` column.
 
     Raises:
-        UserError: The file is missing, no table, or lacks a column; or what the tables refuse.
+        UserError: The file is missing or no table, lacks a column, or has one that is made here; or what the
+            tables refuse.
     """
     if not path.is_file():
         raise UserError(f"There is no file {path}; --data takes a data set's name or a file of pairs.")
     read: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": pd.read_csv,
+        ".csv": _read_csv,
         ".parquet": pd.read_parquet,
-        ".jsonl": lambda p: pd.read_json(p, lines=True, precise_float=True),
+        ".jsonl": lambda p: pd.read_json(p, lines=True, precise_float=True, dtype=False),
     }
     try:
         table = read[path.suffix](path)
@@ -40,4 +44,17 @@ def load(path: Path, *, root: Path | None = None, seed: int = 0) -> PreferenceDa
     missing = [column for column in _NEEDED if column not in table]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}.")
+    taken = [column for column in COMPUTED if column in table]
+    if taken:
+        raise UserError(f"{path} has the columns {', '.join(taken)}, which are made here; rename or remove them.")
     return from_chosen_and_rejected(path.stem, table, root or path.parent, seed=seed)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    columns = pd.read_csv(path, nrows=0).columns
+    return pd.read_csv(
+        path,
+        dtype={column: str for column in columns if column in TEXTS},
+        keep_default_na=False,
+        na_values={column: _NO_NUMBER for column in columns if column not in TEXTS},
+    )

@@ -10,7 +10,7 @@ from probing.errors import UserError
 from probing.preferences import hpdv3, pairs_file
 from probing.preferences.data import PreferenceData
 
-NAMES = ("testbed", "hpdv3")
+NAMES = ("testbed", *hpdv3.NAMES)
 _TESTBED = "probing.testbed.preferences"
 
 
@@ -29,10 +29,10 @@ def load(name: str, *, root: Path | None = None, split: str | None = None, seed:
     if name == "testbed":
         # By name, for the testbed stands above this room.
         data = importlib.import_module(_TESTBED).load(seed=seed)
-    elif name == "hpdv3":
+    elif name in hpdv3.NAMES:
         if root is None:
-            raise UserError("--data hpdv3 needs --data-root, the folder of its JSON files and pictures.")
-        return hpdv3.load(root, split=split, seed=seed)
+            raise UserError(f"--data {name} needs --data-root, the folder of its JSON files and pictures.")
+        return hpdv3.load(root, name=name, split=split, seed=seed)
     elif Path(name).suffix in pairs_file.SUFFIXES:
         data = pairs_file.load(Path(name), root=root, seed=seed)
     else:

@@ -38,8 +38,13 @@ def split_by_prompt(prompts: pd.Series, *, test_fraction: float = TEST_FRACTION,
     return prompts.map(different).isin(chosen).map({True: "test", False: "train"})
 
 
-def check_no_prompt_crosses(prompts: pd.Series, splits: pd.Series) -> None:
+def check_no_prompt_crosses(prompts: pd.Series, splits: pd.Series, *, mend: str) -> None:
     """Raise if one prompt's words stand in two splits.
+
+    Args:
+        prompts: One text a row.
+        splits: The split of each row.
+        mend: What the user can do about it; ends the message.
 
     Raises:
         UserError: With the first such prompt, and how many there are.
@@ -49,6 +54,5 @@ def check_no_prompt_crosses(prompts: pd.Series, splits: pd.Series) -> None:
     crossing = crossing[crossing > 1]
     if len(crossing):
         raise UserError(
-            f"{len(crossing)} prompts stand in more than one split, the first being {crossing.index[0]!r}; "
-            f"drop the split column to have the pairs split by prompt."
+            f"{len(crossing)} prompts stand in more than one split, the first being {crossing.index[0]!r}; {mend}."
         )

@@ -26,6 +26,8 @@ def make(prompts=6, **changed):
         columns=["pair_id", "prompt_id", "first", "second", "choice", "split", "facet"],
     )
     for column, value in changed.items():
+        if isinstance(value, str):
+            pairs[column] = pairs[column].astype(object)
         pairs.loc[1, column] = value
     return PreferenceData(name="d", items=items, pairs=pairs, open_image=lambda _: Image.new("RGB", (1, 1)))
 
@@ -40,6 +42,7 @@ def make(prompts=6, **changed):
         ({"choice": np.nan}, "'pair1' has no choice"),
         ({"split": "dev"}, "'pair1' has an unknown split"),
         ({"pair_id": "pair0"}, "'pair0' comes twice"),
+        ({"choice": "first"}, "choices of d are object, not numbers"),
     ],
 )
 def test_contradictions_name_the_record(changed, said):
@@ -53,6 +56,13 @@ def test_columns_and_rows_are_needed():
         PreferenceData("d", data.items, data.pairs.drop(columns="facet"), data.open_image)
     with pytest.raises(UserError, match="There are no pairs"):
         PreferenceData("d", data.items, data.pairs.head(0), data.open_image)
+
+
+def test_a_prompt_has_one_text():
+    data = make()
+    items = data.items.assign(prompt=data.items["prompt"].where(data.items.index != 3, "another"))
+    with pytest.raises(UserError, match="'p1' has more than one text"):
+        PreferenceData("d", items, data.pairs, data.open_image)
 
 
 @given(limit=st.integers(2, 80), prompts=st.integers(2, 40))

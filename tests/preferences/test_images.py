@@ -73,6 +73,15 @@ def test_sixteen_bits_are_scaled_and_not_clipped():
     assert np.asarray(prepare(image, 8))[0, 0].tolist() == [128] * 3
 
 
+def test_numbers_without_a_stated_range_are_refused():
+    for image in (
+        Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)),
+        Image.fromarray(np.full((8, 8), 70_000, dtype=np.int32)),
+    ):
+        with pytest.raises(UserError, match="expected 8 or 16 bits each"):
+            prepare(image, 8)
+
+
 def test_unknown_rules_are_refused():
     with pytest.raises(UserError, match="known are center-crop, pad, stretch"):
         prepare(Image.new("RGB", (8, 8)), 8, "squash")

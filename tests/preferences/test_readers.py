@@ -72,6 +72,41 @@ def test_ties_are_kept(pictures):
     assert choices[1] in (0.0, 1.0)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize(
+    ("said", "tied"), [("no", False), ("False", False), ("0", False), ("", False), ("yes", True), ("TRUE", True)]
+)
+def test_a_tie_is_what_is_written(pictures, suffix, said, tied):
+    rows = [{**ROWS[0], "tie": said}, {**ROWS[2], "tie": "true"}]
+    choices = preferences.load(write(pictures, rows, suffix)).pairs["choice"].tolist()
+    assert (choices[0] == 0.5, choices[1]) == (tied, 0.5)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_words_that_look_like_numbers_or_gaps_stay_words(pictures, suffix):
+    words = ["007", "7", "1.50", "NA", "null", "2024-01-01", "true"]
+    rows = [{"prompt": f"p {w}", "chosen": "a.png", "rejected": "b.png", "prompt_id": w, "pair_id": w} for w in words]
+    data = preferences.load(write(pictures, rows, suffix))
+    assert data.pairs["pair_id"].tolist() == words
+    prompts = data.items.drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]
+    assert prompts.to_dict() == {w: f"p {w}" for w in words}
+    rows = [{"prompt": w, "chosen": "a.png", "rejected": "b.png"} for w in words]
+    assert set(preferences.load(write(pictures, rows, suffix)).items["prompt"]) == set(words)
+
+
+def test_an_item_keeps_its_id_whatever_else_is_read(pictures):
+    few, all_of_them = (set(preferences.load(write(pictures, rows)).items["item_id"]) for rows in (ROWS[1:], ROWS))
+    assert few < all_of_them
+    assert preferences.load(write(pictures, ROWS[::-1])).items["item_id"].isin(all_of_them).all()
+
+
+def test_both_items_of_a_pair_have_its_prompt_in_one_spelling(pictures):
+    rows = [{**ROWS[0], "prompt": "A  Cat"}, ROWS[1], ROWS[2]]
+    data = preferences.load(write(pictures, rows))
+    assert data.items.groupby("prompt_id")["prompt"].unique().map(list).tolist().count(["A  Cat"]) == 1
+    assert len(data.items) == 5
+
+
 def test_one_prompt_in_two_spellings_is_not_split(pictures):
     rows = [
         {"prompt": p, "chosen": "a.png", "rejected": "b.png"}
@@ -96,6 +131,11 @@ def test_a_given_split_that_cuts_a_prompt_is_refused(pictures):
         ([ROWS[0], {**ROWS[2], "prompt": None}], "Record 1 of mine has no prompt"),
         ([{**ROWS[0], "rejected": "a.png"}, ROWS[2]], "'pair0' compares an item with itself"),
         ([ROWS[0]], "at least 2 different prompts"),
+        ([{**ROWS[0], "prompt_id": "1"}, {**ROWS[2], "prompt_id": "1"}], "'1' of mine stands for two prompts, 'a cat'"),
+        ([{**ROWS[0], "prompt_id": "1"}, {**ROWS[2], "prompt_id": None}], "Record 1 of mine has no prompt_id"),
+        ([{**ROWS[0], "tie": "perhaps"}, ROWS[2]], "Record 0 of mine has the tie 'perhaps'; write true or false"),
+        ([{**ROWS[0], "choice": 1}, ROWS[2]], "has the columns choice, which are made here"),
+        ([{**ROWS[0], "margin": "big"}, ROWS[2]], "'pair0' has the margin 'big', which is no number"),
         ([{**ROWS[0], "split": "trial"}, {**ROWS[2], "split": "test"}], "unknown split"),
         ([{**ROWS[0], "pair_id": "x"}, {**ROWS[2], "pair_id": "x"}], "'x' comes twice"),
     ],
@@ -108,13 +148,21 @@ def test_bad_files_are_one_sentence(pictures, rows, said):
 def test_a_picture_that_cannot_be_read(pictures):
     data = preferences.load(write(pictures, ROWS))
     whole = (pictures / "a.png").read_bytes()
+    item = data.items.loc[data.items["image"] == "a.png", "item_id"].iloc[0]
     for damage in (whole[: len(whole) // 2], b"", b"not a picture"):
         (pictures / "a.png").write_bytes(damage)
-        with pytest.raises(UserError, match=r"a\.png of record 'prompt0/a.png' cannot be read"):
-            data.open_image("prompt0/a.png")
+        with pytest.raises(UserError, match=rf"a\.png of record '{item}' cannot be read"):
+            data.open_image(item)
     (pictures / "a.png").unlink()
     with pytest.raises(UserError, match="missing"):
-        data.open_image("prompt0/a.png")
+        data.open_image(item)
+
+
+def test_a_picture_too_large_to_be_one_is_named(pictures, monkeypatch):
+    data = preferences.load(write(pictures, ROWS))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match="cannot be read.*decompression bomb"):
+        data.open_image(data.items["item_id"].iloc[0])
 
 
 def test_many_pairs_are_listed_in_seconds(pictures):
@@ -153,7 +201,23 @@ def test_hpdv3_as_published(pictures):
     assert pairs["model_chosen"].tolist() == ["flux", "real", "real", "real", "flux"]
     for record, (_, pair) in zip([*HPDV3_TRAIN, *HPDV3_TEST], pairs.iterrows(), strict=True):
         assert (pair["first"] if pair["choice"] == 1 else pair["second"]).endswith(record["path1"])
-    assert len(preferences.load("hpdv3", root=pictures, split="test").pairs) == 1
+    alone = preferences.load("hpdv3", root=pictures, split="test")
+    assert len(alone.pairs) == 1
+    assert set(alone.items["item_id"]) == set(data.items["item_id"][data.items["prompt"] == "a fish"])
+
+
+def test_hpdv3_with_all_annotations(pictures):
+    (pictures / "all.json").write_text(json.dumps([*HPDV3_TRAIN, {**HPDV3_TRAIN[0], "prompt": "a hen"}]))
+    (pictures / "test.json").write_text(json.dumps(HPDV3_TEST))
+    data = preferences.load("hpdv3-all", root=pictures)
+    assert (data.name, data.pairs["split"].tolist()) == ("hpdv3-all", ["train"] * 5 + ["test"])
+
+
+def test_hpdv3_with_a_prompt_on_both_sides(pictures):
+    (pictures / "train.json").write_text(json.dumps(HPDV3_TRAIN))
+    (pictures / "test.json").write_text(json.dumps([{**HPDV3_TEST[0], "prompt": "A cat"}]))
+    with pytest.raises(UserError, match=r"'a cat'; take their records out of train\.json"):
+        preferences.load("hpdv3", root=pictures)
 
 
 @pytest.mark.parametrize(
