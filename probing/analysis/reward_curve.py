@@ -12,7 +12,7 @@ from probing.analysis.source import FeatureSource
 from probing.errors import UserError
 
 SHUFFLES = 3
-_SAME = ("model", "config_hash", "data_fingerprint", "resolution", "resize", "pair_noise", "seed")
+_SAME = ("model", "config_hash", "data_fingerprint", "resolution", "resize", "background", "pair_noise", "seed")
 """What a control's store must share with the trained one, where both say it."""
 
 

@@ -26,6 +26,7 @@ from probing.features.reductions import reduce_image, reduce_text
 from probing.features.store import FeatureStore, to_stored
 from probing.features.trace import BlockTrace
 from probing.preferences import PreferenceData, prepare
+from probing.preferences.images import RULES
 
 _VERSIONED = ("torch", "diffusers", "transformers", "nnsight", "zarr", "numpy")
 _ENCODED_AT_ONCE = 2**22
@@ -78,7 +79,10 @@ def extract(plan: ExtractionPlan, backbone: SD3Backbone, data: PreferenceData, o
         num_blocks=plan.spec.architecture.num_blocks,
         run_length=plan.run_length,
         settings=_settings(plan, backbone, data),
-        provenance={"versions": {name: importlib.metadata.version(name) for name in _VERSIONED}},
+        provenance={
+            "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
+            "data_settings": dict(data.settings),
+        },
     )
     data.pairs.to_parquet(store.pairs_path, index=False)
     written = store.written
@@ -115,6 +119,7 @@ def _settings(plan: ExtractionPlan, backbone: SD3Backbone, data: PreferenceData)
         "data": data.name,
         "data_fingerprint": data.fingerprint,
         "noise": "philox4x64 keyed by blake2b(seed, item or prompt id)",
+        "image_preparation": RULES,
         "latents": "posterior mode",
         "image_tokens": plan.image_tokens,
         "clip_tokens": plan.spec.architecture.clip_length,
@@ -218,10 +223,11 @@ def _encode_images(
     backbone: SD3Backbone, data: PreferenceData, item_ids: Sequence[str], plan: ExtractionPlan
 ) -> Iterator[Tensor]:
     """Open images in threads, a batch ahead of the VAE."""
-    resolution, resize = plan.settings.resolution, plan.settings.resize
+    settings = plan.settings
+    resolution = settings.resolution
 
     def pixels(item_id: str) -> np.ndarray:
-        return np.asarray(prepare(data.open_image(item_id), resolution, resize))
+        return np.asarray(prepare(data.open_image(item_id), resolution, settings.resize, settings.background))
 
     size = max(1, min(plan.settings.batch_size, _ENCODED_AT_ONCE // resolution**2))
     batches = [item_ids[start : start + size] for start in range(0, len(item_ids), size)]

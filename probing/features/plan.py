@@ -30,6 +30,7 @@ class ExtractionSettings:
         blocks: Which blocks, or None for all.
         resolution: Side of the square images, in pixels.
         resize: How an image becomes square: ``center-crop``, ``pad`` or ``stretch``.
+        background: What lies behind transparent and padded parts: ``white``, ``gray`` or ``black``.
         batch_size: Items in one forward.
         dtype: Of stored reductions; kept tokens are float16 whatever it says.
         compute_dtype: Of weights and forwards.
@@ -46,6 +47,7 @@ class ExtractionSettings:
     blocks: tuple[int, ...] | None = None
     resolution: int = 512
     resize: str = "center-crop"
+    background: str = "white"
     batch_size: int = 16
     dtype: str = "float32"
     compute_dtype: str = "float32"

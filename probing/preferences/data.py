@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from probing.errors import UserError
+from probing.preferences.image_sources import ImageSource
 
 SPLITS = ("train", "validation", "test")
 _ITEM_COLUMNS = ("item_id", "prompt_id", "prompt")
@@ -25,12 +28,13 @@ class PreferenceData:
 
     Attributes:
         name: Of the data set.
-        items: One row an item: ``item_id`` (unique), ``prompt_id``, ``prompt`` (one text for each prompt id), and
-            what else is known.
+        items: One row an item: ``item_id`` (unique), ``prompt_id``, ``prompt`` (one text for each prompt id),
+            ``image`` (its name in ``images``), and what else is known, such as ``source_model``.
         pairs: One row a pair: ``pair_id`` (unique), ``prompt_id``, ``first`` and ``second`` (items of that
             prompt), ``choice`` (1 the first was chosen, 0 the second, 0.5 a tie), ``split``, ``facet``
-            (``all`` where there is none), and what else is known.
-        open_image: Opens an item's picture, given its id.
+            (``all`` where there is none), and what else is known, such as ``list_id`` (of the ranking that the pair
+            comes from), ``source_model_first``, ``source_model_second``, ``annotators``, ``confidence``.
+        images: Opens the pictures.
         settings: What the data were made or read with.
 
     Raises:
@@ -40,25 +44,25 @@ class PreferenceData:
     name: str
     items: pd.DataFrame
     pairs: pd.DataFrame
-    open_image: Callable[[str], Image.Image]
+    images: ImageSource
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_table("items", self.items, _ITEM_COLUMNS, "item_id")
+        _check_table("items", self.items, (*_ITEM_COLUMNS, "image"), "item_id")
         _check_table("pairs", self.pairs, _PAIR_COLUMNS, "pair_id")
         pairs = self.pairs
         texts = self.items.drop_duplicates(["prompt_id", "prompt"])
         _refuse(
             texts, texts["prompt_id"].duplicated(), "has more than one text; one prompt_id is one prompt", "prompt_id"
         )
-        prompt_of = self.items.set_index("item_id")["prompt_id"]
-        for side in ("first", "second"):
-            found = pairs[side].map(prompt_of)
-            _refuse(pairs, found.isna(), f"has an unknown item as {side}; every item needs a row")
-            _refuse(
-                pairs, found != pairs["prompt_id"], f"has as {side} an item of another prompt; a pair has one prompt"
-            )
-        _refuse(pairs, pairs["first"] == pairs["second"], "compares an item with itself; remove it")
+        # Numbers are compared much faster than texts.
+        names = self.items["prompt_id"].drop_duplicates()
+        prompt_of_item, prompt_of_pair = (_rows_in(names, table["prompt_id"]) for table in (self.items, pairs))
+        for side, row in self._rows.items():
+            _refuse(pairs, row < 0, f"has an unknown item as {side}; every item needs a row")
+            other = prompt_of_item[row] != prompt_of_pair
+            _refuse(pairs, other, f"has as {side} an item of another prompt; a pair has one prompt")
+        _refuse(pairs, self._rows["first"] == self._rows["second"], "compares an item with itself; remove it")
         if not pd.api.types.is_numeric_dtype(pairs["choice"]):
             raise UserError(
                 f"The choices of {self.name} are {pairs['choice'].dtype}, not numbers; 1 is first, 0 second."
@@ -74,29 +78,115 @@ class PreferenceData:
             digest.update(pd.util.hash_pandas_object(table[list(columns)], index=False).to_numpy().tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def _rows(self) -> dict[str, np.ndarray]:
+        """Row of each pair's first and second item among the items; −1 where there is none."""
+        return {side: _rows_in(self.items["item_id"], self.pairs[side]) for side in ("first", "second")}
+
+    @cached_property
+    def _image_of(self) -> dict[str, str]:
+        return dict(zip(self.items["item_id"], self.items["image"], strict=True))
+
+    def open_image(self, item_id: str) -> Image.Image:
+        """Open an item's picture; may be called from several threads.
+
+        Raises:
+            UserError: It is missing or cannot be read; with the file and the item.
+        """
+        return self.images.open(self._image_of[item_id], item_id)
+
+    def missing_images(self) -> pd.DataFrame:
+        """List the items whose picture is not there, without opening any."""
+        gone = set(self.images.missing(self.items["image"].unique()))
+        return self.items[self.items["image"].isin(gone)]
+
+    def require_images(self) -> None:
+        """Look for every picture once, before anything is computed.
+
+        Raises:
+            UserError: Some are missing; with the first of them, its item, and how many there are.
+        """
+        gone = self.missing_images()
+        if len(gone):
+            item = gone.iloc[0]
+            raise UserError(
+                f"{len(gone):,} of {len(self.items):,} pictures of {self.name} are missing, the first being "
+                f"{item['image']!r} of item {item['item_id']!r}; check --data-root, or leave them out with "
+                f"--skip-bad-images."
+            )
+
+    def without(self, item_ids: Collection[str]) -> PreferenceData:
+        """Leave out items, and the pairs they are in.
+
+        Raises:
+            UserError: Nothing would be left.
+        """
+        gone = set(item_ids)
+        bad = self.items["item_id"].isin(gone).to_numpy()
+        kept = ~bad[self._rows["first"]] & ~bad[self._rows["second"]]
+        if not kept.any():
+            raise UserError(f"Without {len(gone):,} items {self.name} has no pairs left; check --data-root.")
+        return self.keep(kept)
+
+    def where(self, condition: str) -> PreferenceData:
+        """Keep the pairs for which a condition on their columns holds, such as ``confidence >= 0.95``.
+
+        Raises:
+            UserError: The condition cannot be read, is no condition, or leaves nothing.
+        """
+        try:
+            holds = self.pairs.eval(condition)
+        except Exception as error:  # pandas raises whatever the expression's evaluation does
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"The condition {condition!r} cannot be read ({said}); the pairs have {', '.join(self.pairs)}."
+            ) from error
+        if not (isinstance(holds, pd.Series) and holds.dtype == bool):
+            raise UserError(f"{condition!r} is no condition; write a comparison, such as 'confidence >= 0.95'.")
+        if not holds.any():
+            raise UserError(f"No pair of {self.name} fulfils {condition!r}; ask for less.")
+        return self.keep(holds.to_numpy())
+
+    def keep(self, kept: np.ndarray) -> PreferenceData:
+        """Keep the pairs where ``kept`` (pair,) is true, and the items they are of."""
+        if kept.all():
+            return self
+        used = np.zeros(len(self.items), dtype=bool)
+        for row in self._rows.values():
+            used[row[kept]] = True
+        return replace(
+            self, items=self.items[used].reset_index(drop=True), pairs=self.pairs[kept].reset_index(drop=True)
+        )
+
     def select(self, *, split: str | None = None, limit: int | None = None) -> PreferenceData:
         """Keep one split, or at most ``limit`` items by whole prompt groups, spread evenly over the data.
 
         Raises:
             UserError: Nothing would be left.
         """
-        pairs = self.pairs if split is None else self.pairs[self.pairs["split"] == split]
-        if len(pairs) == 0:
+        kept = np.ones(len(self.pairs), bool) if split is None else (self.pairs["split"] == split).to_numpy()
+        if not kept.any():
             have = ", ".join(self.pairs["split"].unique())
             raise UserError(f"{self.name} has no pairs of split {split!r}; it has {have}.")
-        items = self.items[self.items["item_id"].isin({*pairs["first"], *pairs["second"]})]
-        if limit is not None and limit < len(items):
-            if limit < 1:
-                raise UserError(f"--limit is a number of items, at least 1, got {limit}.")
-            sizes = items.groupby("prompt_id", sort=False).size()
-            # Evenly spread, so that each split keeps its share.
-            order = np.argsort(np.arange(len(sizes)) * 0.6180339887498949 % 1.0, kind="stable")
-            fits = sizes.to_numpy()[order].cumsum() <= limit
-            if not fits.any():
-                raise UserError(f"No prompt group fits --limit {limit}; the first has {sizes.iloc[order[0]]} items.")
-            items = items[items["prompt_id"].isin(sizes.index[order[fits]])]
-            pairs = pairs[pairs["prompt_id"].isin(items["prompt_id"])]
-        return replace(self, items=items.reset_index(drop=True), pairs=pairs.reset_index(drop=True))
+        data = self.keep(kept)
+        if limit is None or limit >= len(data.items):
+            return data
+        if limit < 1:
+            raise UserError(f"--limit is a number of items, at least 1, got {limit}.")
+        items = data.items
+        sizes = items.groupby("prompt_id", sort=False).size()
+        # Evenly spread, so that each split keeps its share.
+        order = np.argsort(np.arange(len(sizes)) * 0.6180339887498949 % 1.0, kind="stable")
+        fits = sizes.to_numpy()[order].cumsum() <= limit
+        if not fits.any():
+            raise UserError(f"No prompt group fits --limit {limit}; the first has {sizes.iloc[order[0]]} items.")
+        return data.keep(data.pairs["prompt_id"].isin(sizes.index[order[fits]]).to_numpy())
+
+
+def _rows_in(names: pd.Series, asked: pd.Series) -> np.ndarray:
+    """Row of each asked name among different names, −1 where there is none; without an object for each."""
+    there, wanted = (pa.array(column.astype(str), type=pa.large_string(), from_pandas=True) for column in (names, asked))
+    return pc.index_in(wanted, value_set=there).fill_null(-1).to_numpy(zero_copy_only=False)
 
 
 def _check_table(what: str, table: pd.DataFrame, columns: tuple[str, ...], key: str) -> None:
@@ -110,6 +200,6 @@ def _check_table(what: str, table: pd.DataFrame, columns: tuple[str, ...], key: 
         _refuse(table, table[column].isna(), f"has no {column}; fill it in or remove the row", key)
 
 
-def _refuse(table: pd.DataFrame, wrong: pd.Series, said: str, key: str = "pair_id") -> None:
+def _refuse(table: pd.DataFrame, wrong: pd.Series | np.ndarray, said: str, key: str = "pair_id") -> None:
     if wrong.any():
         raise UserError(f"{table.loc[wrong, key].iloc[0]!r} {said} ({int(wrong.sum())} such rows).")

@@ -9,35 +9,44 @@ from PIL import Image, ImageOps
 from probing.errors import UserError
 
 RESIZES = ("center-crop", "pad", "stretch")
+BACKGROUNDS = ("white", "gray", "black")
+RULES = {"color_mode": "RGB", "exif_orientation": "applied", "resampling": "Lanczos"}
+"""What is not a choice; recorded in every store beside what is."""
 
 
-def prepare(image: Image.Image, resolution: int, resize: str = "center-crop") -> Image.Image:
+def prepare(
+    image: Image.Image, resolution: int, resize: str = "center-crop", background: str = "white"
+) -> Image.Image:
     """Make a picture an RGB square.
 
-    EXIF orientation is applied, transparency is laid on white, other colour modes become RGB.
+    EXIF orientation is applied, transparency is laid on the background, other colour modes become RGB.
 
     Args:
         image: Any picture that Pillow opens.
         resolution: Side of the square, in pixels.
-        resize: ``center-crop`` (keep the middle), ``pad`` (keep all, white beside it) or ``stretch``.
+        resize: ``center-crop`` (keep the middle), ``pad`` (keep all, the background beside it) or ``stretch``.
+
+        background: Of :data:`BACKGROUNDS`.
 
     Raises:
-        UserError: The resize rule is unknown, or the picture's numbers have no stated range.
+        UserError: The resize rule or background is unknown, or the picture's numbers have no stated range.
     """
     if resize not in RESIZES:
         raise UserError(f"Unknown resize rule {resize!r}; known are {', '.join(RESIZES)}.")
-    image = _to_rgb(ImageOps.exif_transpose(image))
+    if background not in BACKGROUNDS:
+        raise UserError(f"Unknown background {background!r}; known are {', '.join(BACKGROUNDS)}.")
+    image = _to_rgb(ImageOps.exif_transpose(image), background)
     size = (resolution, resolution)
     if image.size == size:
         return image
     if resize == "center-crop":
         return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
     if resize == "pad":
-        return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color="white")
+        return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=background)
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, background: str) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         # Sixteen bits a channel: Pillow's own conversion would clip instead of scale.
         low, high = cast(tuple[float, float], image.getextrema())
@@ -49,6 +58,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("I").point(lambda value: value / 257.0).convert("L")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        behind = Image.new("RGBA", image.size, background)
+        return Image.alpha_composite(behind, image).convert("RGB")
     return image.convert("RGB")

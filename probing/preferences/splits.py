@@ -1,58 +1,194 @@
-"""Splits that never cut a prompt: the same words are the same prompt, whatever their id."""
+"""Splits that never cut a prompt: by prompt, in strata, or by who painted the pictures."""
 
 from __future__ import annotations
 
-import re
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from probing.errors import UserError
+from probing.preferences.data import SPLITS, PreferenceData
 
 TEST_FRACTION = 0.2
+SPLIT_RULES = ("official", "prompt", "source-model")
 
 
 def normalise_prompt(text: str) -> str:
     """Bring a prompt to the form in which two prompts are the same: NFKC, casefolded, single spaces."""
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
+    return " ".join(unicodedata.normalize("NFKC", text).split()).casefold()
 
 
-def split_by_prompt(prompts: pd.Series, *, test_fraction: float = TEST_FRACTION, seed: int = 0) -> pd.Series:
-    """Assign each row ``train`` or ``test`` by its prompt's words.
+def split_by_prompt(
+    prompts: pd.Series, *, strata: pd.Series | None = None, test_fraction: float = TEST_FRACTION, seed: int = 0
+) -> pd.Series:
+    """Assign each row ``train`` or ``test`` by its prompt.
 
     Args:
-        prompts: One text a row.
-        test_fraction: Share of different prompts that become the test split.
+        prompts: The prompt's id of each row.
+        strata: What each row is, such as its facet: prompts that have the same of these are split by themselves.
+        test_fraction: Share of prompts, of each kind, that become the test split.
         seed: Of the assignment.
 
     Raises:
-        UserError: Fewer than two different prompts.
+        UserError: Fewer than two prompts, or a fraction outside (0, 1).
     """
-    different = {text: normalise_prompt(text) for text in prompts.unique()}
-    names = sorted(set(different.values()))
+    if not 0 < test_fraction < 1:
+        raise UserError(f"The test fraction is between 0 and 1, got {test_fraction}.")
+    code, names = pd.factorize(prompts)
     if len(names) < 2:
         raise UserError(f"A split by prompt needs at least 2 different prompts, got {len(names)}; add a split column.")
-    tests = min(max(1, round(test_fraction * len(names))), len(names) - 1)
-    chosen = set(np.random.default_rng(seed).permutation(names)[:tests].tolist())
-    return prompts.map(different).isin(chosen).map({True: "test", False: "train"})
+    place = _places_in_strata(code, names, strata, seed)
+    tests = place < test_fraction
+    if not tests.any() or tests.all():
+        tests = np.arange(len(names)) == int(np.argmin(place))
+    return pd.Series(np.where(tests[code], "test", "train"), index=prompts.index)
 
 
-def check_no_prompt_crosses(prompts: pd.Series, splits: pd.Series, *, mend: str) -> None:
-    """Raise if one prompt's words stand in two splits.
+def stratified_folds(prompts: pd.Series, folds: int, *, strata: pd.Series | None = None, seed: int = 0) -> np.ndarray:
+    """Give each row the number of the fold that holds it out; prompts of the same strata are dealt out evenly.
 
     Args:
-        prompts: One text a row.
-        splits: The split of each row.
-        mend: What the user can do about it; ends the message.
+        prompts: The prompt's id of each row.
+        folds: Number of folds.
+        strata: What each row is, such as its facet or source model.
+        seed: Of the dealing.
+
+    Raises:
+        UserError: Fewer prompts than folds, or fewer than two folds.
+    """
+    code, names = pd.factorize(prompts)
+    if not 2 <= folds <= len(names):
+        raise UserError(f"Got {folds} folds for {len(names)} prompts; ask for 2 to {len(names)} folds.")
+    order = np.argsort(_places_in_strata(code, names, strata, seed), kind="stable")
+    fold_of = np.empty(len(names), dtype=np.int64)
+    fold_of[order] = np.arange(len(names)) % folds
+    return fold_of[code]
+
+
+def hold_out_models(pairs: pd.DataFrame, models: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
+    """Train on pairs without some source models, test on pairs with one of them, on other prompts.
+
+    What a probe learned of the models it saw does not help here: what remains is what it knows of quality. An official
+    split by prompt is kept; without a test split, prompts are split 80 to 20.
+
+    Args:
+        pairs: With ``source_model_first`` and ``source_model_second``.
+        models: The models that are held out.
+        seed: Of the split by prompt, where there is no official one.
+
+    Returns:
+        The pairs that are used: ``train`` and ``test``. Training prompts' pairs of held-out models, and test prompts'
+        pairs of the others, are left out.
+
+    Raises:
+        UserError: No source models are known, one asked for is not among them, or a side would be empty.
+    """
+    sides = ("source_model_first", "source_model_second")
+    if any(side not in pairs for side in sides):
+        raise UserError("These pairs name no source models; a split by source model needs source_model_first, …_second.")
+    counts = pd.concat([pairs[side] for side in sides]).value_counts()
+    unknown = [model for model in models if model not in counts.index]
+    if unknown or not models:
+        have = ", ".join(f"{model} ({count:,})" for model, count in counts.items())
+        raise UserError(f"Got the source models {', '.join(unknown) or 'none'} to hold out; these pairs have {have}.")
+    split = pairs["split"]
+    if "test" not in set(split) or "train" not in set(split):
+        split = split_by_prompt(pairs["prompt_id"], seed=seed)
+    held_out = pairs[sides[0]].isin(models) | pairs[sides[1]].isin(models)
+    used = ((split == "train") & ~held_out) | ((split == "test") & held_out)
+    chosen = pairs[used].assign(split=split[used]).reset_index(drop=True)
+    for side, which in (("train", "without"), ("test", "with")):
+        if not (chosen["split"] == side).any():
+            raise UserError(f"No {side} pair {which} {', '.join(models)} is left; hold out other source models.")
+    return chosen
+
+
+def resplit(
+    pairs: pd.DataFrame,
+    rule: str = "official",
+    *,
+    stratify: str | None = None,
+    held_out: Sequence[str] = (),
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Split pairs anew by a rule of :data:`SPLIT_RULES`.
+
+    Args:
+        pairs: A table of pairs.
+        rule: ``official`` (as they are), ``prompt``, or ``source-model``.
+        stratify: With ``prompt``: a column in whose values the two sides shall be alike.
+        held_out: With ``source-model``: the models to hold out.
+        seed: Of what is drawn.
+
+    Raises:
+        UserError: Unknown rule or column, or what the rule refuses.
+    """
+    if rule not in SPLIT_RULES:
+        raise UserError(f"Unknown split rule {rule!r}; known are {', '.join(SPLIT_RULES)}.")
+    if (held_out and rule != "source-model") or (stratify and rule != "prompt"):
+        raise UserError("Source models are held out by the split rule source-model, and strata belong to prompt.")
+    if rule == "source-model":
+        return hold_out_models(pairs, held_out, seed=seed)
+    if rule == "official":
+        return pairs
+    if stratify is not None and stratify not in pairs:
+        raise UserError(f"The pairs have no column {stratify!r} to stratify by; they have {', '.join(pairs)}.")
+    strata = None if stratify is None else pairs[stratify]
+    return pairs.assign(split=split_by_prompt(pairs["prompt_id"], strata=strata, seed=seed))
+
+
+def crossing_prompts(pairs: pd.DataFrame) -> pd.Series:
+    """List the ids of prompts that stand in more than one split."""
+    different = pairs[["prompt_id", "split"]].drop_duplicates()
+    return different.loc[different["prompt_id"].duplicated(), "prompt_id"].drop_duplicates()
+
+
+def refuse_crossing_prompts(data: PreferenceData) -> None:
+    """Raise if a prompt, whatever its spelling, stands in two splits.
 
     Raises:
         UserError: With the first such prompt, and how many there are.
     """
-    table = pd.DataFrame({"prompt": prompts.map({t: normalise_prompt(t) for t in prompts.unique()}), "split": splits})
-    crossing = table.drop_duplicates().groupby("prompt", sort=False)["split"].nunique()
-    crossing = crossing[crossing > 1]
+    crossing = crossing_prompts(data.pairs)
     if len(crossing):
+        first = data.items.loc[data.items["prompt_id"] == crossing.iloc[0], "prompt"].iloc[0]
         raise UserError(
-            f"{len(crossing)} prompts stand in more than one split, the first being {crossing.index[0]!r}; {mend}."
+            f"{len(crossing):,} prompts of {data.name} stand in more than one split, the first being {first!r}; "
+            f"--leaks drop leaves their training pairs out."
         )
+
+
+def drop_crossing_prompts(data: PreferenceData) -> PreferenceData:
+    """Leave each crossing prompt only in the most held-out of its splits: test, then validation."""
+    rank = data.pairs["split"].map({split: i for i, split in enumerate(SPLITS)}).astype(int)
+    kept = (rank == rank.groupby(data.pairs["prompt_id"]).transform("max")).to_numpy()
+    if kept.all():
+        return data
+    dropped = int((~kept).sum())
+    return replace(data.keep(kept), settings={**data.settings, "dropped_crossing_pairs": dropped})
+
+
+def _places_in_strata(code: np.ndarray, names: pd.Index, strata: pd.Series | None, seed: int) -> np.ndarray:
+    """Place each prompt at random in [0, 1), evenly among the prompts of its kind.
+
+    Prompts are of one kind when their rows have the same set of strata.
+    """
+    # By name, so that the order of the rows tells nothing.
+    order = np.argsort(names.astype(str).to_numpy(dtype=object), kind="stable")
+    drawn = np.empty(len(names))
+    drawn[order] = np.random.default_rng(seed).permutation(len(names))
+    kind = np.zeros(len(names), dtype=np.int64)
+    if strata is not None:
+        what, _ = pd.factorize(strata.astype(str))
+        pairs = pd.DataFrame({"prompt": code, "what": what}).drop_duplicates().sort_values(["prompt", "what"])
+        kinds = pairs.groupby("prompt")["what"].agg(tuple)
+        kind[kinds.index.to_numpy()] = pd.factorize(kinds)[0]
+    place = np.empty(len(names))
+    for one in np.unique(kind):
+        of_kind = np.flatnonzero(kind == one)
+        rank = np.argsort(np.argsort(drawn[of_kind], kind="stable"), kind="stable")
+        place[of_kind] = (rank + 0.5) / len(of_kind)
+    return place

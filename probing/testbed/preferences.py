@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from probing.preferences import PreferenceData
+from probing.preferences import DrawnImages, PreferenceData
 from probing.testbed.degradations import KINDS, degrade
 from probing.testbed.scenes import Scene, attributes_of, contradict, render, sample_scene
 
@@ -62,7 +62,7 @@ def load(*, split: str | None = None, seed: int = 0) -> PreferenceData:
         name="testbed",
         items=items.copy(),
         pairs=pairs.copy(),
-        open_image=lambda item_id: drawn[item_id].open(),
+        images=DrawnImages(lambda item_id: drawn[item_id].open()),
         settings={"version": 1, "seed": seed, "temperature": TEMPERATURE},
     )
 
@@ -109,7 +109,7 @@ def _make(seed: int) -> tuple[pd.DataFrame, dict[str, _Item], pd.DataFrame]:
             about = attribute if facet == "alignment" else "+".join(sorted(set(kinds)))
             pairs.append((f"{prompt_id}-{facet}", prompt_id, *ids, choice, split, facet, about, *rewards, probability))
     return (
-        pd.DataFrame(items, columns=["item_id", "prompt_id", "prompt", "reward"]),
+        pd.DataFrame(items, columns=["item_id", "prompt_id", "prompt", "reward"]).assign(image=lambda t: t["item_id"]),
         drawn,
         pd.DataFrame(
             pairs,

@@ -20,7 +20,7 @@ from probing.errors import UserError
 from probing.extract import main
 from probing.features import ExtractionSettings, FeatureStore, extract, make_plan
 from probing.features.noise import add_noise, item_noise
-from probing.preferences import PreferenceData
+from probing.preferences import DrawnImages, PreferenceData
 from tests.features.test_trace import hooked
 from tests.tiny_sd3 import BLOCKS, T5_LENGTH
 
@@ -55,7 +55,8 @@ def make_data(order=None) -> PreferenceData:
         pixels = np.random.default_rng(int(item_id.removeprefix("item"))).integers(0, 256, (16, 16, 3))
         return Image.fromarray(pixels.astype(np.uint8))
 
-    return PreferenceData(name="noise", items=items, pairs=pairs, open_image=open_image, settings={})
+    items["image"] = items["item_id"]
+    return PreferenceData(name="noise", items=items, pairs=pairs, images=DrawnImages(open_image))
 
 
 @pytest.fixture(scope="module")
@@ -218,8 +219,7 @@ def test_noise_is_independent_or_shared(spec, backbone, tmp_path):
         name="same",
         items=data.items,
         pairs=data.pairs,
-        open_image=lambda _: Image.new("RGB", (16, 16), "red"),
-        settings={},
+        images=DrawnImages(lambda _: Image.new("RGB", (16, 16), "red")),
     )
     for pair_noise, equal in (("shared", True), ("independent", False)):
         store = run(spec, backbone, same, tmp_path / f"{pair_noise}.zarr", pair_noise=pair_noise, batch_size=12).store
@@ -261,7 +261,7 @@ def test_a_bad_image_loses_nothing(spec, backbone, tmp_path):
             raise UserError("item3 cannot be read.")
         return data.open_image(item_id)
 
-    broken = PreferenceData(name="noise", items=data.items, pairs=data.pairs, open_image=open_image, settings={})
+    broken = PreferenceData(name="noise", items=data.items, pairs=data.pairs, images=DrawnImages(open_image))
     with pytest.raises(UserError, match="item3"):
         run(spec, backbone, broken, tmp_path / "s.zarr", run_length=3)
     assert FeatureStore.open(tmp_path / "s.zarr").written.sum() == 9

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from probing.errors import UserError
-from probing.preferences import PreferenceData
+from probing.preferences import DrawnImages, PreferenceData
 
 
 def make(prompts=6, **changed):
     items = pd.DataFrame(
         [(f"i{p}{s}", f"p{p}", f"prompt {p}") for p in range(prompts) for s in "ab"],
         columns=["item_id", "prompt_id", "prompt"],
-    )
+    ).assign(image="red")
     pairs = pd.DataFrame(
         [
             (f"pair{p}", f"p{p}", f"i{p}a", f"i{p}b", float(p % 2), "test" if p % 3 == 0 else "train", "all")
@@ -29,7 +29,7 @@ def make(prompts=6, **changed):
         if isinstance(value, str):
             pairs[column] = pairs[column].astype(object)
         pairs.loc[1, column] = value
-    return PreferenceData(name="d", items=items, pairs=pairs, open_image=lambda _: Image.new("RGB", (1, 1)))
+    return PreferenceData(name="d", items=items, pairs=pairs, images=DrawnImages(lambda name: Image.new("RGB", (1, 1), name)))
 
 
 @pytest.mark.parametrize(
@@ -53,16 +53,16 @@ def test_contradictions_name_the_record(changed, said):
 def test_columns_and_rows_are_needed():
     data = make()
     with pytest.raises(UserError, match="lack the columns facet"):
-        PreferenceData("d", data.items, data.pairs.drop(columns="facet"), data.open_image)
+        PreferenceData("d", data.items, data.pairs.drop(columns="facet"), data.images)
     with pytest.raises(UserError, match="There are no pairs"):
-        PreferenceData("d", data.items, data.pairs.head(0), data.open_image)
+        PreferenceData("d", data.items, data.pairs.head(0), data.images)
 
 
 def test_a_prompt_has_one_text():
     data = make()
     items = data.items.assign(prompt=data.items["prompt"].where(data.items.index != 3, "another"))
     with pytest.raises(UserError, match="'p1' has more than one text"):
-        PreferenceData("d", items, data.pairs, data.open_image)
+        PreferenceData("d", items, data.pairs, data.images)
 
 
 @given(limit=st.integers(2, 80), prompts=st.integers(2, 40))

@@ -1,0 +1,179 @@
+"""Where pictures come from: files of a folder, bytes inside Parquet files, or a function that draws them."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image, UnidentifiedImageError
+
+from probing.errors import UserError
+
+_ROW_GROUPS_KEPT = 4
+
+
+class ImageSource(Protocol):
+    """Opens pictures by the names that the table of items gives them."""
+
+    def open(self, name: str, record: str) -> Image.Image:
+        """Open and decode a picture; may be called from several threads.
+
+        Raises:
+            UserError: It is missing, empty, cut off, too large, or no picture; with its name and the record.
+        """
+        ...
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Name those that are not there, without opening any."""
+        ...
+
+
+class ImageFolder:
+    """Pictures that are files; names are paths relative to the folder, or absolute."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def open(self, name: str, record: str) -> Image.Image:
+        path = self.root / name
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise UserError(f"{path} of record {record!r} is missing; check --data-root.") from None
+        except OSError as error:
+            raise UserError(f"{path} of record {record!r} cannot be read ({error}); check the disk.") from error
+        return decode(data, str(path), record)
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        # One listing a folder: asking for each of a million files costs minutes on a network disk.
+        listed: dict[str, set[str]] = {}
+        gone = []
+        for name in names:
+            folder, file = os.path.split(name)
+            if folder not in listed:
+                listed[folder] = _files_of(self.root / folder)
+            # Where capitals do not matter, a listing alone would say too much.
+            if file not in listed[folder] and not os.path.isfile(self.root / name):
+                gone.append(name)
+        return gone
+
+
+class ParquetImages:
+    """Pictures that are bytes in a column of Parquet files; names are ``FILE#ROW#COLUMN``.
+
+    A few row groups are kept, so that pictures asked for in the files' order are read once.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock = threading.Lock()
+        self._files: dict[str, tuple[pq.ParquetFile, np.ndarray]] = {}
+        self._groups: OrderedDict[tuple[str, int, str], Any] = OrderedDict()
+
+    @staticmethod
+    def name(file: str, row: int, column: str) -> str:
+        return f"{file}#{row}#{column}"
+
+    def open(self, name: str, record: str) -> Image.Image:
+        file, row, column = name.rsplit("#", 2)
+        try:
+            with self._lock:
+                value = self._value(file, int(row), column)
+        except (OSError, ValueError, IndexError) as error:
+            raise UserError(
+                f"{self.root / file} cannot be read at record {record!r} ({error}); replace the file."
+            ) from error
+        if isinstance(value, dict):
+            value = value.get("bytes")
+        if not value:
+            raise UserError(f"Record {record!r} has no {column} in {self.root / file}; download the file again.")
+        return decode(value, f"{column} in {self.root / file}", record)
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        there: dict[str, bool] = {}
+        gone = []
+        for name in names:
+            file = name.rsplit("#", 2)[0]
+            if file not in there:
+                there[file] = (self.root / file).is_file()
+            if not there[file]:
+                gone.append(name)
+        return gone
+
+    def _value(self, file: str, row: int, column: str) -> Any:
+        if file not in self._files:
+            opened = pq.ParquetFile(self.root / file)
+            sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
+            self._files[file] = (opened, np.cumsum([0, *sizes]))
+        opened, starts = self._files[file]
+        group = int(np.searchsorted(starts, row, side="right")) - 1
+        key = (file, group, column)
+        if key not in self._groups:
+            self._groups[key] = opened.read_row_group(group, columns=[column]).column(column)
+            while len(self._groups) > _ROW_GROUPS_KEPT:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(key)
+        return self._groups[key][row - int(starts[group])].as_py()
+
+
+class DrawnImages:
+    """Pictures that a function makes when they are asked for."""
+
+    def __init__(self, draw: Callable[[str], Image.Image]) -> None:
+        self.draw = draw
+
+    def open(self, name: str, record: str) -> Image.Image:
+        return self.draw(name)
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        return []
+
+
+def decode(data: bytes, where: str, record: str) -> Image.Image:
+    """Decode a picture's bytes.
+
+    Raises:
+        UserError: Empty, cut off, too large, or no picture; with where it came from and the record.
+    """
+    try:
+        with Image.open(BytesIO(data)) as image:
+            image.load()
+            return image
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        EOFError,
+        ValueError,
+        struct.error,
+    ) as error:
+        said = "it is empty" if not data else "it is no picture" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{where} of record {record!r} cannot be read ({said}); replace the file.") from error
+
+
+def find_prefix(root: Path, names: Iterable[str], prefixes: tuple[str, ...]) -> str:
+    """Find the folder below ``root`` that a benchmark's paths start from: archives unpack to different places.
+
+    Returns:
+        The first of ``prefixes`` under which the first picture is; the first of all where none is, so that what is
+        missing is named by the likeliest path.
+    """
+    first = next(iter(names), "")
+    return next((prefix for prefix in prefixes if (root / prefix / first).is_file()), prefixes[0])
+
+
+def _files_of(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError:
+        return set()

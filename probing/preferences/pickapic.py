@@ -1,0 +1,75 @@
+"""Pick-a-Pic v1 and v2 (yuvalkirstain/pickapic_v1, _v2): Parquet files with the pictures inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from probing.errors import UserError
+from probing.preferences.image_sources import ImageSource, ParquetImages
+from probing.preferences.parquet import files_of, list_rows
+
+_NEEDED = ("caption", "label_0", "label_1", "image_0_uid", "image_1_uid")
+_ALSO = (
+    "has_label", "are_different", "model_0", "model_1", "ranking_id", "user_id", "created_at", "num_example_per_prompt",
+)  # fmt: skip
+_FOLDERS = ("data", "")
+
+
+def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSource]:
+    """Read the asked splits; the places are those in which people saw the two pictures.
+
+    Comparisons without a label (``has_label`` false), or of a picture with itself, are left out. Items are named by
+    the images' uids, pairs by ``ranking_id``. Pairs have ``source_model_first``, ``source_model_second`` and what else
+    is published of a comparison.
+
+    Args:
+        root: Folder of the Parquet files, or of their folder ``data``.
+        files: What the file names of each split begin with, such as ``validation_unique``.
+
+    Raises:
+        UserError: A file is missing or no Parquet file, lacks a column, or a label is none; with the record.
+    """
+    tables = []
+    for split, name in files.items():
+        table = list_rows(root, files_of(root, name, _FOLDERS), _NEEDED, _ALSO).assign(split=split)
+        if "has_label" in table:
+            table = table[table["has_label"].fillna(True).astype(bool)]
+        table = table[table["image_0_uid"] != table["image_1_uid"]].reset_index(drop=True)
+        table["pair_id"] = table["ranking_id"].astype(str) if "ranking_id" in table else name + table.index.astype(str)
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    table["pair_id"] = _distinct(table["pair_id"])
+    _check_labels(table)
+    table["choice"] = table["label_0"].astype(float)
+    for side, number in (("first", 0), ("second", 1)):
+        table[side] = table[f"image_{number}_uid"].astype(str)
+        table[f"image_{side}"] = table["file"] + "#" + table["row"].astype(str) + f"#jpg_{number}"
+        if f"model_{number}" in table:
+            table[f"source_model_{side}"] = table[f"model_{number}"]
+    if "user_id" in table:
+        table["annotator"] = table["user_id"].astype(str)
+    read = ["has_label", "user_id", "ranking_id", "file", "row"]
+    read += [f"{field}_{number}" for field in ("label", "model") for number in (0, 1)]
+    table = table.rename(columns={"caption": "prompt"}).drop(
+        columns=[*read, "image_0_uid", "image_1_uid"], errors="ignore"
+    )
+    return table, ParquetImages(root)
+
+
+def _check_labels(table: pd.DataFrame) -> None:
+    good = table["label_0"].isin([0.0, 0.5, 1.0]) & (table["label_0"] + table["label_1"] == 1.0)
+    if not good.all():
+        row = table[~good].iloc[0]
+        raise UserError(
+            f"Record {row['pair_id']!r} of {row['file']} has the labels {row['label_0']} and {row['label_1']}, "
+            f"expected 1 and 0, 0 and 1, or one half each."
+        )
+
+
+def _distinct(ids: pd.Series) -> pd.Series:
+    """Keep the first use of an id as it is, and number its repetitions."""
+    repeated = ids.groupby(ids).cumcount()
+    return ids.where(repeated == 0, ids + "." + repeated.astype(str))

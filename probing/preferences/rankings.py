@@ -1,0 +1,74 @@
+"""Rankings as comparisons: every pair of a list, ties kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from probing.errors import UserError
+
+
+def comparisons_of(
+    lists: pd.DataFrame, *, images: str, ranks: str, beside: Sequence[str] = (), by_item: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Make the C(n, 2) comparisons of each ranked list.
+
+    Args:
+        lists: One row a list, with ``list_id`` (unique) and the columns named below.
+        images: Column of lists: the pictures.
+        ranks: Column of lists: their ranks, whole numbers; the lower is the better, equal ones are ties.
+        beside: Columns that every comparison of the list takes along.
+        by_item: Columns of lists with one value a picture; they become ``…_first`` and ``…_second``.
+
+    Returns:
+        ``pair_id`` (``LIST:i-j``, places from 0), ``list_id``, ``first``, ``second``, ``choice`` and the asked columns.
+
+    Raises:
+        UserError: A list of fewer than two pictures, of other ranks than pictures, or with a picture twice; with its
+            id.
+    """
+    sizes = lists[images].map(len).to_numpy()
+    for column in (ranks, *by_item):
+        others = lists[column].map(len).to_numpy()
+        if (others != sizes).any():
+            row = int(np.flatnonzero(others != sizes)[0])
+            raise UserError(
+                f"List {lists['list_id'].iloc[row]!r} has {sizes[row]} pictures and {others[row]} of {column}; "
+                f"it needs one for each picture."
+            )
+    for row in np.flatnonzero(sizes < 2):
+        raise UserError(
+            f"List {lists['list_id'].iloc[row]!r} has {sizes[row]} pictures, expected at least 2; remove it."
+        )
+    for name, names in zip(lists["list_id"], lists[images], strict=True):
+        if len(set(names)) < len(names):
+            raise UserError(f"List {name!r} has a picture twice; remove one of them.")
+    parts = []
+    for size in np.unique(sizes):
+        same = lists[sizes == size]
+        left, right = np.triu_indices(size, 1)
+        taken = {column: np.array(same[column].tolist(), dtype=object) for column in (images, ranks, *by_item)}
+        pairs = len(left)
+        rank = taken[ranks].astype(float)
+        part = {
+            "list_id": np.repeat(same["list_id"].to_numpy(), pairs),
+            "order": np.repeat(np.flatnonzero(sizes == size), pairs),
+            "left": np.tile(left, len(same)),
+            "right": np.tile(right, len(same)),
+            "first": taken[images][:, left].ravel(),
+            "second": taken[images][:, right].ravel(),
+            # The lower rank is the better one.
+            "choice": 0.5 * (1 + np.sign(rank[:, right] - rank[:, left])).ravel(),
+            **{column: np.repeat(same[column].to_numpy(), pairs) for column in beside},
+        }
+        for column in by_item:
+            part[f"{column}_first"] = taken[column][:, left].ravel()
+            part[f"{column}_second"] = taken[column][:, right].ravel()
+        parts.append(pd.DataFrame(part))
+    table = pd.concat(parts).sort_values(["order", "left", "right"], ignore_index=True)
+    table["pair_id"] = (
+        table["list_id"].astype(str) + ":" + table["left"].astype(str) + "-" + table["right"].astype(str)
+    )
+    return table.drop(columns=["order", "left", "right"])
