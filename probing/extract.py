@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from probing import preferences
 from probing.backbones import COMPUTE_DTYPES, load_backbone, model_names, pick_compute_dtype, pick_device, resolve
 from probing.commands import blocks, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import ExtractionPlan, ExtractionSettings, extract, make_plan
 from probing.features.plan import STREAMS, binary
 from probing.features.reductions import REDUCTIONS
+from probing.preferences.images import BACKGROUNDS, RESIZES
+from probing.preferences.options import add_data_options, load_data
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,16 +23,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", required=True, help=f"a name ({', '.join(model_names())}) or a diffusers pipeline folder")
-    add("--data", default="testbed", help="a data set's name, or a file of pairs (.csv, .parquet, .jsonl)")
-    add("--data-root", type=Path, help="folder of the data set's files")
+    add_data_options(parser)
     add("--split", default=None, help="train, validation or test; all of them if not given")
     add("--sigmas", type=numbers, default=[0.005], help="noise levels in [0, 1], with commas")
     add("--streams", type=words, default=["image"], help=f"with commas, of {', '.join(STREAMS)}")
     add("--reductions", type=words, default=["mean"], help=f"with commas, of {', '.join(REDUCTIONS)}")
     add("--blocks", type=blocks, default="all", help="'all', or 0-indexed numbers with commas")
     add("--resolution", type=int, help="side of the square images in pixels; the model's own if not given")
-    add("--resize", choices=["center-crop", "pad", "stretch"], default="center-crop", help="how images become square")
-    add("--limit", type=int, help="at most so many items, by whole prompt groups")
+    add("--resize", choices=RESIZES, default="center-crop", help="how images become square")
+    add("--background", choices=BACKGROUNDS, default="white", help="behind transparent and padded parts of images")
+    add("--skip-bad-images", action="store_true", help="leave out items whose image cannot be read, with a report")
     add("--batch-size", type=int, default=16, help="items in one forward")
     add("--dtype", choices=["float32", "float16"], default="float32", help="of stored reductions; tokens are float16")
     add("--compute-dtype", choices=["auto", *COMPUTE_DTYPES], default="auto", help="of weights and forwards")
@@ -57,6 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         blocks=None if arguments.blocks is None else tuple(arguments.blocks),
         resolution=arguments.resolution or spec.resolution,
         resize=arguments.resize,
+        background=arguments.background,
         batch_size=arguments.batch_size,
         dtype=arguments.dtype,
         compute_dtype=str(dtype).removeprefix("torch."),
@@ -66,8 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
         use_t5=not arguments.no_t5,
         random_init=arguments.random_init,
     )
-    data = preferences.load(arguments.data, root=arguments.data_root, split=arguments.split)
-    data = data.select(limit=arguments.limit) if arguments.limit else data
+    data = load_data(arguments, split=arguments.split)
     plan = make_plan(spec, settings, items=len(data.items), prompts=data.items["prompt_id"].nunique())
     output = arguments.output or _default_output(arguments, spec.name)
     print(plan.describe(), f"{'output':>9}  {output}", sep="\n", flush=True)

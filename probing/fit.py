@@ -11,9 +11,11 @@ import pandas as pd
 from probing.analysis import CellResults, compare, reward_curve
 from probing.analysis.comparisons import best
 from probing.analysis.reward_curve import SHUFFLES
+from probing.analysis.rewards import rewards_of_best
 from probing.commands import blocks, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import FeatureStore
+from probing.preferences.splits import SPLIT_RULES, resplit
 from probing.probes import PROBES
 
 
@@ -30,6 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--sigmas", type=numbers, help="noise levels with commas; all of the store if not given")
     add("--blocks", type=blocks, default="all", help="'all', or 0-indexed numbers with commas")
     add("--facets", type=words, help="with commas; all of the pairs' if not given")
+    add("--split-by", choices=SPLIT_RULES, default="official", help="how training and test pairs are told apart")
+    add("--stratify", metavar="COLUMN", help="with --split-by prompt: a column in which both sides shall be alike")
+    add("--held-out", type=words, default=[], help="with --split-by source-model: models to hold out, with commas")
     add("--shuffles", type=int, default=SHUFFLES, help="shuffles of the training choices, as a control")
     add("--seed", type=int, default=0, help="of shuffles and bootstrap")
     add("--output", type=Path, default=Path("cache/results"), help="folder of the tables")
@@ -41,9 +46,16 @@ def run(arguments: argparse.Namespace) -> None:
     fresh = None if arguments.random_init_store is None else FeatureStore.open(arguments.random_init_store)
     if not store.pairs_path.is_file():
         raise UserError(f"There are no pairs at {store.pairs_path}; python -m probing.extract writes them there.")
+    pairs = resplit(
+        pd.read_parquet(store.pairs_path),
+        arguments.split_by,
+        stratify=arguments.stratify,
+        held_out=arguments.held_out,
+        seed=arguments.seed,
+    )
     results = reward_curve(
         store,
-        pd.read_parquet(store.pairs_path),
+        pairs,
         random_init=fresh,
         streams=arguments.streams,
         reductions=arguments.reductions,
@@ -56,7 +68,12 @@ def run(arguments: argparse.Namespace) -> None:
     )
     comparisons = compare(results, seed=arguments.seed)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    tables = {"reward_curve": results.table, "comparisons": comparisons, "outcomes": results.outcomes}
+    tables = {
+        "reward_curve": results.table,
+        "comparisons": comparisons,
+        "outcomes": results.outcomes,
+        "rewards": rewards_of_best(store, pairs, results.table),
+    }
     for name, table in tables.items():
         table.to_parquet(arguments.output / f"{name}.parquet", index=False)
     _report(results, comparisons)

@@ -158,16 +158,17 @@ class PreferenceData:
             self, items=self.items[used].reset_index(drop=True), pairs=self.pairs[kept].reset_index(drop=True)
         )
 
-    def select(self, *, split: str | None = None, limit: int | None = None) -> PreferenceData:
-        """Keep one split, or at most ``limit`` items by whole prompt groups, spread evenly over the data.
+    def select(self, *, split: str | Collection[str] | None = None, limit: int | None = None) -> PreferenceData:
+        """Keep one split or several, or at most ``limit`` items by whole prompt groups, spread evenly over the data.
 
         Raises:
             UserError: Nothing would be left.
         """
-        kept = np.ones(len(self.pairs), bool) if split is None else (self.pairs["split"] == split).to_numpy()
-        if not kept.any():
+        asked = SPLITS if split is None else (split,) if isinstance(split, str) else tuple(split)
+        kept = self.pairs["split"].isin(asked).to_numpy()
+        if not (self.pairs["split"] == asked[0]).any() and split is not None:
             have = ", ".join(self.pairs["split"].unique())
-            raise UserError(f"{self.name} has no pairs of split {split!r}; it has {have}.")
+            raise UserError(f"{self.name} has no pairs of split {asked[0]!r}; it has {have}.")
         data = self.keep(kept)
         if limit is None or limit >= len(data.items):
             return data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -24,7 +25,7 @@ def load(
     name: str,
     *,
     root: Path | None = None,
-    split: str | None = None,
+    split: str | Collection[str] | None = None,
     seed: int = 0,
     leaks: Leaks = "refuse",
 ) -> PreferenceData:
@@ -34,7 +35,7 @@ def load(
         name: Of :data:`NAMES`, or a path that ends in .csv, .parquet or .jsonl.
         root: Folder of a benchmark's files, or what a file's image paths are relative to. A benchmark without it is
             fetched from the hub, where it is there.
-        split: ``train``, ``validation`` or ``test``; None for all.
+        split: ``train``, ``validation`` or ``test``; of several, the first must be there; None for all.
         seed: Of what is drawn when reading: places and, without an official one, the split.
         leaks: What to do where a prompt's words stand in two splits: ``refuse``, ``drop`` its pairs from the splits
             that are less held out, or ``keep`` them (for audits).
@@ -65,11 +66,14 @@ def load(
     return data if split is None else data.select(split=split)
 
 
-def _load_benchmark(name: str, root: Path | None, split: str | None, seed: int) -> PreferenceData:
+def _load_benchmark(
+    name: str, root: Path | None, split: str | Collection[str] | None, seed: int
+) -> PreferenceData:
     benchmark = BENCHMARKS[name]
-    if split is not None and split not in benchmark.files:
-        raise UserError(f"{benchmark.title} has the splits {', '.join(benchmark.files)}, got {split!r}.")
-    files = {part: file for part, file in benchmark.files.items() if split in (None, part)}
+    asked = tuple(benchmark.files) if split is None else (split,) if isinstance(split, str) else tuple(split)
+    if asked[0] not in benchmark.files:
+        raise UserError(f"{benchmark.title} has the splits {', '.join(benchmark.files)}, got {asked[0]!r}.")
+    files = {part: file for part, file in benchmark.files.items() if part in asked}
     if root is None:
         if benchmark.hub is None:
             raise UserError(f"--data {name} needs --data-root; its files are at {benchmark.found}.")

@@ -175,12 +175,11 @@ def _spearman(scored: ScoredPairs, validation: ScoredPairs | None = None) -> _Co
     lists = _whole_lists(scored)
     people, scorer = np.sign(scored.choices - 0.5), np.sign(scored.margins)
     _, code = np.unique(lists, return_inverse=True)
-    assert scored.items is not None
-    _, item = np.unique(np.stack([np.tile(code, 2).astype(str), scored.items.ravel()]), axis=1, return_inverse=True)
-    first, second = item.ravel().reshape(2, -1)
-    count = int(max(first.max(), second.max())) + 1
-    list_of = np.zeros(count, dtype=np.int64)
-    list_of[first], list_of[second] = code, code
+    # An item that stands in two lists has a standing in each.
+    names, name = np.unique(np.asarray(scored.items).ravel(), return_inverse=True)
+    entries, entry = np.unique(np.tile(code, 2) * len(names) + name, return_inverse=True)
+    first, second = entry.reshape(2, -1)
+    count, list_of = len(entries), entries // len(names)
 
     def standing(signs: np.ndarray) -> np.ndarray:
         # Wins less losses against the whole list: the mean rank, turned around and stretched.
@@ -250,10 +249,9 @@ def _whole_lists(scored: ScoredPairs) -> np.ndarray:
         raise ValueError("these are pairs, not ranked lists")
     lists = np.asarray(scored.lists)
     _, code = np.unique(lists, return_inverse=True)
-    _, item = np.unique(scored.items.ravel(), return_inverse=True)
+    names, name = np.unique(np.asarray(scored.items).ravel(), return_inverse=True)
     pairs = np.bincount(code)
-    different = np.unique(np.stack([np.tile(code, 2), item]), axis=1)[0]
-    sizes = np.bincount(different)
+    sizes = np.bincount(np.unique(np.tile(code, 2) * len(names) + name) // len(names))
     if (pairs != sizes * (sizes - 1) // 2).any():
         raise ValueError("some lists lack pairs; it needs every pair of a list")
     return lists

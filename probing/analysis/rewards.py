@@ -1,0 +1,48 @@
+"""Rewards of single items by the best probe of each facet, for scoring by any rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from probing.analysis.comparisons import best
+from probing.analysis.pairs import facets_of
+from probing.analysis.source import FeatureSource
+from probing.probes import PROBES
+
+
+def rewards_of_best(store: FeatureSource, pairs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Fit the cell that did best on each facet's training pairs again, and score the items that are held out.
+
+    Args:
+        store: Features of the trained backbone.
+        pairs: The pairs that the table was measured on.
+        table: Of :func:`probing.analysis.reward_curve`.
+
+    Returns:
+        ``item_id, facet, reward, cell``: one row a facet and item of its validation and test pairs. Rewards are
+        logits of the Bradley–Terry probe: a difference of two is the log odds of the first being chosen.
+
+    Raises:
+        UserError: As :func:`probing.analysis.fit_cells`.
+    """
+    ids = np.asarray(store.item_ids)
+    parts = []
+    for facet in facets_of(store, pairs, sorted(table["facet"].unique())):
+        cell = best(table[(table["control"] == "none") & (table["facet"] == facet.name)])
+        features = store.read(cell["stream"], cell["reduction"], cell["sigma"], int(cell["block"]))
+        probe = PROBES[cell["probe"]]().fit(facet.train.differences(features), facet.train.choices, facet.train.prompts)
+        held_out = pairs[(pairs["facet"] == facet.name) & (pairs["split"] != "train")]
+        rows = np.flatnonzero(np.isin(ids, pd.unique(held_out[["first", "second"]].to_numpy().ravel())))
+        flat = features[rows].reshape(len(rows), -1).astype(np.float64)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "item_id": ids[rows],
+                    "facet": facet.name,
+                    "reward": probe.decision_function(flat),
+                    "cell": cell["cell"],
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)

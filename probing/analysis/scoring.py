@@ -1,0 +1,115 @@
+"""Rewards against people's choices, by every scoring rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from probing.errors import UserError
+from probing.preferences import PreferenceData
+from probing.statistics import RULES, ScoredPairs, score
+
+BOTH_BAD = "bothbad_vote"
+COLUMNS = ("data", "split", "facet", "rule", "value", "ci_low", "ci_high", "n_pairs", "n_prompts", "note")
+
+
+def score_by_rules(
+    data: PreferenceData,
+    rewards: pd.DataFrame,
+    *,
+    rules: Sequence[str] | None = None,
+    split: str = "test",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score rewards by several rules, facet by facet.
+
+    Args:
+        data: Pairs and items; pairs of split ``validation`` tune what a rule tunes.
+        rewards: ``reward`` for each item, named by ``item_id``, or by ``prompt`` and ``image``; with a column
+            ``facet``, each facet has its own rewards.
+        rules: Of :data:`probing.statistics.RULES`; all if None.
+        split: Whose pairs are scored.
+        seed: Of the bootstrap.
+
+    Returns:
+        One row a facet and rule, with the columns :data:`COLUMNS`; a rule that cannot be asked of these pairs has no
+        value, and the reason as its note.
+
+    Raises:
+        UserError: Unknown rule or split, rewards of unknown shape, or items without a reward.
+    """
+    asked = list(RULES) if rules is None else list(rules)
+    unknown = [rule for rule in asked if rule not in RULES]
+    if unknown:
+        raise UserError(f"Unknown rule {unknown[0]!r}; known are {', '.join(RULES)}.")
+    there = set(data.pairs["split"])
+    if split not in there:
+        raise UserError(f"{data.name} has no pairs of split {split!r}; it has {', '.join(sorted(there))}.")
+    named = _by_item(data, rewards)
+    rows = []
+    for facet, pairs in data.pairs.groupby("facet", sort=True):
+        own = named[named["facet"] == facet] if "facet" in named else named
+        reward_of = own.set_index("item_id")["reward"]
+        scored = _scored(data, pairs[pairs["split"] == split], reward_of)
+        if scored is None:
+            continue
+        held_out = pairs[pairs["split"] == "validation"]
+        validation = _scored(data, held_out, reward_of) if split != "validation" else None
+        for rule in asked:
+            row = {"data": data.name, "split": split, "facet": facet, "rule": rule}
+            try:
+                said = score(rule, scored, validation, seed=seed)
+                row |= {"value": said.value, "ci_low": said.low, "ci_high": said.high, "n_pairs": said.pairs,
+                        "n_prompts": said.prompts, "note": said.note}  # fmt: skip
+            except ValueError as reason:
+                row |= {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "n_pairs": 0, "n_prompts": 0,
+                        "note": str(reason)}  # fmt: skip
+            rows.append(row)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _by_item(data: PreferenceData, rewards: pd.DataFrame) -> pd.DataFrame:
+    """Name rewards by item, one an item and facet."""
+    if "reward" not in rewards or not pd.api.types.is_numeric_dtype(rewards["reward"]):
+        raise UserError(f"Scores need a column of numbers named reward; got {', '.join(map(str, rewards.columns))}.")
+    if "item_id" not in rewards:
+        if not {"prompt", "image"} <= set(rewards.columns):
+            raise UserError("Scores need the column item_id, or prompt and image; --list-items writes them.")
+        keys = ["prompt", "image"]
+        items = data.items[["item_id", *keys]].astype({key: str for key in keys})
+        rewards = rewards.astype({key: str for key in keys}).merge(items, on=keys, how="inner")
+    bad = ~np.isfinite(rewards["reward"])
+    if bad.any():
+        raise UserError(
+            f"Item {rewards.loc[bad, 'item_id'].iloc[0]!r} has no finite reward ({int(bad.sum())} such); score it again."
+        )
+    keys = ["item_id", "facet"] if "facet" in rewards else ["item_id"]
+    twice = rewards.duplicated(keys)
+    if twice.any():
+        raise UserError(f"Item {rewards.loc[twice, 'item_id'].iloc[0]!r} has two rewards; keep one of each.")
+    return rewards
+
+
+def _scored(data: PreferenceData, pairs: pd.DataFrame, reward_of: pd.Series) -> ScoredPairs | None:
+    if len(pairs) == 0:
+        return None
+    first, second = (pairs[side].map(reward_of) for side in ("first", "second"))
+    gone = first.isna() | second.isna()
+    if gone.any():
+        pair = pairs[gone].iloc[0]
+        item = pair["first"] if pair["first"] not in reward_of.index else pair["second"]
+        raise UserError(
+            f"{int(gone.sum()):,} of {len(pairs):,} {pair['split']} pairs of {data.name} have items without a reward, "
+            f"the first being {item!r}; score all items that --list-items writes."
+        )
+    return ScoredPairs(
+        choices=pairs["choice"].to_numpy(dtype=float),
+        first=first.to_numpy(dtype=float),
+        second=second.to_numpy(dtype=float),
+        prompts=pairs["prompt_id"].to_numpy(dtype=str),
+        lists=pairs["list_id"].to_numpy(dtype=str) if "list_id" in pairs else None,
+        items=pairs[["first", "second"]].to_numpy(dtype=str).T,
+        both_bad=(pairs["vote"] == BOTH_BAD).to_numpy() if "vote" in pairs else None,
+    )
