@@ -14,9 +14,19 @@ OK, FAILED, BAD_USAGE = 0, 1, 2
 
 
 def run_command(
-    main: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser, argv: Sequence[str] | None
+    main: Callable[[argparse.Namespace], int | None],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    *,
+    resumes: bool = False,
 ) -> int:
     """Parse ``argv``, run ``main`` and turn what goes wrong into one sentence on stderr.
+
+    Args:
+        main: Does the work; may return an exit status.
+        parser: Of the command's options.
+        argv: The arguments; those of the process if None.
+        resumes: Whether the same command, given again, goes on where it was stopped.
 
     Returns:
         0 if all went well (or what ``main`` returned), 2 for a mistake in what was asked (:class:`UserError`),
@@ -27,7 +37,7 @@ def run_command(
     try:
         return main(arguments) or OK
     except KeyboardInterrupt:
-        print("Stopped; the same command continues where this one ended.", file=sys.stderr)
+        print("Stopped" + ("; the same command goes on from here." if resumes else "."), file=sys.stderr)
         return 130
     except BrokenPipeError:
         with suppress(OSError):

@@ -13,6 +13,8 @@ from probing.errors import UserError
 from probing.features import ExtractionPlan, ExtractionSettings, extract, make_plan
 from probing.features.plan import STREAMS, binary
 from probing.features.reductions import REDUCTIONS
+from probing.preferences import PreferenceData
+from probing.preferences.audit import scan_images
 from probing.preferences.images import BACKGROUNDS, RESIZES
 from probing.preferences.options import add_data_options, load_data
 
@@ -68,12 +70,16 @@ def run(arguments: argparse.Namespace) -> None:
         use_t5=not arguments.no_t5,
         random_init=arguments.random_init,
     )
-    data = load_data(arguments, split=arguments.split)
-    plan = make_plan(spec, settings, items=len(data.items), prompts=data.items["prompt_id"].nunique())
     output = arguments.output or _default_output(arguments, spec.name)
+    data = load_data(arguments, split=arguments.split)
+    if arguments.skip_bad_images and not arguments.dry_run:
+        data = _without_bad_images(data, output)
+    plan = make_plan(spec, settings, items=len(data.items), prompts=data.items["prompt_id"].nunique())
     print(plan.describe(), f"{'output':>9}  {output}", sep="\n", flush=True)
     if arguments.dry_run:
+        print(f"{'missing':>9}  {len(data.missing_images()):,} of {len(data.items):,} pictures")
         return
+    data.require_images()
     _check_disk(plan, output)
     backbone = load_backbone(
         spec,
@@ -98,6 +104,24 @@ def _default_output(arguments: argparse.Namespace, model: str) -> Path:
     return Path("cache") / f"{model}{'-random-init' if arguments.random_init else ''}--{data}.zarr"
 
 
+def _without_bad_images(data: PreferenceData, output: Path) -> PreferenceData:
+    """Open every picture once, and leave out the items whose picture is missing or cannot be read."""
+    bad = scan_images(data, hashes=False).bad
+    if len(bad) == 0:
+        return data
+    items = data.items[data.items["image"].isin(bad["image"])]
+    kept = data.without(items["item_id"])
+    report = output.with_suffix(".skipped.csv")
+    report.parent.mkdir(parents=True, exist_ok=True)
+    reasons = items[["item_id", "prompt_id", "image"]].merge(bad[["image", "problem", "reason"]], on="image")
+    reasons.to_csv(report, index=False)
+    print(
+        f"{len(bad):,} pictures cannot be used: {len(data.items) - len(kept.items):,} of {len(data.items):,} items and "
+        f"{len(data.pairs) - len(kept.pairs):,} of {len(data.pairs):,} pairs are left out.\nReasons:  {report}"
+    )
+    return kept
+
+
 def _check_disk(plan: ExtractionPlan, output: Path) -> None:
     """Refuse a store that the disk cannot hold, less what is there of it."""
     folder = next(parent for parent in (output.resolve(), *output.resolve().parents) if parent.exists())
@@ -111,7 +135,7 @@ def _check_disk(plan: ExtractionPlan, output: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(run, build_parser(), argv)
+    return run_command(run, build_parser(), argv, resumes=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    readers = {
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".csv": lambda p: pd.read_csv(p, dtype={"item_id": str, "prompt": str, "image": str}, keep_default_na=False,
                                       na_values={"reward": [""]}),
         ".parquet": pd.read_parquet,

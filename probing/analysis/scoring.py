@@ -78,12 +78,12 @@ def _by_item(data: PreferenceData, rewards: pd.DataFrame) -> pd.DataFrame:
         if not {"prompt", "image"} <= set(rewards.columns):
             raise UserError("Scores need the column item_id, or prompt and image; --list-items writes them.")
         keys = ["prompt", "image"]
-        items = data.items[["item_id", *keys]].astype({key: str for key in keys})
-        rewards = rewards.astype({key: str for key in keys}).merge(items, on=keys, how="inner")
+        items = data.items[["item_id", *keys]].astype(dict.fromkeys(keys, str))
+        rewards = rewards.astype(dict.fromkeys(keys, str)).merge(items, on=keys, how="inner")
     bad = ~np.isfinite(rewards["reward"])
     if bad.any():
         raise UserError(
-            f"Item {rewards.loc[bad, 'item_id'].iloc[0]!r} has no finite reward ({int(bad.sum())} such); score it again."
+            f"Item {rewards.loc[bad, 'item_id'].iloc[0]!r} has no finite reward ({int(bad.sum())} such); score it."
         )
     keys = ["item_id", "facet"] if "facet" in rewards else ["item_id"]
     twice = rewards.duplicated(keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -139,7 +139,7 @@ class PreferenceData:
         except Exception as error:  # pandas raises whatever the expression's evaluation does
             said = " ".join(str(error).split())
             raise UserError(
-                f"The condition {condition!r} cannot be read ({said}); the pairs have {', '.join(self.pairs)}."
+                f"The condition {condition!r} cannot be read ({said}); the pairs have {', '.join(map(str, self.pairs))}."
             ) from error
         if not (isinstance(holds, pd.Series) and holds.dtype == bool):
             raise UserError(f"{condition!r} is no condition; write a comparison, such as 'confidence >= 0.95'.")
@@ -186,7 +186,9 @@ class PreferenceData:
 
 def _rows_in(names: pd.Series, asked: pd.Series) -> np.ndarray:
     """Row of each asked name among different names, −1 where there is none; without an object for each."""
-    there, wanted = (pa.array(column.astype(str), type=pa.large_string(), from_pandas=True) for column in (names, asked))
+    there, wanted = (
+        pa.array(column.astype(str), type=pa.large_string(), from_pandas=True) for column in (names, asked)
+    )
     return pc.index_in(wanted, value_set=there).fill_null(-1).to_numpy(zero_copy_only=False)
 
 

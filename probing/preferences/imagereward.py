@@ -35,16 +35,20 @@ def read_test(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, Image
             pictures, or a bad rank; with its id.
     """
     (split, file), *_ = files.items()
-    table = read_json(
-        root / file,
-        {
-            "id": identifier,
-            "prompt": text,
-            "generations": many(text, "a list of paths", least=1),
-            "ranking": many(_rank, f"a list of ranks from {_RANKS[0]} to {_RANKS[-1]}"),
-        },
-        record_id="id",
-    ).to_pandas().rename(columns={"id": "list_id"})
+    table = (
+        read_json(
+            root / file,
+            {
+                "id": identifier,
+                "prompt": text,
+                "generations": many(text, "a list of paths", least=1),
+                "ranking": many(_rank, f"a list of ranks from {_RANKS[0]} to {_RANKS[-1]}"),
+            },
+            record_id="id",
+        )
+        .to_pandas()
+        .rename(columns={"id": "list_id"})
+    )
     _refuse_repeated(table["list_id"], root / file)
     pairs = comparisons_of(table, images="generations", ranks="ranking", beside=("prompt",)).assign(split=split)
     prefix = find_prefix(root, pairs["first"].head(1), ("", "test_images/", "data/test_images/", "images/"))
@@ -66,7 +70,7 @@ def read_db(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSo
     for split, file in files.items():
         rows = _read_rows(root / file)
         lists = rows.groupby("prompt_id", sort=False).agg(
-            {"prompt": "first", "image_path": list, **{column: list for column in [*RATINGS, "overall_rating"]}}
+            {"prompt": "first", "image_path": list, **dict.fromkeys([*RATINGS, "overall_rating"], list)}
         )
         lists = lists.reset_index().rename(columns={"prompt_id": "list_id"})
         lists = lists[lists["image_path"].map(len) > 1].reset_index(drop=True)
@@ -101,7 +105,7 @@ def _read_rows(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(rows.columns)}.")
     if len(rows) == 0:
         raise UserError(f"{path} holds no pictures; download it again.")
-    for column, allowed in {"rank": _RANKS, **{c: _RATINGS for c in [*list(RATINGS)[1:], "overall_rating"]}}.items():
+    for column, allowed in {"rank": _RANKS, **dict.fromkeys([*list(RATINGS)[1:], "overall_rating"], _RATINGS)}.items():
         for image, value in zip(rows["image_path"], rows[column], strict=True):
             try:
                 read = number(value)
@@ -111,7 +115,7 @@ def _read_rows(path: Path) -> pd.DataFrame:
                 raise UserError(
                     f"{image} of {path} has the {column} {value!r}, expected {allowed[0]} to {allowed[-1]}."
                 )
-    return rows[needed].astype({column: float for column in [*RATINGS, "overall_rating"]})
+    return rows[needed].astype(dict.fromkeys([*RATINGS, "overall_rating"], float))
 
 
 def _refuse_repeated(ids: pd.Series, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures as models take them: RGB, square, of one resolution. The only place where that is decided."""
+"""Pictures as models take them: RGB, square, of one resolution. That is decided here and nowhere else."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ RULES = {"color_mode": "RGB", "exif_orientation": "applied", "resampling": "Lanc
 """What is not a choice; recorded in every store beside what is."""
 
 
-def prepare(
-    image: Image.Image, resolution: int, resize: str = "center-crop", background: str = "white"
-) -> Image.Image:
+def prepare(image: Image.Image, resolution: int, resize: str = "center-crop", background: str = "white") -> Image.Image:
     """Make a picture an RGB square.
 
     EXIF orientation is applied, transparency is laid on the background, other colour modes become RGB.
@@ -25,7 +23,6 @@ def prepare(
         image: Any picture that Pillow opens.
         resolution: Side of the square, in pixels.
         resize: ``center-crop`` (keep the middle), ``pad`` (keep all, the background beside it) or ``stretch``.
-
         background: Of :data:`BACKGROUNDS`.
 
     Raises:
@@ -35,7 +32,7 @@ def prepare(
         raise UserError(f"Unknown resize rule {resize!r}; known are {', '.join(RESIZES)}.")
     if background not in BACKGROUNDS:
         raise UserError(f"Unknown background {background!r}; known are {', '.join(BACKGROUNDS)}.")
-    image = _to_rgb(ImageOps.exif_transpose(image), background)
+    image = upright_rgb(image, background)
     size = (resolution, resolution)
     if image.size == size:
         return image
@@ -46,7 +43,13 @@ def prepare(
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _to_rgb(image: Image.Image, background: str) -> Image.Image:
+def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
+    """Make a picture RGB as it is meant to be seen, in its own size.
+
+    Raises:
+        UserError: Its numbers have no stated range.
+    """
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         # Sixteen bits a channel: Pillow's own conversion would clip instead of scale.
         low, high = cast(tuple[float, float], image.getextrema())

@@ -38,7 +38,9 @@ def comparisons_of(
                 f"List {lists['list_id'].iloc[row]!r} has {sizes[row]} pictures and {others[row]} of {column}; "
                 f"it needs one for each picture."
             )
-    for row in np.flatnonzero(sizes < 2):
+    few = np.flatnonzero(sizes < 2)
+    if len(few):
+        row = int(few[0])
         raise UserError(
             f"List {lists['list_id'].iloc[row]!r} has {sizes[row]} pictures, expected at least 2; remove it."
         )
@@ -68,7 +70,5 @@ def comparisons_of(
             part[f"{column}_second"] = taken[column][:, right].ravel()
         parts.append(pd.DataFrame(part))
     table = pd.concat(parts).sort_values(["order", "left", "right"], ignore_index=True)
-    table["pair_id"] = (
-        table["list_id"].astype(str) + ":" + table["left"].astype(str) + "-" + table["right"].astype(str)
-    )
+    table["pair_id"] = table["list_id"].astype(str) + ":" + table["left"].astype(str) + "-" + table["right"].astype(str)
     return table.drop(columns=["order", "left", "right"])

@@ -170,7 +170,7 @@ def _column(
     quick = _quick(batch, field, reading)
     if quick is not None:
         return quick
-    values = []
+    values: list[Any] = []
     for index, record in enumerate(batch):
         if field not in record:
             if not may_lack:

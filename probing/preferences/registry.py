@@ -66,9 +66,7 @@ def load(
     return data if split is None else data.select(split=split)
 
 
-def _load_benchmark(
-    name: str, root: Path | None, split: str | Collection[str] | None, seed: int
-) -> PreferenceData:
+def _load_benchmark(name: str, root: Path | None, split: str | Collection[str] | None, seed: int) -> PreferenceData:
     benchmark = BENCHMARKS[name]
     asked = tuple(benchmark.files) if split is None else (split,) if isinstance(split, str) else tuple(split)
     if asked[0] not in benchmark.files:

@@ -88,7 +88,9 @@ def hold_out_models(pairs: pd.DataFrame, models: Sequence[str], *, seed: int = 0
     """
     sides = ("source_model_first", "source_model_second")
     if any(side not in pairs for side in sides):
-        raise UserError("These pairs name no source models; a split by source model needs source_model_first, …_second.")
+        raise UserError(
+            "These pairs name no source models; a split by source model needs source_model_first, …_second."
+        )
     counts = pd.concat([pairs[side] for side in sides]).value_counts()
     unknown = [model for model in models if model not in counts.index]
     if unknown or not models:
@@ -135,7 +137,9 @@ def resplit(
     if rule == "official":
         return pairs
     if stratify is not None and stratify not in pairs:
-        raise UserError(f"The pairs have no column {stratify!r} to stratify by; they have {', '.join(pairs)}.")
+        raise UserError(
+            f"The pairs have no column {stratify!r} to stratify by; they have {', '.join(map(str, pairs))}."
+        )
     strata = None if stratify is None else pairs[stratify]
     return pairs.assign(split=split_by_prompt(pairs["prompt_id"], strata=strata, seed=seed))
 

@@ -70,8 +70,8 @@ def from_comparisons(
     for side in ("first", "second"):
         pairs[side] = table["prompt_id"] + "/" + table[side]
     pairs["choice"] = table["choice"].astype(float)
-    known = [column for column in table if column not in {*_NEEDED, *pairs, "image_first", "image_second"}]
-    pairs[known] = table[known]
+    for column in table.columns.difference([*_NEEDED, *pairs, "image_first", "image_second"], sort=False):
+        pairs[column] = table[column]
     return PreferenceData(
         name=name,
         items=items,
@@ -86,9 +86,9 @@ def choice_of_chosen(name: str, table: pd.DataFrame) -> pd.DataFrame:
     ends = {"chosen": "first", "rejected": "second"}
     renamed = {
         column: column[: -len(word)] + side
-        for column in table
+        for column in map(str, table)
         for word, side in ends.items()
-        if column == word or str(column).endswith(f"_{word}")
+        if column == word or column.endswith(f"_{word}")
     }
     tied = truths(name, table["tie"]) if "tie" in table else pd.Series(False, index=table.index)
     return table.drop(columns="tie", errors="ignore").rename(columns=renamed).assign(choice=np.where(tied, 0.5, 1.0))
@@ -178,8 +178,8 @@ def _swap_sides(table: pd.DataFrame, swap: np.ndarray) -> None:
     sides = [("first", "second")]
     sides += [
         (column, f"{column[:-6]}_second")
-        for column in table
-        if str(column).endswith("_first") and f"{column[:-6]}_second" in table
+        for column in map(str, table)
+        if column.endswith("_first") and f"{column[:-6]}_second" in table
     ]
     for first, second in sides:
         left, right = table[first], table[second]

@@ -1,0 +1,62 @@
+"""Look for what would spoil a measurement on preference data: ``python -m probing.audit --data hpdv3``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from probing.commands import FAILED, OK, run_command, words
+from probing.errors import UserError
+from probing.preferences import BENCHMARKS
+from probing.preferences.audit import audit
+from probing.preferences.audit.duplicates import NEAR_BITS
+from probing.preferences.audit.pictures import WORKERS
+from probing.preferences.audit.run import LEAST_SIDE
+from probing.preferences.options import add_data_options, load_data
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m probing.audit",
+        description=f"{__doc__} The exit status is 1 when a split leaks.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add_data_options(parser, leaks="keep")
+    add("--split", type=words, help="with commas, of train, validation, test; all of them if not given")
+    add("--no-images", action="store_true", help="look at the tables only, and open no picture")
+    add("--workers", type=int, default=WORKERS, help="threads that open pictures")
+    add("--least-side", type=int, default=LEAST_SIDE, metavar="PIXELS", help="pictures with a shorter side are tiny")
+    add("--near-bits", type=int, choices=range(NEAR_BITS + 1), default=NEAR_BITS,
+        help="of 64, in which the perceptual hashes of near duplicates may differ")  # fmt: skip
+    add("--seed", type=int, default=0, help="of the folds by which shortcuts are measured")
+    add("--output", type=Path, help="folder of the report; cache/audits/DATA if not given")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.workers < 1:
+        raise UserError(f"--workers is at least 1, got {arguments.workers}.")
+    data = load_data(arguments, split=arguments.split)
+    found = audit(
+        data,
+        images=not arguments.no_images,
+        workers=arguments.workers,
+        least_side=arguments.least_side,
+        near_bits=arguments.near_bits,
+        places_drawn=arguments.data not in BENCHMARKS or BENCHMARKS[arguments.data].draw_places,
+        seed=arguments.seed,
+    )
+    folder = arguments.output or Path("cache") / "audits" / data.name
+    print(found.summary())
+    print(f"Report:   {found.write(folder)}\nCases:    {folder}/*.csv")
+    return FAILED if found.leaks else OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,126 @@
+"""Ways to guess the choice without looking at the picture: its place, its size, who painted it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+
+from probing.preferences.audit.pictures import ScannedImages
+from probing.preferences.data import PreferenceData
+from probing.preferences.splits import stratified_folds
+from probing.statistics import cluster_bootstrap, outcomes
+
+FOLDS = 5
+LEAST_PAIRS = 50
+"""Of fewer untied pairs nothing is said."""
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """How often a choice is guessed, and its 95% interval over prompts; ``table`` says what the guess goes by."""
+
+    accuracy: float
+    low: float
+    high: float
+    pairs: int
+    prompts: int
+    table: pd.DataFrame
+
+    @property
+    def works(self) -> bool:
+        """Whether it is better than a coin, as far as the interval tells."""
+        return self.low > 0.5
+
+
+def by_place(pairs: pd.DataFrame) -> Shortcut:
+    """Say how often the first of two was chosen, over untied pairs."""
+    untied = pairs[pairs["choice"] != 0.5]
+    chosen = (untied["choice"] > 0.5).to_numpy(dtype=float)
+    table = untied.assign(first_chosen=chosen).groupby("split")["first_chosen"].agg(["mean", "size"]).reset_index()
+    return _measured(chosen, untied["prompt_id"], table.rename(columns={"mean": "first_chosen", "size": "pairs"}))
+
+
+def by_size(data: PreferenceData, scanned: ScannedImages, *, seed: int = 0) -> Shortcut:
+    """Measure what a logistic regression reads from the two pictures' width and height alone."""
+    sizes = scanned.table.set_index("image")[["width", "height"]]
+    of_item = data.items.set_index("item_id")["image"]
+    sides = [sizes.reindex(data.pairs[side].map(of_item)).to_numpy(dtype=float) for side in ("first", "second")]
+    usable = np.asarray((np.hstack(sides) > 0).all(axis=1))
+    pairs = data.pairs[usable]
+    first, second = (np.log(side[usable]) for side in sides)
+    # Area and shape, and which of two is the larger at all: a rule may turn on either.
+    looks = [np.column_stack([s.sum(axis=1), s[:, 0] - s[:, 1], np.abs(s[:, 0] - s[:, 1])]) for s in (first, second)]
+    features = np.column_stack([looks[0] - looks[1], np.sign(looks[0] - looks[1])])
+    told = pd.DataFrame(
+        {
+            "size": ["the larger", "the wider"],
+            "chosen": [_share(features[:, 3], pairs["choice"]), _share(features[:, 4], pairs["choice"])],
+            "pairs": [int((features[:, 3] != 0).sum()), int((features[:, 4] != 0).sum())],
+        }
+    )
+    return _guessed(sparse.csr_matrix(features), pairs, told, seed)
+
+
+def by_source_model(pairs: pd.DataFrame, *, seed: int = 0) -> Shortcut | None:
+    """Measure what a logistic regression reads from the two source models' names alone; None where none is known."""
+    sides = ("source_model_first", "source_model_second")
+    if any(side not in pairs for side in sides):
+        return None
+    known = pairs[pairs[list(sides)].notna().all(axis=1)]
+    names = pd.Index(pd.unique(pd.concat([known[side].astype(str) for side in sides])))
+    if len(names) < 2:
+        return None
+    rows = np.arange(len(known))
+    first, second = (names.get_indexer(pd.Index(known[side].astype(str))) for side in sides)
+    features = sparse.csr_matrix(
+        (np.repeat([1.0, -1.0], len(known)), (np.tile(rows, 2), np.concatenate([first, second]))),
+        shape=(len(known), len(names)),
+    )
+    wins = pd.DataFrame({
+        "source_model": np.concatenate([known[side].astype(str) for side in sides]),
+        "chosen": np.concatenate([known["choice"], 1 - known["choice"]]),
+    })  # fmt: skip
+    table = wins.groupby("source_model")["chosen"].agg(["mean", "size"]).reset_index()
+    table = table.rename(columns={"mean": "chosen", "size": "pairs"}).sort_values("chosen", ascending=False)
+    return _guessed(features, known, table, seed)
+
+
+def _guessed(features: sparse.csr_matrix, pairs: pd.DataFrame, table: pd.DataFrame, seed: int) -> Shortcut:
+    """Choose by a logistic regression on differences, each pair by one that never saw its prompt."""
+    untied = (pairs["choice"] != 0.5).to_numpy()
+    features, pairs = features[untied], pairs[untied]
+    chosen = (pairs["choice"] > 0.5).to_numpy()
+    margins = np.zeros(len(pairs))
+    if pairs["prompt_id"].nunique() >= FOLDS:
+        fold_of = stratified_folds(pairs["prompt_id"], FOLDS, seed=seed)
+        for fold in range(FOLDS):
+            held_out = fold_of == fold
+            # Each pair in both orders: scikit-learn wants two classes, and a guess must not turn on the order.
+            train, says = features[~held_out], chosen[~held_out]
+            probe = LogisticRegression(fit_intercept=False, max_iter=1000)
+            probe.fit(sparse.vstack([train, -train]), np.concatenate([says, ~says]))
+            margins[held_out] = probe.decision_function(features[held_out])
+    # A coefficient is never exactly zero: below this a guess is none.
+    margins[np.abs(margins) < 1e-6] = 0.0
+    return _measured(outcomes(margins, chosen.astype(float)), pairs["prompt_id"], table)
+
+
+def _measured(right: np.ndarray, prompts: pd.Series, table: pd.DataFrame) -> Shortcut:
+    count = prompts.nunique()
+    if len(right) < LEAST_PAIRS or count < FOLDS:
+        return Shortcut(float("nan"), float("nan"), float("nan"), len(right), count, table)
+    interval = cluster_bootstrap(right, prompts.to_numpy(dtype=str))
+    return Shortcut(float(interval.estimate), float(interval.low), float(interval.high), len(right), count, table)
+
+
+def _share(side: np.ndarray, choices: pd.Series) -> float:
+    """How often the first was chosen where ``side`` is positive, or the second where it is negative."""
+    differ = side != 0
+    if not differ.any():
+        return float("nan")
+    choice = choices.to_numpy(dtype=float)[differ]
+    return float(np.where(side[differ] > 0, choice, 1 - choice).mean())
