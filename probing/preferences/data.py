@@ -138,9 +138,8 @@ class PreferenceData:
             holds = self.pairs.eval(condition)
         except Exception as error:  # pandas raises whatever the expression's evaluation does
             said = " ".join(str(error).split())
-            raise UserError(
-                f"The condition {condition!r} cannot be read ({said}); the pairs have {', '.join(map(str, self.pairs))}."
-            ) from error
+            have = ", ".join(map(str, self.pairs))
+            raise UserError(f"The condition {condition!r} cannot be read ({said}); the pairs have {have}.") from error
         if not (isinstance(holds, pd.Series) and holds.dtype == bool):
             raise UserError(f"{condition!r} is no condition; write a comparison, such as 'confidence >= 0.95'.")
         if not holds.any():
