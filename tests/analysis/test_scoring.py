@@ -1,0 +1,110 @@
+"""``python -m probing.score``: rewards of a file against choices, by every rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from probing.analysis.scoring import score_by_rules
+from probing.errors import UserError
+from probing.preferences import PreferenceData
+from probing.score import main
+from probing.statistics import RULES
+from tests.preferences.test_data import make
+
+
+@pytest.fixture
+def data() -> PreferenceData:
+    return make(prompts=60)
+
+
+def rewards_of(data: PreferenceData, right: float = 1.0, seed: int = 0) -> pd.DataFrame:
+    """Rewards that agree with a share of the choices."""
+    rng = np.random.default_rng(seed)
+    pairs = data.pairs
+    agrees = np.where(rng.random(len(pairs)) < right, 1.0, -1.0) * np.where(pairs["choice"] > 0.5, 1.0, -1.0)
+    return pd.DataFrame(
+        {"item_id": [*pairs["first"], *pairs["second"]], "reward": np.concatenate([agrees, np.zeros(len(pairs))])}
+    )
+
+
+def test_accuracy_is_that_of_counting(data):
+    rewards = rewards_of(data, right=0.7)
+    reward = rewards.set_index("item_id")["reward"]
+    test = data.pairs[data.pairs["split"] == "test"]
+    right = (np.sign(test["first"].map(reward) - test["second"].map(reward)) > 0) == (test["choice"] == 1)
+    table = score_by_rules(data, rewards).set_index("rule")
+    assert table.loc["micro-half", "value"] == pytest.approx(right.mean())
+    assert table.loc["macro-half", "value"] == pytest.approx(right.mean())  # one pair a prompt
+    assert table.loc["micro-half", "n_pairs"] == len(test) == 20
+    assert table.loc["micro-half", "ci_low"] < right.mean() < table.loc["micro-half", "ci_high"]
+
+
+def test_a_rule_that_cannot_be_asked_says_why(data):
+    table = score_by_rules(data, rewards_of(data)).set_index("rule")
+    assert set(table.index) == set(RULES)
+    unasked = table[table["value"].isna()]
+    assert "tuned-tie" in unasked.index  # there is no validation split
+    assert (unasked["note"].str.len() > 10).all()
+
+
+def test_only_the_test_pairs_need_rewards(data):
+    items = data.select(split="test").items["item_id"]
+    rewards = rewards_of(data)
+    table = score_by_rules(data, rewards[rewards["item_id"].isin(items)], rules=["micro-half"])
+    assert table["value"].iloc[0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda r: r.iloc[1:], "20 test pairs of d have items without a reward|1 of 20 test pairs"),
+        (lambda r: r.assign(reward=np.nan), "no finite reward"),
+        (lambda r: pd.concat([r, r.head(1)]), "two rewards"),
+        (lambda r: r.rename(columns={"reward": "score"}), "column of numbers named reward"),
+        (lambda r: r.rename(columns={"item_id": "item"}), "column item_id, or prompt and image"),
+    ],
+)
+def test_bad_rewards_are_refused(data, spoil, says):
+    with pytest.raises(UserError, match=says):
+        score_by_rules(data, spoil(rewards_of(data)))
+
+
+def test_the_command_scores_what_it_listed(tmp_path, capsys):
+    listed, scored, table = (tmp_path / name for name in ("items.csv", "scores.csv", "table.csv"))
+    assert main(["--data", "testbed", "--limit", "400", "--list-items", str(listed)]) == 0
+    items = pd.read_csv(listed)
+    assert set(items) == {"item_id", "prompt", "image"}
+    items.assign(reward=items["prompt"].str.len()).to_csv(scored, index=False)
+    asked = ["--data", "testbed", "--limit", "400", "--scores", str(scored), "--output", str(table)]
+    assert main(asked) == 0
+    said = capsys.readouterr().out
+    assert "facet alignment" in said and "micro-half" in said and str(table) in said
+    # The length of the prompt is the same for both items: each pair is a predicted tie.
+    values = pd.read_csv(table).set_index(["facet", "rule"])["value"]
+    assert values["alignment", "micro-half"] == 0.5
+    assert values["alignment", "micro-wrong"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "Give --scores"),
+        (["--scores", "none.csv"], "no file"),
+        (["--scores", "scores.txt"], "ends in .csv"),
+        (["--scores", "none.csv", "--output", "table.xls"], ".csv or .parquet"),
+        (["--scores", __file__.replace(".py", ".csv")], "no file"),
+    ],
+)
+def test_mistakes_end_in_status_2(capsys, options, says):
+    assert main(["--data", "testbed", "--limit", "40", *options]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.strip().count("\n") == 0
+
+
+def test_an_unknown_rule_is_named(tmp_path, capsys):
+    scores = tmp_path / "s.csv"
+    scores.write_text("item_id,reward\na,1\n")
+    assert main(["--data", "testbed", "--limit", "40", "--scores", str(scores), "--rules", "accuracy"]) == 2
+    assert "Unknown rule 'accuracy'" in capsys.readouterr().err
