@@ -126,13 +126,15 @@ def _place(pairs: pd.DataFrame, drawn: bool) -> Finding:
     if math.isnan(place.accuracy):
         return _too_few("choice-by-place", place)
     said = f"The first of two is chosen in {_interval(place)}"
-    said += "; the reader drew the places, for the published order tells the choice." if drawn else ", as published."
+    said += "; places were drawn here, for the published order may tell the choice." if drawn else ", as published."
     off = place.works or place.high < 0.5
     return Finding("choice-by-place", "warning" if off else "ok", said, place.table)
 
 
 def _size(data: PreferenceData, scanned: ScannedImages, seed: int) -> Finding:
     size = by_size(data, scanned, seed=seed)
+    if size.table["pairs"].sum() == 0:
+        return Finding("choice-by-image-size", "ok", "The two pictures of a pair always have the same size.")
     return _shortcut("choice-by-image-size", size, "Width and height alone")
 
 

@@ -1,0 +1,96 @@
+"""What listing a million pairs costs: ``python benchmarks/listing.py``.
+
+Writes a synthetic HPDv3 ``train.json`` (two pictures of their own a record, three records a prompt of 25 words) and
+lists and splits it in two ways, each in a process of its own, in turns: by this package (checked pairs and items,
+drawn places, a split by prompt), and as one would by hand (``json.load``, one pandas table of pairs, one of items,
+scikit-learn's split by group; no checks). Says seconds and the largest memory of each process; the ratio is the median
+over turns, with its range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+WORDS = "cat dog sunset photo portrait of a the in with dramatic lighting highly detailed mountain river city".split()
+MODELS = ("flux", "sd2", "sdxl", "kolors", "real", "midjourney", "hunyuan", "sd3")
+
+_BEGIN = "import resource, sys, time; from pathlib import Path; root = Path(sys.argv[1])"
+_END = "print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+WAYS = {
+    "probing": """
+from probing.preferences import load
+from probing.preferences.splits import resplit
+began = time.perf_counter()
+data = load("hpdv3", root=root, split="train")
+pairs = resplit(data.pairs, "prompt")
+""",
+    "by hand": """
+import json
+import numpy as np, pandas as pd
+from sklearn.model_selection import GroupShuffleSplit
+began = time.perf_counter()
+records = json.loads((root / "train.json").read_text())
+pairs = pd.DataFrame(records)
+swap = np.random.default_rng(0).random(len(pairs)) < 0.5
+pairs["first"] = np.where(swap, pairs["path2"], pairs["path1"])
+pairs["second"] = np.where(swap, pairs["path1"], pairs["path2"])
+sides = [pairs[["prompt", side]].set_axis(["prompt", "image"], axis=1) for side in ("first", "second")]
+items = pd.concat(sides).drop_duplicates()
+train, test = next(GroupShuffleSplit(1, test_size=0.2, random_state=0).split(pairs, groups=pairs["prompt"]))
+""",
+}
+
+
+def write(path: Path, records: int) -> None:
+    with path.open("w") as file:
+        for number in range(records):
+            prompt, rng = random.Random(number // 3), random.Random(-1 - number)
+            voted = number % 2 == 0
+            record = {
+                "prompt": " ".join(prompt.choices(WORDS, k=25)) + f" {number // 3}",
+                "choice_dist": [rng.randint(5, 15), rng.randint(0, 5)] if voted else None,
+                "confidence": round(rng.random(), 4) if voted else None,
+                "path1": f"images/uuid_{rng.getrandbits(128):032x}.jpg",
+                "path2": f"images/uuid_{rng.getrandbits(128):032x}.jpg",
+                "model1": rng.choice(MODELS),
+                "model2": rng.choice(MODELS),
+            }
+            file.write(("[\n" if number == 0 else ",\n") + json.dumps(record))
+        file.write("\n]\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--turns", type=int, default=3)
+    arguments = parser.parse_args()
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / "train.json", arguments.records)
+        for _ in range(arguments.turns):
+            for name, way in WAYS.items():
+                command = [sys.executable, "-c", f"{_BEGIN}\n{way}\n{_END}", folder]
+                said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                measured[name].append(tuple(map(float, said.split())))
+    print(f"{arguments.records:,} records, {arguments.turns} turns: median [least, most]")
+    for name, runs in measured.items():
+        seconds, memory = np.array(runs).T
+        print(f"{name:>8}: {_range(seconds)} s, {_range(memory)} GiB at most in memory")
+    ratios = np.array(measured["probing"]) / np.array(measured["by hand"])
+    print(f"   ratio: {_range(ratios[:, 0])} of the time, {_range(ratios[:, 1])} of the memory")
+
+
+def _range(values: np.ndarray) -> str:
+    return f"{np.median(values):.2f} [{values.min():.2f}, {values.max():.2f}]"
+
+
+if __name__ == "__main__":
+    main()
