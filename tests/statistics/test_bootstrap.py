@@ -25,14 +25,68 @@ def test_the_interval_is_that_of_resampling_one_by_one(monkeypatch):
     values = rng.normal(size=60)
     groups = rng.integers(0, 12, 60)
     values[7] = np.nan
-    interval = cluster_bootstrap(values, groups, resamples=300, seed=5)
-    times = np.random.default_rng(5).multinomial(12, np.full(12, 1 / 12), size=300)
-    means = [np.nanmean(np.repeat(values, row[groups])) for row in times]
+    interval = cluster_bootstrap(values, groups, resamples=20_000, seed=5)
+    members = [values[groups == group] for group in range(12)]
+    drawn = [np.concatenate([members[g] for g in rng.integers(12, size=12)]) for _ in range(20_000)]
+    means = [np.nanmean(pairs) for pairs in drawn]
     assert interval.estimate == pytest.approx(np.nanmean(values))
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+    # Two quantiles of 20,000 draws each.
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.012)
     monkeypatch.setattr(bootstrap, "_WEIGHTS_AT_ONCE", 12 * 7)
-    in_parts = cluster_bootstrap(values, groups, resamples=300, seed=5)
+    in_parts = cluster_bootstrap(values, groups, resamples=20_000, seed=5)
     assert (in_parts.low, in_parts.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_groups_of_a_kind_are_drawn_as_if_each_were_its_own():
+    """Right and wrong come in few kinds of group; a breath of noise makes every group its own kind."""
+    rng = np.random.default_rng(7)
+    values = (rng.random(600) < 0.7).astype(float)
+    groups = rng.integers(0, 200, 600)
+    kinds, _ = bootstrap.kinds_of(values, groups)
+    assert len(kinds.times) < 40 and kinds.times.sum() == len(np.unique(groups))
+    few = cluster_bootstrap(values, groups, resamples=40_000)
+    many = cluster_bootstrap(values + 1e-9 * rng.random(600), groups, resamples=40_000)
+    assert (few.low, few.high) == pytest.approx((many.low, many.high), abs=0.0015)
+
+
+@pytest.mark.parametrize("probability", [0.6, 0.95])
+def test_bca_is_scipys(probability):
+    rng = np.random.default_rng(8)
+    values = (rng.random(240) < probability).astype(float) + 0.01 * rng.random(240)
+    groups = rng.integers(0, 60, 240)
+    sums, counts = np.bincount(groups, values), np.bincount(groups).astype(float)
+    theirs = stats.bootstrap(
+        (sums, counts),
+        lambda s, n, axis: s.sum(axis) / n.sum(axis),
+        paired=True,
+        n_resamples=20_000,
+        method="BCa",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    ours = cluster_bootstrap(values, groups, resamples=20_000, method="bca")
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs), abs=0.0025)
+    percentile = cluster_bootstrap(values, groups, resamples=20_000)
+    if probability == 0.95:
+        assert ours.low < percentile.low - 0.002  # a skewed statistic, or this test could not fail
+
+
+def test_bca_covers_where_few_groups_are_nearly_always_right():
+    """Thirty prompts, three pairs each, 93% right: the percentile interval is too short below."""
+    rng = np.random.default_rng(9)
+    groups = np.repeat(np.arange(30), 3)
+    rates = rng.beta(0.93 * 8, 0.07 * 8, size=(30, 1500))
+    values = (rng.random((30, 3, 1500)) < rates[:, None]).reshape(90, 1500).astype(float)
+    covered = {}
+    for method in ("percentile", "bca"):
+        interval = cluster_bootstrap(values, groups, resamples=1000, method=method)
+        covered[method] = np.mean((interval.low <= 0.93) & (interval.high >= 0.93))
+    assert covered["percentile"] < covered["bca"]
+    assert 0.92 <= covered["bca"] <= 0.97
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="Unknown interval method 'normal'"):
+        cluster_bootstrap(np.ones(4), np.arange(4), method="normal")
 
 
 def test_single_pair_clusters_give_the_binomial_interval():
@@ -104,8 +158,8 @@ def test_nan_is_left_out_cell_by_cell():
     groups = np.repeat(np.arange(30), 3)
     holes = values.copy()
     holes[::4, 0] = np.nan
-    together, alone = cluster_bootstrap(holes, groups), cluster_bootstrap(holes[:, 0], groups)
-    assert (together.low[0], together.high[0]) == pytest.approx((alone.low, alone.high))
+    together, alone = (cluster_bootstrap(v, groups, resamples=20_000) for v in (holes, holes[:, 0]))
+    assert (together.low[0], together.high[0]) == pytest.approx((alone.low, alone.high), abs=0.006)
     assert together.estimate[0] == pytest.approx(np.nanmean(holes[:, 0]))
     assert paired_difference(holes, values, groups).estimate[0] == pytest.approx(0)
 

@@ -1,4 +1,4 @@
-"""Holm's correction against a hand-worked case, and its promise by simulation."""
+"""Corrections against hand-worked cases and SciPy, and their promises by simulation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from probing.statistics import holm
+from probing.statistics import benjamini_hochberg, holm
 
 
 def test_a_hand_worked_case():
@@ -30,7 +30,23 @@ def test_the_familys_error_is_bounded(correlation):
         assert family >= 0.04
 
 
+def test_benjamini_hochberg_is_scipys():
+    p = np.random.default_rng(1).random(50) ** 2
+    np.testing.assert_allclose(benjamini_hochberg(p), stats.false_discovery_control(p))
+    assert benjamini_hochberg([]).shape == (0,)
+
+
+def test_false_findings_are_few_among_all():
+    rng = np.random.default_rng(2)
+    z = rng.normal(size=(3000, 20)) + np.where(np.arange(20) < 8, 3.0, 0.0)
+    found = np.array([benjamini_hochberg(row) <= 0.1 for row in 2 * stats.norm.sf(np.abs(z))])
+    false = found[:, 8:].sum(1) / np.maximum(found.sum(1), 1)
+    # Its bound is the level times the share of true nulls.
+    assert false.mean() == pytest.approx(0.1 * 12 / 20, abs=0.01)
+
+
+@pytest.mark.parametrize("correct", [holm, benjamini_hochberg])
 @pytest.mark.parametrize("p", [[1.2], [-0.1], [0.5, np.nan]])
-def test_bad_input_is_refused(p):
+def test_bad_input_is_refused(p, correct):
     with pytest.raises(ValueError, match="one outside"):
-        holm(p)
+        correct(p)

@@ -1,0 +1,62 @@
+"""Showing that two probes are the same to within a margin, which no large p-value shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from probing.statistics.bootstrap import RESAMPLES, difference_of, kinds_of, resampled_means
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """A paired difference with the interval that two one-sided tests look at, and their p-value.
+
+    ``low`` and ``high`` bound a 1 − 2·level interval: when it lies inside ±margin, the two are the same to within the
+    margin at the level.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    p_value: float
+    equivalent: bool
+
+
+def equivalence(
+    first: Float[np.ndarray, " pair"],
+    second: Float[np.ndarray, " pair"],
+    groups: np.ndarray,
+    *,
+    margin: float,
+    level: float = 0.05,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Equivalence:
+    """Test that the mean of ``first − second`` lies within ±margin, by two one-sided bootstrap tests over groups.
+
+    The p-value is the larger of the two tests' (Schuirmann 1987): the share of resampled differences beyond the nearer
+    margin, counted with one more.
+
+    Args:
+        first: Outcomes of one probe; NaN is left out.
+        second: Outcomes of another on the same pairs.
+        groups: The prompt of each pair.
+        margin: Largest difference that does not matter, above 0; 0.01 is one point of accuracy.
+        level: Of the test.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: A margin that is not above 0, or what :func:`probing.statistics.paired_difference` refuses.
+    """
+    if not margin > 0:
+        raise ValueError(f"The margin is above 0, got {margin}; 0.01 is one point of accuracy.")
+    kinds, _ = kinds_of(difference_of(first, second), groups)
+    drawn = resampled_means(kinds, resamples, seed)[:, 0]
+    below, above = (drawn <= -margin).sum(), (drawn >= margin).sum()
+    p_value = float((max(below, above) + 1) / (resamples + 1))
+    low, high = np.nanquantile(drawn, [level, 1 - level])
+    return Equivalence(float(kinds.estimate[0]), float(low), float(high), p_value, p_value <= level)

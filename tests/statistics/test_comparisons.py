@@ -1,0 +1,194 @@
+"""McNemar, DeLong, equivalence, power and the set of best candidates, against other implementations and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+from statsmodels.stats.contingency_tables import mcnemar
+
+from probing.statistics import (
+    auroc,
+    best_candidates,
+    clustered_mcnemar,
+    equivalence,
+    pairs_needed,
+    power_of,
+    prompts_needed,
+    variance_of_difference,
+)
+
+PER_PROMPT = 3
+
+
+def two_probes(rng, prompts, delta=0.0, agreement=0.7):
+    """0/1 outcomes of two probes on the same pairs, three a prompt; difficulty is the prompt's, the first better by delta."""
+    difficulty = np.repeat(rng.beta(7, 3, prompts), PER_PROMPT)
+    common = rng.random(len(difficulty)) < difficulty
+    alone = [rng.random(len(difficulty)) < difficulty for _ in range(2)]
+    same = rng.random(len(difficulty)) < agreement
+    a, b = (np.where(same, common, own).astype(float) for own in alone)
+    # Of the wrong answers (30%), a share becomes right: accuracy rises by delta.
+    a = np.where((a == 0) & (rng.random(len(a)) < delta / 0.3), 1.0, a)
+    return a, b, np.repeat(np.arange(prompts), PER_PROMPT)
+
+
+def test_mcnemar_with_one_pair_a_group_is_statsmodels():
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((2, 400)) < [[0.75], [0.68]]).astype(float)
+    table = [[np.sum((a == i) & (b == j)) for j in (1, 0)] for i in (1, 0)]
+    theirs = mcnemar(table, exact=False, correction=False)
+    ours = clustered_mcnemar(a, b, rng.permutation(400))
+    assert (ours.statistic, ours.p_value) == pytest.approx((theirs.statistic, theirs.pvalue))
+    assert clustered_mcnemar(a, a, np.arange(400)).p_value == 1.0
+
+
+def test_clustered_mcnemar_rejects_a_null_at_its_level_where_the_plain_one_does_not():
+    rng = np.random.default_rng(1)
+    clustered, plain = [], []
+    for _ in range(2000):
+        # A prompt's three pairs are answered alike.
+        a, b, groups = (np.repeat(x[::PER_PROMPT], PER_PROMPT) for x in two_probes(rng, 120, agreement=0.3))
+        clustered.append(clustered_mcnemar(a, b, groups).p_value)
+        plain.append(clustered_mcnemar(a, b, np.arange(len(a))).p_value)
+    assert 0.03 <= np.mean(np.array(clustered) <= 0.05) <= 0.07
+    assert np.mean(np.array(plain) <= 0.05) > 0.15
+
+
+def brute_force_delong(scores, labels):
+    """Structural components by comparing every positive with every negative."""
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    above = np.sign(positive[:, None] - negative[None]) / 2 + 0.5  # (positive, negative, score)
+    v10, v01 = above.mean(1), above.mean(0)
+    return v10.mean(0), np.cov(v10.T) / len(positive) + np.cov(v01.T) / len(negative)
+
+
+def test_areas_and_covariance_are_delongs():
+    rng = np.random.default_rng(2)
+    labels = (rng.random(80) < 0.4).astype(float)
+    scores = np.round(labels[:, None] * [1.0, 0.4] + rng.normal(size=(80, 2)), 1)  # with ties
+    ours = auroc(scores, labels)
+    areas, covariance = brute_force_delong(scores, labels)
+    np.testing.assert_allclose(ours.areas, areas)
+    np.testing.assert_allclose(ours.covariance, covariance)
+    np.testing.assert_allclose(ours.areas, [roc_auc_score(labels, s) for s in scores.T])
+    difference, error, p = ours.difference()
+    assert difference == pytest.approx(areas[0] - areas[1])
+    assert error**2 == pytest.approx(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    assert p == pytest.approx(2 * stats.norm.sf(abs(difference / error)))
+
+
+def test_grouped_areas_are_delongs_for_groups_of_one_and_cover_for_others():
+    rng = np.random.default_rng(3)
+    labels = (rng.random(60) < 0.5).astype(float)
+    scores = rng.normal(size=(60, 2))
+    alone = auroc(scores, labels, rng.permutation(60))
+    np.testing.assert_allclose(alone.covariance, auroc(scores, labels).covariance)
+    covered, naive = [], []
+    truth = stats.norm.cdf(1 / np.sqrt(2 * (1 + 1.0)))
+    for _ in range(1500):
+        groups = np.repeat(np.arange(50), 4)
+        labels = np.tile([0.0, 1.0, 0.0, 1.0], 50)
+        # Positives of a prompt share what they have, and so do negatives.
+        shared = rng.normal(size=(50, 2))[groups, labels.astype(int)]
+        score = labels + shared + rng.normal(size=200)
+        for found, grouping in ((covered, groups), (naive, None)):
+            low, high = auroc(score, labels, grouping).interval()
+            found.append(low[0] <= truth <= high[0])
+    assert 0.93 <= np.mean(covered) <= 0.97
+    assert np.mean(naive) < 0.92
+
+
+def test_equivalence_is_found_at_its_level_on_the_border_and_often_inside():
+    rng = np.random.default_rng(4)
+    border, inside = [], []
+    for seed in range(600):
+        a, b, groups = two_probes(rng, 400, delta=0.05)
+        border.append(equivalence(a, b, groups, margin=0.05, resamples=500, seed=seed).equivalent)
+        a, b, groups = two_probes(rng, 400)
+        inside.append(equivalence(a, b, groups, margin=0.05, resamples=500, seed=seed).equivalent)
+    assert 0.02 <= np.mean(border) <= 0.08
+    assert np.mean(inside) > 0.7
+
+
+def test_equivalence_agrees_with_its_interval():
+    a, b, groups = two_probes(np.random.default_rng(5), 300, delta=0.02)
+    for margin in (0.01, 0.03, 0.06, 0.2):
+        said = equivalence(a, b, groups, margin=margin)
+        assert said.equivalent == (-margin < said.low and said.high < margin)
+    assert equivalence(a, a, groups, margin=0.001).p_value < 0.001
+
+
+def test_power_is_that_of_simulation():
+    rng = np.random.default_rng(6)
+    variance, pairs = variance_of_difference(*two_probes(rng, 20_000, delta=0.04))
+    assert pairs == PER_PROMPT
+    prompts = prompts_needed(0.04, variance, power=0.8)
+    found = [clustered_mcnemar(*two_probes(rng, prompts, delta=0.04)).p_value <= 0.05 for _ in range(2000)]
+    assert 0.77 <= np.mean(found) <= 0.83
+    assert power_of(prompts, 0.04, variance) == pytest.approx(0.8, abs=0.005)
+    assert power_of(prompts, 1e-9, variance) == pytest.approx(0.05, abs=1e-4)
+
+
+def test_pairs_needed_is_the_published_formula_and_that_of_simulation():
+    # By hand: (1.959964·sqrt(0.2) + 0.841621·sqrt(0.2 − 0.0025))² / 0.0025 = 625.2.
+    assert pairs_needed(0.05, 0.2) == 626
+    rng = np.random.default_rng(7)
+    outcomes = rng.choice([1.0, -1.0, 0.0], p=[0.125, 0.075, 0.8], size=(2000, 626))
+    found = [clustered_mcnemar((d + 1) / 2, np.full(626, 0.5), np.arange(626)).p_value <= 0.05 for d in outcomes]
+    assert 0.77 <= np.mean(found) <= 0.83
+
+
+def candidates(rng, prompts, means):
+    """Correlated outcomes of several candidates with given accuracies."""
+    ability = rng.normal(size=(prompts, 1)) + 0.7 * rng.normal(size=(prompts, len(means)))
+    return (ability < stats.norm.ppf(means) * np.sqrt(1 + 0.49)).astype(float)
+
+
+def test_the_best_candidate_is_in_the_set_and_bad_ones_are_not():
+    rng = np.random.default_rng(8)
+    means = np.array([0.60, 0.70, 0.72, 0.72, 0.69])
+    members = np.array(
+        [best_candidates(candidates(rng, 400, means), np.arange(400), resamples=400).members for _ in range(400)]
+    )
+    for best in (2, 3):
+        assert members[:, best].mean() >= 0.95
+    assert members[:, 0].mean() < 0.05
+    assert 0.2 < members[:, 1].mean() < 1.0
+
+
+def test_equal_candidates_all_stay():
+    rng = np.random.default_rng(9)
+    members = [best_candidates(candidates(rng, 300, np.full(6, 0.7)), np.arange(300), resamples=400).members
+               for _ in range(600)]  # fmt: skip
+    assert 0.92 <= np.mean([one.all() for one in members]) <= 0.98
+
+
+def test_the_estimated_best_always_stays_and_copies_stay_together():
+    rng = np.random.default_rng(10)
+    values = candidates(rng, 200, np.array([0.6, 0.7, 0.8]))
+    values = np.column_stack([values, values[:, 2]])
+    found = best_candidates(values, np.arange(200))
+    assert found.members.tolist() == [False, found.members[1], True, True]
+    assert found.p_values[np.argmax(values.mean(0))] == 1.0 or found.p_values[3] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: clustered_mcnemar(np.ones(3), np.ones(3), np.ones(2)), "one group"),
+        (lambda: auroc(np.ones(4), np.array([1, 0, 0.5, 1])), "1 or 0"),
+        (lambda: auroc(np.ones(4), np.array([1, 0, 0, 0.0])), "at least two observations"),
+        (lambda: auroc(np.ones(4), np.ones(3)), "a label"),
+        (lambda: auroc(np.arange(4.0), np.array([1, 1, 0, 0.0]), np.array([0, 0, 1, 2])), "two groups"),
+        (lambda: equivalence(np.ones(4), np.ones(4), np.arange(4), margin=0), "above 0"),
+        (lambda: prompts_needed(0, 1), "other than 0"),
+        (lambda: prompts_needed(0.1, 1, power=1), "between 0 and 1"),
+        (lambda: pairs_needed(0.3, 0.2), "disagreement lies between"),
+        (lambda: best_candidates(np.array([[1, np.nan], [1, 1], [0, 1.0]]), np.arange(3)), "the same pairs"),
+    ],
+)
+def test_mistakes_are_named(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
