@@ -1,0 +1,223 @@
+"""Tiny data sets written to disk exactly as their authors publish them: every field, every file, every folder."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+WORDS = ("small", "red", "green", "circle", "square", "star", "white")
+MODELS = ("flux", "sd2", "sdxl", "real")
+
+
+def picture(number: int) -> Image.Image:
+    """Noise that is like no other."""
+    return Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16, 3)).astype(np.uint8))
+
+
+def png(number: int) -> bytes:
+    stream = BytesIO()
+    picture(number).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def prompt(number: int) -> str:
+    """A prompt of words that the tiny text encoders know, and a number that tells it from the others."""
+    rng = np.random.default_rng(number)
+    return f"a {' '.join(rng.choice(WORDS, 3))} on a background {number}"
+
+
+class Pictures:
+    """Writes pictures below a folder; each name is new."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.numbers = root, itertools.count()
+
+    def write(self, pattern: str) -> str:
+        number = next(self.numbers)
+        name = pattern.format(number)
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(number))
+        return name
+
+
+def write(name: str, root: Path, prompts: int = 6) -> Path:
+    """Write a benchmark's files under ``root``; as many prompts in each split.
+
+    Args:
+        name: Of :data:`probing.preferences.BENCHMARKS`.
+        root: Folder; it is what ``--data-root`` takes.
+        prompts: In each split.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    WRITERS[name](root, prompts)
+    return root
+
+
+def hpdv3(root: Path, prompts: int, train: str = "train.json") -> None:
+    """Published values, and what derivatives make of them: texts of lists and numbers, ``null`` as a text."""
+    pictures = Pictures(root)
+    votes = [([12, 7], 0.9999), (None, None), ("[8, 1]", "0.98"), ("null", "null")]
+    for file, first in ((train, 0), ("test.json", 1000)):
+        records = []
+        for number in range(prompts):
+            record = {"prompt": prompt(first + number)}
+            if file != "test.json":
+                record |= dict(zip(("choice_dist", "confidence"), votes[number % 4], strict=True))
+            for side in ("1", "2"):
+                record[f"path{side}"] = pictures.write("images/uuid_{}.png")
+            record |= {"model1": MODELS[number % 4], "model2": MODELS[(number + 1) % 4]}
+            records.append(record)
+        (root / file).write_text(json.dumps(records))
+
+
+def hpdv2(root: Path, prompts: int) -> None:
+    pictures = Pictures(root)
+    train = [
+        {
+            "human_preference": [1, 0] if number % 3 else [0, 1],
+            "prompt": prompt(number),
+            "file_path": [pictures.write("train/{:06d}.png").removeprefix("train/") for _ in range(2)],
+            "user_hash": f"user{number}",
+        }
+        for number in range(prompts)
+    ]
+    test = []
+    for number in range(prompts):
+        rng = np.random.default_rng(number)
+        # People disagree; what they agree on has ties now and then.
+        ranks = rng.permutation(9) + 1
+        ranks = np.where(ranks == 9, 8, ranks)
+        test.append(
+            {
+                "prompt": prompt(1000 + number),
+                "image_path": [pictures.write("test/{:06d}.png").removeprefix("test/") for _ in range(9)],
+                "rank": ranks.tolist(),
+                "raw_annotations": [
+                    {"rank": (rng.permutation(9) + 1).tolist(), "user_hash": f"user{user}"} for user in range(3)
+                ],
+            }
+        )
+    (root / "train.json").write_text(json.dumps(train))
+    (root / "test.json").write_text(json.dumps(test))
+
+
+def imagereward(root: Path, prompts: int) -> None:
+    pictures = Pictures(root)
+    records = []
+    for number in range(prompts):
+        size = 4 + number % 6
+        names = [pictures.write("test_images/{}.png").removeprefix("test_images/") for _ in range(size)]
+        ranking = [1 + (number + place) % 5 for place in range(size)]
+        records.append({"id": f"{number:06d}-0001", "prompt": prompt(number), "generations": names, "ranking": ranking})
+    (root / "test.json").write_text(json.dumps(records))
+
+
+def imagereward_db(root: Path, prompts: int) -> None:
+    pictures = Pictures(root)
+    for first, split in ((0, "train"), (1000, "validation"), (2000, "test")):
+        rows = []
+        for number in range(first, first + prompts):
+            rng = np.random.default_rng(number)
+            size = 4 + number % 3
+            for rank in rng.permutation(size) + 1:
+                image = pictures.write(f"images/{split}/{split}_1/{{}}.png")
+                rows.append(
+                    {
+                        "image_path": image,
+                        "prompt_id": f"{number:06d}-0005",
+                        "prompt": prompt(number),
+                        "classification": "Abstract",
+                        "image_amount_in_total": size,
+                        "rank": int(rank),
+                        "overall_rating": int(rng.integers(1, 8)),
+                        "image_text_alignment_rating": int(rng.integers(1, 8)),
+                        "fidelity_rating": int(rng.integers(1, 8)),
+                    }
+                )
+        pd.DataFrame(rows).to_parquet(root / f"metadata-{split}.parquet", index=False)
+
+
+def pickapic(root: Path, prompts: int, version: int, suffix: str) -> None:
+    """Two comparisons a prompt that share a picture; one in five is a tie, one in ten has no label."""
+    numbers = itertools.count()
+    (root / "data").mkdir()
+    for first, name in ((0, "train"), (1000, f"validation{suffix}"), (2000, f"test{suffix}")):
+        rows = []
+        for number in range(first, first + prompts):
+            shown = [next(numbers) for _ in range(3)]
+            for place, (one, other) in enumerate(((shown[0], shown[1]), (shown[1], shown[2]))):
+                kind = 2 * number + place
+                label = 0.5 if kind % 5 == 4 else float(kind % 2)
+                best = "tie" if label == 0.5 else f"uid-{one if label else other}"
+                rows.append(
+                    {
+                        "are_different": True,
+                        "best_image_uid": best,
+                        "caption": prompt(number),
+                        "created_at": pd.Timestamp("2023-02-01 10:00:00"),
+                        "has_label": kind % 10 != 7,
+                        "image_0_uid": f"uid-{one}",
+                        "image_0_url": f"https://example.org/{one}.png",
+                        "image_1_uid": f"uid-{other}",
+                        "image_1_url": f"https://example.org/{other}.png",
+                        "jpg_0": png(one),
+                        "jpg_1": png(other),
+                        "label_0": label,
+                        "label_1": 1.0 - label,
+                        "model_0": MODELS[kind % 4],
+                        "model_1": MODELS[(kind + 1) % 4],
+                        "ranking_id": 10_000 * version + kind,
+                        "user_id": kind % 7,
+                        "num_example_per_prompt": 2,
+                        "__index_level_0__": kind,
+                    }
+                )
+        # Two files a split, small row groups, as large data sets have.
+        half = len(rows) // 2
+        for part, some in enumerate((rows[:half], rows[half:])):
+            table = pa.Table.from_pandas(pd.DataFrame(some), preserve_index=False)
+            pq.write_table(table, root / "data" / f"{name}-{part:05d}-of-00002-abcdef.parquet", row_group_size=3)
+
+
+def genai_bench(root: Path, prompts: int, name: str) -> None:
+    (root / "image_generation").mkdir()
+    votes = ["leftvote", "rightvote", "tievote", "bothbad_vote"]
+    numbers = itertools.count()
+    rows = [
+        {
+            "prompt": prompt(number),
+            "left_model": MODELS[number % 4],
+            "right_model": MODELS[(number + 1) % 4],
+            **{f"{side}_image": {"bytes": png(next(numbers)), "path": None} for side in ("left", "right")},
+            # Half of the votes name a side.
+            "vote_type": votes[number % 2] if number % 4 < 2 else votes[number // 2 % 4],
+        }
+        for number in range(prompts)
+    ]
+    table = pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False)
+    pq.write_table(table, root / "image_generation" / f"{name}-00000-of-00001.parquet", row_group_size=4)
+
+
+WRITERS: dict[str, Callable[[Path, int], None]] = {
+    "hpdv3": hpdv3,
+    "hpdv3-all": lambda root, prompts: hpdv3(root, prompts, "all.json"),
+    "hpdv2": hpdv2,
+    "imagereward": imagereward,
+    "imagereward-db": imagereward_db,
+    "pickapic-v1": lambda root, prompts: pickapic(root, prompts, 1, "_unique"),
+    "pickapic-v2": lambda root, prompts: pickapic(root, prompts, 2, "_unique"),
+    "pickapic-v1-full": lambda root, prompts: pickapic(root, prompts, 1, ""),
+    "pickapic-v2-full": lambda root, prompts: pickapic(root, prompts, 2, ""),
+    "genai-bench": lambda root, prompts: genai_bench(root, prompts, "test"),
+    "genai-bench-v1": lambda root, prompts: genai_bench(root, prompts, "test_v1"),
+}
