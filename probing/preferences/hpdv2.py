@@ -62,7 +62,7 @@ def _read_train(path: Path) -> pd.DataFrame:
         record = int(choice.isna().idxmax())
         raise UserError(
             f"Record 'train{record}' of {path} has the human_preference "
-            f"{list(table['human_preference'][record])}, expected [1, 0] or [0, 1]."
+            f"{[int(one) for one in table['human_preference'][record]]}, expected [1, 0] or [0, 1]."
         )
     return pd.DataFrame(
         {

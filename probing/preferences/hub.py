@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 
 from probing.errors import UserError
 
-_PART = re.compile(r"^(?P<archive>.+\.(tar|tar\.gz|tgz|zip))(\.(part)?-?[0-9a-z]{1,4})?$")
+_PART = re.compile(r"^(?P<archive>.+\.(tar\.gz|tar|tgz|zip))(\.(part)?-?[0-9a-z]{1,4})?$")
 _UNPACKED = ".unpacked"
 
 

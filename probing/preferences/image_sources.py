@@ -87,7 +87,7 @@ class ParquetImages:
         try:
             with self._lock:
                 value = self._value(file, int(row), column)
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError, IndexError, KeyError) as error:
             raise UserError(
                 f"{self.root / file} cannot be read at record {record!r} ({error}); replace the file."
             ) from error

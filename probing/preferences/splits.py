@@ -40,7 +40,7 @@ def split_by_prompt(
     code, names = pd.factorize(prompts)
     if len(names) < 2:
         raise UserError(f"A split by prompt needs at least 2 different prompts, got {len(names)}; add a split column.")
-    place = _places_in_strata(code, names, strata, seed)
+    _, place = _places_in_strata(code, names, strata, seed)
     tests = place < test_fraction
     if not tests.any() or tests.all():
         tests = np.arange(len(names)) == int(np.argmin(place))
@@ -62,7 +62,9 @@ def stratified_folds(prompts: pd.Series, folds: int, *, strata: pd.Series | None
     code, names = pd.factorize(prompts)
     if not 2 <= folds <= len(names):
         raise UserError(f"Got {folds} folds for {len(names)} prompts; ask for 2 to {len(names)} folds.")
-    order = np.argsort(_places_in_strata(code, names, strata, seed), kind="stable")
+    kind, place = _places_in_strata(code, names, strata, seed)
+    # Kind after kind, each in its drawn order: dealing out then serves every kind evenly, and all of them together.
+    order = np.lexsort((place, kind))
     fold_of = np.empty(len(names), dtype=np.int64)
     fold_of[order] = np.arange(len(names)) % folds
     return fold_of[code]
@@ -175,8 +177,10 @@ def drop_crossing_prompts(data: PreferenceData) -> PreferenceData:
     return replace(data.keep(kept), settings={**data.settings, "dropped_crossing_pairs": dropped})
 
 
-def _places_in_strata(code: np.ndarray, names: pd.Index, strata: pd.Series | None, seed: int) -> np.ndarray:
-    """Place each prompt at random in [0, 1), evenly among the prompts of its kind.
+def _places_in_strata(
+    code: np.ndarray, names: pd.Index, strata: pd.Series | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give each prompt its kind, and place it at random in [0, 1), evenly among the prompts of its kind.
 
     Prompts are of one kind when their rows have the same set of strata.
     """
@@ -186,13 +190,13 @@ def _places_in_strata(code: np.ndarray, names: pd.Index, strata: pd.Series | Non
     drawn[order] = np.random.default_rng(seed).permutation(len(names))
     kind = np.zeros(len(names), dtype=np.int64)
     if strata is not None:
-        what, _ = pd.factorize(strata.astype(str))
+        what, _ = pd.factorize(strata.astype(str), sort=True)
         pairs = pd.DataFrame({"prompt": code, "what": what}).drop_duplicates().sort_values(["prompt", "what"])
         kinds = pairs.groupby("prompt")["what"].agg(tuple)
-        kind[kinds.index.to_numpy()] = pd.factorize(kinds)[0]
+        kind[kinds.index.to_numpy()] = pd.factorize(kinds, sort=True)[0]
     place = np.empty(len(names))
     for one in np.unique(kind):
         of_kind = np.flatnonzero(kind == one)
         rank = np.argsort(np.argsort(drawn[of_kind], kind="stable"), kind="stable")
         place[of_kind] = (rank + 0.5) / len(of_kind)
-    return place
+    return kind, place

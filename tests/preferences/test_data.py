@@ -29,7 +29,9 @@ def make(prompts=6, **changed):
         if isinstance(value, str):
             pairs[column] = pairs[column].astype(object)
         pairs.loc[1, column] = value
-    return PreferenceData(name="d", items=items, pairs=pairs, images=DrawnImages(lambda name: Image.new("RGB", (1, 1), name)))
+    return PreferenceData(
+        name="d", items=items, pairs=pairs, images=DrawnImages(lambda name: Image.new("RGB", (1, 1), name))
+    )
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,10 @@ def test_a_given_split_that_cuts_a_prompt_is_refused(pictures):
         ([ROWS[0], {**ROWS[2], "prompt": None}], "Record 1 of mine has no prompt"),
         ([{**ROWS[0], "rejected": "a.png"}, ROWS[2]], "'pair0' compares an item with itself"),
         ([ROWS[0]], "at least 2 different prompts"),
-        ([{**ROWS[0], "prompt_id": "1"}, {**ROWS[2], "prompt_id": "1"}], "'1' of mine stands for two prompts, 'a cat' and 'a dog'"),
+        (
+            [{**ROWS[0], "prompt_id": "1"}, {**ROWS[2], "prompt_id": "1"}],
+            "'1' of mine stands for two prompts, 'a cat' and 'a dog'",
+        ),
         ([{**ROWS[0], "prompt_id": "1"}, {**ROWS[2], "prompt_id": None}], "Record 1 of mine has no prompt_id"),
         ([{**ROWS[0], "tie": "perhaps"}, ROWS[2]], "Record 0 of mine has the tie 'perhaps'; write true or false"),
         ([{**ROWS[0], "choice": 1}, ROWS[2]], "has the columns choice, which are made here"),
@@ -197,7 +200,13 @@ def test_hpdv3_as_published(pictures):
     assert pairs["split"].tolist() == ["train"] * 4 + ["test"]
     np.testing.assert_array_equal(pairs["confidence"], [0.9999, np.nan, 0.98, np.nan, np.nan])
     np.testing.assert_array_equal(pairs["annotators"], [19, np.nan, 9, np.nan, np.nan])
-    assert [row[f"source_model_{'first' if row['choice'] else 'second'}"] for _, row in pairs.iterrows()] == ["flux", "real", "real", "real", "flux"]
+    assert [row[f"source_model_{'first' if row['choice'] else 'second'}"] for _, row in pairs.iterrows()] == [
+        "flux",
+        "real",
+        "real",
+        "real",
+        "flux",
+    ]
     for record, (_, pair) in zip([*HPDV3_TRAIN, *HPDV3_TEST], pairs.iterrows(), strict=True):
         assert (pair["first"] if pair["choice"] == 1 else pair["second"]).endswith(record["path1"])
     alone = preferences.load("hpdv3", root=pictures, split="test")
@@ -227,7 +236,10 @@ def test_hpdv3_with_a_prompt_on_both_sides(pictures):
     ("records", "said"),
     [
         ([{**HPDV3_TRAIN[0], "confidence": "high"}], "'train0' of .* has the confidence 'high', expected a number"),
-        ([{**HPDV3_TRAIN[0], "choice_dist": "[12"}], "'train0' of .* has the choice_dist '\\[12', expected two counts of votes"),
+        (
+            [{**HPDV3_TRAIN[0], "choice_dist": "[12"}],
+            "'train0' of .* has the choice_dist '\\[12', expected two counts of votes",
+        ),
         ([{"prompt": "x", "path1": "a.png"}], "'train0' of .* lacks the field path2; it has prompt, path1"),
     ],
 )
