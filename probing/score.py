@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--split", default="test", help="whose pairs are scored; those of validation tune thresholds")
     add("--scores", type=Path, help="rewards, a .csv, .parquet or .jsonl of item_id (or prompt and image) and reward")
     add("--rules", type=words, help=f"with commas, of {', '.join(RULES)}; all if not given")
+    add("--partial", action="store_true", help="leave out pairs whose items have no reward")
     add("--seed", type=int, default=0, help="of the bootstrap")
     add("--output", type=Path, help="write the table too, as .csv or .parquet")
     add("--list-items", type=Path, metavar="FILE", help="write the items that want a reward as .csv, and stop")
@@ -43,7 +44,12 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{len(wanted.items):,} items: {arguments.list_items}\nAdd a column reward, and give it as --scores.")
         return
     table = score_by_rules(
-        wanted, _read(arguments.scores), rules=arguments.rules, split=arguments.split, seed=arguments.seed
+        wanted,
+        _read(arguments.scores),
+        rules=arguments.rules,
+        split=arguments.split,
+        partial=arguments.partial,
+        seed=arguments.seed,
     )
     _report(arguments.data, table)
     if arguments.output is not None:

@@ -21,6 +21,7 @@ def score_by_rules(
     *,
     rules: Sequence[str] | None = None,
     split: str = "test",
+    partial: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Score rewards by several rules, facet by facet.
@@ -31,6 +32,7 @@ def score_by_rules(
             ``facet``, each facet has its own rewards.
         rules: Of :data:`probing.statistics.RULES`; all if None.
         split: Whose pairs are scored.
+        partial: Whether to leave out pairs that lack a reward; rules of whole rankings then need the ranking whole.
         seed: Of the bootstrap.
 
     Returns:
@@ -52,11 +54,11 @@ def score_by_rules(
     for facet, pairs in data.pairs.groupby("facet", sort=True):
         own = named[named["facet"] == facet] if "facet" in named else named
         reward_of = own.set_index("item_id")["reward"]
-        scored = _scored(data, pairs[pairs["split"] == split], reward_of)
+        scored = _scored(data, pairs[pairs["split"] == split], reward_of, partial)
         if scored is None:
             continue
         held_out = pairs[pairs["split"] == "validation"]
-        validation = _scored(data, held_out, reward_of) if split != "validation" else None
+        validation = _scored(data, held_out, reward_of, partial) if split != "validation" else None
         for rule in asked:
             row = {"data": data.name, "split": split, "facet": facet, "rule": rule}
             try:
@@ -67,6 +69,10 @@ def score_by_rules(
                 row |= {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "n_pairs": 0, "n_prompts": 0,
                         "note": str(reason)}  # fmt: skip
             rows.append(row)
+    if not rows:
+        raise UserError(
+            f"No {split} pair of {data.name} has both rewards; --list-items writes what it wants."
+        )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -92,17 +98,19 @@ def _by_item(data: PreferenceData, rewards: pd.DataFrame) -> pd.DataFrame:
     return rewards
 
 
-def _scored(data: PreferenceData, pairs: pd.DataFrame, reward_of: pd.Series) -> ScoredPairs | None:
-    if len(pairs) == 0:
-        return None
+def _scored(data: PreferenceData, pairs: pd.DataFrame, reward_of: pd.Series, partial: bool) -> ScoredPairs | None:
     first, second = (pairs[side].map(reward_of) for side in ("first", "second"))
     gone = first.isna() | second.isna()
-    if gone.any():
+    if partial:
+        pairs, first, second = pairs[~gone], first[~gone], second[~gone]
+    if len(pairs) == 0:
+        return None
+    if gone.any() and not partial:
         pair = pairs[gone].iloc[0]
         item = pair["first"] if pair["first"] not in reward_of.index else pair["second"]
         raise UserError(
             f"{int(gone.sum()):,} of {len(pairs):,} {pair['split']} pairs of {data.name} have items without a reward, "
-            f"the first being {item!r}; score all items that --list-items writes."
+            f"the first being {item!r}; score all items that --list-items writes, or give --partial."
         )
     return ScoredPairs(
         choices=pairs["choice"].to_numpy(dtype=float),

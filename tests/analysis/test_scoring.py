@@ -108,3 +108,12 @@ def test_an_unknown_rule_is_named(tmp_path, capsys):
     scores.write_text("item_id,reward\na,1\n")
     assert main(["--data", "testbed", "--limit", "40", "--scores", str(scores), "--rules", "accuracy"]) == 2
     assert "Unknown rule 'accuracy'" in capsys.readouterr().err
+
+
+def test_partial_scores_what_there_is(data):
+    rewards = rewards_of(data)
+    some = rewards[rewards["item_id"].isin(data.select(split="test", limit=10).items["item_id"])]
+    table = score_by_rules(data, some, rules=["micro-half"], partial=True)
+    assert table["n_pairs"].iloc[0] == 5 and table["value"].iloc[0] == 1.0
+    with pytest.raises(UserError, match="No test pair of d has both rewards"):
+        score_by_rules(data, some.head(0), partial=True)

@@ -23,7 +23,7 @@ PER_PROMPT = 3
 
 
 def two_probes(rng, prompts, delta=0.0, agreement=0.7):
-    """0/1 outcomes of two probes on the same pairs, three a prompt; difficulty is the prompt's, the first better by delta."""
+    """0/1 outcomes of two probes on the same pairs, three a prompt; the first is better by delta."""
     difficulty = np.repeat(rng.beta(7, 3, prompts), PER_PROMPT)
     common = rng.random(len(difficulty)) < difficulty
     alone = [rng.random(len(difficulty)) < difficulty for _ in range(2)]
