@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-WORDS = ("cat", "dog", "sunset", "photo", "portrait", "of", "a", "the", "in", "dramatic", "lighting", "mountain", "city")
+WORDS = ("cat", "dog", "sunset", "photo", "portrait", "of", "a", "the", "in", "mountain", "river", "city")
 MODELS = ("flux", "sd2", "sdxl", "kolors", "real", "midjourney", "hunyuan", "sd3")
 
 _BEGIN = "import resource, sys, time; from pathlib import Path; root = Path(sys.argv[1])"
