@@ -70,9 +70,7 @@ def score_by_rules(
                         "note": str(reason)}  # fmt: skip
             rows.append(row)
     if not rows:
-        raise UserError(
-            f"No {split} pair of {data.name} has both rewards; --list-items writes what it wants."
-        )
+        raise UserError(f"No {split} pair of {data.name} has both rewards; --list-items writes what it wants.")
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
