@@ -20,8 +20,6 @@ CONFIDENCE = 0.95
 Method = Literal["percentile", "bca"]
 METHODS: tuple[str, ...] = get_args(Method)
 _WEIGHTS_AT_ONCE = 2**24
-_COLUMNS_OF_KINDS = 4
-"""With more columns than this, hardly two groups are equal, and looking for them costs more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +39,21 @@ class Difference(Interval):
 
 
 @dataclass(frozen=True)
-class Kinds:
-    """Groups by what they add to each column: rows that are alike are one kind.
+class GroupSums:
+    """What each group adds to each column.
 
     Attributes:
-        sums: (kind, column) sum over the pairs of one such group.
-        counts: (kind, column) its pairs.
-        times: (kind,) how many groups are of the kind.
+        sums: (group, column) sum over its pairs.
+        counts: (group, column) how many there are.
     """
 
     sums: np.ndarray
     counts: np.ndarray
-    times: np.ndarray
 
     @property
-    def estimate(self) -> np.ndarray:
-        return (self.times @ self.sums) / (self.times @ self.counts)
+    def estimate(self) -> Float[np.ndarray, " column"]:
+        """Mean over pairs."""
+        return self.sums.sum(axis=0) / self.counts.sum(axis=0)
 
 
 def cluster_bootstrap(
@@ -71,21 +68,23 @@ def cluster_bootstrap(
     """Mean over pairs with an interval over groups.
 
     Args:
-        values: One row a pair; further columns are resampled alike. NaN is left out, column by column.
+        values: One row a pair; each further column gets the interval that it would get alone. NaN is left out, column
+            by column.
         groups: (pair,) the prompt of each; all pairs of a group are drawn together.
         resamples: How often to draw as many groups as there are, with replacement.
         confidence: Of the interval.
         method: ``percentile``, or ``bca`` (Efron 1987: corrected for bias and skewness, the latter by leaving out one
-            group at a time), which does better near 0 and 1 and with few groups.
+            group at a time), which near 0 and 1 misses more evenly on both sides. Of 30 prompts nearly always right,
+            neither quite covers at its level.
         seed: Of the draws.
 
     Raises:
         ValueError: Lengths differ, fewer than two groups, a column without any value, or an unknown method.
     """
-    kinds, shape = kinds_of(values, groups)
-    drawn = resampled_means(kinds, resamples, seed)
-    low, high = _interval(kinds, drawn, confidence, method)
-    return Interval(*(part.reshape(shape)[()] for part in (kinds.estimate, low, high)))
+    by_group, shape = sums_by_group(values, groups)
+    drawn = resampled_means(by_group, resamples, seed)
+    low, high = _interval(by_group, drawn, confidence, method)
+    return Interval(*(part.reshape(shape)[()] for part in (by_group.estimate, low, high)))
 
 
 def paired_difference(
@@ -106,12 +105,12 @@ def paired_difference(
     Raises:
         ValueError: As :func:`cluster_bootstrap`, or the two differ in shape.
     """
-    kinds, shape = kinds_of(difference_of(first, second), groups)
-    drawn = resampled_means(kinds, resamples, seed)
-    low, high = _interval(kinds, drawn, confidence, method)
+    by_group, shape = sums_by_group(difference_of(first, second), groups)
+    drawn = resampled_means(by_group, resamples, seed)
+    low, high = _interval(by_group, drawn, confidence, method)
     below, above = ((drawn <= 0).sum(axis=0) + 1, (drawn >= 0).sum(axis=0) + 1)
     p_value = np.minimum(1.0, 2 * np.minimum(below, above) / (resamples + 1))
-    return Difference(*(part.reshape(shape)[()] for part in (kinds.estimate, low, high, p_value)))
+    return Difference(*(part.reshape(shape)[()] for part in (by_group.estimate, low, high, p_value)))
 
 
 def difference_of(first: Float[np.ndarray, "pair ..."], second: Float[np.ndarray, "pair ..."]) -> np.ndarray:
@@ -126,8 +125,8 @@ def difference_of(first: Float[np.ndarray, "pair ..."], second: Float[np.ndarray
     return first - second
 
 
-def kinds_of(values: Float[np.ndarray, "pair ..."], groups: np.ndarray) -> tuple[Kinds, tuple[int, ...]]:
-    """Sum values by group, and groups by kind; also return the shape of what is estimated.
+def sums_by_group(values: Float[np.ndarray, "pair ..."], groups: np.ndarray) -> tuple[GroupSums, tuple[int, ...]]:
+    """Sum values by group, all columns side by side; also return the shape of what is estimated.
 
     Raises:
         ValueError: As :func:`cluster_bootstrap`.
@@ -144,62 +143,83 @@ def kinds_of(values: Float[np.ndarray, "pair ..."], groups: np.ndarray) -> tuple
     there = ~np.isnan(columns)
     if not there.any(axis=0).all():
         raise ValueError("A column has no untied pair; nothing can be said of it.")
-    filled = np.where(there, columns, 0.0)
     sums, counts = (
         np.stack([np.bincount(code, column, clusters) for column in table.T], axis=1)
-        for table in (filled, there.astype(float))
+        for table in (np.where(there, columns, 0.0), there.astype(float))
     )
-    times = np.ones(clusters, dtype=np.int64)
-    if columns.shape[1] <= _COLUMNS_OF_KINDS:
-        both, times = np.unique(np.hstack([sums, counts]), axis=0, return_counts=True)
-        sums, counts = np.hsplit(both, 2)
-    return Kinds(sums, counts, times.astype(float)), values.shape[1:]
+    return GroupSums(sums, counts), values.shape[1:]
 
 
-def resampled_means(kinds: Kinds, resamples: int, seed: int) -> Float[np.ndarray, "resample column"]:
-    """Draw as many groups as there are, with replacement, again and again: the mean over pairs of each draw."""
-    rng = np.random.default_rng(seed)
-    count = len(kinds.times)
-    groups = int(kinds.times.sum())
-    drawn = np.empty((resamples, kinds.sums.shape[1]))
-    step = max(1, _WEIGHTS_AT_ONCE // count)
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        if count < groups:
-            weights = rng.multinomial(groups, kinds.times / groups, size=size).astype(float)
-        else:
-            # Of a multinomial with as many kinds as groups, counting draws is the faster way.
-            rows = rng.integers(groups, size=(size, groups), dtype=np.int32)
+def resampled_means(
+    by_group: GroupSums, resamples: int, seed: int, *, joint: bool = False
+) -> Float[np.ndarray, "resample column"]:
+    """Draw as many groups as there are, with replacement, again and again: the mean over pairs of each draw.
+
+    Args:
+        by_group: What is drawn.
+        resamples: How often.
+        seed: Of the draws. A column's draws do not depend on the other columns.
+        joint: Whether a row must be the same draw of groups in every column, as joint statements need.
+    """
+    groups, columns = by_group.sums.shape
+    drawn = np.empty((resamples, columns))
+    rest = list(range(columns))
+    if not joint:
+        rest = []
+        for column in range(columns):
+            sums, counts = by_group.sums[:, column], by_group.counts[:, column]
+            sign = _side(sums)
+            kinds, times = np.unique(sign * sums + 1j * counts, return_counts=True)
+            if len(kinds) > groups // 2:
+                rest.append(column)
+                continue
+            weights = np.random.default_rng(seed).multinomial(groups, times / groups, size=resamples)
+            with np.errstate(invalid="ignore"):
+                drawn[:, column] = sign * (weights @ kinds.real) / (weights @ kinds.imag)
+    if rest:
+        rng = np.random.default_rng(seed)
+        sums, counts = by_group.sums[:, rest], by_group.counts[:, rest]
+        step = max(1, _WEIGHTS_AT_ONCE // groups)
+        for start in range(0, resamples, step):
+            stop = min(start + step, resamples)
+            # With as many kinds as groups, counting draws is faster than a multinomial.
+            rows = rng.integers(groups, size=(stop - start, groups), dtype=np.int32)
             weights = np.stack([np.bincount(row, minlength=groups) for row in rows]).astype(float)
-        with np.errstate(invalid="ignore"):
-            drawn[start : start + size] = (weights @ kinds.sums) / (weights @ kinds.counts)
+            with np.errstate(invalid="ignore"):
+                drawn[start:stop, rest] = (weights @ sums) / (weights @ counts)
     return drawn
 
 
-def _interval(kinds: Kinds, drawn: np.ndarray, confidence: float, method: str) -> tuple[np.ndarray, np.ndarray]:
+def _side(sums: Float[np.ndarray, " group"]) -> float:
+    """Return the sign by which a column and its negative are the same, so that what is said of a − b holds for b − a."""
+    ordered = np.sort(sums)
+    lopsided = ordered + ordered[::-1]
+    return -1.0 if (lopsided[lopsided != 0.0][:1] < 0).any() else 1.0
+
+
+def _interval(by_group: GroupSums, drawn: np.ndarray, confidence: float, method: str) -> tuple[np.ndarray, np.ndarray]:
     if method not in METHODS:
         raise ValueError(f"Unknown interval method {method!r}; known are {', '.join(METHODS)}.")
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     if method == "percentile":
         low, high = np.nanquantile(drawn, tails, axis=0)
         return low, high
-    levels = _bca_levels(kinds, drawn, tails)
+    levels = _bca_levels(by_group, drawn, tails)
     ends = [np.nanquantile(drawn[:, column], levels[:, column]) for column in range(drawn.shape[1])]
     low, high = np.array(ends).T
     return low, high
 
 
-def _bca_levels(kinds: Kinds, drawn: np.ndarray, tails: np.ndarray) -> Float[np.ndarray, "tail column"]:
+def _bca_levels(by_group: GroupSums, drawn: np.ndarray, tails: np.ndarray) -> Float[np.ndarray, "tail column"]:
     """Move the tails' levels by bias and acceleration (Efron 1987, equation 2.3)."""
-    estimate = kinds.estimate
-    resamples = len(drawn)
+    estimate, sums, counts = by_group.estimate, by_group.sums, by_group.counts
     # Of a statistic with few values, a draw equal to the estimate is half below it. Never quite none or all.
     below = (drawn < estimate).sum(axis=0) + 0.5 * (drawn == estimate).sum(axis=0)
-    bias = norm.ppf(np.clip(below, 0.5, resamples - 0.5) / resamples)
+    bias = norm.ppf(np.clip(below, 0.5, len(drawn) - 0.5) / len(drawn))
     with np.errstate(invalid="ignore", divide="ignore"):
-        left_out = (kinds.times @ kinds.sums - kinds.sums) / (kinds.times @ kinds.counts - kinds.counts)
-        away = np.where(np.isfinite(left_out), kinds.times @ left_out / kinds.times.sum() - left_out, 0.0)
-        acceleration = (kinds.times @ away**3) / (6 * (kinds.times @ away**2) ** 1.5)
+        left_out = (sums.sum(axis=0) - sums) / (counts.sum(axis=0) - counts)
+        away = np.where(np.isfinite(left_out), left_out.mean(axis=0) - left_out, 0.0)
+        acceleration = (away**3).sum(axis=0) / (6 * (away**2).sum(axis=0) ** 1.5)
     acceleration = np.where(np.isfinite(acceleration), acceleration, 0.0)
     moved = bias + norm.ppf(tails)[:, None]
     return norm.cdf(bias + moved / (1 - acceleration * moved))

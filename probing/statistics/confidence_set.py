@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from probing.statistics.bootstrap import RESAMPLES, kinds_of, resampled_means
+from probing.statistics.bootstrap import RESAMPLES, resampled_means, sums_by_group
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,8 @@ def best_candidates(
     gone = np.isnan(values)
     if values.ndim != 2 or (gone != gone[:, :1]).any():
         raise ValueError("Candidates are compared on the same pairs; leave out pairs that one of them lacks.")
-    kinds, _ = kinds_of(values, groups)
-    estimate, drawn = kinds.estimate, resampled_means(kinds, resamples, seed)
-    return from_resamples(estimate, drawn, level=level)
+    by_group, _ = sums_by_group(values, groups)
+    return from_resamples(by_group.estimate, resampled_means(by_group, resamples, seed, joint=True), level=level)
 
 
 def from_resamples(

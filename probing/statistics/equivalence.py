@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from probing.statistics.bootstrap import RESAMPLES, difference_of, kinds_of, resampled_means
+from probing.statistics.bootstrap import RESAMPLES, difference_of, resampled_means, sums_by_group
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ def equivalence(
     """
     if not margin > 0:
         raise ValueError(f"The margin is above 0, got {margin}; 0.01 is one point of accuracy.")
-    kinds, _ = kinds_of(difference_of(first, second), groups)
-    drawn = resampled_means(kinds, resamples, seed)[:, 0]
+    by_group, _ = sums_by_group(difference_of(first, second), groups)
+    drawn = resampled_means(by_group, resamples, seed)[:, 0]
     below, above = (drawn <= -margin).sum(), (drawn >= margin).sum()
     p_value = float((max(below, above) + 1) / (resamples + 1))
     low, high = np.nanquantile(drawn, [level, 1 - level])
-    return Equivalence(float(kinds.estimate[0]), float(low), float(high), p_value, p_value <= level)
+    return Equivalence(float(by_group.estimate[0]), float(low), float(high), p_value, p_value <= level)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import norm
 
-from probing.statistics.bootstrap import difference_of, kinds_of
+from probing.statistics.bootstrap import difference_of, sums_by_group
 
 
 def variance_of_difference(
@@ -23,12 +23,10 @@ def variance_of_difference(
     Raises:
         ValueError: As :func:`probing.statistics.paired_difference`.
     """
-    kinds, _ = kinds_of(difference_of(first, second), groups)
-    sums, counts = kinds.sums[:, 0], kinds.counts[:, 0]
-    prompts = kinds.times.sum()
-    pairs = float(kinds.times @ counts / prompts)
-    residual = (sums - counts * kinds.estimate[0]) / pairs
-    return float(kinds.times @ residual**2 / (prompts - 1)), pairs
+    by_group, _ = sums_by_group(difference_of(first, second), groups)
+    pairs = float(by_group.counts.mean())
+    residual = (by_group.sums - by_group.counts * by_group.estimate)[:, 0] / pairs
+    return float(residual @ residual / (len(residual) - 1)), pairs
 
 
 def prompts_needed(delta: float, variance: float, *, power: float = 0.8, level: float = 0.05) -> int:
