@@ -191,7 +191,7 @@ def resampled_means(
 
 
 def _side(sums: Float[np.ndarray, " group"]) -> float:
-    """Return the sign by which a column and its negative are the same, so that what is said of a − b holds for b − a."""
+    """Return the sign that makes a column and its negative the same: what is said of a − b then holds for b − a."""
     ordered = np.sort(sums)
     lopsided = ordered + ordered[::-1]
     return -1.0 if (lopsided[lopsided != 0.0][:1] < 0).any() else 1.0
