@@ -1,9 +1,11 @@
-"""Folds that never cut a prompt group."""
+"""What strengths are chosen by: grids, and folds that never cut a prompt group."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from sklearn.model_selection import GroupKFold
 
@@ -32,6 +34,24 @@ def grouped_folds(groups: ArrayLike, folds: int = FOLDS) -> Int[np.ndarray, " pa
     for fold in range(folds):
         check_apart(groups[fold_of == fold], groups[fold_of != fold], f"fold {fold}", "the other folds")
     return fold_of
+
+
+def check_alphas(alphas: Sequence[float]) -> Float[np.ndarray, " alpha"]:
+    """Return a grid of strengths as an array.
+
+    Raises:
+        ValueError: It is empty, or a strength is not above 0.
+    """
+    checked = np.asarray(alphas, dtype=np.float64)
+    if checked.ndim != 1 or len(checked) == 0 or not (checked > 0).all():
+        raise ValueError(f"Got alphas {alphas}, expected numbers above 0; give at least one.")
+    return checked
+
+
+def largest_best(scores: Float[np.ndarray, " alpha"], alphas: Float[np.ndarray, " alpha"], *, slack: float) -> int:
+    """Find the lowest score; among those within ``slack`` of it, the largest strength."""
+    best = np.flatnonzero(scores <= scores.min() + slack)
+    return int(best[np.argmax(alphas[best])])
 
 
 def check_apart(groups: ArrayLike, others: ArrayLike, here: str = "training", there: str = "test") -> None:

@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from probing.probes import LogisticProbe
+from probing.probes import LogisticProbe, grouped_folds
 from probing.statistics import cluster_bootstrap, outcomes
 
 
@@ -171,9 +171,9 @@ def test_it_is_an_estimator():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda X, y, g: (X[:, 0], y, g), "expected .pair, channel"),
-        (lambda X, y, g: (X, y[:-1], g), "one label and one prompt a pair"),
-        (lambda X, y, g: (np.where(X > 0, X, np.nan), y, g), "not finite"),
+        (lambda X, y, g: (X[:, 0], y, g), "Expected 2D array"),
+        (lambda X, y, g: (X, y[:-1], g), "inconsistent numbers of samples"),
+        (lambda X, y, g: (np.where(X > 0, X, np.nan), y, g), "contains NaN"),
         (lambda X, y, g: (X, 2 * y, g), "labels outside"),
         (lambda X, y, g: (X, y, g % 4), "expected at least one a fold"),
     ],
@@ -184,9 +184,37 @@ def test_bad_input_is_refused(change, says):
         LogisticProbe().fit(*change(X, y, groups))
 
 
+def test_weights_count_as_copies_do():
+    """A pair of weight two is two pairs; one of weight zero is none, and its prompt decides nothing."""
+    X, y, groups, _ = make_pairs(16, 300, 8)
+    weights = np.random.default_rng(0).integers(0, 4, len(y))
+    weighted = LogisticProbe(alphas=(1e-2,)).fit(X, y, groups, weights)
+    copied = LogisticProbe(alphas=(1e-2,)).fit(*(np.repeat(values, weights, axis=0) for values in (X, y, groups)))
+    np.testing.assert_allclose(weighted.scale_, copied.scale_, rtol=1e-12)
+    np.testing.assert_allclose(weighted.coef_, copied.coef_, rtol=1e-5)
+    theirs = reference(X / weighted.scale_, y, 1e-2, weights.astype(float)) / weighted.scale_
+    np.testing.assert_allclose(weighted.coef_, theirs, rtol=1e-4)
+    # The folds' margins, by an explicit loop.
+    folds, margins = grouped_folds(groups), np.zeros(len(y))
+    for fold in range(5):
+        out = folds == fold
+        coef = reference((X / weighted.scale_)[~out], y[~out], 1e-2, weights[~out].astype(float))
+        margins[out] = (X / weighted.scale_)[out] @ coef
+    losses = np.logaddexp(0, margins) - y * margins
+    assert weighted.cv_scores_[0] == pytest.approx(np.average(losses, weights=weights), rel=1e-5)
+    assert weighted.cv_accuracy_ == pytest.approx(np.average((margins > 0) == (y > 0.5), weights=weights))
+
+
+@pytest.mark.parametrize("weights", [-np.ones(600), np.zeros(600), np.full(600, np.nan), np.ones(5)])
+def test_bad_weights_are_refused(weights):
+    X, y, groups, _ = make_pairs(17)
+    with pytest.raises(ValueError, match="sample.weight"):
+        LogisticProbe().fit(X, y, groups, weights)
+
+
 def test_bad_strengths_and_widths_are_refused():
     X, y, groups, _ = make_pairs(15)
     with pytest.raises(ValueError, match="numbers above 0"):
         LogisticProbe(alphas=(0.0, 1.0)).fit(X, y, groups)
-    with pytest.raises(ValueError, match=r"expected \(row, 24\)"):
+    with pytest.raises(ValueError, match="expecting 24 features"):
         LogisticProbe().fit(X, y, groups).decision_function(X[:, :3])
