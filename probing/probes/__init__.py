@@ -1,22 +1,32 @@
 """Probes: small trained maps from features to a reward, with scikit-learn's conventions."""
 
+from collections.abc import Callable
+from functools import partial
+
+from probing.probes.base import LinearProbe
 from probing.probes.floors import MeanDifferenceProbe, PrincipalDirectionProbe
 from probing.probes.logistic import ALPHAS, LogisticProbe
+from probing.probes.neural import AttentionProbe, MLPProbe, NeuralProbe
 from probing.probes.ridge import RidgeProbe
 from probing.probes.selection import check_apart, grouped_folds
 
-PROBES = {
+PROBES: dict[str, Callable[[], LinearProbe | NeuralProbe]] = {
     "logistic": LogisticProbe,
     "ridge": RidgeProbe,
     "mean_difference": MeanDifferenceProbe,
     "pca1": PrincipalDirectionProbe,
+    "mlp": MLPProbe,
+    "mlp_paper": partial(MLPProbe, hidden=(1024, 1024), learning_rate=1e-4),
+    "attention": AttentionProbe,
 }
-"""Probes by the name that commands and tables use."""
+"""What makes a probe, by the name that commands and tables use. ``mlp_paper`` is the head of the DiT-Reward paper."""
 
 __all__ = [
     "ALPHAS",
     "PROBES",
+    "AttentionProbe",
     "LogisticProbe",
+    "MLPProbe",
     "MeanDifferenceProbe",
     "PrincipalDirectionProbe",
     "RidgeProbe",
