@@ -8,6 +8,7 @@ from probing.probes.floors import MeanDifferenceProbe, PrincipalDirectionProbe
 from probing.probes.logistic import ALPHAS, LogisticProbe
 from probing.probes.neural import AttentionProbe, MLPProbe, NeuralProbe
 from probing.probes.ridge import RidgeProbe
+from probing.probes.scalings import MASSIVE, SCALINGS
 from probing.probes.selection import check_apart, grouped_folds
 
 PROBES: dict[str, Callable[[], LinearProbe | NeuralProbe]] = {
@@ -23,7 +24,9 @@ PROBES: dict[str, Callable[[], LinearProbe | NeuralProbe]] = {
 
 __all__ = [
     "ALPHAS",
+    "MASSIVE",
     "PROBES",
+    "SCALINGS",
     "AttentionProbe",
     "LogisticProbe",
     "MLPProbe",

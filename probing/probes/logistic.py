@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from probing.probes.base import LinearProbe, accuracy_of, check_shares, check_training, root_mean_square
+from probing.probes.base import LinearProbe, accuracy_of, check_shares, check_training
+from probing.probes.scalings import SCALINGS, find_scaling
 from probing.probes.selection import FOLDS, check_alphas, grouped_folds, largest_best
 from probing.probes.solver import log_loss, rotate, solve
 
@@ -31,29 +32,34 @@ class LogisticProbe(LinearProbe):
     with features x is x'coef_, coef_ = w / scale; without an intercept the margin of a pair is the difference of two
     rewards, and swapping its sides negates it.
 
-    ``scale`` is each channel's root mean square of the training differences. It does not depend on which side is
-    first; nothing is centred, since that would. A channel that never differs has scale 1 and coefficient 0.
+    ``scale`` is each channel's root mean square of the training differences, or as ``scaling`` says. It does not depend
+    on which side is first; nothing is centred, since that would. A channel that never differs has coefficient 0.
 
     Alpha is chosen by cross-validation over folds of whole prompt groups, by the mean out-of-fold log-loss over
-    pairs; of equally good ones, the largest. The folds share ``scale``, which sees no choices.
+    pairs; of equally good ones, the largest. The folds share ``scale``, which sees no choices. ``scaling="auto"``
+    chooses among the scalings by the same log-loss.
 
     Args:
         alphas: Grid of strengths, each above 0.
         folds: Number of folds.
+        scaling: Of :data:`probing.probes.SCALINGS`, or ``auto``.
 
     Attributes:
         coef_: (channel,), for features in their own units.
-        scale_: (channel,).
+        scale_: What each channel is divided by, (channel,).
+        scaling_: The scaling chosen.
         alpha_: The strength chosen.
         cv_scores_: Out-of-fold log-loss of each of ``alphas``, in nats; log 2 is chance.
+        cv_margins_: Out-of-fold margins at ``alpha_``, (pair,).
         cv_accuracy_: Out-of-fold accuracy at ``alpha_`` over untied pairs, a predicted tie counting one half; a soft
             label counts as its likelier side. NaN if all pairs are ties.
         n_features_in_: Channels.
     """
 
-    def __init__(self, alphas: Sequence[float] = ALPHAS, folds: int = FOLDS) -> None:
+    def __init__(self, alphas: Sequence[float] = ALPHAS, folds: int = FOLDS, scaling: str = "standard") -> None:
         self.alphas = alphas
         self.folds = folds
+        self.scaling = scaling
 
     def fit(
         self,
@@ -77,33 +83,33 @@ class LogisticProbe(LinearProbe):
         check_shares(y)
         alphas = check_alphas(self.alphas)
         fold_of = grouped_folds(groups, self.folds)
-        self.scale_ = root_mean_square(X, given)
-        rotation = rotate(X / self.scale_)
-
-        # One column for each (fold, strength); a fold's own pairs weigh nothing in its columns.
         kept = (fold_of[:, None] != np.arange(self.folds)) * given[:, None]
         if not kept.any(axis=0).all():
             raise ValueError("Got sample weights that are above 0 in one fold alone; give weight to more prompts.")
+        # One column for each (fold, strength); a fold's own pairs weigh nothing in its columns.
         weights = np.repeat(kept / kept.sum(0), len(alphas), axis=1)
-        coefficients = solve(rotation, y, weights, np.tile(alphas, self.folds), tolerance=_SELECTION_TOLERANCE).reshape(
-            -1, self.folds, len(alphas)
-        )
-        margins = np.empty((len(y), len(alphas)))
-        for fold in range(self.folds):
-            held_out = fold_of == fold
-            margins[held_out] = rotation.rotated[held_out] @ coefficients[:, fold]
-        self.cv_scores_ = given @ log_loss(margins, y[:, None])
-        best = largest_best(self.cv_scores_, alphas, slack=_SELECTION_TOLERANCE)
-        self.alpha_ = float(alphas[best])
-        self.cv_accuracy_ = accuracy_of(margins[:, best], y, given)
 
-        final = solve(
-            rotation,
-            y,
-            given[:, None],
-            alphas[best : best + 1],
-            start=coefficients[:, :, best].mean(1, keepdims=True),
-            tolerance=_FINAL_TOLERANCE,
-        )
-        self.coef_ = rotation.basis @ final[:, 0] / self.scale_
+        lowest = np.inf
+        for name in SCALINGS if self.scaling == "auto" else (self.scaling,):
+            scaling = find_scaling(name, X, given)
+            rotation = rotate(scaling.apply(X))
+            coefficients = solve(rotation, y, weights, np.tile(alphas, self.folds), tolerance=_SELECTION_TOLERANCE)
+            by_fold = coefficients.reshape(-1, self.folds, len(alphas))
+            margins = np.empty((len(y), len(alphas)))
+            for fold in range(self.folds):
+                held_out = fold_of == fold
+                margins[held_out] = rotation.rotated[held_out] @ by_fold[:, fold]
+            scores = given @ log_loss(margins, y[:, None])
+            best = largest_best(scores, alphas, slack=_SELECTION_TOLERANCE)
+            if scores[best] < lowest:
+                lowest = scores[best]
+                chosen = scaling, rotation, by_fold[:, :, best].mean(1, keepdims=True)
+                self.scaling_, self.alpha_, self.cv_scores_ = name, float(alphas[best]), scores
+                self.cv_margins_ = margins[:, best]
+        self.cv_accuracy_ = accuracy_of(self.cv_margins_, y, given)
+
+        scaling, rotation, start = chosen
+        final = solve(rotation, y, given[:, None], np.array([self.alpha_]), start=start, tolerance=_FINAL_TOLERANCE)
+        self.scale_ = scaling.scale
+        self.coef_ = scaling.back(rotation.basis @ final[:, 0])
         return self

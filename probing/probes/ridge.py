@@ -11,8 +11,9 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from probing.probes.base import LinearProbe, accuracy_of, check_shares, check_training, root_mean_square
+from probing.probes.base import LinearProbe, accuracy_of, check_shares, check_training
 from probing.probes.logistic import ALPHAS
+from probing.probes.scalings import SCALINGS, find_scaling
 from probing.probes.selection import check_alphas, grouped_folds, largest_best
 from probing.probes.solver import Rotation, rotate
 
@@ -42,10 +43,12 @@ class RidgeProbe(LinearProbe):
         alphas: Grid of strengths, each above 0.
         target: What it is regressed on.
         folds: None leaves out one prompt group at a time; a number, that many folds of whole groups.
+        scaling: Of :data:`probing.probes.SCALINGS`, or ``auto``: the one with the lowest error out of fold.
 
     Attributes:
         coef_: (channel,), for features in their own units.
-        scale_: (channel,).
+        scale_: What each channel is divided by, (channel,).
+        scaling_: The scaling chosen.
         alpha_: The strength chosen; of equally good ones, the largest.
         cv_scores_: Mean squared error out of fold of each of ``alphas``.
         cv_accuracy_: Accuracy out of fold at ``alpha_``: of pairs for ``choices``; of all pairs of items within a group
@@ -53,10 +56,17 @@ class RidgeProbe(LinearProbe):
         n_features_in_: Channels.
     """
 
-    def __init__(self, alphas: Sequence[float] = ALPHAS, target: Target = "choices", folds: int | None = None) -> None:
+    def __init__(
+        self,
+        alphas: Sequence[float] = ALPHAS,
+        target: Target = "choices",
+        folds: int | None = None,
+        scaling: str = "standard",
+    ) -> None:
         self.alphas = alphas
         self.target = target
         self.folds = folds
+        self.scaling = scaling
 
     def fit(
         self,
@@ -91,25 +101,30 @@ class RidgeProbe(LinearProbe):
         else:
             targets = _ranks(y, members) if self.target == "ranks" else y
             X, targets = (_less_group_means(values, members, weights) for values in (X, targets))
-        self.scale_ = root_mean_square(X, weights)
-        rotation = rotate(X / self.scale_ * np.sqrt(len(y) * weights)[:, None])
-        rooted = targets * np.sqrt(len(y) * weights)
+        rows_as = np.sqrt(len(y) * weights)
+        rooted = targets * rows_as
         if self.folds is None:
             fold_of = members
             if fold_of.max() < 1:
                 raise ValueError("Got 1 prompt group, expected at least 2 to leave one out; use more prompts.")
         else:
             fold_of = grouped_folds(groups, self.folds)
-        predicted = _left_out(rotation, rooted, alphas, fold_of)
-        self.cv_scores_ = np.mean((rooted[:, None] - predicted) ** 2, axis=0)
-        best = largest_best(self.cv_scores_, alphas, slack=1e-12 * float(self.cv_scores_.min()))
-        self.alpha_ = float(alphas[best])
-        if pairs:
-            self.cv_accuracy_ = accuracy_of(predicted[:, best], y, weights)
-        else:
-            self.cv_accuracy_ = _accuracy_within(predicted[:, best], rooted, members)
+        lowest = np.inf
+        for name in SCALINGS if self.scaling == "auto" else (self.scaling,):
+            scaling = find_scaling(name, X, weights)
+            rotation = rotate(scaling.apply(X) * rows_as[:, None])
+            predicted = _left_out(rotation, rooted, alphas, fold_of)
+            scores = np.mean((rooted[:, None] - predicted) ** 2, axis=0)
+            best = largest_best(scores, alphas, slack=1e-12 * float(scores.min()))
+            if scores[best] < lowest:
+                lowest = scores[best]
+                chosen = scaling, rotation, predicted[:, best]
+                self.scaling_, self.alpha_, self.cv_scores_ = name, float(alphas[best]), scores
+        scaling, rotation, out = chosen
+        self.cv_accuracy_ = accuracy_of(out, y, weights) if pairs else _accuracy_within(out, rooted, members)
         projected = rotation.rotated.T @ rooted / len(y)
-        self.coef_ = rotation.basis @ (projected / (rotation.spectrum + self.alpha_)) / self.scale_
+        self.scale_ = scaling.scale
+        self.coef_ = scaling.back(rotation.basis @ (projected / (rotation.spectrum + self.alpha_)))
         return self
 
 

@@ -162,7 +162,7 @@ def test_constant_channels_are_safe():
 
 def test_it_is_an_estimator():
     probe = LogisticProbe(alphas=(0.1, 1.0), folds=3)
-    assert clone(probe).get_params() == {"alphas": (0.1, 1.0), "folds": 3}
+    assert clone(probe).get_params() == {"alphas": (0.1, 1.0), "folds": 3, "scaling": "standard"}
     X, y, groups, _ = make_pairs(13)
     assert probe.fit(X, y, groups) is probe
     assert probe.n_features_in_ == 24 and probe.cv_scores_.shape == (2,)
