@@ -10,13 +10,15 @@ import pandas as pd
 
 from probing.analysis import CellResults, compare, reward_curve
 from probing.analysis.comparisons import best
+from probing.analysis.journal import clear
+from probing.analysis.recipe import Recipe
 from probing.analysis.reward_curve import SHUFFLES
 from probing.analysis.rewards import rewards_of_best
 from probing.commands import blocks, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.preferences.splits import SPLIT_RULES, resplit
-from probing.probes import PROBES
+from probing.probes import PROBES, SCALINGS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--store", type=Path, required=True, help="feature store; its pairs lie beside it as NAME.pairs.parquet")
     add("--random-init-store", type=Path, help="store of the same items in the same architecture with fresh weights")
     add("--probe", choices=sorted(PROBES), default="logistic", help="what is fitted")
+    add("--scale", choices=(*SCALINGS, "auto"), default="standard", help="how features are scaled; auto: out of fold")
     add("--streams", type=words, help="with commas; all of the store if not given")
     add("--reductions", type=words, help="with commas; all of the store if not given")
     add("--sigmas", type=numbers, help="noise levels with commas; all of the store if not given")
@@ -37,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--held-out", type=words, default=[], help="with --split-by source-model: models to hold out, with commas")
     add("--shuffles", type=int, default=SHUFFLES, help="shuffles of the training choices, as a control")
     add("--seed", type=int, default=0, help="of shuffles and bootstrap")
+    add("--workers", type=int, default=1, help="cells' places fitted at once")
     add("--output", type=Path, default=Path("cache/results"), help="folder of the tables")
     return parser
 
@@ -53,6 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
         held_out=arguments.held_out,
         seed=arguments.seed,
     )
+    journal = arguments.output / "cells"
     results = reward_curve(
         store,
         pairs,
@@ -62,9 +67,11 @@ def run(arguments: argparse.Namespace) -> None:
         sigmas=arguments.sigmas,
         blocks=arguments.blocks,
         facets=arguments.facets,
-        probe=arguments.probe,
+        recipe=Recipe(arguments.probe, arguments.scale),
         shuffles=arguments.shuffles,
         seed=arguments.seed,
+        workers=arguments.workers,
+        journal=journal,
     )
     comparisons = compare(results, seed=arguments.seed)
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -72,10 +79,12 @@ def run(arguments: argparse.Namespace) -> None:
         "reward_curve": results.table,
         "comparisons": comparisons,
         "outcomes": results.outcomes,
+        "margins": results.margins,
         "rewards": rewards_of_best(store, pairs, results.table),
     }
     for name, table in tables.items():
         table.to_parquet(arguments.output / f"{name}.parquet", index=False)
+    clear(journal)
     _report(results, comparisons)
     print(
         f"Tables:   {', '.join(f'{name}.parquet' for name in tables)} in {arguments.output}\n"

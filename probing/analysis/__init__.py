@@ -2,8 +2,9 @@
 
 from probing.analysis.cells import fit_cells, fit_latents
 from probing.analysis.comparisons import compare
+from probing.analysis.recipe import Recipe
 from probing.analysis.results import CellResults
 from probing.analysis.reward_curve import reward_curve
 from probing.analysis.source import FeatureSource
 
-__all__ = ["CellResults", "FeatureSource", "compare", "fit_cells", "fit_latents", "reward_curve"]
+__all__ = ["CellResults", "FeatureSource", "Recipe", "compare", "fit_cells", "fit_latents", "reward_curve"]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from probing.analysis.journal import Journal, Measured
 from probing.analysis.pairs import Facet, Side, facets_of
+from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.results import COLUMNS, KEYS, CellResults, provenance
 from probing.analysis.source import FeatureSource, Place, choose, places
 from probing.errors import UserError
-from probing.probes import PROBES
-from probing.statistics import cluster_bootstrap, outcomes
+from probing.statistics import cluster_bootstrap, fit_temperature, outcomes
 
 CONTROLS = ("none", "shuffled")
 LATENTS = "latents"
@@ -37,8 +41,10 @@ def fit_cells(
     blocks: Sequence[int] | None = None,
     facets: Sequence[str] | None = None,
     control: str = "none",
-    probe: str = "logistic",
+    recipe: Recipe = LOGISTIC,
     seed: int = 0,
+    workers: int = 1,
+    journal: Path | None = None,
     progress: bool = True,
 ) -> CellResults:
     """Fit one probe for each cell on the pairs of split ``train`` and score it once on those of ``test``.
@@ -55,8 +61,10 @@ def fit_cells(
         control: ``none``, or ``shuffled``: training choices are dealt out anew among the training pairs of each cell,
             their sides having been drawn first (else nothing would be shuffled where the chosen item always comes
             first). Test choices stay true. A store of fresh weights is the control ``random-init`` by itself.
-        probe: Of :data:`probing.probes.PROBES`.
+        recipe: What is fitted.
         seed: Of the shuffles and of the bootstrap.
+        workers: Places measured at once, each by one thread of linear algebra where there are several.
+        journal: Folder that keeps what is measured, so that a killed run goes on; the caller takes it away.
         progress: Whether to show a progress bar, on a terminal.
 
     Raises:
@@ -73,7 +81,8 @@ def fit_cells(
             depth = (place.block + 1) / store.num_blocks
             yield {**place._asdict(), "depth": depth}, partial(store.read, *place)
 
-    return _fit(store, pairs, facets, readings(), len(asked), named, control == "shuffled", probe, seed, progress)
+    grid = _Grid(store, pairs, facets, named, control == "shuffled", recipe, seed)
+    return grid.run(list(readings()), workers, journal, progress)
 
 
 def fit_latents(
@@ -82,8 +91,10 @@ def fit_latents(
     *,
     reductions: Sequence[str] | None = None,
     facets: Sequence[str] | None = None,
-    probe: str = "logistic",
+    recipe: Recipe = LOGISTIC,
     seed: int = 0,
+    workers: int = 1,
+    journal: Path | None = None,
     progress: bool = True,
 ) -> CellResults:
     """Fit the control without a transformer: probes on the clean VAE latents, reduced as the features are.
@@ -93,8 +104,10 @@ def fit_latents(
         pairs: As for :func:`fit_cells`.
         reductions: Which reductions of the latents; all if None.
         facets: Which facets.
-        probe: Of :data:`probing.probes.PROBES`.
+        recipe: What is fitted.
         seed: Of the bootstrap.
+        workers: As for :func:`fit_cells`.
+        journal: As for :func:`fit_cells`.
         progress: Whether to show a progress bar, on a terminal.
 
     Raises:
@@ -107,58 +120,118 @@ def fit_latents(
             where = {"stream": LATENTS, "reduction": name, "sigma": float("nan"), "block": pd.NA, "depth": float("nan")}
             yield where, partial(store.read_latents, name)
 
-    return _fit(store, pairs, facets, readings(), len(names), LATENTS, False, probe, seed, progress)
+    return _Grid(store, pairs, facets, LATENTS, False, recipe, seed).run(list(readings()), workers, journal, progress)
 
 
-def _fit(
-    store: FeatureSource,
-    pairs: pd.DataFrame,
-    asked_facets: Sequence[str] | None,
-    readings: Iterable[_Reading],
-    total: int,
-    control: str,
-    shuffle: bool,
-    probe: str,
-    seed: int,
-    progress: bool,
-) -> CellResults:
-    if probe not in PROBES:
-        raise UserError(f"Unknown probe {probe!r}; known are {', '.join(PROBES)}.")
-    facets = facets_of(store, pairs, asked_facets)
-    rows: dict[str, list[dict[str, Any]]] = {facet.name: [] for facet in facets}
-    scored: dict[str, dict[str, np.ndarray]] = {facet.name: {} for facet in facets}
-    bar = tqdm(total=total * len(facets), desc=f"probes ({control})", unit="fit", disable=None if progress else True)
-    with bar:
-        for where, read in readings:
+class _Grid:
+    """Places × facets under one control: measured place by place, so that each feature slice is read once."""
+
+    def __init__(
+        self,
+        store: FeatureSource,
+        pairs: pd.DataFrame,
+        facets: Sequence[str] | None,
+        control: str,
+        shuffle: bool,
+        recipe: Recipe,
+        seed: int,
+    ) -> None:
+        self.facets = facets_of(store, pairs, facets)
+        self.control, self.shuffle, self.recipe, self.seed = control, shuffle, recipe, seed
+        self.provenance = provenance(store)
+        hashed = pd.util.hash_pandas_object(pairs[[*KEYS, "first", "second", "choice", "split"]], index=False)
+        self.settings = {
+            **self.provenance,
+            "path": str(getattr(store, "path", "")),
+            "pairs": int(hashed.sum()),
+            "facets": [facet.name for facet in self.facets],
+            "recipe": vars(recipe),
+            "seed": seed if shuffle else None,
+        }
+
+    def run(self, readings: list[_Reading], workers: int, journal: Path | None, progress: bool) -> CellResults:
+        if workers < 1:
+            raise UserError(f"Got {workers} workers, expected 1 or more.")
+        kept = Journal(journal, self.settings)
+        found: dict[str, list[Measured]] = {facet.name: [] for facet in self.facets}
+        bar = tqdm(
+            total=len(readings) * len(self.facets),
+            desc=f"probes ({self.control})",
+            unit="fit",
+            disable=None if progress else True,
+        )
+        with bar:
+            for cells in _in_order(partial(self._place, kept), readings, workers):
+                for facet, cell in zip(self.facets, cells, strict=True):
+                    found[facet.name].append(cell)
+                    bar.update()
+        common = {
+            **self.provenance,
+            "split": "test",
+            "probe": self.recipe.probe,
+            "control": self.control,
+            "seed": self.seed,
+        }
+        parts = [_summary(facet, found[facet.name], common, self.seed) for facet in self.facets]
+        return CellResults(*(pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)))
+
+    def _place(self, kept: Journal, reading: _Reading) -> list[Measured]:
+        """Measure every facet at one place, or read what was measured before."""
+        where, read = reading
+        names = [
+            cell_name(self.control, facet.name, where, self.seed if self.shuffle else None) for facet in self.facets
+        ]
+        known = kept.find("|".join(names))
+        if known is None:
             features = read()
-            for facet in facets:
-                cell = cell_name(control, facet.name, where, seed if shuffle else None)
-                train = facet.train
-                X, y = train.differences(features), train.choices
-                if shuffle:
-                    X, y = _shuffled(X, y, np.random.default_rng([seed, zlib.crc32(cell.encode())]))
-                fitted = PROBES[probe]().fit(X, y, train.prompts)
-                margins = fitted.decision_function(facet.test.differences(features))
-                scored[facet.name][cell] = outcomes(margins, facet.test.choices)
-                rows[facet.name].append(
-                    {**where, "cell": cell, "alpha": fitted.alpha_, "cv_accuracy": fitted.cv_accuracy_}
-                )
-                bar.update()
-    common = {**provenance(store), "split": "test", "probe": probe, "control": control, "seed": seed}
-    parts = [_summary(facet, rows[facet.name], scored[facet.name], common, seed) for facet in facets]
-    table = pd.concat([part.table for part in parts], ignore_index=True)
-    return CellResults(table, pd.concat([part.outcomes for part in parts], ignore_index=True))
+            known = [self._cell(name, facet, features) for name, facet in zip(names, self.facets, strict=True)]
+            kept.keep("|".join(names), known)
+        return [Measured({**where, **cell.row}, cell.margins) for cell in known]
+
+    def _cell(self, name: str, facet: Facet, features: Float[np.ndarray, "item ..."]) -> Measured:
+        sides, y = None, facet.train.choices
+        if self.shuffle:
+            sides, y = _shuffled(y, np.random.default_rng([self.seed, zlib.crc32(name.encode())]))
+        probe = self.recipe.fit(features, facet.train, sides, y)
+        out_of_fold = getattr(probe, "cv_margins_", None)
+        row = {
+            "cell": name,
+            "alpha": getattr(probe, "alpha_", float("nan")),
+            "cv_accuracy": probe.cv_accuracy_,
+            "scaling": getattr(probe, "scaling_", "standard"),
+            "temperature": float("nan") if out_of_fold is None else fit_temperature(out_of_fold, y),
+        }
+        return Measured(row, self.recipe.margins(probe, features, facet.test))
+
+
+def _in_order(
+    measure: Callable[[_Reading], list[Measured]], readings: list[_Reading], workers: int
+) -> Iterator[list[Measured]]:
+    if workers == 1:
+        yield from map(measure, readings)
+        return
+    # NumPy leaves the interpreter's lock while it multiplies; its own threads would only contend for the cores.
+    with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+        try:
+            yield from pool.map(measure, readings)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _summary(
-    facet: Facet, rows: list[dict[str, Any]], scored: dict[str, np.ndarray], common: dict[str, Any], seed: int
-) -> CellResults:
+    facet: Facet, cells: list[Measured], common: dict[str, Any], seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Give each cell of a facet its accuracy and interval; all cells share their resamples of prompts."""
     test = facet.test
-    matrix = np.stack([scored[row["cell"]] for row in rows], axis=1)
+    names = [cell.row["cell"] for cell in cells]
+    # With several seeds a pair's outcome is its mean over them: the accuracy of a probe trained once.
+    by_seed = [np.stack([outcomes(margins, test.choices) for margins in cell.margins.T]) for cell in cells]
+    matrix = np.stack([seeds.mean(axis=0) for seeds in by_seed], axis=1)
     interval = cluster_bootstrap(matrix, test.prompts, resamples=RESAMPLES, seed=seed)
     untied = test.choices != 0.5
-    table = pd.DataFrame(rows).assign(
+    accuracies = [seeds[:, untied].mean(axis=1) for seeds in by_seed]
+    table = pd.DataFrame([cell.row for cell in cells]).assign(
         **common,
         facet=facet.name,
         metric="accuracy",
@@ -169,10 +242,16 @@ def _summary(
         n_prompts=len(np.unique(test.prompts[untied])),
         n_train_pairs=len(facet.train.choices),
         ceiling=_ceiling(test, untied),
+        probe_seeds=[len(values) for values in accuracies],
+        seed_deviation=[float(np.std(v, ddof=1)) if len(v) > 1 else float("nan") for v in accuracies],
     )
     table["block"] = table["block"].astype("Int64")
-    return CellResults(
-        table[list(COLUMNS)], pd.concat([test.table[KEYS], pd.DataFrame(matrix, columns=list(scored))], axis=1)
+    margins = np.stack([cell.margins.mean(axis=1) for cell in cells], axis=1)
+    keys = test.table[KEYS]
+    return (
+        table[list(COLUMNS)],
+        pd.concat([keys, pd.DataFrame(matrix, columns=names)], axis=1),
+        pd.concat([keys, pd.DataFrame(margins, columns=names)], axis=1),
     )
 
 
@@ -185,10 +264,11 @@ def _ceiling(test: Side, untied: np.ndarray) -> float:
 
 
 def _shuffled(
-    X: Float[np.ndarray, "pair channel"], y: Float[np.ndarray, " pair"], rng: np.random.Generator
-) -> tuple[Float[np.ndarray, "pair channel"], Float[np.ndarray, " pair"]]:
-    first = rng.random(len(y)) < 0.5
-    return np.where(first[:, None], X, -X), rng.permutation(np.where(first, y, 1 - y))
+    y: Float[np.ndarray, " pair"], rng: np.random.Generator
+) -> tuple[Bool[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
+    """Draw which pairs keep their sides, and deal the choices out anew."""
+    kept = rng.random(len(y)) < 0.5
+    return kept, rng.permutation(np.where(kept, y, 1 - y))
 
 
 def _control_name(random_init: bool, control: str) -> str:

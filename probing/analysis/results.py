@@ -13,10 +13,12 @@ from probing.analysis.source import FeatureSource
 COLUMNS = (
     "model", "data", "split", "sigma", "stream", "reduction", "block", "depth", "probe", "control", "seed", "facet",
     "metric", "value", "ci_low", "ci_high", "n_pairs", "n_prompts", "alpha", "cv_accuracy", "ceiling",
-    "n_train_pairs", "cell", "store", "revision", "config_hash", "data_fingerprint", "resolution", "extraction_seed",
-    "package_version",
+    "n_train_pairs", "scaling", "temperature", "probe_seeds", "seed_deviation", "cell", "store", "revision",
+    "config_hash", "data_fingerprint", "resolution", "extraction_seed", "package_version",
 )  # fmt: skip
-"""Of a result table. ``control`` is none, random-init, latents or shuffled; ``cell`` names a column of outcomes."""
+"""Of a result table. ``control`` is none, random-init, latents or shuffled; ``cell`` names a column of outcomes and of
+margins. ``temperature`` divides margins into log odds, fitted out of fold on training pairs; ``value`` is a mean over
+``probe_seeds`` trainings, ``seed_deviation`` their standard deviation."""
 
 KEYS = ["pair_id", "prompt_id", "facet"]
 
@@ -28,11 +30,14 @@ class CellResults:
     Attributes:
         table: One row a cell, with the columns :data:`COLUMNS`.
         outcomes: One row a test pair (``pair_id``, ``prompt_id``, ``facet``) and one column a cell, named by the
-            table's ``cell``: 1 right, 0 wrong, 0.5 a predicted tie, NaN a tie of the annotators or another facet.
+            table's ``cell``: 1 right, 0 wrong, 0.5 a predicted tie, NaN a tie of the annotators or another facet; a
+            mean over the probe's seeds.
+        margins: Likewise, the reward of the first item less that of the second; NaN another facet.
     """
 
     table: pd.DataFrame
     outcomes: pd.DataFrame
+    margins: pd.DataFrame
 
     @staticmethod
     def join(*parts: CellResults) -> CellResults:
@@ -45,11 +50,14 @@ class CellResults:
         if table["cell"].duplicated().any():
             twice = table.loc[table["cell"].duplicated(), "cell"].iloc[0]
             raise ValueError(f"Got cell {twice} twice, expected it once; join results of different stores or controls.")
-        outcomes = reduce(
-            lambda left, right: left.merge(right, on=KEYS, how="outer", validate="one_to_one"),
-            (part.outcomes for part in parts),
+        outcomes, margins = (
+            reduce(
+                lambda left, right: left.merge(right, on=KEYS, how="outer", validate="one_to_one"),
+                (getattr(part, name) for part in parts),
+            )
+            for name in ("outcomes", "margins")
         )
-        return CellResults(table, outcomes)
+        return CellResults(table, outcomes, margins)
 
 
 def provenance(store: FeatureSource) -> dict[str, object]:

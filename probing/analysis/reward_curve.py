@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from probing.analysis.cells import fit_cells, fit_latents
+from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.results import CellResults
 from probing.analysis.source import FeatureSource
 from probing.errors import UserError
@@ -26,9 +28,11 @@ def reward_curve(
     sigmas: Sequence[float] | None = None,
     blocks: Sequence[int] | None = None,
     facets: Sequence[str] | None = None,
-    probe: str = "logistic",
+    recipe: Recipe = LOGISTIC,
     shuffles: int = SHUFFLES,
     seed: int = 0,
+    workers: int = 1,
+    journal: Path | None = None,
     progress: bool = True,
 ) -> CellResults:
     """Measure every cell of a trained backbone, and beside it the random-initialised backbone, the pooled latents
@@ -43,11 +47,13 @@ def reward_curve(
         sigmas: Which noise levels.
         blocks: Which blocks.
         facets: Which facets.
-        probe: Of :data:`probing.probes.PROBES`.
+        recipe: The probe and its scaling.
         shuffles: How many shuffles of the training choices; their seeds count up from ``seed``. A probe that has
             learned nothing points anywhere, so a single shuffle can score away from one half where few directions
             of the features matter; only their mean must be at chance.
         seed: Of shuffles and bootstrap.
+        workers: As for :func:`probing.analysis.fit_cells`.
+        journal: As for :func:`probing.analysis.fit_cells`.
         progress: Whether to show progress bars, on a terminal.
 
     Raises:
@@ -70,8 +76,10 @@ def reward_curve(
             blocks=blocks,
             facets=facets,
             control=control,
-            probe=probe,
+            recipe=recipe,
             seed=seed,
+            workers=workers,
+            journal=journal,
             progress=progress,
         )
 
@@ -81,7 +89,17 @@ def reward_curve(
     latents = [name for name in store.latent_reductions() if reductions is None or name in reductions]
     if names := latents or store.latent_reductions():
         parts.append(
-            fit_latents(store, pairs, reductions=names, facets=facets, probe=probe, seed=seed, progress=progress)
+            fit_latents(
+                store,
+                pairs,
+                reductions=names,
+                facets=facets,
+                recipe=recipe,
+                seed=seed,
+                workers=workers,
+                journal=journal,
+                progress=progress,
+            )
         )
     parts += [cells(store, "shuffled", seed + shuffle) for shuffle in range(shuffles)]
     return CellResults.join(*parts)

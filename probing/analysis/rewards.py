@@ -7,8 +7,8 @@ import pandas as pd
 
 from probing.analysis.comparisons import best
 from probing.analysis.pairs import facets_of
+from probing.analysis.recipe import Recipe
 from probing.analysis.source import FeatureSource
-from probing.probes import PROBES
 
 
 def rewards_of_best(store: FeatureSource, pairs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
@@ -31,16 +31,16 @@ def rewards_of_best(store: FeatureSource, pairs: pd.DataFrame, table: pd.DataFra
     for facet in facets_of(store, pairs, sorted(table["facet"].unique())):
         cell = best(table[(table["control"] == "none") & (table["facet"] == facet.name)])
         features = store.read(cell["stream"], cell["reduction"], cell["sigma"], int(cell["block"]))
-        probe = PROBES[cell["probe"]]().fit(facet.train.differences(features), facet.train.choices, facet.train.prompts)
+        recipe = Recipe(cell["probe"], cell["scaling"])
+        probe = recipe.fit(features, facet.train)
         held_out = pairs[(pairs["facet"] == facet.name) & (pairs["split"] != "train")]
         rows = np.flatnonzero(np.isin(ids, pd.unique(held_out[["first", "second"]].to_numpy().ravel())))
-        flat = features[rows].reshape(len(rows), -1).astype(np.float64)
         parts.append(
             pd.DataFrame(
                 {
                     "item_id": ids[rows],
                     "facet": facet.name,
-                    "reward": probe.decision_function(flat),
+                    "reward": recipe.rewards(probe, features[rows]),
                     "cell": cell["cell"],
                 }
             )

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probing.analysis import CellResults, fit_cells, fit_latents
+from probing.analysis import CellResults, Recipe, fit_cells, fit_latents
 from probing.analysis.results import COLUMNS, KEYS
 from probing.errors import UserError
 from probing.features import FeatureStore
@@ -130,6 +130,101 @@ def test_kept_tokens_are_laid_side_by_side(pairs):
     )
 
 
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (("oracle",), "known are logistic"),
+        (("logistic", "louder"), "known are raw"),
+        (("mlp", "whiten"), "always standardises"),
+    ],
+)
+def test_recipes_that_are_none_are_refused(asked, says):
+    with pytest.raises(UserError, match=says):
+        Recipe(*asked)
+
+
+@pytest.mark.parametrize("probe", ["ridge", "mean_difference", "pca1", "mlp"])
+def test_every_probe_finds_the_planted_block_and_nothing_before_it(pairs, probe):
+    asked = {"streams": ["image"], "sigmas": [0.6], "blocks": [1, 4], "facets": ["quality"]}
+    table = fit_cells(FakeStore(pairs), pairs, recipe=Recipe(probe), **asked).table.set_index("block")
+    assert table.loc[1, "ci_low"] < 0.5 < table.loc[1, "ci_high"]
+    # A principal direction need not be the planted one.
+    if probe != "pca1":
+        assert table.loc[4, "ci_low"] > 0.6
+    assert table.loc[4, "probe_seeds"] == (3 if probe == "mlp" else 1)
+    assert np.isfinite(table.loc[4, "seed_deviation"]) == (probe == "mlp")
+
+
+def test_attention_reads_kept_tokens_and_says_so_where_there_are_none(pairs):
+    asked = {"streams": ["image"], "sigmas": [0.6], "blocks": [4], "facets": ["quality"]}
+    with pytest.raises(UserError, match="give --reductions grid4 or tokens"):
+        fit_cells(FakeStore(pairs), pairs, recipe=Recipe("attention"), **asked)
+    store = FakeStore(pairs)
+    flat = store.read
+    store.read = lambda *place: flat(*place).reshape(len(store.item_ids), 5, 2)
+    table = fit_cells(store, pairs, recipe=Recipe("attention"), **asked).table
+    assert table.loc[0, "ci_low"] > 0.55
+
+
+def test_the_temperature_is_fitted_out_of_fold_and_makes_margins_log_odds(trained, pairs):
+    """Margins of a probe on its own optimum are nearly calibrated; test choices have no part in it."""
+    informed = trained.table[(trained.table["stream"] == "image") & (trained.table["block"] >= 3)]
+    assert informed["temperature"].between(0.5, 2.0).all()
+
+
+def test_margins_are_the_outcomes_reasons(trained, pairs):
+    choice = pairs.set_index("pair_id")["choice"]
+    assert trained.margins["pair_id"].equals(trained.outcomes["pair_id"])
+    for cell in trained.table["cell"]:
+        margins, outcomes = trained.margins[cell], trained.outcomes[cell]
+        assert margins.isna().equals(outcomes.isna())
+        asked = margins.notna()
+        chosen_first = choice.loc[trained.margins.loc[asked, "pair_id"]].to_numpy() == 1
+        np.testing.assert_array_equal(outcomes[asked], (margins[asked] > 0) == chosen_first)
+
+
+def test_workers_change_nothing(pairs, trained):
+    found = fit_cells(FakeStore(pairs), pairs, workers=3)
+    pd.testing.assert_frame_equal(found.table, trained.table, rtol=1e-9)
+
+
+def test_a_killed_run_goes_on_where_it_was(pairs, trained, tmp_path):
+    class Dying(FakeStore):
+        left = 7
+
+        def read(self, *place):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            return super().read(*place)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_cells(Dying(pairs), pairs, journal=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 7
+
+    class Counting(FakeStore):
+        reads = 0
+
+        def read(self, *place):
+            self.reads += 1
+            return super().read(*place)
+
+    store = Counting(pairs)
+    resumed = fit_cells(store, pairs, journal=tmp_path)
+    assert store.reads == len(trained.table) // 2 - 7
+    pd.testing.assert_frame_equal(resumed.table, trained.table)
+    pd.testing.assert_frame_equal(resumed.outcomes, trained.outcomes)
+    # What was measured with other settings or of other pairs is another measurement.
+    for changed in ({"recipe": Recipe("ridge")}, {"facets": ["quality"]}, {"control": "shuffled"}):
+        other = Counting(pairs)
+        fit_cells(other, pairs, journal=tmp_path, blocks=[5], sigmas=[0.6], streams=["image"], **changed)
+        assert other.reads == 1
+    flipped = pairs.assign(choice=1 - pairs["choice"])
+    other = Counting(pairs)
+    fit_cells(other, flipped, journal=tmp_path, blocks=[5], sigmas=[0.6], streams=["image"])
+    assert other.reads == 1
+
+
 def leak(pairs, store):
     pairs.loc[pairs.index[0], "prompt_id"] = pairs.query("split == 'test'")["prompt_id"].iloc[0]
 
@@ -187,7 +282,7 @@ def test_bad_pairs_are_refused(pairs, spoil, says):
         ({"facets": ["charm"]}, "no facet charm; it has alignment, quality"),
         ({"streams": ["text"], "blocks": [5]}, "leave nothing"),
         ({"control": "magic"}, "known are none, shuffled"),
-        ({"probe": "oracle"}, "known are logistic"),
+        ({"workers": 0}, "expected 1 or more"),
     ],
 )
 def test_what_is_not_there_is_refused(pairs, asked, says):

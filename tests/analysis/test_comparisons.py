@@ -66,7 +66,7 @@ def test_a_difference_is_that_of_the_named_cells(curve, comparisons):
 def test_the_choice_never_looks_at_the_test_split(curve, comparisons):
     spoilt = curve.table.copy()
     spoilt["value"] = np.random.default_rng(0).random(len(spoilt))
-    again = compare(CellResults(spoilt, curve.outcomes), resamples=50)
+    again = compare(CellResults(spoilt, curve.outcomes, curve.margins), resamples=50)
     assert again["cell"].tolist() == comparisons["cell"].tolist()
     assert again["baseline_cell"].tolist() == comparisons["baseline_cell"].tolist()
     trained = curve.table.query("control == 'none' and facet == 'quality'")
@@ -84,7 +84,7 @@ def test_statements_follow_interval_and_correction(comparisons):
 def test_without_a_random_init_store_latents_remain(pairs):
     alone = reward_curve(FakeStore(pairs), pairs, shuffles=0, sigmas=[0.6], facets=["quality"])
     assert set(compare(alone, resamples=50)["baseline"]) == {"latents"}
-    bare = CellResults(alone.table.query("control == 'none'"), alone.outcomes)
+    bare = CellResults(alone.table.query("control == 'none'"), alone.outcomes, alone.margins)
     with pytest.raises(UserError, match="nothing to compare"):
         compare(bare)
 
