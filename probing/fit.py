@@ -11,6 +11,8 @@ import pandas as pd
 from probing.analysis import CellResults, compare, reward_curve
 from probing.analysis.comparisons import best
 from probing.analysis.journal import clear
+from probing.analysis.massive import massive_activations
+from probing.analysis.measures import measures
 from probing.analysis.recipe import Recipe
 from probing.analysis.reward_curve import SHUFFLES
 from probing.analysis.rewards import rewards_of_best
@@ -30,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--random-init-store", type=Path, help="store of the same items in the same architecture with fresh weights")
     add("--probe", choices=sorted(PROBES), default="logistic", help="what is fitted")
     add("--scale", choices=(*SCALINGS, "auto"), default="standard", help="how features are scaled; auto: out of fold")
+    add("--code-length", action="store_true", help="measure description lengths too, by online coding (logistic)")
     add("--streams", type=words, help="with commas; all of the store if not given")
     add("--reductions", type=words, help="with commas; all of the store if not given")
     add("--sigmas", type=numbers, help="noise levels with commas; all of the store if not given")
@@ -67,32 +70,39 @@ def run(arguments: argparse.Namespace) -> None:
         sigmas=arguments.sigmas,
         blocks=arguments.blocks,
         facets=arguments.facets,
-        recipe=Recipe(arguments.probe, arguments.scale),
+        recipe=Recipe(arguments.probe, arguments.scale, arguments.code_length),
         shuffles=arguments.shuffles,
         seed=arguments.seed,
         workers=arguments.workers,
         journal=journal,
     )
     comparisons = compare(results, seed=arguments.seed)
+    measured = measures(results, pairs, seed=arguments.seed)
     arguments.output.mkdir(parents=True, exist_ok=True)
     tables = {
         "reward_curve": results.table,
         "comparisons": comparisons,
         "outcomes": results.outcomes,
         "margins": results.margins,
+        "measures": measured,
+        "massive": massive_activations(store, item_ids=_training_items(pairs)),
         "rewards": rewards_of_best(store, pairs, results.table),
     }
     for name, table in tables.items():
         table.to_parquet(arguments.output / f"{name}.parquet", index=False)
     clear(journal)
-    _report(results, comparisons)
+    _report(results, comparisons, measured)
     print(
         f"Tables:   {', '.join(f'{name}.parquet' for name in tables)} in {arguments.output}\n"
         f"Next:     python -m probing.figures --results {arguments.output}"
     )
 
 
-def _report(results: CellResults, comparisons: pd.DataFrame) -> None:
+def _training_items(pairs: pd.DataFrame) -> list[str]:
+    return pd.unique(pairs.loc[pairs["split"] == "train", ["first", "second"]].to_numpy().ravel()).tolist()
+
+
+def _report(results: CellResults, comparisons: pd.DataFrame, measured: pd.DataFrame) -> None:
     print("Best cell of each facet, chosen on training pairs; accuracy on test pairs [95% interval over prompts]:")
     for facet, cells in results.table[results.table["control"] == "none"].groupby("facet"):
         cell = best(cells)
@@ -101,8 +111,17 @@ def _report(results: CellResults, comparisons: pd.DataFrame) -> None:
             f"{100 * cell['value']:.1f}% [{100 * cell['ci_low']:.1f}, {100 * cell['ci_high']:.1f}], "
             f"{cell['n_pairs']:,} pairs of {cell['n_prompts']:,} prompts"
         )
+        if blocks := _may_be_best(measured, cell):
+            print(f"    blocks of this curve that may be its best (95% confidence set): {', '.join(map(str, blocks))}")
     for statement in comparisons.loc[comparisons["scope"] == "overall", "statement"]:
         print(f"  {statement}")
+
+
+def _may_be_best(measured: pd.DataFrame, cell: pd.Series) -> list[int]:
+    same = measured[(measured["metric"] == "may_be_best") & (measured["value"] == 1) & (measured["control"] == "none")]
+    for key in ("facet", "stream", "reduction", "sigma"):
+        same = same[same[key] == cell[key]]
+    return sorted(same["block"].astype(int))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -199,6 +199,7 @@ class _Grid:
             "alpha": getattr(probe, "alpha_", float("nan")),
             "cv_accuracy": probe.cv_accuracy_,
             "scaling": getattr(probe, "scaling_", "standard"),
+            "compression": self.recipe.compression(features, facet.train, y, sides),
             "temperature": float("nan") if out_of_fold is None else fit_temperature(out_of_fold, y),
         }
         return Measured(row, self.recipe.margins(probe, features, facet.test))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from probing.analysis.pairs import Side
 from probing.errors import UserError
-from probing.probes import PROBES, SCALINGS, LinearProbe, LogisticProbe, NeuralProbe, RidgeProbe
+from probing.probes import PROBES, SCALINGS, LinearProbe, LogisticProbe, NeuralProbe, RidgeProbe, online_code_length
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Recipe:
         probe: Of :data:`probing.probes.PROBES`.
         scaling: Of :data:`probing.probes.SCALINGS`, or ``auto``; only ``logistic`` and ``ridge`` know another than
             ``standard``.
+        code_length: Whether to measure the description length of the training choices too, by online coding.
 
     Raises:
         UserError: Either is unknown, or the two do not go together.
@@ -27,6 +28,7 @@ class Recipe:
 
     probe: str = "logistic"
     scaling: str = "standard"
+    code_length: bool = False
 
     def __post_init__(self) -> None:
         if self.probe not in PROBES:
@@ -35,6 +37,8 @@ class Recipe:
             raise UserError(f"Unknown scaling {self.scaling!r}; known are {', '.join(SCALINGS)}, auto.")
         if self.scaling != "standard" and not isinstance(PROBES[self.probe](), LogisticProbe | RidgeProbe):
             raise UserError(f"The probe {self.probe} always standardises; leave out --scale {self.scaling}.")
+        if self.code_length and self.probe != "logistic":
+            raise UserError("Code lengths are measured only of the logistic probe; leave out --code-length.")
 
     def fit(
         self,
@@ -51,17 +55,36 @@ class Recipe:
             kept: Where false, a pair's two items change places (a control's doing).
             choices: In the place of the side's own.
         """
-        probe = PROBES[self.probe]()
+        probe = self._probe()
         y = side.choices if choices is None else choices
         if isinstance(probe, NeuralProbe):
             items = self._items(features)
             rows = np.stack([side.first, side.second], axis=1)
             return probe.fit(rows if kept is None else np.where(kept[:, None], rows, rows[:, ::-1]), y, side.prompts,
                              items=items)  # fmt: skip
-        if isinstance(probe, LogisticProbe | RidgeProbe):
-            probe.set_params(scaling=self.scaling)
         X = side.differences(features)
         return probe.fit(X if kept is None else np.where(kept[:, None], X, -X), y, side.prompts)
+
+    def compression(
+        self,
+        features: Float[np.ndarray, "item ..."],
+        side: Side,
+        choices: Float[np.ndarray, " pair"],
+        kept: Bool[np.ndarray, " pair"] | None = None,
+    ) -> float:
+        """Bits of coins for each bit that the choices cost given the features; NaN if it is not asked for."""
+        probe = self._probe()
+        if not self.code_length or not isinstance(probe, LogisticProbe):
+            return float("nan")
+        X = side.differences(features)
+        X = X if kept is None else np.where(kept[:, None], X, -X)
+        return online_code_length(X, choices, side.prompts, probe=probe).compression
+
+    def _probe(self) -> LinearProbe | NeuralProbe:
+        probe = PROBES[self.probe]()
+        if isinstance(probe, LogisticProbe | RidgeProbe):
+            probe.set_params(scaling=self.scaling)
+        return probe
 
     def margins(
         self, probe: LinearProbe | NeuralProbe, features: Float[np.ndarray, "item ..."], side: Side

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from probing.probes.base import LinearProbe
+from probing.probes.coding import CodeLength, online_code_length
 from probing.probes.floors import MeanDifferenceProbe, PrincipalDirectionProbe
 from probing.probes.logistic import ALPHAS, LogisticProbe
 from probing.probes.neural import AttentionProbe, MLPProbe, NeuralProbe
@@ -28,11 +29,15 @@ __all__ = [
     "PROBES",
     "SCALINGS",
     "AttentionProbe",
+    "CodeLength",
+    "LinearProbe",
     "LogisticProbe",
     "MLPProbe",
     "MeanDifferenceProbe",
+    "NeuralProbe",
     "PrincipalDirectionProbe",
     "RidgeProbe",
     "check_apart",
     "grouped_folds",
+    "online_code_length",
 ]
