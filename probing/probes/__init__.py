@@ -8,6 +8,7 @@ from probing.probes.coding import CodeLength, online_code_length
 from probing.probes.floors import MeanDifferenceProbe, PrincipalDirectionProbe
 from probing.probes.logistic import ALPHAS, LogisticProbe
 from probing.probes.neural import AttentionProbe, MLPProbe, NeuralProbe
+from probing.probes.refits import bootstrap_refits
 from probing.probes.ridge import RidgeProbe
 from probing.probes.scalings import MASSIVE, SCALINGS
 from probing.probes.selection import check_apart, grouped_folds
@@ -37,6 +38,7 @@ __all__ = [
     "NeuralProbe",
     "PrincipalDirectionProbe",
     "RidgeProbe",
+    "bootstrap_refits",
     "check_apart",
     "grouped_folds",
     "online_code_length",

@@ -108,6 +108,24 @@ def test_test_choices_never_reach_the_probe(pairs, trained):
     np.testing.assert_array_equal(table["cv_accuracy"], table["cv_accuracy_t"])
 
 
+@pytest.mark.parametrize("probe", ["logistic", "ridge", "mlp"])
+def test_test_items_never_reach_the_probe_nor_its_scaling(pairs, probe):
+    """Whatever stands in the test prompts' features: strength, scaling, stopping and choice of cell stay the same."""
+    on_test = set(pairs.loc[pairs["split"] == "test", ["first", "second"]].to_numpy().ravel())
+
+    class Spoilt(FakeStore):
+        def read(self, *place):
+            features = super().read(*place).copy()
+            features[np.isin(self.item_ids, list(on_test))] *= 1e6
+            return features
+
+    recipe = Recipe(probe, "standard" if probe == "mlp" else "auto")
+    asked = {"blocks": [1, 4], "sigmas": [0.6], "facets": ["quality"], "recipe": recipe}
+    clean, spoilt = (fit_cells(store(pairs), pairs, **asked).table for store in (FakeStore, Spoilt))
+    kept = ["alpha", "scaling", "cv_accuracy", "temperature"]
+    pd.testing.assert_frame_equal(clean[kept], spoilt[kept])
+
+
 def test_ties_are_left_out_of_the_score(pairs):
     tied = pairs.copy()
     tied.loc[tied.query("split == 'test'").index[:40], "choice"] = 0.5

@@ -9,7 +9,8 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from probing.probes import LogisticProbe, grouped_folds
+from probing.probes import LogisticProbe, bootstrap_refits, grouped_folds
+from probing.probes.scalings import find_scaling
 from probing.statistics import cluster_bootstrap, outcomes
 
 
@@ -203,6 +204,31 @@ def test_weights_count_as_copies_do():
     losses = np.logaddexp(0, margins) - y * margins
     assert weighted.cv_scores_[0] == pytest.approx(np.average(losses, weights=weights), rel=1e-5)
     assert weighted.cv_accuracy_ == pytest.approx(np.average((margins > 0) == (y > 0.5), weights=weights))
+
+
+@pytest.mark.parametrize("scaling", ["standard", "whiten"])
+def test_refits_are_scikit_learns_on_the_prompts_drawn(scaling):
+    X, y, groups, _ = make_pairs(18, 300, 6)
+    probe = LogisticProbe(alphas=(1e-2,), scaling=scaling).fit(X, y, groups)
+    refits = bootstrap_refits(probe, X, y, groups, resamples=5, seed=7)
+    mapped = find_scaling(scaling, X, np.full(len(y), 1 / len(y)))
+    rng, prompts = np.random.default_rng(7), len(np.unique(groups))
+    for refit in refits:
+        drawn = np.bincount(rng.integers(prompts, size=prompts), minlength=prompts)
+        theirs = mapped.back(reference(mapped.apply(X), y, 1e-2, drawn[groups].astype(float)))
+        np.testing.assert_allclose(X @ refit, X @ theirs, rtol=1e-3, atol=1e-4)
+    assert (refits.std(axis=0) > 0).all()
+
+
+def test_a_planted_linear_signal_is_recovered_to_a_point_of_what_can_be_known():
+    """The ceiling is the true direction's accuracy on the same test pairs; no seed is chosen, and none may miss."""
+    for seed in (19, 20):
+        X, y, groups, direction = make_pairs(seed, 24_000, 12, strength=1.0)
+        train, test = slice(0, 12_000), slice(12_000, None)
+        probe = LogisticProbe().fit(X[train], y[train], groups[train])
+        known = X[test] / np.logspace(-3, 3, 12) @ direction
+        best, reached = (np.mean((m > 0) == (y[test] > 0.5)) for m in (known, probe.decision_function(X[test])))
+        assert abs(reached - best) < 0.01
 
 
 @pytest.mark.parametrize("weights", [-np.ones(600), np.zeros(600), np.full(600, np.nan), np.ones(5)])
