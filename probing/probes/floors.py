@@ -38,6 +38,7 @@ class _Direction(LinearProbe):
         for fold in range(self.folds):
             out = fold_of == fold
             margins[out] = standardised[out] @ self._find(standardised[~out], y[~out], weights[~out])
+        self.cv_margins_ = margins
         self.cv_accuracy_ = accuracy_of(margins, y, weights)
         self.coef_ = self._find(standardised, y, weights) / self.scale_
         return self
@@ -52,6 +53,7 @@ class MeanDifferenceProbe(_Direction):
     Attributes:
         coef_: (channel,), for features in their own units.
         scale_: (channel,).
+        cv_margins_: Out-of-fold margins, (pair,).
         cv_accuracy_: Out-of-fold accuracy, as of :class:`probing.probes.LogisticProbe`.
         n_features_in_: Channels.
     """
@@ -68,6 +70,7 @@ class PrincipalDirectionProbe(_Direction):
     Attributes:
         coef_: (channel,), for features in their own units.
         scale_: (channel,).
+        cv_margins_: Out-of-fold margins, (pair,).
         cv_accuracy_: Out-of-fold accuracy, as of :class:`probing.probes.LogisticProbe`.
         n_features_in_: Channels.
     """

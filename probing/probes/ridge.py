@@ -51,6 +51,7 @@ class RidgeProbe(LinearProbe):
         scaling_: The scaling chosen.
         alpha_: The strength chosen; of equally good ones, the largest.
         cv_scores_: Mean squared error out of fold of each of ``alphas``.
+        cv_margins_: Predictions out of fold at ``alpha_``, (row,); 0 for rows without weight.
         cv_accuracy_: Accuracy out of fold at ``alpha_``: of pairs for ``choices``; of all pairs of items within a group
             whose targets differ for the others.
         n_features_in_: Channels.
@@ -122,6 +123,8 @@ class RidgeProbe(LinearProbe):
                 self.scaling_, self.alpha_, self.cv_scores_ = name, float(alphas[best]), scores
         scaling, rotation, out = chosen
         self.cv_accuracy_ = accuracy_of(out, y, weights) if pairs else _accuracy_within(out, rooted, members)
+        # A row without weight has no part in the fit, and its prediction is lost with it.
+        self.cv_margins_ = np.divide(out, rows_as, out=np.zeros_like(out), where=rows_as > 0)
         projected = rotation.rotated.T @ rooted / len(y)
         self.scale_ = scaling.scale
         self.coef_ = scaling.back(rotation.basis @ (projected / (rotation.spectrum + self.alpha_)))

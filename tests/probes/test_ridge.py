@@ -57,6 +57,7 @@ def test_left_out_prompts_are_those_of_refits(seed, folds, wide):
         assert score == pytest.approx(u @ (t - predicted) ** 2, rel=1e-5)
     predicted = out_of_fold(S, t, u, probe.alpha_, fold_of)
     assert probe.cv_accuracy_ == pytest.approx(np.average((predicted > 0) == (y > 0.5), weights=u), abs=1e-9)
+    np.testing.assert_allclose(probe.cv_margins_, predicted, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("target", ["scores", "ranks"])
