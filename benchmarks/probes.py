@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from threadpoolctl import threadpool_limits
 
 from probing.probes import RidgeProbe, grouped_folds
-from probing.probes.solver import rotate, solve
+from probing.probes.solver import prepare, solve
 from probing.statistics import cluster_bootstrap
 
 FOLDS = 5
@@ -48,11 +48,11 @@ def objective(X: np.ndarray, y: np.ndarray, alpha: float, coef: np.ndarray, weig
 
 def ours_path(X, y, groups):
     fold_of = grouped_folds(groups, FOLDS)
-    rotation = rotate(X)
+    design = prepare(X)
     kept = (fold_of[:, None] != np.arange(FOLDS)).astype(float)
     weights = np.repeat(kept / kept.sum(0), len(STRENGTHS), axis=1)
-    found = solve(rotation, y, weights, np.tile(STRENGTHS, FOLDS), tolerance=1e-7)
-    return (rotation.basis @ found).T.reshape(FOLDS, len(STRENGTHS), -1)
+    found = solve(design, y, weights, np.tile(STRENGTHS, FOLDS), tolerance=1e-5)
+    return design.coefficients(found).T.reshape(FOLDS, len(STRENGTHS), -1)
 
 
 def theirs_path(tol: float) -> Callable:
@@ -126,8 +126,10 @@ def bench_refits(pairs: int, width: int, resamples: int, turns: int) -> None:
     weights, alpha = bootstrap_weights(pairs, groups, resamples), 1e-2
 
     def together():
-        rotation = rotate(X)
-        return rotation.basis @ solve(rotation, y, weights / weights.sum(0), np.full(resamples, alpha), tolerance=1e-7)
+        design = prepare(X)
+        return design.coefficients(
+            solve(design, y, weights / weights.sum(0), np.full(resamples, alpha), tolerance=1e-5)
+        )
 
     def one_by_one():
         model = LogisticRegression(C=1 / (pairs * alpha), fit_intercept=False, max_iter=10_000)

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike
 from probing.probes.base import LinearProbe, accuracy_of, check_shares, check_training
 from probing.probes.scalings import SCALINGS, find_scaling
 from probing.probes.selection import FOLDS, check_alphas, grouped_folds, largest_best
-from probing.probes.solver import log_loss, rotate, solve
+from probing.probes.solver import log_loss, prepare, solve
 
 ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-4, 1, 11))
 """The default grid of L2 strengths: half decades from 1e-4 to 10."""
 
-_SELECTION_TOLERANCE = 1e-7
+_SELECTION_TOLERANCE = 1e-5
 _FINAL_TOLERANCE = 1e-12
 
 
@@ -92,24 +92,24 @@ class LogisticProbe(LinearProbe):
         lowest = np.inf
         for name in SCALINGS if self.scaling == "auto" else (self.scaling,):
             scaling = find_scaling(name, X, given)
-            rotation = rotate(scaling.apply(X))
-            coefficients = solve(rotation, y, weights, np.tile(alphas, self.folds), tolerance=_SELECTION_TOLERANCE)
+            design = prepare(scaling.apply(X))
+            coefficients = solve(design, y, weights, np.tile(alphas, self.folds), tolerance=_SELECTION_TOLERANCE)
             by_fold = coefficients.reshape(-1, self.folds, len(alphas))
             margins = np.empty((len(y), len(alphas)))
             for fold in range(self.folds):
                 held_out = fold_of == fold
-                margins[held_out] = rotation.rotated[held_out] @ by_fold[:, fold]
+                margins[held_out] = design.rows[held_out] @ by_fold[:, fold]
             scores = given @ log_loss(margins, y[:, None])
             best = largest_best(scores, alphas, slack=_SELECTION_TOLERANCE)
             if scores[best] < lowest:
                 lowest = scores[best]
-                chosen = scaling, rotation, by_fold[:, :, best].mean(1, keepdims=True)
+                chosen = scaling, design, by_fold[:, :, best].mean(1, keepdims=True)
                 self.scaling_, self.alpha_, self.cv_scores_ = name, float(alphas[best]), scores
                 self.cv_margins_ = margins[:, best]
         self.cv_accuracy_ = accuracy_of(self.cv_margins_, y, given)
 
-        scaling, rotation, start = chosen
-        final = solve(rotation, y, given[:, None], np.array([self.alpha_]), start=start, tolerance=_FINAL_TOLERANCE)
+        scaling, design, start = chosen
+        final = solve(design, y, given[:, None], np.array([self.alpha_]), start=start, tolerance=_FINAL_TOLERANCE)
         self.scale_ = scaling.scale
-        self.coef_ = scaling.back(rotation.basis @ final[:, 0])
+        self.coef_ = scaling.back(design.coefficients(final)[:, 0])
         return self

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from probing.probes.base import check_shares, check_training
 from probing.probes.logistic import LogisticProbe
 from probing.probes.scalings import find_scaling
-from probing.probes.solver import rotate, solve
+from probing.probes.solver import prepare, solve
 
 _TOLERANCE = 1e-9
 
@@ -47,17 +47,17 @@ def bootstrap_refits(
     X, y, groups, given = check_training(LogisticProbe(), X, y, groups, None)
     check_shares(y)
     scaling = find_scaling(probe.scaling_, X, given)
-    rotation = rotate(scaling.apply(X))
+    design = prepare(scaling.apply(X))
     _, member = np.unique(groups, return_inverse=True)
     distinct = int(member.max()) + 1
     rng = np.random.default_rng(seed)
     drawn = np.stack([np.bincount(rng.integers(distinct, size=distinct), minlength=distinct) for _ in range(resamples)])
     weights = drawn.T[member].astype(np.float64)
     found = solve(
-        rotation,
+        design,
         y,
         weights / weights.sum(axis=0),
         np.full(resamples, probe.alpha_),
         tolerance=_TOLERANCE,
     )
-    return np.stack([scaling.back(rotation.basis @ column) for column in found.T])
+    return np.stack([scaling.back(column) for column in design.coefficients(found).T])
