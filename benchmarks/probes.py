@@ -48,10 +48,12 @@ def objective(X: np.ndarray, y: np.ndarray, alpha: float, coef: np.ndarray, weig
 
 def ours_path(X, y, groups):
     fold_of = grouped_folds(groups, FOLDS)
+    order = np.argsort(fold_of, kind="stable")
+    X, y, fold_of = X[order], y[order], fold_of[order]
     design = prepare(X)
     kept = (fold_of[:, None] != np.arange(FOLDS)).astype(float)
     weights = np.repeat(kept / kept.sum(0), len(STRENGTHS), axis=1)
-    found = solve(design, y, weights, np.tile(STRENGTHS, FOLDS), tolerance=1e-5)
+    found = solve(design, y, weights, np.tile(STRENGTHS, FOLDS), tolerance=1e-6)
     return design.coefficients(found).T.reshape(FOLDS, len(STRENGTHS), -1)
 
 
@@ -128,7 +130,7 @@ def bench_refits(pairs: int, width: int, resamples: int, turns: int) -> None:
     def together():
         design = prepare(X)
         return design.coefficients(
-            solve(design, y, weights / weights.sum(0), np.full(resamples, alpha), tolerance=1e-5)
+            solve(design, y, weights / weights.sum(0), np.full(resamples, alpha), tolerance=1e-6)
         )
 
     def one_by_one():

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from probing.probes.base import LinearProbe, accuracy_of, check_shares, check_training, root_mean_square
 from probing.probes.selection import FOLDS, grouped_folds
-from probing.probes.solver import rotate
+from probing.probes.rotation import rotate
 
 
 class _Direction(LinearProbe):

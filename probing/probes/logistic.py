@@ -16,8 +16,10 @@ from probing.probes.solver import log_loss, prepare, solve
 ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-4, 1, 11))
 """The default grid of L2 strengths: half decades from 1e-4 to 10."""
 
-_SELECTION_TOLERANCE = 1e-5
+_SELECTION_TOLERANCE = 1e-9
 _FINAL_TOLERANCE = 1e-12
+_EQUALLY_GOOD = 1e-5
+"""Of two strengths: log-losses that differ by less, in nats."""
 
 
 class LogisticProbe(LinearProbe):
@@ -83,6 +85,9 @@ class LogisticProbe(LinearProbe):
         check_shares(y)
         alphas = check_alphas(self.alphas)
         fold_of = grouped_folds(groups, self.folds)
+        # Folds together: the solver skips rows that lie together and weigh nothing.
+        order = np.argsort(fold_of, kind="stable")
+        X, y, given, fold_of = X[order], y[order], given[order], fold_of[order]
         kept = (fold_of[:, None] != np.arange(self.folds)) * given[:, None]
         if not kept.any(axis=0).all():
             raise ValueError("Got sample weights that are above 0 in one fold alone; give weight to more prompts.")
@@ -100,13 +105,15 @@ class LogisticProbe(LinearProbe):
                 held_out = fold_of == fold
                 margins[held_out] = design.rows[held_out] @ by_fold[:, fold]
             scores = given @ log_loss(margins, y[:, None])
-            best = largest_best(scores, alphas, slack=_SELECTION_TOLERANCE)
+            best = largest_best(scores, alphas, slack=_EQUALLY_GOOD)
             if scores[best] < lowest:
                 lowest = scores[best]
                 chosen = scaling, design, by_fold[:, :, best].mean(1, keepdims=True)
                 self.scaling_, self.alpha_, self.cv_scores_ = name, float(alphas[best]), scores
-                self.cv_margins_ = margins[:, best]
-        self.cv_accuracy_ = accuracy_of(self.cv_margins_, y, given)
+                out_of_fold = margins[:, best]
+        self.cv_accuracy_ = accuracy_of(out_of_fold, y, given)
+        self.cv_margins_ = np.empty_like(out_of_fold)
+        self.cv_margins_[order] = out_of_fold
 
         scaling, design, start = chosen
         final = solve(design, y, given[:, None], np.array([self.alpha_]), start=start, tolerance=_FINAL_TOLERANCE)

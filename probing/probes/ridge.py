@@ -15,7 +15,7 @@ from probing.probes.base import LinearProbe, accuracy_of, check_shares, check_tr
 from probing.probes.logistic import ALPHAS
 from probing.probes.scalings import SCALINGS, find_scaling
 from probing.probes.selection import check_alphas, grouped_folds, largest_best
-from probing.probes.solver import Rotation, rotate
+from probing.probes.rotation import Rotation, rotate
 
 Target = Literal["choices", "scores", "ranks"]
 
