@@ -83,6 +83,13 @@ def check_shares(y: Float[np.ndarray, " pair"]) -> None:
         raise ValueError("Got labels outside [0, 1], expected 1 (first), 0 (second), 0.5 (tie) or a share between.")
 
 
+def log_loss(
+    margins: Float[np.ndarray, "pair column"], targets: Float[np.ndarray, "pair 1"]
+) -> Float[np.ndarray, "pair column"]:
+    """Return −y·log σ(m) − (1 − y)·log σ(−m) = log(1 + exp(m)) − y·m, without overflow."""
+    return np.maximum(margins, 0) + np.log1p(np.exp(-np.abs(margins))) - targets * margins
+
+
 def root_mean_square(
     X: Float[np.ndarray, "row channel"], weights: Float[np.ndarray, " row"]
 ) -> Float[np.ndarray, " channel"]:

@@ -8,16 +8,16 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from probing.probes.base import LinearProbe, accuracy_of, check_shares, check_training
+from probing.probes.base import LinearProbe, accuracy_of, check_shares, check_training, log_loss
 from probing.probes.scalings import SCALINGS, find_scaling
 from probing.probes.selection import FOLDS, check_alphas, grouped_folds, largest_best
-from probing.probes.solver import log_loss, prepare, solve
+from probing.probes.solver import prepare, solve
 
 ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-4, 1, 11))
 """The default grid of L2 strengths: half decades from 1e-4 to 10."""
 
 _SELECTION_TOLERANCE = 1e-9
-_FINAL_TOLERANCE = 1e-12
+_FINAL_TOLERANCE = 1e-14
 _EQUALLY_GOOD = 1e-5
 """Of two strengths: log-losses that differ by less, in nats."""
 
