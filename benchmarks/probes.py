@@ -137,7 +137,7 @@ def bench_logistic(asked: list[str], pairs: int, width: int, cells: int, their_c
     grid: list[float] = []
     their_paths: dict[str, list[float]] = {}
     their_grids: dict[str, list[float]] = {}
-    same, last_gaps, their_gaps = 0, [], {tol: 0.0 for tol in tols}
+    same, last_gaps, their_gaps = 0, [], dict.fromkeys(tols, 0.0)
     for turn in range(options.turns):
         choices = [make_choices(X, 1000 * turn + cell) for cell in range(cells)]
         found = [timed(our_path, X, y, groups) for y in choices] if "path" in asked else []
@@ -201,8 +201,8 @@ def profile(X: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
                                                                    lambda: (single @ b, single.T @ r)))  # fmt: skip
     steps = touched[0] / (len(X) * columns)
     print(f"    profile of one path, {seconds:.3g} s: copy and Gram matrix {inside['solver.py:prepare']:.3g}, factors "
-          f"{inside['preconditioner.py:__init__']:.3g}, their use {inside['preconditioner.py:__call__']:.3g}, gradients "
-          f"{inside['descent.py:_gradient']:.3g}, margins {inside['descent.py:_times']:.3g}, searches "
+          f"{inside['preconditioner.py:__init__']:.3g}, their use {inside['preconditioner.py:__call__']:.3g}, "
+          f"gradients {inside['descent.py:_gradient']:.3g}, margins {inside['descent.py:_times']:.3g}, searches "
           f"{inside['descent.py:_search']:.3g}\n"
           f"    floor, bare products in single precision: Gram matrix {gram:.3g} s, and {steps:.1f} steps of {columns} "
           f"columns (rows of left-out folds and finished columns skipped) × {step:.3g} = {steps * step:.3g} s",
@@ -277,6 +277,16 @@ def bench_interval(pairs: int, probes: int, their_probes: int, resamples: int, o
            f", ends at most {apart:.1e} apart")  # fmt: skip
 
 
+def bench_many(pairs: int, resamples: int, options) -> None:
+    """Time the interval that is asked to take seconds, where right and wrong come in few kinds and where not."""
+    rng = np.random.default_rng(0)
+    groups = np.arange(pairs) // 2
+    for name, values in (("right or wrong", rng.random(pairs) < 0.7), ("bits", rng.normal(size=pairs))):
+        seconds = [timed(lambda v=values: cluster_bootstrap(v, groups, resamples=resamples))[0]
+                   for _ in range(options.turns)]  # fmt: skip
+        report(f"interval, {name}, {pairs:,} pairs of {pairs // 2:,} prompts, {resamples:,} resamples", seconds, {})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -304,6 +314,7 @@ def main() -> None:
             bench_ridge(options.pairs, 1536, options)
         if "interval" in options.only:
             bench_interval(options.pairs, 96, options.their_probes, 1000, options)
+            bench_many(100_000, 10_000, options)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.results import COLUMNS, KEYS, CellResults, provenance
 from probing.analysis.source import FeatureSource, Place, choose, places
 from probing.errors import UserError
-from probing.statistics import cluster_bootstrap, fit_temperature, outcomes
+from probing.statistics import cluster_bootstrap, outcomes
 
 CONTROLS = ("none", "shuffled")
 LATENTS = "latents"
@@ -139,7 +139,8 @@ class _Grid:
         self.facets = facets_of(store, pairs, facets)
         self.control, self.shuffle, self.recipe, self.seed = control, shuffle, recipe, seed
         self.provenance = provenance(store)
-        hashed = pd.util.hash_pandas_object(pairs[[*KEYS, "first", "second", "choice", "split"]], index=False)
+        told = {"choice", recipe.labels, recipe.weights or "choice"} & set(pairs.columns)
+        hashed = pd.util.hash_pandas_object(pairs[[*KEYS, "first", "second", *sorted(told), "split"]], index=False)
         self.settings = {
             **self.provenance,
             "path": str(getattr(store, "path", "")),
@@ -189,18 +190,17 @@ class _Grid:
         return [Measured({**where, **cell.row}, cell.margins) for cell in known]
 
     def _cell(self, name: str, facet: Facet, features: Float[np.ndarray, "item ..."]) -> Measured:
-        sides, y = None, facet.train.choices
+        sides, y = None, self.recipe.labels_of(facet.train)
         if self.shuffle:
             sides, y = _shuffled(y, np.random.default_rng([self.seed, zlib.crc32(name.encode())]))
         probe = self.recipe.fit(features, facet.train, sides, y)
-        out_of_fold = getattr(probe, "cv_margins_", None)
         row = {
             "cell": name,
             "alpha": getattr(probe, "alpha_", float("nan")),
             "cv_accuracy": probe.cv_accuracy_,
             "scaling": getattr(probe, "scaling_", "standard"),
             "compression": self.recipe.compression(features, facet.train, y, sides),
-            "temperature": float("nan") if out_of_fold is None else fit_temperature(out_of_fold, y),
+            "temperature": self.recipe.temperature(probe, y),
         }
         return Measured(row, self.recipe.margins(probe, features, facet.test))
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probing.probes.base import log_loss
+from probing.probes.device_rows import DeviceRows
 from probing.probes.preconditioner import Preconditioner
 
 _STEPS = 30
@@ -23,7 +24,7 @@ _ROWS_AT_ONCE = 2048
 
 
 def descend(
-    x: Float[np.ndarray, "pair k"],
+    x: Float[np.ndarray, "pair k"] | DeviceRows,
     gram: Float[np.ndarray, "k k"],
     targets: Float[np.ndarray, " pair"],
     weights: Float[np.ndarray, "pair column"],
@@ -105,7 +106,7 @@ def _blocks(weights: Float[np.ndarray, "pair column"]) -> list[_Block]:
 
 
 def _times(
-    x: Float[np.ndarray, "pair k"], b: Float[np.ndarray, "k column"], blocks: list[_Block]
+    x: Float[np.ndarray, "pair k"] | DeviceRows, b: Float[np.ndarray, "k column"], blocks: list[_Block]
 ) -> Float[np.ndarray, "pair column"]:
     """Return x·b where it weighs something, and 0 elsewhere."""
     product = np.zeros((len(x), b.shape[1]), dtype=x.dtype)
@@ -117,7 +118,7 @@ def _times(
 
 
 def _gradient(
-    x: Float[np.ndarray, "pair k"],
+    x: Float[np.ndarray, "pair k"] | DeviceRows,
     y: Float[np.ndarray, "pair 1"],
     w: Float[np.ndarray, "pair column"],
     m: Float[np.ndarray, "pair column"],

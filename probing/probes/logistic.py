@@ -45,6 +45,8 @@ class LogisticProbe(LinearProbe):
         alphas: Grid of strengths, each above 0.
         folds: Number of folds.
         scaling: Of :data:`probing.probes.SCALINGS`, or ``auto``.
+        device: Where the folds' and strengths' matrix products are made, all of a step at once: ``cpu``, or as torch
+            names it. The optimum is the same.
 
     Attributes:
         coef_: (channel,), for features in their own units.
@@ -58,10 +60,17 @@ class LogisticProbe(LinearProbe):
         n_features_in_: Channels.
     """
 
-    def __init__(self, alphas: Sequence[float] = ALPHAS, folds: int = FOLDS, scaling: str = "standard") -> None:
+    def __init__(
+        self,
+        alphas: Sequence[float] = ALPHAS,
+        folds: int = FOLDS,
+        scaling: str = "standard",
+        device: str = "cpu",
+    ) -> None:
         self.alphas = alphas
         self.folds = folds
         self.scaling = scaling
+        self.device = device
 
     def fit(
         self,
@@ -97,7 +106,7 @@ class LogisticProbe(LinearProbe):
         lowest = np.inf
         for name in SCALINGS if self.scaling == "auto" else (self.scaling,):
             scaling = find_scaling(name, X, given)
-            design = prepare(scaling.apply(X))
+            design = prepare(scaling.apply(X), self.device)
             coefficients = solve(design, y, weights, np.tile(alphas, self.folds), tolerance=_SELECTION_TOLERANCE)
             by_fold = coefficients.reshape(-1, self.folds, len(alphas))
             margins = np.empty((len(y), len(alphas)))

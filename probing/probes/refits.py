@@ -47,7 +47,7 @@ def bootstrap_refits(
     X, y, groups, given = check_training(LogisticProbe(), X, y, groups, None)
     check_shares(y)
     scaling = find_scaling(probe.scaling_, X, given)
-    design = prepare(scaling.apply(X))
+    design = prepare(scaling.apply(X), probe.device)
     _, member = np.unique(groups, return_inverse=True)
     distinct = int(member.max()) + 1
     rng = np.random.default_rng(seed)

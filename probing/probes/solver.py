@@ -16,6 +16,7 @@ from jaxtyping import Float
 from sklearn.exceptions import ConvergenceWarning
 
 from probing.probes.descent import descend
+from probing.probes.device_rows import DeviceRows, on_device
 from probing.probes.newton import finish
 
 _SINGLE = 1e-9
@@ -28,13 +29,13 @@ class Design(NamedTuple):
     Attributes:
         rows: (pair, k), the design, or its rows' coordinates in ``span``.
         span: (channel, k), an orthonormal basis of the rows where there are more channels than pairs, else None.
-        single: ``rows`` in single precision.
+        single: ``rows`` in single precision, on an accelerator if so asked.
         gram: (k, k), ``rows' · rows / pairs``, in single precision.
     """
 
     rows: Float[np.ndarray, "pair k"]
     span: Float[np.ndarray, "channel k"] | None
-    single: Float[np.ndarray, "pair k"]
+    single: Float[np.ndarray, "pair k"] | DeviceRows
     gram: Float[np.ndarray, "k k"]
 
     def coefficients(self, found: Float[np.ndarray, "k column"]) -> Float[np.ndarray, "channel column"]:
@@ -42,21 +43,29 @@ class Design(NamedTuple):
         return found if self.span is None else self.span @ found
 
 
-def prepare(design: Float[np.ndarray, "pair channel"]) -> Design:
+def prepare(design: Float[np.ndarray, "pair channel"], device: str = "cpu") -> Design:
     """Make a design ready: reduce it to the span of its rows, and form its Gram matrix.
 
     Coefficients outside the span of the rows only cost penalty, so a design with more channels than pairs loses
     nothing by being reduced to that span first.
+
+    Args:
+        design: Rows of pairs.
+        device: Where matrix products in single precision are made, as torch names it.
+
+    Raises:
+        ValueError: There is no such device.
     """
     pairs, channels = design.shape
     span = None
     if channels > pairs:
         span, triangle = np.linalg.qr(design.T)
         design = np.ascontiguousarray(triangle.T)
-    single = design.astype(np.float32)
-    gram = single.T @ single
-    gram /= np.float32(pairs)
-    return Design(design, span, single, gram)
+    rows = design.astype(np.float32)
+    if device == "cpu":
+        return Design(design, span, rows, rows.T @ rows / np.float32(pairs))
+    there = on_device(rows, device)
+    return Design(design, span, there, there.T @ there / np.float32(pairs))
 
 
 def solve(
