@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+_ROWS_AT_ONCE = 256
+
 
 class Training(NamedTuple):
     """Checked training data.
@@ -95,9 +97,12 @@ def root_mean_square(
 ) -> Float[np.ndarray, " channel"]:
     """Return each channel's scale about 0, and 1 for a channel that is 0 throughout."""
     # The largest value is taken out first, so that squares neither overflow nor vanish.
-    largest = np.abs(X).max(axis=0)
+    largest = np.maximum(X.max(axis=0), -X.min(axis=0))
     largest[largest == 0] = 1.0
-    scale = largest * np.sqrt(weights @ (X / largest) ** 2)
+    # A few rows at a time, so that what is squared stays in the cache.
+    parts = (slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(X), _ROWS_AT_ONCE))
+    power = sum((weights[rows] @ (X[rows] / largest) ** 2 for rows in parts), np.zeros(X.shape[1]))
+    scale = largest * np.sqrt(power)
     return np.where(scale > 0, scale, 1.0)
 
 

@@ -20,7 +20,7 @@ ASKED = {"streams": ["image"], "sigmas": [0.6], "facets": ["quality"], "progress
 
 
 class Spoilt(FakeStore):
-    """Test items hold other features: huge, one channel dwarfing the rest; those of training prompts are as they were."""
+    """Test items hold other features: huge, one channel dwarfing the rest; training items hold their own."""
 
     def __init__(self, pairs: pd.DataFrame) -> None:
         super().__init__(pairs)

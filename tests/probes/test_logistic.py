@@ -297,7 +297,7 @@ def test_columns_of_every_difficulty_reach_their_optimum(shape):
 
 
 def test_columns_do_not_depend_on_one_another():
-    X, y, groups, _ = make_pairs(24, 500, 40)
+    X, y, _, _ = make_pairs(24, 500, 40)
     S = X / np.sqrt((X**2).mean(0))
     weights = np.random.default_rng(0).dirichlet(np.ones(len(y)), 6).T
     alphas = np.logspace(-4, 1, 6)
