@@ -63,6 +63,8 @@ def reward_curve(
         raise UserError(f"Got {shuffles} shuffles, expected 0 or more; 3 is usual.")
     if store.attributes.get("random_init"):
         raise UserError("The store given as trained holds a random-initialised backbone; give it as the control.")
+    if (prompts := store.attributes.get("prompts", "own")) != "own":
+        raise UserError(f"The store given as trained was extracted with {prompts} prompts; give one of own prompts.")
     if random_init is not None:
         _check_comparable(store, random_init)
 
@@ -110,6 +112,8 @@ def _check_comparable(trained: FeatureSource, fresh: FeatureSource) -> None:
         raise UserError(
             "The store given as control holds trained weights; make one with probing.extract --random-init."
         )
+    if (prompts := fresh.attributes.get("prompts", "own")) != "own":
+        raise UserError(f"The store given as control was extracted with {prompts} prompts; give one of own prompts.")
     different = [
         f"{key} is {trained.attributes[key]!r} and {fresh.attributes[key]!r}"
         for key in _SAME
