@@ -186,7 +186,7 @@ class Blocks:
             features = store.read(*Place(*series[:3], block))
             return features.reshape(len(features), -1)
 
-        self.series = series
+        self.series, self.num_blocks = series, store.num_blocks
         first = read(series.blocks[0])
         self.width = first.shape[1]
         self.read = lru_cache(max(2, _KEPT_BYTES // max(1, first.nbytes)))(read)
