@@ -67,7 +67,7 @@ def _add_common(parser: argparse.ArgumentParser, experiment: str) -> None:
     add("--seed", type=int, default=0, help="of the bootstrap, and of whatever is drawn")
     add("--workers", type=int, default=1, help="probes fitted at once")
     add("--output", type=Path, default=Path("cache/results"), help="folder of the tables")
-    add("--debug", action="store_true", help="show the traceback of an error")
+    add("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
 
 
 def _combination_options(parser: argparse.ArgumentParser) -> None:

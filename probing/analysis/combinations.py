@@ -22,12 +22,13 @@ from probing.statistics import holm, paired_difference
 
 LARGEST = 4
 """Blocks of the greedy head: as many as the paper's reads."""
+LEVEL = 0.05
 MOST_STAGES = 6
 """All subsets of more stages are more than a figure can show."""
 
 COLUMNS = (
     "model", "data", "split", "facet", "stream", "reduction", "sigma", "kind", "head", "blocks", "stages", "first",
-    "second", "channels", "chosen", "metric", "value", "ci_low", "ci_high", "p", "gain", "gain_low", "gain_high",
+    "second", "channels", "chosen", "metric", "value", "ci_low", "ci_high", "p", "p_holm", "gain", "gain_low", "gain_high",
     "gain_p", "gain_p_holm", "own_gain", "own_gain_low", "own_gain_high", "own_gain_p", "own_gain_p_holm",
     "cv_accuracy", "weights", "says", "stage_source", "stage_runs", "n_pairs", "n_prompts", "n_train_pairs", "ceiling",
     "probe", "seed", "store", "revision", "config_hash", "data_fingerprint", "resolution", "extraction_seed",
@@ -118,7 +119,7 @@ def combinations(
                 common |= {"stage_source": runs.source, "stage_runs": _say_runs(runs)}
                 own = pd.concat(rows, ignore_index=True)
                 tables.append(own.assign(**{k: v for k, v in common.items() if k not in own and k != "blocks"}))
-    table = pd.concat(tables, ignore_index=True)
+    table = _corrected(pd.concat(tables, ignore_index=True))
     return table.reindex(columns=list(COLUMNS)).astype({"first": "Int64", "second": "Int64", "channels": "Int64"})
 
 
@@ -168,31 +169,42 @@ def _contrasts(measured: Heads, runs: StageRuns, facet: Facet, seed: int) -> pd.
     own = np.stack([head.fit.outcomes - better_of(measured, head).outcomes for head in pairs], axis=1)
     across = np.array([len({runs.of(block) for block in head.blocks}) == 2 for head in pairs])
     if across.any() and not across.all():
-        asked.append(("across-within", "two blocks of different stages gain", "than two of one stage",
+        asked.append(("across-within", "two blocks of different stages", "two of one stage",
                       own[:, across].mean(axis=1), own[:, ~across].mean(axis=1)))  # fmt: skip
-    for kind, said in (("pair", "the chosen two blocks are"), ("greedy", "the greedy head is"),
-                       ("subset", "one block of every stage is")):  # fmt: skip
+    for kind, said in (("pair", "the chosen pair of blocks"), ("greedy", "the greedy head"),
+                       ("subset", "a block of every stage")):  # fmt: skip
         for head in measured.of(kind):
             whole = head.blocks == measured.standing if kind == "subset" else head.chosen
             if whole and len(head.blocks) > 1:
                 wide = measured.widened(len(head.blocks)).outcomes
-                asked.append((f"{kind}-widened", said, "than the best block at their width", head.fit.outcomes, wide))
+                asked.append((f"{kind}-widened", said, "the best block at its width", head.fit.outcomes, wide))
     rows = []
     for name, said, than, mine, other in asked:
         found = paired_difference(mine, other, prompts, seed=seed)
         value, low, high = float(found.estimate), float(found.low), float(found.high)
-        says = f"{said} {_verdict(low, high, 'gain' in said)} {than}: {points(value, low, high)}."
+        says = f"{said} {_verdict(low, high, 'across' in name)} {than}: {points(value, low, high)}."
         rows.append({"kind": "contrast", "head": name, "metric": "difference", "value": value, "ci_low": low,
                      "ci_high": high, "p": float(found.p_value), "says": says, "chosen": False})  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _verdict(low: float, high: float, gain: bool) -> str:
-    if low > 0:
-        return "more" if gain else "better"
-    if high < 0:
-        return "less" if gain else "worse"
-    return "not measurably more" if gain else "not measurably better or worse"
+def _verdict(low: float, high: float, across: bool) -> str:
+    """Say what an interval of a difference allows."""
+    if low <= 0 <= high:
+        return "do not measurably gain more or less than" if across else "is not told apart from"
+    if across:
+        return "gain more than" if low > 0 else "gain less than"
+    return "is above" if low > 0 else "is below"
+
+
+def _corrected(table: pd.DataFrame) -> pd.DataFrame:
+    """Correct the p-values of contrasts and relations over the table, and say where nothing is left of one."""
+    asked = table["p"].notna()
+    table["p_holm"] = table[asked].groupby("kind")["p"].transform(_holm) if asked.any() else np.nan
+    apart = asked & ((table["ci_low"] > 0) | (table["ci_high"] < 0)) & (table["p_holm"] > LEVEL)
+    for row in table.index[apart]:
+        table.loc[row, "says"] = f"{str(table.loc[row, 'says'])[:-1]}, but not after Holm's correction."
+    return table
 
 
 def _holm(p: pd.Series) -> pd.Series:

@@ -17,7 +17,7 @@ from probing.analysis.pairs import Facet, facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.source import FeatureSource
 from probing.analysis.stage_runs import stage_runs
-from probing.analysis.trends import trends
+from probing.analysis.trends import finished, trends
 from probing.analysis.width import reduce_width
 from probing.errors import UserError
 
@@ -25,17 +25,19 @@ DEPTHS = (0.25, 0.5, 0.75, 1.0)
 COLUMNS = (
     "model", "data", "split", "facet", "stream", "reduction", "sigma", "kind", "head", "series", "control", "against",
     "block", "depth", "blocks", "channels", "parameters", "forward_flops", "steps", "width", "num_blocks", "metric",
-    "value", "ci_low", "ci_high", "intercept", "residual_deviation", "n_models", "says", "cv_accuracy", "stage_source",
+    "value", "ci_low", "ci_high", "models_low", "models_high", "finished", "intercept", "residual_deviation", "n_models", "says", "cv_accuracy", "stage_source",
     "n_pairs", "n_prompts", "n_train_pairs", "ceiling", "probe", "seed", "store", "revision", "config_hash",
     "data_fingerprint", "resolution", "extraction_seed", "package_version",
 )  # fmt: skip
 """Of the table.
 
 ``kind``: ``cell`` (one block of one store), ``point`` (one store in a trend), ``fit`` (a trend; ``value`` is the slope,
-accuracy a tenfold of ``against``) or ``residual`` (of a point from a trend). ``head``: ``best`` (the block of highest
+accuracy a tenfold of ``against``, ``ci_low`` and ``ci_high`` its interval over prompts, ``models_low`` and
+``models_high`` over models, of three or more) or ``residual`` (of a point from a trend). ``head``: ``best`` (the block of highest
 out-of-fold accuracy on training pairs), ``best-matched`` (its features reduced by principal components to the width of
 the narrowest model), ``depth 0.5`` and the like (the block nearest to that relative depth), ``stages`` (one block of
-every stage, side by side). ``series``: ``trained``, ``random-init``, or ``checkpoints`` of one architecture."""
+every stage, side by side). ``series``: ``trained``, ``random-init``, or ``checkpoints`` of one architecture.
+``finished`` is false of checkpoints that are not the last of their architecture."""
 
 
 def scaling(
@@ -60,7 +62,8 @@ def scaling(
     Trends are over parameters and over forward FLOPs of one item (of the whole forward), among trained and among
     random-initialised stores apart; and over training steps among checkpoints of one architecture. Where there are
     checkpoints, the one of most steps stands for its model in the first two. A trend's interval is by bootstrap over
-    test prompts, the same in all stores: it says nothing of how another model of the same size would have come out.
+    test prompts, the same in all stores, and says nothing of how another model of the same size would have come out;
+    of three models or more a second one, by Student's t on the residuals, does.
 
     Args:
         stores: Features of the same items in several backbones.
@@ -106,7 +109,7 @@ def scaling(
                     common = common_columns(store, facet, recipe, seed) | {
                         "stream": key[0], "reduction": key[1], "sigma": key[2], "width": reader.width,
                         "parameters": sizes[at].parameters, "forward_flops": sizes[at].forward_flops,
-                        "steps": steps_of[at], "num_blocks": store.num_blocks, "stage_source": runs.source,
+                        "steps": np.nan if store.attributes.get("random_init") else steps_of[at], "num_blocks": store.num_blocks, "stage_source": runs.source,
                         "control": "random-init" if store.attributes.get("random_init") else "none",
                     }  # fmt: skip
                     for row, fit in _measure(reader, fitter, runs.blocks, narrowest, depths, seed):
@@ -118,6 +121,8 @@ def scaling(
                 # Pairs come in the same order from every store: facets are cut from one table.
                 prompts = by_store[0][number].test.prompts
                 rows = rows.assign(**accuracies(matrix, prompts, seed))
+                for _, part in rows.groupby("head"):
+                    rows.loc[part.index, "finished"] = finished(part)
                 tables += [rows, trends(rows, matrix, prompts, seed)]
     table = pd.concat([part for part in tables if len(part)], ignore_index=True)
     return table.reindex(columns=list(COLUMNS)).astype({"block": "Int64", "channels": "Int64", "n_models": "Int64"})

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy.stats import t as student
 
 from probing.statistics.bootstrap import resampled_means, sums_by_group
 
@@ -41,6 +42,7 @@ def trends(rows: pd.DataFrame, outcomes: Float[np.ndarray, "pair row"], prompts:
             slope, intercept = fit_line(x, estimate[None])
             low, high = np.quantile(fit_line(x, drawn)[0], [0.025, 0.975])
             residuals = estimate - intercept - slope * x
+            over_models = _over_models(x, slope[0], residuals)
             common = {key: members[key].iloc[0] for key in _KEPT if key != "model"}
             common |= {"head": head, "series": series, "against": against, "n_models": len(x)}
             # With as many models as numbers fitted, nothing is left to deviate.
@@ -48,7 +50,8 @@ def trends(rows: pd.DataFrame, outcomes: Float[np.ndarray, "pair row"], prompts:
             made.append({
                 **common, "kind": "fit", "metric": "slope", "value": float(slope[0]), "ci_low": float(low),
                 "ci_high": float(high), "intercept": float(intercept[0]), "residual_deviation": float(spread),
-                "says": _say(series, against, float(slope[0]), float(low), float(high), len(x)),
+                "models_low": over_models[0], "models_high": over_models[1],
+                "says": _say(series, against, float(slope[0]), (float(low), float(high)), over_models, len(x)),
             })  # fmt: skip
             for row, residual in zip(members.to_dict("records"), residuals, strict=True):
                 made.append({**common, "kind": "residual", "metric": "residual", "model": row["model"],
@@ -66,27 +69,51 @@ def fit_line(
     return slope, y.mean(axis=1) - slope * x.mean()
 
 
+def _over_models(
+    x: Float[np.ndarray, " model"], slope: float, residuals: Float[np.ndarray, " model"]
+) -> tuple[float, float]:
+    """Student's 95% interval of a least-squares slope; NaN of two models, which leave no residual."""
+    free = len(x) - 2
+    if free < 1:
+        return float("nan"), float("nan")
+    error = np.sqrt((residuals**2).sum() / free / ((x - x.mean()) ** 2).sum())
+    reach = float(student.ppf(0.975, free) * error)
+    return float(slope - reach), float(slope + reach)
+
+
+def finished(points: pd.DataFrame) -> pd.Series:
+    """Tell which trained points stand for their model: of checkpoints the one of most steps."""
+    checkpoints = points[(points["control"] == "none") & points["steps"].notna()]
+    last = [part["steps"].idxmax() for _, part in checkpoints.groupby("config_hash", dropna=False)]
+    return points["steps"].isna() | points.index.isin(last)
+
+
 def _series(points: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield (series, against, its points): models by size, checkpoints by steps."""
     trained = points[points["control"] == "none"]
     checkpoints = trained[trained["steps"].notna()]
-    last = [part["steps"].idxmax() for _, part in checkpoints.groupby("config_hash", dropna=False)]
-    finished = trained[trained["steps"].isna() | trained.index.isin(last)]
     for against in ("parameters", "forward_flops"):
-        yield "trained", against, finished
+        yield "trained", against, trained[finished(trained)]
         yield "random-init", against, points[points["control"] == "random-init"]
     for _, part in checkpoints.groupby("config_hash", dropna=False):
         sizes = part["parameters"].iloc[0]
         yield f"checkpoints of {sizes:.3g} parameters", "steps", part
 
 
-def _say(series: str, against: str, slope: float, low: float, high: float, models: int) -> str:
-    """Say no more than the interval does."""
+def _say(
+    series: str, against: str, slope: float, prompts: tuple[float, float], models: tuple[float, float], count: int
+) -> str:
+    """Say of these models what the interval over prompts allows, and of others what the one over models does."""
+    low, high = prompts
     if low > 0:
         verdict = "rises with"
     elif high < 0:
         verdict = "falls with"
     else:
         verdict = "is not measurably related to"
-    return (f"{series}: accuracy {verdict} {_SAID[against]}, {100 * slope:+.1f} points a tenfold "
-            f"[{100 * low:+.1f}, {100 * high:+.1f}], {models} models.")  # fmt: skip
+    said = f"{series}: among these {count} models accuracy {verdict} {_SAID[against]}, {100 * slope:+.1f} points a tenfold"
+    said += f" [{100 * low:+.1f}, {100 * high:+.1f}] over prompts; "
+    if count < 3:
+        return f"{said}two models say nothing of others."
+    reached = f"[{100 * models[0]:+.1f}, {100 * models[1]:+.1f}] over models"
+    return said + (f"not told apart from 0, {reached}." if models[0] <= 0 <= models[1] else f"{reached}.")

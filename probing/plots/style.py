@@ -82,8 +82,13 @@ def block_axis(ax: Axes, num_blocks: int | None, *, depth: bool) -> None:
         above.spines["top"].set_color("#999999")
 
 
+def percent() -> PercentFormatter:
+    """Format shares as whole percents."""
+    return PercentFormatter(1.0, decimals=0, symbol="%")
+
+
 def percent_axis(ax: Axes) -> None:
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol="%"))
+    ax.yaxis.set_major_formatter(percent())
 
 
 def reference_line(ax: Axes, value: float, label: str, **line) -> None:
