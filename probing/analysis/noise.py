@@ -122,7 +122,7 @@ def noise(
             tables.append(table.assign(**{name: value for name, value in common.items() if name not in table}))
     table = pd.concat(tables, ignore_index=True)
     table = table.reindex(columns=list(COLUMNS))
-    table["pair_noise"] = table["pair_noise"].fillna(_pair_noise(first))
+    table["pair_noise"] = table["pair_noise"].astype(object).fillna(_pair_noise(first))
     table["depth"] = (table["block"].astype(float) + 1) / first.num_blocks
     table["gain_p_holm"] = table.groupby(["facet", "kind"])["gain_p"].transform(
         lambda p: p if p.isna().all() else holm(p.to_numpy(dtype=float))
