@@ -72,7 +72,10 @@ def _add_common(parser: argparse.ArgumentParser, experiment: str) -> None:
 
 def _combination_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--stages", help="table of stages (.parquet, .csv), or runs of blocks like 0-2,3-5,6-7; equal parts if not given")
+    add(
+        "--stages",
+        help="table of stages (.parquet, .csv), or runs of blocks like 0-2,3-5,6-7; equal parts if not given",
+    )
     add("--similarity", type=Path, help="table of block similarity: does it predict the gain of a pair?")
     add("--largest", type=int, default=LARGEST, help="blocks of the greedy head")
 
@@ -122,7 +125,9 @@ def run(arguments: argparse.Namespace) -> None:
         for row in table[table["says"].notna()].to_dict("records"):
             where = "" if str(row["says"]).startswith(f"{row['facet']}:") else f"{_where(row)}: "
             print(f"  {where}{row['says']}")
-    print(f"Table:    {written} ({len(table):,} rows)\nNext:     python -m probing.figures --results {arguments.output}")
+    print(
+        f"Table:    {written} ({len(table):,} rows)\nNext:     python -m probing.figures --results {arguments.output}"
+    )
 
 
 def _combinations(stores: list[FeatureStore], pairs: pd.DataFrame, arguments: argparse.Namespace, common: dict) -> Any:

@@ -14,6 +14,7 @@ from probing.analysis.marks import mark_curve
 from probing.commands import run_command
 from probing.errors import UserError
 from probing.plots import (
+    NothingToDraw,
     figure_combinations,
     figure_comparisons,
     figure_controls,
@@ -64,7 +65,12 @@ def run(arguments: argparse.Namespace) -> None:
             continue
         table = _join(read_table(path), arguments.results, name)
         provenance = {"command": command, "table": path.name}
-        written = save_figure(draw(table), table, arguments.output, name, provenance=provenance)
+        try:
+            figure = draw(table)
+        except NothingToDraw as reason:
+            print(f"{name}: left out, {reason}")
+            continue
+        written = save_figure(figure, table, arguments.output, name, provenance=provenance)
         print(f"{name}: {', '.join(path.name for path in written)} in {arguments.output}")
         drawn += 1
     if not drawn:

@@ -1,4 +1,4 @@
-"""Probes on several blocks: every two, every set of stages, grown greedily, mixed; and whether it is stages or width."""
+"""Probes on several blocks: every two, every set of stages, grown greedily, mixed; and is it stages, or width?"""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ MOST_STAGES = 6
 
 COLUMNS = (
     "model", "data", "split", "facet", "stream", "reduction", "sigma", "kind", "head", "blocks", "stages", "first",
-    "second", "channels", "chosen", "metric", "value", "ci_low", "ci_high", "p", "p_holm", "gain", "gain_low", "gain_high",
-    "gain_p", "gain_p_holm", "own_gain", "own_gain_low", "own_gain_high", "own_gain_p", "own_gain_p_holm",
+    "second", "channels", "chosen", "metric", "value", "ci_low", "ci_high", "p", "p_holm", "gain", "gain_low",
+    "gain_high", "gain_p", "gain_p_holm", "own_gain", "own_gain_low", "own_gain_high", "own_gain_p", "own_gain_p_holm",
     "cv_accuracy", "weights", "says", "stage_source", "stage_runs", "n_pairs", "n_prompts", "n_train_pairs", "ceiling",
     "probe", "seed", "store", "revision", "config_hash", "data_fingerprint", "resolution", "extraction_seed",
     "package_version",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,9 @@ def controls(
         own = rows[0]
         if shuffles > 0:
             columns.append(_shuffled(trained, pairs, facet, own, shuffles, seed, told))
-            rows.append({**{k: own[k] for k in ("stream", "reduction", "sigma", "block", "place")}, "control": "shuffled"})
+            rows.append(
+                {**{k: own[k] for k in ("stream", "reduction", "sigma", "block", "place")}, "control": "shuffled"}
+            )
         # Looks are a few numbers an item, whatever reads the features.
         fitter = Fitter(trained, facet, LOGISTIC, journal=journal)
         for name, fit in fit_shortcuts(fitter, np.asarray(trained.item_ids), pairs, looks).items():
@@ -174,7 +176,7 @@ def _page(table: pd.DataFrame) -> pd.DataFrame:
     return table.reindex(columns=list(COLUMNS)).astype({"block": "Int64"}).reset_index(drop=True)
 
 
-def _say(row: dict[str, Any], trained: str) -> str:
+def _say(row: Mapping[Any, Any], trained: str) -> str:
     """Say no more than the intervals do: is the control above chance, and is the trained backbone above it?"""
     if row["ci_low"] > 0.5:
         chance = "above chance"

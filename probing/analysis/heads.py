@@ -151,9 +151,7 @@ def _mixed(blocks: Blocks, fitter: Fitter) -> Head:
     return Head("mix", "full", tuple(there), fit, weights=fit.scored)
 
 
-def _matched(
-    blocks: Blocks, fitter: Fitter, sets: dict[tuple[int, ...], str], best: int, seed: int
-) -> list[Head]:
+def _matched(blocks: Blocks, fitter: Fitter, sets: dict[tuple[int, ...], str], best: int, seed: int) -> list[Head]:
     """Fit heads of matched size: sets at one block's width, and the best block at each set's."""
     rows, width = training_rows(fitter.facet), blocks.width
 
@@ -167,8 +165,8 @@ def _matched(
     for members, kind in sets.items():
         for how in REDUCED:
             job = _job(blocks, members, f"{how}-{seed}", partial(reduced, members, how))
-            made.append(Head(kind, how, members, *fitter.fit([job])))
+            made.append(Head(kind, how, members, fitter.fit([job])[0]))
     for size in sorted({len(members) for members in sets}):
         job = _job(blocks, (best,), f"widened{size}-{seed}", partial(widened, size))
-        made.append(Head("single", "widened", (best,), *fitter.fit([job])))
+        made.append(Head("single", "widened", (best,), fitter.fit([job])[0]))
     return made

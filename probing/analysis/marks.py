@@ -35,7 +35,8 @@ def mark_curve(
     if stages is not None:
         marked["stage"] = None
         cells = marked["block"].notna()
-        for (model, stream, sigma), part in marked[cells].groupby(["model", "stream", "sigma"], dropna=False):
+        for _, part in marked[cells].groupby(["model", "stream", "sigma"], dropna=False):
+            model, stream, sigma = (part[name].iloc[0] for name in ("model", "stream", "sigma"))
             if "model" in stages and model not in set(stages["model"]):
                 continue
             blocks = sorted(part["block"].astype(int).unique())

@@ -54,7 +54,8 @@ def fit_mix(
     scales = np.stack([_scale(side.differences(read(block))) for block in blocks])
     weights = np.full(len(blocks), 1 / len(blocks))
     alphas, done = ALPHAS, 0
-    for done in range(1, rounds + 1):
+    while done < rounds:
+        done += 1
         mixed = sum(p * side.differences(read(b)) / s for p, b, s in zip(weights, blocks, scales, strict=True))
         probe = LogisticProbe(alphas=alphas).fit(mixed, y, side.prompts)
         alphas = (probe.alpha_,)
@@ -74,7 +75,7 @@ def mixed_features(
 ) -> Float[np.ndarray, "item channel"]:
     """Give the weighted mean of all blocks, for all items."""
     parts = (p * (read(b) / s) for p, b, s in zip(mix.weights, blocks, mix.scales, strict=True))
-    return sum(parts).astype(np.float32)  # type: ignore[union-attr]
+    return sum(parts).astype(np.float32)
 
 
 def _weights(

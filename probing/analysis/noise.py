@@ -91,9 +91,7 @@ def noise(
     by_store = [facets_of(store, pairs, facets) for store in stores]
     at_block = _by_block(asked)
     several = sum(len(group) > 1 for group in groups.values())
-    total = len(by_store[0]) * (
-        len(asked) * (len(stores) + several) + sum(len(ps) > 1 for ps in at_block.values())
-    )
+    total = len(by_store[0]) * (len(asked) * (len(stores) + several) + sum(len(ps) > 1 for ps in at_block.values()))
     tables = []
     with tqdm(total=total, desc="noise", unit="fit", disable=None if progress else True) as bar:
         for number, facet in enumerate(by_store[0]):
@@ -177,7 +175,10 @@ def _sigmas(
     if not several:
         return []
     jobs = [
-        Job("/".join(map(str, (*key, *(place.sigma for place in candidates)))), partial(_side_by_side, store, candidates))
+        Job(
+            "/".join(map(str, (*key, *(place.sigma for place in candidates)))),
+            partial(_side_by_side, store, candidates),
+        )
         for key, candidates in several.items()
     ]
     together = fitter.fit(jobs)
@@ -212,8 +213,8 @@ def _draws(
         kinds = [("rewards", right)] + ([("features", by_features)] if count == len(stores) else [])
         for method, columns in kinds:
             matrix = np.stack(columns, axis=1)
-            parts.append(where.assign(kind="draws", method=method, draws=count, metric="accuracy",
-                                      **accuracies(matrix, prompts, seed), **gains(matrix, alone, prompts, seed)))  # fmt: skip
+            found = accuracies(matrix, prompts, seed) | gains(matrix, alone, prompts, seed)
+            parts.append(where.assign(kind="draws", method=method, draws=count, metric="accuracy", **found))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -63,15 +63,19 @@ def variance_ratios(fits: dict[Place, Fit], facet: Facet, seed: int) -> pd.DataF
         flips = 2 * ahead * (draws - ahead) / (draws * (draws - 1))
         sums, _ = sums_by_group(np.stack([*by_pair.values(), *by_margin.values(), flips], axis=1), prompts)
         estimate, drawn = sums.estimate[None], resampled_means(sums, RESAMPLES, seed, joint=True)
-        for metric, of in (
-            ("reward_ratio", lambda m: _ratio(m[:, 0], m[:, 2] - m[:, 1] ** 2, draws)),
-            ("margin_ratio", lambda m: _ratio(m[:, 3], m[:, 4], draws)),
-            ("flip_rate", lambda m: m[:, 5]),
-        ):
-            low, high = np.quantile(of(drawn), [0.025, 0.975])
+        for metric in ("reward_ratio", "margin_ratio", "flip_rate"):
+            low, high = np.quantile(_measure(metric, drawn, draws), [0.025, 0.975])
             rows.append({**place._asdict(), "kind": "redraw", "metric": metric, "draws": draws,
-                         "value": float(of(estimate)[0]), "ci_low": float(low), "ci_high": float(high)})  # fmt: skip
+                         "value": float(_measure(metric, estimate, draws)[0]), "ci_low": float(low),
+                         "ci_high": float(high)})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _measure(metric: str, means: np.ndarray, draws: int) -> np.ndarray:
+    """Make a metric of the means of what pairs add: within, mean and square of rewards; of margins; flips."""
+    if metric == "reward_ratio":
+        return _ratio(means[:, 0], means[:, 2] - means[:, 1] ** 2, draws)
+    return _ratio(means[:, 3], means[:, 4], draws) if metric == "margin_ratio" else means[:, 5]
 
 
 def _ratio(within: np.ndarray, between: np.ndarray, draws: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from probing.analysis.fits import Blocks, Fit, Fitter, Job, Series, accuracies, common_columns, series_of, training_rows
 from probing.analysis.model_sizes import size_of
-from probing.analysis.pairs import Facet, facets_of
+from probing.analysis.pairs import facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.source import FeatureSource
 from probing.analysis.stage_runs import stage_runs
@@ -25,18 +25,18 @@ DEPTHS = (0.25, 0.5, 0.75, 1.0)
 COLUMNS = (
     "model", "data", "split", "facet", "stream", "reduction", "sigma", "kind", "head", "series", "control", "against",
     "block", "depth", "blocks", "channels", "parameters", "forward_flops", "steps", "width", "num_blocks", "metric",
-    "value", "ci_low", "ci_high", "models_low", "models_high", "finished", "intercept", "residual_deviation", "n_models", "says", "cv_accuracy", "stage_source",
-    "n_pairs", "n_prompts", "n_train_pairs", "ceiling", "probe", "seed", "store", "revision", "config_hash",
+    "value", "ci_low", "ci_high", "models_low", "models_high", "finished", "intercept", "residual_deviation",
+    "n_models", "says", "cv_accuracy", "stage_source", "n_pairs", "n_prompts", "n_train_pairs", "ceiling", "probe", "seed", "store", "revision", "config_hash",
     "data_fingerprint", "resolution", "extraction_seed", "package_version",
 )  # fmt: skip
 """Of the table.
 
 ``kind``: ``cell`` (one block of one store), ``point`` (one store in a trend), ``fit`` (a trend; ``value`` is the slope,
 accuracy a tenfold of ``against``, ``ci_low`` and ``ci_high`` its interval over prompts, ``models_low`` and
-``models_high`` over models, of three or more) or ``residual`` (of a point from a trend). ``head``: ``best`` (the block of highest
-out-of-fold accuracy on training pairs), ``best-matched`` (its features reduced by principal components to the width of
-the narrowest model), ``depth 0.5`` and the like (the block nearest to that relative depth), ``stages`` (one block of
-every stage, side by side). ``series``: ``trained``, ``random-init``, or ``checkpoints`` of one architecture.
+``models_high`` over models, of three or more) or ``residual`` (of a point from a trend). ``head``: ``best`` (the block
+of highest out-of-fold accuracy on training pairs), ``best-matched`` (its features reduced by principal components to
+the width of the narrowest model), ``depth 0.5`` and the like (the block nearest to that relative depth), ``stages``
+(one block of every stage, side by side). ``series``: ``trained``, ``random-init``, or ``checkpoints`` of one architecture.
 ``finished`` is false of checkpoints that are not the last of their architecture."""
 
 
@@ -109,7 +109,7 @@ def scaling(
                     common = common_columns(store, facet, recipe, seed) | {
                         "stream": key[0], "reduction": key[1], "sigma": key[2], "width": reader.width,
                         "parameters": sizes[at].parameters, "forward_flops": sizes[at].forward_flops,
-                        "steps": np.nan if store.attributes.get("random_init") else steps_of[at], "num_blocks": store.num_blocks, "stage_source": runs.source,
+                        "steps": steps_of[at], "num_blocks": store.num_blocks, "stage_source": runs.source,
                         "control": "random-init" if store.attributes.get("random_init") else "none",
                     }  # fmt: skip
                     for row, fit in _measure(reader, fitter, runs.blocks, narrowest, depths, seed):
@@ -194,7 +194,12 @@ def _steps(stores: Sequence[FeatureSource], steps: Mapping[str, float]) -> list[
         raise UserError(f"Steps are given for {unknown[0]!r}, and no store is called so; there are {have}.")
     if not all(value > 0 for value in steps.values()):
         raise UserError("Training steps are above 0; leave out an untrained model, or give it as random-init.")
-    return [next((float(steps[n]) for n in known if n in steps), float("nan")) for known in names]
+    found = []
+    for store, known in zip(stores, names, strict=True):
+        # Fresh weights have no steps, whatever the model of their architecture has.
+        given = [] if store.attributes.get("random_init") else [float(steps[name]) for name in known if name in steps]
+        found.append(given[0] if given else float("nan"))
+    return found
 
 
 def _names(store: FeatureSource) -> list[str]:

@@ -49,7 +49,7 @@ def fit_shortcuts(
     fitter: Fitter, item_ids: np.ndarray, pairs: pd.DataFrame, looks: pd.DataFrame | None
 ) -> dict[str, Fit]:
     """Fit a probe on each shortcut that the data have: ``looks``, ``size`` alone, ``source model``."""
-    columns = [] if looks is None else [name for name in looks if name != "item_id"]
+    columns = [] if looks is None else [str(name) for name in looks if name != "item_id"]
     size = [name for name in columns if name in SIZE]
     found = {
         "looks": None if looks is None else look_features(item_ids, looks, columns),

@@ -52,10 +52,11 @@ def stage_runs(
     chosen = None if stages is None else _rows(stages, model, sigma)
     if chosen is None or not len(chosen):
         parts = np.array_split(np.asarray(blocks), min(len(blocks), 4 if len(blocks) >= 8 else 3))
-        runs = tuple(tuple(int(block) for block in part) for part in parts)
-        return StageRuns(tuple(f"B{i + 1}" for i in range(len(runs))), runs, "equal")
+        equal = tuple(tuple(int(block) for block in part) for part in parts)
+        return StageRuns(tuple(f"B{i + 1}" for i in range(len(equal))), equal, "equal")
     chosen = chosen.sort_values("first_block")
-    names, runs = [], []
+    names: list[str] = []
+    runs: list[tuple[int, ...]] = []
     for row in chosen.to_dict("records"):
         run = tuple(block for block in blocks if row["first_block"] <= block <= row["last_block"])
         # A stage may lie beyond the blocks of a stream that ends earlier.

@@ -111,7 +111,9 @@ def _say(
         verdict = "falls with"
     else:
         verdict = "is not measurably related to"
-    said = f"{series}: among these {count} models accuracy {verdict} {_SAID[against]}, {100 * slope:+.1f} points a tenfold"
+    said = (
+        f"{series}: among these {count} models accuracy {verdict} {_SAID[against]}, {100 * slope:+.1f} points a tenfold"
+    )
     said += f" [{100 * low:+.1f}, {100 * high:+.1f}] over prompts; "
     if count < 3:
         return f"{said}two models say nothing of others."

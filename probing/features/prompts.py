@@ -37,7 +37,7 @@ def given_prompts(items: pd.DataFrame, pairs: pd.DataFrame, rule: str, seed: int
     text_of = items.drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]
     split_of = pairs.drop_duplicates("prompt_id").set_index("prompt_id")["split"]
     words: dict[str, str] = {}
-    for split, prompts in text_of.index.to_series().groupby(text_of.index.map(split_of).fillna("")):
+    for split, prompts in text_of.index.to_series().groupby(text_of.index.map(split_of.to_dict()).fillna("")):
         ring = sorted(prompts, key=lambda prompt: hashlib.blake2b(f"{seed}\x1f{prompt}".encode()).digest())
         if len(ring) < 2:
             raise UserError(

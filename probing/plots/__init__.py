@@ -8,8 +8,10 @@ from probing.plots.pairs import figure_pairs
 from probing.plots.reward_curve import figure_reward_curves, plot_reward_curve
 from probing.plots.save import read_table, save_figure
 from probing.plots.scaling import figure_depth_curves, figure_scaling, plot_depth_curves, plot_paper, plot_scaling
+from probing.plots.series import NothingToDraw
 
 __all__ = [
+    "NothingToDraw",
     "figure_combinations",
     "figure_comparisons",
     "figure_controls",

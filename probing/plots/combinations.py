@@ -14,8 +14,9 @@ from probing.plots.series import best_series, say_series
 
 CAPTION = (
     "Left: accuracy of a probe on two blocks side by side, in percent; on the diagonal one block alone. Framed: chosen "
-    "on training pairs. Lines: borders of stages. Right: accuracy minus that of the best single block, in brackets the channels that the head reads; bars: 95% paired "
-    "cluster bootstrap over prompts. Filled: p ≤ 0.05 after Holm's correction."
+    "on training pairs. Lines: borders of stages. Right: accuracy minus that of the best single block, in brackets the "
+    "channels that the head reads; bars: 95% paired cluster bootstrap over prompts. Filled: p ≤ 0.05 after Holm's "
+    "correction."
 )
 LEVEL = 0.05
 _FORMS = {
@@ -62,8 +63,9 @@ def plot_pairs_of_blocks(
             axis.set_ticks([at[block] for block in shown], [str(block) for block in shown])
             axis.set_label_text(label)
         _draw_borders(ax, single, at)
-        one = single.iloc[0]
-        ax.set_title(f"{facet}: {say_series(one)}\n{one['n_pairs']:,} pairs of {one['n_prompts']:,} prompts", fontsize=10)
+        any_cell = single.iloc[0]
+        counted = f"{any_cell['n_pairs']:,} pairs of {any_cell['n_prompts']:,} prompts"
+        ax.set_title(f"{facet}: {say_series(any_cell)}\n{counted}", fontsize=10)
     return ax
 
 
@@ -180,5 +182,3 @@ def _handles(table: pd.DataFrame) -> list[Line2D]:
         for head, (colour, marker, said) in _FORMS.items()
         if head in set(table["head"])
     ]
-
-

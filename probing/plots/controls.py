@@ -62,8 +62,9 @@ def plot_controls(table: pd.DataFrame, *, facet: str, ax: Axes | None = None, le
                 value, low, high = (100 * row[f"difference{end}"] for end in ("", "_low", "_high"))
                 said = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
                 weight = "bold" if row["difference_p_holm"] <= LEVEL else "normal"
-                ax.annotate(said, (1.0, -place), xycoords=("axes fraction", "data"), xytext=(5, 0), fontsize=8,
-                            textcoords="offset points", va="center", fontweight=weight, annotation_clip=False)  # fmt: skip
+                ax.annotate(said, (1.0, -place), xycoords=("axes fraction", "data"), xytext=(5, 0),
+                            textcoords="offset points", va="center", fontsize=8, fontweight=weight,
+                            annotation_clip=False)  # fmt: skip
         ax.set_yticks(range(0, -len(rows), -1), [_NAMES.get(name, name) for name in rows["control"]], fontsize=9)
         ax.set_ylim(-len(rows) + 0.4, top)
         ax.xaxis.set_major_formatter(style.percent())

@@ -39,7 +39,7 @@ def draw_heatmap(
     scale, colours = Normalize(*limits), mpl.colormaps[MAP]
     ax.imshow(np.ma.masked_invalid(values), cmap=colours, norm=scale, aspect="auto", interpolation="nearest")
     ax.grid(False)
-    rows, columns = values.shape
+    columns = values.shape[1]
     second = {(row, column): text for row, column, text in below}
     frames = np.zeros(values.shape, dtype=bool) if outlined is None else outlined
     for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True):

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from probing.plots import style
 from probing.plots.heatmap import MOST_NUMBERS, accuracy_bar, draw_heatmap, limits_of
+from probing.plots.series import NothingToDraw
 
 CAPTION = (
     "Accuracy on test pairs, in percent. Framed: the best noise level of each block, chosen on training pairs; in "
@@ -22,7 +23,7 @@ DRAWS_CAPTION = (
     "Points: measured on test pairs. Bars: 95% cluster bootstrap over prompts, paired where a gain is shown. Rewards: "
     "mean of log odds, a probe each. Features: one probe on levels side by side, or on the mean over draws."
 )
-_METHODS = {"rewards": ("-", "o"), "features": ((0, (4, 2)), "s")}
+_METHODS: dict[str, tuple[Any, str]] = {"rewards": ("-", "o"), "features": ((0, (4, 2)), "s")}
 
 
 def plot_noise(
@@ -78,13 +79,18 @@ def figure_noise(table: pd.DataFrame) -> Figure:
     panels = _panels(cells)
     blocks, sigmas = cells["block"].nunique(), cells["sigma"].nunique()
     with style.house_style():
-        size = (max(len(panels) * max(3.2, 0.42 * min(blocks, 24)) + 1.6, 6.5), len(facets) * (1.3 + 0.55 * sigmas) + 1.3)
+        size = (
+            max(len(panels) * max(3.2, 0.42 * min(blocks, 24)) + 1.6, 6.5),
+            len(facets) * (1.3 + 0.55 * sigmas) + 1.3,
+        )
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(len(facets), len(panels), squeeze=False)
         for row, facet in enumerate(facets):
             limits = limits_of(cells.loc[cells["facet"] == facet, "value"].to_numpy(dtype=float))
             for column, (stream, reduction) in enumerate(panels):
-                ax = plot_noise(table, facet=facet, stream=stream, reduction=reduction, ax=grid[row, column], limits=limits)
+                ax = plot_noise(
+                    table, facet=facet, stream=stream, reduction=reduction, ax=grid[row, column], limits=limits
+                )
                 ax.label_outer()
             accuracy_bar(list(grid[row]), limits)
         style.caption_and_legend(figure, CAPTION, [], columns=1)
@@ -122,7 +128,9 @@ def plot_gain_of_many(
         ax = style.new_axes(ax, (5.4, 3.4))
         ax.axhline(0, color=style.REFERENCE, linewidth=1.0, zorder=1)
         if kind == "sigmas":
-            curves = [(str(m), style.REFERENCE, _METHODS[str(m)], part) for m, part in rows.groupby("method", sort=False)]
+            curves = [
+                (str(m), style.REFERENCE, _METHODS[str(m)], part) for m, part in rows.groupby("method", sort=False)
+            ]
         else:
             curves = [
                 (f"σ = {sigma:g}", looks[sigma][0], ("-", looks[sigma][1]), rows[rows["sigma"] == sigma])
@@ -188,7 +196,7 @@ def figure_noise_draws(table: pd.DataFrame) -> Figure:
         table: Of :func:`probing.analysis.noise.noise`, or its CSV; what it does not hold is left out.
 
     Raises:
-        ValueError: It holds neither several levels nor several draws.
+        NothingToDraw: It holds neither several levels nor several draws.
     """
     facets = sorted(table["facet"].unique())
     stream, reduction = _panels(table[table["kind"] == "cell"])[0]
@@ -196,7 +204,7 @@ def figure_noise_draws(table: pd.DataFrame) -> Figure:
     gains = [kind for kind in ("sigmas", "draws", "pairing") if kind in there]
     moved = ["margin_ratio", "flip_rate"] if "redraw" in there else []
     if not gains + moved:
-        raise ValueError("The table holds one noise level and one draw; measure several.")
+        raise NothingToDraw("the table holds one noise level and one draw; measure several.")
     with style.house_style():
         size = (max(3.9 * len(facets), 5.5), 2.35 * len(gains + moved) + 1.5)
         figure = Figure(figsize=size, layout="constrained")

@@ -173,7 +173,8 @@ def _draw_stages(ax: Axes, trained: pd.DataFrame) -> None:
     for name in dict.fromkeys(names):
         inside = [block for block, own in zip(blocks, names, strict=True) if own == name]
         ax.text(sum(inside) / len(inside), 0.985, name, transform=ax.get_xaxis_transform(), ha="center", va="top",
-                fontsize=8, color="#555555")  # fmt: skip
+                fontsize=8, color="#555555", zorder=6,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # fmt: skip
 
 
 def _draw_paper(ax: Axes, trained: pd.DataFrame, stream: str) -> None:

@@ -10,12 +10,12 @@ from matplotlib.lines import Line2D
 
 from probing.analysis.paper import Published, published
 from probing.plots import style
-from probing.plots.series import best_series, say_series
+from probing.plots.series import SERIES, NothingToDraw, best_series, say_series
 
 CAPTION = (
     "One head recipe for all models. Points: accuracy on test pairs; bars: 95% cluster bootstrap over prompts. Lines: "
-    "least squares on the logarithm; slopes with intervals over the same prompts, and, of three models or more, over models "
-    "(Student's t). Hollow: the best block of random-initialised models. Right, apart: what the paper says of its own models."
+    "least squares on the logarithm; slopes with intervals over the same prompts, and, of three models or more, over "
+    "models (Student's t). Hollow: the best block of random-initialised models. Apart: what the paper says of its own."
 )
 DEPTH_CAPTION = (
     "Bands: 95% cluster bootstrap over prompts. Points: accuracies of single blocks on test pairs. Dashed and hollow: "
@@ -84,7 +84,7 @@ def plot_scaling(
         style.percent_axis(ax)
         there = sorted(points[against].astype(float).unique())
         if len(there) <= _MOST_TICKS:
-            ax.set_xticks(there, [_count(x) for x in there])
+            ax.set_xticks(there, [_count(x, "G" if against == "forward_flops" else "B") for x in there])
             ax.minorticks_off()
         ax.set_xlabel(AGAINST[against])
         ax.set_ylabel("pair accuracy")
@@ -193,7 +193,9 @@ def plot_depth_curves(
         ax.set_ylabel("pair accuracy")
         style.percent_axis(ax)
         one = cells.iloc[0]
-        ax.set_title(f"{facet}: {say_series(one)}\n{one['n_pairs']:,} pairs of {one['n_prompts']:,} prompts", fontsize=9.5)
+        ax.set_title(
+            f"{facet}: {say_series(one)}\n{one['n_pairs']:,} pairs of {one['n_prompts']:,} prompts", fontsize=9.5
+        )
         if legend:
             style.legend_below(ax, _model_handles(table), columns=2)
     return ax
@@ -225,8 +227,8 @@ def _rows(table: pd.DataFrame, facet: str) -> pd.DataFrame:
     rows = table[table["facet"] == facet]
     best = rows[(rows["kind"] == "point") & (rows["head"] == "best") & (rows["control"] == "none")]
     if best.empty:
-        raise ValueError(f"Got facet {facet!r}, and the table has no trained model's best block of it.")
-    means = best.groupby(["stream", "reduction", "sigma"], as_index=False)["cv_accuracy"].mean()
+        raise NothingToDraw(f"got facet {facet!r}, and the table has no trained model's best block of it.")
+    means = best.groupby(SERIES)["cv_accuracy"].mean().reset_index()
     return best_series(rows, means)
 
 
@@ -274,8 +276,8 @@ def _model_handles(table: pd.DataFrame) -> list[Line2D]:
     ]
 
 
-def _count(number: float) -> str:
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+def _count(number: float, giga: str = "B") -> str:
+    for size, unit in ((1e12, "T"), (1e9, giga), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{unit}"
     return f"{number:.0f}"

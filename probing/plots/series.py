@@ -10,6 +10,10 @@ import pandas as pd
 SERIES = ["stream", "reduction", "sigma"]
 
 
+class NothingToDraw(ValueError):
+    """A table has nothing of what a figure shows: it was measured with less, which is no mistake."""
+
+
 def best_series(rows: pd.DataFrame, cells: pd.DataFrame, keys: list[str] | None = None) -> pd.DataFrame:
     """Keep the rows of the series with the cell of highest out-of-fold accuracy on training pairs.
 
@@ -19,7 +23,7 @@ def best_series(rows: pd.DataFrame, cells: pd.DataFrame, keys: list[str] | None 
         keys: What makes a series.
     """
     keys = keys or SERIES
-    best = cells.loc[cells["cv_accuracy"].astype(float).idxmax()]
+    best = cells.iloc[int(cells["cv_accuracy"].to_numpy(dtype=float).argmax())]
     for key in keys:
         rows = rows[rows[key] == best[key]]
     return rows

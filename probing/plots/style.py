@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -107,7 +108,7 @@ def reference_line(ax: Axes, value: float, label: str, **line) -> None:
     )
 
 
-def legend_below(ax: Axes, handles: Sequence[Line2D], *, columns: int) -> None:
+def legend_below(ax: Axes, handles: Sequence[Artist], *, columns: int) -> None:
     """Put a legend under the axes' label, where no data are."""
     figure = ax.get_figure(root=True)
     assert figure is not None

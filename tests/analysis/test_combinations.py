@@ -154,9 +154,8 @@ def test_mix_weights_are_a_minimum_and_the_features_their_mean(pairs):
     np.testing.assert_allclose(mixed, by_hand, rtol=1e-5)
     y = facet.train.choices
     probe = LogisticProbe().fit(facet.train.differences(mixed), y, facet.train.prompts)
-    margins = np.stack([
-        facet.train.differences(reader.read(b) / s) @ probe.coef_ for b, s in zip(series.blocks, mix.scales, strict=True)
-    ], axis=1)  # fmt: skip
+    scaled = [reader.read(b) / s for b, s in zip(series.blocks, mix.scales, strict=True)]
+    margins = np.stack([facet.train.differences(features) @ probe.coef_ for features in scaled], axis=1)
 
     def loss(weights, length):
         m = length * margins @ weights
