@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from probing.analysis.fits import Blocks, Fitter, accuracies, common_columns, gains, points, series_of
+from probing.analysis.fits import Blocks, Fitter, Series, accuracies, common_columns, gains, points, series_of
 from probing.analysis.heads import Head, Heads, count_heads, measure_heads
 from probing.analysis.pairs import Facet, facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
@@ -99,7 +99,7 @@ def combinations(
     for series in series_of(store, streams=streams, reductions=reductions, sigmas=sigmas, blocks=blocks):
         if len(series.blocks) < 2:
             raise UserError(f"Two blocks make a combination, and {series.stream} has block {series.blocks[0]} alone.")
-        runs = stage_runs(series.blocks, stages, model=store.attributes.get("model"), sigma=series.sigma)
+        runs = stage_runs(series.blocks, stages, model=store.attributes.get("model"), **_place(series))
         if len(runs.names) > MOST_STAGES:
             raise UserError(f"Got {len(runs.names)} stages, expected at most {MOST_STAGES}; join some of them.")
         plans.append((series, runs))
@@ -212,6 +212,10 @@ def _holm(p: pd.Series) -> pd.Series:
     adjusted = p.copy()
     adjusted[known] = holm(p[known].to_numpy(dtype=float))
     return adjusted
+
+
+def _place(series: Series) -> dict[str, Any]:
+    return {"stream": series.stream, "reduction": series.reduction, "sigma": series.sigma}
 
 
 def _say_runs(runs: StageRuns) -> str:

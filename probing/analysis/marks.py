@@ -35,14 +35,16 @@ def mark_curve(
     if stages is not None:
         marked["stage"] = None
         cells = marked["block"].notna()
-        for _, part in marked[cells].groupby(["model", "stream", "sigma"], dropna=False):
-            model, stream, sigma = (part[name].iloc[0] for name in ("model", "stream", "sigma"))
-            if "model" in stages and model not in set(stages["model"]):
+        for _, part in marked[cells].groupby(["model", "stream", "reduction", "sigma"], dropna=False):
+            where = {name: part[name].iloc[0] for name in ("model", "stream", "reduction", "sigma")}
+            if "model" in stages and where["model"] not in set(stages["model"]):
                 continue
             blocks = sorted(part["block"].astype(int).unique())
             try:
-                runs = stage_runs(blocks, stages, model=model, sigma=sigma)
+                runs = stage_runs(blocks, stages, **where)
             except UserError as error:
-                raise UserError(f"The stages do not fit the curve of {model}, {stream}: {error}") from error
+                raise UserError(
+                    f"The stages do not fit the curve of {where['model']}, {where['stream']}: {error}"
+                ) from error
             marked.loc[part.index, "stage"] = [runs.of(int(block)) for block in part["block"]]
     return marked

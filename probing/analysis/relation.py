@@ -9,6 +9,7 @@ from scipy.stats import rankdata
 
 from probing.analysis.fits import Series
 from probing.analysis.heads import Heads
+from probing.analysis.nearest import nearest_rows
 from probing.analysis.pairs import Facet
 from probing.errors import UserError
 from probing.statistics.bootstrap import resampled_means, sums_by_group
@@ -22,8 +23,8 @@ def similarity_of(table: pd.DataFrame | None, model: str | None, series: Series)
     """Find the similarities that speak of a series.
 
     Args:
-        table: ``block, other, value``, and where it has them ``model``, ``stream`` (image if it has none), ``sigma``
-            (the nearest is taken) and ``measure`` (the first is taken); None gives None.
+        table: ``block, other, value``, of image tokens if it has no column ``stream``; of several, those of
+            :func:`probing.analysis.nearest.nearest_rows` are taken. None gives None.
         model: Whose blocks.
         series: Of which stream and noise level.
 
@@ -38,18 +39,11 @@ def similarity_of(table: pd.DataFrame | None, model: str | None, series: Series)
     missing = {"block", "other", "value"} - set(table)
     if missing:
         raise UserError(f"The table of similarities has no {', '.join(sorted(missing))}; it needs block, other, value.")
-    chosen = table if "model" not in table else table[table["model"] == model]
-    if "stream" in chosen:
-        chosen = chosen[chosen["stream"] == series.stream]
-    elif series.stream != "image":
+    if "stream" not in table and series.stream != "image":
         return None
+    chosen = nearest_rows(table, model=model, stream=series.stream, reduction=series.reduction, sigma=series.sigma)
     if not len(chosen):
         return None
-    if "sigma" in chosen:
-        nearest = min(chosen["sigma"].dropna().unique(), key=lambda sigma: abs(sigma - series.sigma))
-        chosen = chosen[chosen["sigma"] == nearest]
-    if "measure" in chosen:
-        chosen = chosen[chosen["measure"] == chosen["measure"].iloc[0]]
     chosen = chosen[chosen["block"] < chosen["other"]]
     return chosen.groupby(["block", "other"])["value"].mean()
 

@@ -26,8 +26,8 @@ COLUMNS = (
     "model", "data", "split", "facet", "stream", "reduction", "sigma", "kind", "head", "series", "control", "against",
     "block", "depth", "blocks", "channels", "parameters", "forward_flops", "steps", "width", "num_blocks", "metric",
     "value", "ci_low", "ci_high", "models_low", "models_high", "finished", "intercept", "residual_deviation",
-    "n_models", "says", "cv_accuracy", "stage_source", "n_pairs", "n_prompts", "n_train_pairs", "ceiling", "probe", "seed", "store", "revision", "config_hash",
-    "data_fingerprint", "resolution", "extraction_seed", "package_version",
+    "n_models", "says", "cv_accuracy", "stage_source", "n_pairs", "n_prompts", "n_train_pairs", "ceiling", "probe",
+    "seed", "store", "revision", "config_hash", "data_fingerprint", "resolution", "extraction_seed", "package_version",
 )  # fmt: skip
 """Of the table.
 
@@ -36,8 +36,8 @@ accuracy a tenfold of ``against``, ``ci_low`` and ``ci_high`` its interval over 
 ``models_high`` over models, of three or more) or ``residual`` (of a point from a trend). ``head``: ``best`` (the block
 of highest out-of-fold accuracy on training pairs), ``best-matched`` (its features reduced by principal components to
 the width of the narrowest model), ``depth 0.5`` and the like (the block nearest to that relative depth), ``stages``
-(one block of every stage, side by side). ``series``: ``trained``, ``random-init``, or ``checkpoints`` of one architecture.
-``finished`` is false of checkpoints that are not the last of their architecture."""
+(one block of every stage, side by side). ``series``: ``trained``, ``random-init``, or ``checkpoints`` of one
+architecture. ``finished`` is false of checkpoints that are not the last of their architecture."""
 
 
 def scaling(
@@ -105,7 +105,7 @@ def scaling(
                     facet = by_store[at][number]
                     fitter = Fitter(store, facet, recipe, journal=journal, workers=workers, bar=bar)
                     runs = stage_runs(reader.series.blocks, stages, model=store.attributes.get("model"),
-                                      sigma=reader.series.sigma)  # fmt: skip
+                                      stream=key[0], reduction=key[1], sigma=key[2])  # fmt: skip
                     common = common_columns(store, facet, recipe, seed) | {
                         "stream": key[0], "reduction": key[1], "sigma": key[2], "width": reader.width,
                         "parameters": sizes[at].parameters, "forward_flops": sizes[at].forward_flops,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from probing.analysis.nearest import nearest_rows
 from probing.errors import UserError
 
 _RUN = re.compile(r"(\d+)(?:-(\d+))?")
@@ -34,22 +35,30 @@ class StageRuns:
 
 
 def stage_runs(
-    blocks: Sequence[int], stages: pd.DataFrame | None = None, *, model: str | None = None, sigma: float | None = None
+    blocks: Sequence[int],
+    stages: pd.DataFrame | None = None,
+    *,
+    model: str | None = None,
+    stream: str | None = None,
+    reduction: str | None = None,
+    sigma: float | None = None,
 ) -> StageRuns:
     """Cut the blocks of a series into stages.
 
     Args:
         blocks: The blocks that there are, in order.
-        stages: ``stage, first_block, last_block``; with columns ``model``, ``sigma`` and ``measure`` the rows of this
-            model, of the nearest noise level and of the first measure are taken. Without a table, or where it lacks
-            the model: four equal parts, three of fewer than eight blocks.
+        stages: ``stage, first_block, last_block``; of several, those of
+            :func:`probing.analysis.nearest.nearest_rows` are taken. Without a table, or where it lacks the model: four
+            equal parts, three of fewer than eight blocks.
         model: Whose stages.
+        stream: Of which stream; another's will do.
+        reduction: Under which reduction.
         sigma: At which noise level.
 
     Raises:
         UserError: Stages that overlap, leave a block out, or are none of these blocks.
     """
-    chosen = None if stages is None else _rows(stages, model, sigma)
+    chosen = None if stages is None else _rows(stages, model, stream, reduction, sigma)
     if chosen is None or not len(chosen):
         parts = np.array_split(np.asarray(blocks), min(len(blocks), 4 if len(blocks) >= 8 else 3))
         equal = tuple(tuple(int(block) for block in part) for part in parts)
@@ -89,16 +98,11 @@ def parse_stages(text: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["stage", "first_block", "last_block"])
 
 
-def _rows(stages: pd.DataFrame, model: str | None, sigma: float | None) -> pd.DataFrame:
+def _rows(
+    stages: pd.DataFrame, model: str | None, stream: str | None, reduction: str | None, sigma: float | None
+) -> pd.DataFrame:
     missing = {"stage", "first_block", "last_block"} - set(stages)
     if missing:
         raise UserError(f"The table of stages has no {', '.join(sorted(missing))}; it needs stage, first_block, "
                         f"last_block.")  # fmt: skip
-    if "model" in stages:
-        stages = stages[stages["model"] == model]
-    if "sigma" in stages and len(stages) and sigma is not None:
-        nearest = min(stages["sigma"].unique(), key=lambda there: abs(there - sigma))
-        stages = stages[stages["sigma"] == nearest]
-    if "measure" in stages and len(stages):
-        stages = stages[stages["measure"] == stages["measure"].iloc[0]]
-    return stages
+    return nearest_rows(stages, model=model, stream=stream, reduction=reduction, sigma=sigma, any_stream=True)
