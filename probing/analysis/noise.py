@@ -136,7 +136,7 @@ def _job(
     name = "/".join(map(str, place))
     if not draws:
         return Job(name, partial(store.read, *place))
-    seeds = ",".join(_name(draw) for draw in draws)
+    seeds = ",".join(_identity(draw) for draw in draws)
     return Job(f"{name}|{seeds}", partial(store.read, *place), partial(redrawn, draws, place, recipe, sides))
 
 
@@ -203,8 +203,8 @@ def _draws(
     asked = list(fits[0])
     y, prompts = facet.test.choices, facet.test.prompts
     alone = np.stack([np.mean([own[place].outcomes for own in fits], axis=0) for place in asked], axis=1)
-    jobs = [Job("/".join(map(str, place)) + "|mean|" + ",".join(map(_name, stores)), partial(_averaged, stores, place))
-            for place in asked]  # fmt: skip
+    drawn = ",".join(map(_identity, stores))
+    jobs = [Job("/".join(map(str, place)) + f"|mean|{drawn}", partial(_averaged, stores, place)) for place in asked]
     by_features = [fit.outcomes for fit in fitter.fit(jobs)]
     where = pd.DataFrame([place._asdict() for place in asked])
     parts = []
@@ -293,6 +293,11 @@ def _by_pairing(stores: Sequence[FeatureSource]) -> dict[str, list[int]]:
         seen[drawn] = _name(store)
         groups.setdefault(drawn[0], []).append(at)
     return groups
+
+
+def _identity(store: FeatureSource) -> str:
+    """Tell a store from every other, for the journal."""
+    return f"{getattr(store, 'path', '')} {store.attributes.get('seed')} {_pair_noise(store)}"
 
 
 def _name(store: FeatureSource) -> str:

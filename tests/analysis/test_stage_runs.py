@@ -45,7 +45,7 @@ def table_of(**columns):
                         for chosen in (True, False):
                             rows.append({"model": model, "stream": stream, "part": part, "sigma": sigma,
                                          "source": source, "measure": measure, "chosen": chosen,
-                                         "step": 3 if source == "trajectory" else pd.NA, "control": "none"})  # fmt: skip
+                                         "step": pd.NA if source == "images" else 3, "control": "none"})  # fmt: skip
     return pd.DataFrame(rows).astype({"step": "Int64"}).assign(**columns)
 
 
