@@ -228,7 +228,9 @@ def figure_noise_draws(table: pd.DataFrame) -> Figure:
         ]  # fmt: skip
         style.caption_and_legend(figure, DRAWS_CAPTION, handles, columns=3)
         models = ", ".join(map(str, table["model"].dropna().unique()))
-        figure.suptitle(f"Levels and draws of the noise: {models or 'the backbone'}", fontsize=12)
+        one = table.iloc[0]
+        counted = f"{one['n_pairs']:,} pairs of {one['n_prompts']:,} prompts{' a facet' if len(facets) > 1 else ''}"
+        figure.suptitle(f"Levels and draws of the noise: {models or 'the backbone'}\n{counted}", fontsize=12)
     return figure
 
 
