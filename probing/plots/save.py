@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from probing.plots.style import house_style
 
 DPI = 200
+_WHOLE = ("block", "baseline_block", "first", "second", "channels", "draws", "n_models")
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -23,7 +24,7 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     table = pd.read_csv(path)
     # Latents have no block: CSV would make all block numbers fractions.
-    return table.astype({name: "Int64" for name in ("block", "baseline_block") if name in table})
+    return table.astype({name: "Int64" for name in _WHOLE if name in table})
 
 
 def save_figure(

@@ -15,7 +15,7 @@ from probing.fit import main
 from tests.analysis.fake_store import CHANNELS, NUM_BLOCKS, FakeStore, make_pairs
 
 
-def write_store(path, pairs, *, random_init=False):
+def write_store(path, pairs, *, random_init=False, provenance=None):
     """Put a fake store's features into a real one, with its pairs beside it."""
     fake = FakeStore(pairs, random_init=random_init, seed=int(random_init))
     arrays = [
@@ -33,7 +33,7 @@ def write_store(path, pairs, *, random_init=False):
         num_blocks=NUM_BLOCKS,
         run_length=items,
         settings={"model": "fake", "data": "planted", "random_init": random_init, "seed": 0},
-        provenance={},
+        provenance=provenance or {},
     )
     values = {"latents/mean": fake.read_latents("mean")}
     for stream, reduction in fake.arrays():
