@@ -11,8 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probing.features.reading import Reading, Reduce
+from probing.backbones import SD3Backbone
+from probing.features.reading import Reading, Reduce, read_images, read_trajectories
+from probing.features.similarity_plan import SimilarityPlan
 from probing.features.token_similarity import MEASURES, fewest_tokens
+from probing.preferences import PreferenceData
 
 
 class SimilarityPlace(NamedTuple):
@@ -52,6 +55,37 @@ class BlockSimilarity:
     prompt_ids: np.ndarray
     items: Int[np.ndarray, " prompt"]
     values: Float[np.ndarray, "prompt block block"]
+
+
+def measure(
+    plan: SimilarityPlan,
+    backbone: SD3Backbone,
+    data: PreferenceData,
+    *,
+    advance: Callable[[int], Any] = lambda rows: None,
+) -> list[BlockSimilarity]:
+    """Measure a backbone on the data's pictures, and on images that it generates from the data's prompts.
+
+    Args:
+        plan: What is measured.
+        backbone: Loaded.
+        data: Items and prompts.
+        advance: Told how many of the plan's rows were done.
+
+    Raises:
+        UserError: A bad image, too little memory.
+    """
+    reduce = keep_streams(plan.reading.settings.streams)
+    found = block_similarities(
+        read_images(plan.reading, backbone, data, data.items, reduce), plan.measures, advance=advance
+    )
+    if plan.read_at:
+        prompts = data.items.drop_duplicates("prompt_id")
+        readings = read_trajectories(
+            plan.reading, backbone, prompts, reduce, steps=plan.steps, guidance=plan.guidance, read_at=plan.read_at
+        )
+        found += block_similarities(readings, plan.measures, advance=advance)
+    return found
 
 
 def keep_streams(streams: Sequence[str]) -> Reduce:
