@@ -130,8 +130,10 @@ def run(arguments: argparse.Namespace) -> None:
             about = _about(plan, backbone, data, arguments.split, control)
             stages = find_stages(measured, about, shortest=arguments.shortest_stage, seed=settings.seed)
             blocks = spec.architecture.num_blocks
+            similarity = similarity_table(measured, about, stages, num_blocks=blocks, seed=settings.seed)
             tables = {
-                "similarity": similarity_table(measured, about, stages, num_blocks=blocks, seed=settings.seed),
+                "similarity": similarity[similarity["source"] == "images"],
+                "trajectory_similarity": similarity[similarity["source"] == "trajectory"],
                 "stages": stages,
                 "stage_similarity": stage_similarity(measured, about, stages, seed=settings.seed),
                 "similarity_by_prompt": similarity_by_prompt(measured, about),
@@ -139,6 +141,10 @@ def run(arguments: argparse.Namespace) -> None:
             for name, table in tables.items():
                 parts.setdefault(name, []).append(table)
     arguments.output.mkdir(parents=True, exist_ok=True)
+    if not plan.read_at:
+        # One that was measured before would not belong to the tables beside it.
+        del parts["trajectory_similarity"]
+        (arguments.output / "trajectory_similarity.parquet").unlink(missing_ok=True)
     for name, tables_of in parts.items():
         pd.concat(tables_of, ignore_index=True).to_parquet(arguments.output / f"{name}.parquet", index=False)
     _report(pd.concat(parts["stages"], ignore_index=True))

@@ -83,10 +83,10 @@ def run(arguments: argparse.Namespace) -> None:
     maps = pd.concat([maps_of(cell) for cell in cells], ignore_index=True)
     output = arguments.output or arguments.results
     output.mkdir(parents=True, exist_ok=True)
-    maps.to_parquet(output / "token_scores.parquet", index=False)
+    maps.to_parquet(output / "token_maps.parquet", index=False)
     _report(maps)
     print(
-        f"Table:    token_scores.parquet ({len(maps):,} tokens) in {output}\n"
+        f"Table:    token_maps.parquet ({len(maps):,} pictures) in {output}\n"
         f"Next:     python -m probing.figures --results {output}"
     )
 

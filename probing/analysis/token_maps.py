@@ -8,6 +8,7 @@ attention brought to it from elsewhere.
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,13 +30,14 @@ SELECTIONS = ("highest", "lowest", "wrong")
 COLUMNS = (
     "model", "data", "split", "facet", "stream", "reduction", "sigma", "block", "depth", "probe", "scaling",
     "selection", "rank", "pair_id", "prompt_id", "prompt", "choice", "margin", "item_id", "side", "chosen", "reward",
-    "store_reward", "row", "column", "score", "patch", "n_pairs", "n_prompts", "store", "revision", "config_hash",
+    "store_reward", "rows", "columns", "scores", "picture", "n_pairs", "n_prompts", "store", "revision", "config_hash",
     "data_fingerprint", "resolution", "extraction_seed", "package_version",
 )  # fmt: skip
-"""One row a token. ``selection`` is highest (surest and right), lowest (margin nearest 0) or wrong (surest and wrong);
-``margin`` is towards the chosen item; ``reward`` is the mean of an item's ``score``, ``store_reward`` what the store's
-features give; ``patch`` holds the token's pixels, rows of RGB bytes in base64."""
-_LARGEST_PATCH, _LARGEST_PICTURE = 8, 128
+"""One row an item of a pair. ``selection`` is highest (surest and right), lowest (margin nearest 0) or wrong (surest
+and wrong); ``margin`` is towards the chosen item. ``scores`` are the item's token scores in reading order, numbers with
+spaces, ``rows`` × ``columns`` of them; ``reward`` is their mean, ``store_reward`` what the store's features give.
+``picture`` is what the model saw, a PNG of at most 128 pixels a side in base64, so that a figure needs no data set."""
+_LARGEST_PICTURE = 128
 _TOLERANCE = 0.1
 """Of rewards read now against rewards from the store, in standard deviations of rewards: a store may be float16, or
 have been made in bfloat16 on another device."""
@@ -167,42 +169,36 @@ def token_maps(
         "n_pairs": len(facet.test.table),
         "n_prompts": facet.test.table["prompt_id"].nunique(),
     }
-    row, column = (index.ravel() for index in np.indices(grid))
-    parts = []
+    rows = []
     for pair in chosen_pairs.to_dict("records"):
         for side in ("first", "second"):
             item = pair[side]
-            parts.append(
-                pd.DataFrame(
-                    {
-                        **common,
-                        **{
-                            name: pair[name]
-                            for name in ("selection", "rank", "pair_id", "prompt_id", "choice", "margin")
-                        },
-                        "prompt": prompts[pair["prompt_id"]],
-                        "item_id": item,
-                        "side": side,
-                        "chosen": (pair["choice"] > 0.5) == (side == "first"),
-                        "reward": scores[item].mean(),
-                        "store_reward": rewards[row_of[item]],
-                        "row": row,
-                        "column": column,
-                        "score": scores[item],
-                        "patch": patches(open_picture(item), grid),
-                    }
-                )
+            rows.append(
+                {
+                    **common,
+                    **{name: pair[name] for name in ("selection", "rank", "pair_id", "prompt_id", "choice", "margin")},
+                    "prompt": prompts[pair["prompt_id"]],
+                    "item_id": item,
+                    "side": side,
+                    "chosen": (pair["choice"] > 0.5) == (side == "first"),
+                    "reward": scores[item].mean(),
+                    "store_reward": rewards[row_of[item]],
+                    "rows": grid[0],
+                    "columns": grid[1],
+                    "scores": " ".join(f"{score:.6g}" for score in scores[item]),
+                    "picture": as_text(open_picture(item)),
+                }
             )
-    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def patches(picture: Image.Image, grid: tuple[int, int]) -> list[str]:
-    """Cut a square picture into one patch a token, of at most 8×8 pixels, as base64 of its RGB bytes."""
-    side = max(1, min(_LARGEST_PATCH, _LARGEST_PICTURE // max(grid)))
-    size = (grid[1] * side, grid[0] * side)
-    picture = picture if picture.size == size else picture.resize(size, Image.Resampling.BOX)
-    pixels = np.asarray(picture.convert("RGB")).reshape(grid[0], side, grid[1], side, 3).swapaxes(1, 2)
-    return [base64.b64encode(patch.tobytes()).decode() for patch in pixels.reshape(-1, side, side, 3)]
+def as_text(picture: Image.Image) -> str:
+    """Write a picture as a PNG of at most 128 pixels a side, in base64."""
+    small = picture.convert("RGB")
+    small.thumbnail((_LARGEST_PICTURE, _LARGEST_PICTURE), Image.Resampling.LANCZOS)
+    held = io.BytesIO()
+    small.save(held, "PNG", optimize=True)
+    return base64.b64encode(held.getvalue()).decode()
 
 
 def _chosen(facet: Facet, rewards: Float[np.ndarray, " item"], count: int) -> pd.DataFrame:

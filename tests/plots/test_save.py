@@ -11,6 +11,7 @@ import pytest
 from probing.figures import FIGURES, main
 from probing.plots import figure_comparisons, save_figure
 from tests.plots.figure_tables import comparison_table, curve_table
+from tests.plots.similarity_tables import similarity_tables, token_table
 
 
 @pytest.fixture
@@ -19,6 +20,8 @@ def results(tmp_path):
     folder.mkdir()
     curve_table().to_parquet(folder / "reward_curve.parquet")
     comparison_table().to_parquet(folder / "comparisons.parquet")
+    for name, table in {**similarity_tables(), "token_maps": token_table()}.items():
+        table.to_parquet(folder / f"{name}.parquet")
     return folder
 
 
@@ -60,5 +63,14 @@ def test_the_command_draws_every_figure_and_again_from_their_csv(results, tmp_pa
 def test_missing_tables_are_said_in_one_sentence(tmp_path, capsys):
     assert main(["--results", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "neither reward_curve.parquet nor reward_curves.csv; run python -m probing.fit first" in error
+    assert "none of the tables that figures are drawn from; run probing.fit first" in error
     assert "Traceback" not in error
+
+
+def test_what_was_not_measured_is_not_drawn_and_said(results, tmp_path, capsys):
+    (results / "token_maps.parquet").unlink()
+    assert main(["--results", str(results), "--output", str(tmp_path / "figures")]) == 0
+    assert "token_maps: not drawn, for there is no token_maps.parquet" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "comparisons.png").is_file() and not (
+        tmp_path / "figures" / "token_maps.png"
+    ).exists()
