@@ -65,7 +65,7 @@ def find_stages(
     for one in measured:
         blocks = np.array(one.blocks)
         if len(blocks) < 2 or np.any(np.diff(blocks) != 1):
-            raise UserError(f"Stages are runs of blocks and need two or more in a row, got blocks {list(blocks)}.")
+            raise UserError(f"Stages are runs of blocks and need two or more in a row, got blocks {blocks.tolist()}.")
         if not 1 <= shortest <= len(blocks):
             raise UserError(f"--shortest-stage is 1 … {len(blocks)} blocks for this model, got {shortest}.")
         found = find_segments(one.values, shortest=shortest, largest=largest, resamples=resamples, seed=seed)

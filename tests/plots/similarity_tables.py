@@ -41,7 +41,8 @@ def token_table(grid=(4, 4)) -> pd.DataFrame:
                     picture = Image.fromarray(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8))
                     rows.append(
                         {"model": "fake", "facet": facet, "selection": selection, "rank": rank, "sigma": 0.005,
-                         "block": 2, "pair_id": f"{facet}-{selection}-{rank}", "prompt": "a small red circle", "side": side,
+                         "block": 2, "pair_id": f"{facet}-{selection}-{rank}", "prompt": "a small red circle",
+                         "side": side,
                          "choice": 1.0, "chosen": side == "first", "margin": 1.5, "rows": grid[0], "columns": grid[1],
                          "reward": scores.mean(), "scores": " ".join(f"{score:.6g}" for score in scores),
                          "picture": as_text(picture), "n_pairs": 1234, "n_prompts": 617}
