@@ -19,10 +19,14 @@ from probing.plots import (
     figure_comparisons,
     figure_controls,
     figure_depth_curves,
+    figure_image_similarity,
     figure_noise,
     figure_noise_draws,
     figure_reward_curves,
     figure_scaling,
+    figure_stage_similarity,
+    figure_token_maps,
+    figure_trajectory_similarity,
     read_table,
     save_figure,
 )
@@ -36,6 +40,10 @@ FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
     "scaling": ("scaling", figure_scaling),
     "depth_curves": ("scaling", figure_depth_curves),
     "controls": ("controls", figure_controls),
+    "image_similarity": ("similarity", figure_image_similarity),
+    "trajectory_similarity": ("trajectory_similarity", figure_trajectory_similarity),
+    "stage_similarity": ("stage_similarity", figure_stage_similarity),
+    "token_maps": ("token_maps", figure_token_maps),
 }
 """By name: the table that a figure is drawn from, and the function that draws it."""
 
@@ -62,6 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name, (source, draw) in FIGURES.items():
         path = _find(arguments.results, source, name)
         if path is None:
+            print(f"{name}: not drawn, for there is no {source}.parquet")
             continue
         table = _join(read_table(path), arguments.results, name)
         provenance = {"command": command, "table": path.name}
@@ -82,6 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _find(results: Path, table: str, figure: str) -> Path | None:
+    """Find the table of a figure, as the analysis wrote it or beside the figure; None if it was not made."""
     candidates = (results / f"{table}.parquet", results / f"{figure}.csv")
     return next((path for path in candidates if path.is_file()), None)
 

@@ -9,6 +9,9 @@ from probing.plots.reward_curve import figure_reward_curves, plot_reward_curve
 from probing.plots.save import read_table, save_figure
 from probing.plots.scaling import figure_depth_curves, figure_scaling, plot_depth_curves, plot_paper, plot_scaling
 from probing.plots.series import NothingToDraw
+from probing.plots.similarity import figure_image_similarity, figure_trajectory_similarity, plot_similarity
+from probing.plots.stages import figure_stage_similarity, mark_stages, plot_stage_similarity
+from probing.plots.tokens import figure_token_maps, plot_token_map
 
 __all__ = [
     "NothingToDraw",
@@ -16,11 +19,16 @@ __all__ = [
     "figure_comparisons",
     "figure_controls",
     "figure_depth_curves",
+    "figure_image_similarity",
     "figure_noise",
     "figure_noise_draws",
     "figure_pairs",
     "figure_reward_curves",
     "figure_scaling",
+    "figure_stage_similarity",
+    "figure_token_maps",
+    "figure_trajectory_similarity",
+    "mark_stages",
     "plot_comparisons",
     "plot_controls",
     "plot_depth_curves",
@@ -32,6 +40,9 @@ __all__ = [
     "plot_redraws",
     "plot_reward_curve",
     "plot_scaling",
+    "plot_similarity",
+    "plot_stage_similarity",
+    "plot_token_map",
     "read_table",
     "save_figure",
 ]

@@ -11,6 +11,7 @@ import pytest
 from probing.figures import FIGURES, main
 from probing.plots import figure_comparisons, save_figure
 from tests.plots.figure_tables import comparison_table, curve_table
+from tests.plots.similarity_tables import similarity_tables, token_table
 from tests.plots.sweep_tables import sweep_tables
 
 
@@ -20,7 +21,8 @@ def results(tmp_path):
     folder.mkdir()
     curve_table().to_parquet(folder / "reward_curve.parquet")
     comparison_table().to_parquet(folder / "comparisons.parquet")
-    for name, table in sweep_tables().items():
+    tables = {**sweep_tables(), **similarity_tables(), "token_maps": token_table()}
+    for name, table in tables.items():
         table.to_parquet(folder / f"{name}.parquet")
     return folder
 
@@ -70,7 +72,7 @@ def test_missing_tables_are_said_in_one_sentence(tmp_path, capsys):
 def test_what_is_there_is_drawn_and_the_rest_left_out(tmp_path, capsys):
     comparison_table().to_parquet(tmp_path / "comparisons.parquet")
     assert main(["--results", str(tmp_path), "--output", str(tmp_path / "figures")]) == 0
-    assert capsys.readouterr().out.startswith("comparisons: ")
+    assert "\ncomparisons: comparisons.png" in capsys.readouterr().out
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"comparisons"}
 
 
@@ -89,3 +91,12 @@ def test_marks_come_from_the_tables_beside_and_are_kept_in_the_csv(tmp_path):
     trained = drawn[drawn["control"] == "none"]
     assert (trained["may_be_best"] == (trained["block"] == 2)).all()
     assert (trained["stage"] == trained["block"].map({0: "B1", 1: "B1", 2: "B2", 3: "B2"})).all()
+
+
+def test_what_was_not_measured_is_not_drawn_and_said(results, tmp_path, capsys):
+    (results / "token_maps.parquet").unlink()
+    assert main(["--results", str(results), "--output", str(tmp_path / "figures")]) == 0
+    assert "token_maps: not drawn, for there is no token_maps.parquet" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "comparisons.png").is_file() and not (
+        tmp_path / "figures" / "token_maps.png"
+    ).exists()
