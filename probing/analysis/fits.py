@@ -21,7 +21,7 @@ from probing.analysis.recipe import Recipe
 from probing.analysis.results import KEYS, provenance
 from probing.analysis.source import FeatureSource, Place, places
 from probing.errors import UserError
-from probing.statistics import cluster_bootstrap, fit_temperature, outcomes, paired_difference
+from probing.statistics import cluster_bootstrap, outcomes, paired_difference
 
 RESAMPLES = 2000
 _KEPT_BYTES = 2 * 2**30
@@ -142,7 +142,7 @@ class Fitter:
         out_of_fold = getattr(probe, "cv_margins_", None)
         row = {
             "cv_accuracy": float(probe.cv_accuracy_),
-            "temperature": float("nan") if out_of_fold is None else float(fit_temperature(out_of_fold, train.choices)),
+            "temperature": float(self._recipe.temperature(probe, self._recipe.labels_of(train))),
             "channels": int(np.prod(features.shape[1:])),
         }
         return [
