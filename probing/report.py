@@ -9,7 +9,7 @@ from pathlib import Path
 
 from probing.commands import run_command
 from probing.figures import FIGURES
-from probing.page import build_page, collect, write_page
+from probing.page import build_page, collect, public_path, write_page
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,20 +26,15 @@ def build_parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> None:
     sources = collect(FIGURES, arguments.results, arguments.figures)
     options = {"--results": arguments.results, "--figures": arguments.figures}
-    said = shlex.join(part for name, path in options.items() if path is not None for part in (name, _public(path)))
+    said = shlex.join(part for name, path in options.items() if path is not None for part in (name, public_path(path)))
     page = build_page(
         sources,
         command=f"python -m probing.report {said}",
-        redraw=f"python -m probing.figures --results {shlex.quote(_public(arguments.results))}",
+        redraw=f"python -m probing.figures --results {shlex.quote(public_path(arguments.results))}",
     )
     write_page(page, arguments.output)
     drawn = sum(len(source.figures) for source in sources)
     print(f"Page: {arguments.output} ({drawn} figures, {len(sources)} tables, {len(page.encode()) / 1e6:.1f} MB)")
-
-
-def _public(path: Path) -> str:
-    """Name a folder as it was given, or by its name alone: pages are published, the folders of this machine are not."""
-    return (path.name or ".") if path.is_absolute() else str(path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -27,7 +27,7 @@ _MOST_CSV_TOGETHER = 8_000_000
 _MOST_STATEMENTS = 8
 _MOST_CELLS = 400_000
 """A table of more is not written as CSV, neither to be hashed nor to be carried."""
-_ABOUT = ("model", "data", "data_fingerprint", "split", "facet", "sigma", "probe", "n_pairs", "n_prompts")
+_ABOUT = ("model", "data", "split", "facet", "sigma", "probe", "n_pairs", "n_prompts")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def draw_picture(name: str, draw: Draw, table: pd.DataFrame) -> Picture:
     """
     try:
         figure = draw(table)
-    except (KeyError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         said = " ".join(str(error).split())
         raise UserError(
             f"The figure {name} cannot be drawn from its table ({type(error).__name__}: {said}); make the table again."
@@ -91,7 +91,9 @@ def _describe(figure: Figure, title: str) -> str:
     """Name the panels and what their axes measure; the numbers are in the table beneath."""
     axes = [ax for ax in figure.axes if ax.get_visible()]
     panels = list(dict.fromkeys(text for ax in axes if (text := _plain(ax.get_title(), between=", "))))
-    shown = "; ".join(panels[:_MOST_PANELS]) + (f"; and {len(panels) - _MOST_PANELS} more" * (len(panels) > _MOST_PANELS))
+    shown = "; ".join(panels[:_MOST_PANELS]) + (
+        f"; and {len(panels) - _MOST_PANELS} more" * (len(panels) > _MOST_PANELS)
+    )
     across = " and ".join(dict.fromkeys(text for ax in axes if (text := _plain(ax.get_xlabel()))))
     up = " and ".join(dict.fromkeys(text for ax in axes if (text := _plain(ax.get_ylabel()))))
     parts = [

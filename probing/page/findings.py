@@ -38,7 +38,11 @@ def statements(table: pd.DataFrame) -> list[Statement]:
             text = f"{facet}{f', {where}' if where else ''}: {text}"
         if several and cell(row["model"]):
             text = f"{row['model']}, {text}"
-        found.setdefault(text, Statement(text, row.get("scope", "overall") == "overall"))
+        overall = row.get("scope", "overall") == "overall"
+        # The best of one stream may be the best of all; then two rows say the same, and the one on the whole stays.
+        if overall or text not in found:
+            found.pop(text, None)
+            found[text] = Statement(text, overall)
     return list(found.values())
 
 
@@ -63,11 +67,11 @@ def best_cells(tables: Mapping[str, pd.DataFrame]) -> Grid | None:
             {
                 "model": row["model"],
                 "facet": row["facet"],
+                "accuracy": f"{100 * row['value']:.1f}%",
+                "95% interval": f"[{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]",
                 "stream": f"{row['stream']} {row['reduction']}",
                 "σ": row["sigma"],
                 "block": row["block"],
-                "accuracy": f"{100 * row['value']:.1f}%",
-                "95% interval": f"[{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]",
                 "ceiling": f"{100 * row['ceiling']:.1f}%" if pd.notna(row.get("ceiling")) else None,
                 "blocks that may be best": _may_be_best(tables.get("measures"), row),
                 "pairs": f"{row['n_pairs']:,}",

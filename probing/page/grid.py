@@ -51,7 +51,7 @@ def preview(table: pd.DataFrame, *, rows: int = ROWS, columns: int = COLUMNS) ->
         shown.rows,
         max(len(table) - rows, 0),
         max(len(varying) - columns, 0),
-        [(str(name), cell(table[name].iloc[0]) or "–") for name in constant],
+        [(str(name), cell(table[name].iloc[0]) or "(empty)") for name in constant],
     )
 
 

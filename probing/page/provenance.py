@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib import metadata
+from pathlib import Path
 
 import pandas as pd
 
@@ -30,6 +31,7 @@ _FACTS = {
     "extraction_seed": "seeds of the noise",
     "package_version": "dit-probing",
 }
+_COUNTS = {"n_pairs": "pairs a measurement", "n_prompts": "prompts a measurement"}
 _DRAWN_WITH = ("matplotlib", "pandas", "jinja2")
 _MOST = 12
 
@@ -45,7 +47,7 @@ def stores(tables: Iterable[pd.DataFrame]) -> Grid | None:
         return None
     joined = pd.concat([part.astype(object) for part in parts], ignore_index=True)
     joined = joined.dropna(how="all").drop_duplicates().dropna(axis=1, how="all")
-    words = {name: name.replace("_", " ") for name in joined}
+    words = {name: str(name).replace("_", " ") for name in joined}
     return grid(joined.rename(columns=words)) if len(joined) else None
 
 
@@ -57,31 +59,36 @@ def facts(table: pd.DataFrame) -> list[tuple[str, str]]:
         if values:
             more = f" and {len(values) - _MOST} more" if len(values) > _MOST else ""
             said.append((word, ", ".join(values[:_MOST]) + more))
-    said += [
-        (word, _span(table[name])) for name, word in (("n_pairs", "pairs a row"), ("n_prompts", "prompts a row"))
-        if name in table and table[name].notna().any()
-    ]  # fmt: skip
+    for name, word in _COUNTS.items():
+        if name in table and table[name].notna().any():
+            said.append((word, _span(table[name])))
     return said
 
 
 def commands(source: Source, redraw: str, table_hash: str | None) -> list[tuple[str, str]]:
-    """Say by which command each figure of a table is drawn, and whether the one drawn before shows the same table."""
+    """Say by which command each figure of a table was drawn before, and whether that was from the same rows."""
     said = []
     for figure in source.figures:
         record = source.records.get(figure)
         if record is None:
             said.append((figure, f"{redraw} draws it again"))
             continue
+        with_versions = ", ".join(f"{name} {record[name]}" for name in _DRAWN_WITH if name in record)
+        before = f"drawn before by {public_command(str(record.get('command', redraw)))}"
+        before += f" with {with_versions}" if with_versions else ""
         same = table_hash is not None and record.get("table_sha256") == table_hash
-        versions = ", ".join(f"{name} {record[name]}" for name in _DRAWN_WITH if name in record)
-        said.append(
-            (
-                figure,
-                f"{record.get('command', redraw)} drew {'this table' if same else 'another table, under the same name'}"
-                + (f" ({versions})" if versions else ""),
-            )
-        )
+        said.append((figure, f"{before}, from {'the same rows' if same else 'other rows than these'}"))
     return said
+
+
+def public_path(path: Path) -> str:
+    """Name a folder as it was given, or by its name alone: pages are published, the folders of this machine are not."""
+    return (path.name or ".") if path.is_absolute() else str(path)
+
+
+def public_command(command: str) -> str:
+    """Write a command with :func:`public_path` of whatever folders it names."""
+    return " ".join(public_path(Path(word)) if word.startswith("/") else word for word in command.split(" "))
 
 
 def versions() -> list[tuple[str, str]]:

@@ -35,7 +35,7 @@ SECTIONS: dict[str, Section] = {
     ),
     "controls": Section(
         "Controls and floors",
-        "How much of the best block's accuracy can be had without a trained backbone, without the prompt, or from looks?",
+        "How much of the best accuracy can be had without a trained backbone, without the prompt, or from looks?",
     ),
     "noise": Section(
         "Noise", "Which noise level suits which block, and what do several levels or draws know together?"

@@ -21,7 +21,9 @@ def write_page(page: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"The folder {path.parent} cannot be made ({error.strerror}); give another --output.") from error
+        raise UserError(
+            f"The folder {path.parent} cannot be made ({error.strerror}); give another --output."
+        ) from error
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
