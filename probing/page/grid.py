@@ -16,7 +16,7 @@ _LONG_TEXT = 400
 
 @dataclass(frozen=True)
 class Column:
-    """A column's name, and whether it is set as numbers are, as words, or as running text."""
+    """A column's name, and how it is set: as ``number``, ``word``, ``prose`` that wraps, or ``code`` such as a hash."""
 
     name: str
     kind: str
@@ -103,4 +103,6 @@ def is_constant(column: pd.Series) -> bool:
 def _kind(column: pd.Series, said: Sequence[str]) -> str:
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return "number"
-    return "prose" if any(len(text) > 60 and " " in text for text in said) else "word"
+    if any(len(text) > 60 and " " in text for text in said):
+        return "prose"
+    return "code" if any(len(text) > 30 and " " not in text for text in said) else "word"
