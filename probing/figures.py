@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from probing.commands import run_command
 from probing.errors import UserError
-from probing.plots import figure_comparisons, figure_reward_curves, find_table, read_table, save_figure
+from probing.plots import figure_comparisons, figure_reward_curves, read_table, save_figure
 
 FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
     "reward_curves": ("reward_curve", figure_reward_curves),
@@ -43,10 +43,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _find(results: Path, table: str, figure: str) -> Path:
-    path = find_table(results, table, figure)
-    if path is None:
-        raise UserError(f"{results} has neither {table}.parquet nor {figure}.csv; run python -m probing.fit first.")
-    return path
+    candidates = [results / f"{table}.parquet", results / f"{figure}.csv"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise UserError(
+        f"{results} has neither {' nor '.join(p.name for p in candidates)}; run python -m probing.fit first."
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

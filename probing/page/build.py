@@ -18,7 +18,7 @@ from probing.page.drawing import Picture, data_uri, draw_picture
 from probing.page.findings import Statement, best_cells, statements
 from probing.page.grid import Grid, csv_of, preview
 from probing.page.provenance import commands, facts, stores, versions
-from probing.page.sections import ASKED, TITLE, Section, section_of
+from probing.page.sections import ASKED, TITLE, Section, in_words, section_of
 from probing.page.sources import Source
 
 _HERE = Path(__file__).parent
@@ -41,6 +41,7 @@ class Part:
         rows: Of the table.
         columns: Of the table.
         pictures: The table's figures.
+        left_out: Figures that have nothing to show, with the reason.
         statements: What the table says in words.
         facts: What the rows are about.
         stores: Feature stores behind the rows.
@@ -56,6 +57,7 @@ class Part:
     rows: int
     columns: int
     pictures: Sequence[Picture]
+    left_out: Sequence[tuple[str, str]]
     statements: Sequence[Statement]
     facts: Sequence[tuple[str, str]]
     stores: Grid | None
@@ -76,13 +78,17 @@ class Part:
         return overall if len(overall) <= _MOST_STATEMENTS else []
 
 
-def build_page(sources: Sequence[Source], *, command: str, redraw: str) -> str:
+def build_page(
+    sources: Sequence[Source], *, command: str, redraw: str, nothing: tuple[type[Exception], ...] = ()
+) -> str:
     """Make the page, the same text for the same tables.
 
     Args:
         sources: Of :func:`probing.page.collect`.
         command: What made the page.
         redraw: What draws the figures alone.
+        nothing: What a figure's function raises when its table was measured with less than the figure shows; such a
+            figure is left out, with the reason. Anything else that it raises stops the page.
 
     Raises:
         UserError: A table does not hold what its figure shows.
@@ -91,7 +97,7 @@ def build_page(sources: Sequence[Source], *, command: str, redraw: str) -> str:
     left = _MOST_CSV_TOGETHER
     parts = []
     for source in sources:
-        parts.append(_part(source, redraw, left))
+        parts.append(_part(source, redraw, left, nothing))
         left -= len(parts[-1].csv)
     drawn = [source.table for source in sources if source.figures]
     style, script = (_text(name) for name in ("page.css", "sort.js"))
@@ -100,8 +106,8 @@ def build_page(sources: Sequence[Source], *, command: str, redraw: str) -> str:
         asked=ASKED,
         about=facts(pd.concat([table[[name for name in _ABOUT if name in table]] for table in drawn])),
         best=best_cells(tables),
-        parts=[part for part in parts if part.pictures],
-        further=[part for part in parts if not part.pictures],
+        parts=[part for part in parts if part.pictures or part.left_out],
+        further=[part for part in parts if not (part.pictures or part.left_out)],
         stores=stores(drawn),
         versions=versions(),
         command=command,
@@ -112,8 +118,14 @@ def build_page(sources: Sequence[Source], *, command: str, redraw: str) -> str:
     )
 
 
-def _part(source: Source, redraw: str, left: int) -> Part:
+def _part(source: Source, redraw: str, left: int, nothing: tuple[type[Exception], ...]) -> Part:
     table = source.table
+    pictures, missing = [], []
+    for name, drawn in source.figures.items():
+        try:
+            pictures.append(draw_picture(name, drawn, nothing))
+        except nothing as reason:
+            missing.append((in_words(name), str(reason)))
     csv = csv_of(table) if table.size <= _MOST_CELLS else None
     table_hash = None if csv is None else hashlib.sha256(csv).hexdigest()
     carried = "" if csv is None or len(csv) > _MOST_CSV else data_uri("text/csv;charset=utf-8", csv)
@@ -123,12 +135,13 @@ def _part(source: Source, redraw: str, left: int) -> Part:
         file=source.path.name,
         rows=len(table),
         columns=len(table.columns),
-        pictures=[draw_picture(name, draw, table) for name, draw in source.figures.items()],
+        pictures=pictures,
+        left_out=missing,
         statements=statements(table),
         facts=facts(table),
         stores=stores([table]),
         hash=table_hash,
-        commands=commands(source, redraw, table_hash),
+        commands=commands(source, redraw),
         preview=preview(table),
         csv=carried if len(carried) <= left else "",
     )

@@ -7,12 +7,11 @@ import io
 import re
 from dataclasses import dataclass
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from probing.errors import UserError
 from probing.page.sections import in_words
-from probing.page.sources import Draw
+from probing.page.sources import Drawn
 from probing.plots.save import DPI
 from probing.plots.style import house_style
 
@@ -43,14 +42,16 @@ class Picture:
     height: int
 
 
-def draw_picture(name: str, draw: Draw, table: pd.DataFrame) -> Picture:
+def draw_picture(name: str, drawn: Drawn, nothing: tuple[type[Exception], ...] = ()) -> Picture:
     """Draw a figure, as vectors unless a raster is lighter, the same bytes each time.
 
     Raises:
         UserError: The table does not hold what the figure shows.
     """
     try:
-        figure = draw(table)
+        figure = drawn.draw(drawn.table)
+    except nothing:
+        raise
     except (LookupError, TypeError, ValueError) as error:
         said = " ".join(str(error).split())
         raise UserError(
@@ -76,7 +77,8 @@ def data_uri(kind: str, content: bytes) -> str:
 def _take_caption(figure: Figure) -> str:
     """Take the caption out of the figure: on a page it is text, which wraps, scales and can be read aloud.
 
-    The house's figures carry it as the title of their legend; a title that is no sentence names the legend and stays.
+    The house's figures carry it as the title of their legend, or as the label under all axes; what is no sentence names
+    the legend or the axes, and stays.
     """
     said = []
     for legend in figure.legends:
@@ -84,6 +86,10 @@ def _take_caption(figure: Figure) -> str:
         if text.endswith("."):
             said.append(text)
             legend.set_title("")
+    below = _plain(figure.get_supxlabel())
+    if below.endswith("."):
+        said.append(below)
+        figure.supxlabel("")
     return " ".join(said)
 
 

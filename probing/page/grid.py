@@ -11,7 +11,7 @@ import pandas as pd
 
 ROWS, COLUMNS = 100, 40
 """Of a long table; the rest is in its CSV."""
-_LONG_TEXT = 400
+_LONG_TEXT, _LONG_WORD, _CUT_WORD = 400, 100, 24
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def grid(table: pd.DataFrame) -> Grid:
 
 
 def cell(value: Any) -> str:
-    """Write one value: four digits of a fraction, nothing for what is missing, the beginning of a long text."""
+    """Write one value: four digits of a fraction, nothing for what is missing, the beginning of what is long."""
     if value is None or value is pd.NA or (isinstance(value, float | np.floating) and np.isnan(value)):
         return ""
     if isinstance(value, bool | np.bool_):
@@ -75,6 +75,8 @@ def cell(value: Any) -> str:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     said = str(value)
+    if len(said) > _LONG_WORD and " " not in said:
+        return f"{said[:_CUT_WORD]}… ({len(said):,} characters)"
     return said if len(said) <= _LONG_TEXT else said[: _LONG_TEXT - 1] + "…"
 
 

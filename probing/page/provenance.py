@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
 
-from probing.page.grid import Grid, distinct, grid
+from probing.page.grid import Grid, csv_of, distinct, grid
 from probing.page.sources import Source
 
 _STORE = (
@@ -65,18 +66,18 @@ def facts(table: pd.DataFrame) -> list[tuple[str, str]]:
     return said
 
 
-def commands(source: Source, redraw: str, table_hash: str | None) -> list[tuple[str, str]]:
+def commands(source: Source, redraw: str) -> list[tuple[str, str]]:
     """Say by which command each figure of a table was drawn before, and whether that was from the same rows."""
     said = []
-    for figure in source.figures:
-        record = source.records.get(figure)
+    for figure, drawn in source.figures.items():
+        record = drawn.record
         if record is None:
             said.append((figure, f"{redraw} draws it again"))
             continue
         with_versions = ", ".join(f"{name} {record[name]}" for name in _DRAWN_WITH if name in record)
         before = f"drawn before by {public_command(str(record.get('command', redraw)))}"
         before += f" with {with_versions}" if with_versions else ""
-        same = table_hash is not None and record.get("table_sha256") == table_hash
+        same = record.get("table_sha256") == hashlib.sha256(csv_of(drawn.table)).hexdigest()
         said.append((figure, f"{before}, from {'the same rows' if same else 'other rows than these'}"))
     return said
 

@@ -41,11 +41,18 @@ SECTIONS: dict[str, Section] = {
         "Noise", "Which noise level suits which block, and what do several levels or draws know together?"
     ),
     "similarity": Section("Block similarity", "Which blocks hold alike features, and how steadily over prompts?"),
-    "stages": Section("Stages", "Into which runs of similar blocks does the depth fall, and how stable are they?"),
+    "trajectory_similarity": Section(
+        "Block similarity while denoising", "Does the likeness of blocks change along a denoising trajectory?"
+    ),
+    "stage_similarity": Section("Stages", "Into which runs of similar blocks does the depth fall?"),
+    "stages": Section(
+        "Stages found", "Into which runs of similar blocks does the depth fall, and how stable are they?"
+    ),
     "combinations": Section(
-        "Combinations of blocks", "Do blocks of different stages know more together, or does any wider head do as well?"
+        "Combinations of blocks", "Do blocks of different stages know more together, or is it the wider head?"
     ),
     "scaling": Section("Scaling", "Does accuracy grow with parameters, compute and training steps?"),
+    "token_maps": Section("Token maps", "Which regions of an image carry its reward?"),
     "linearity": Section("Linearity", "Is the knowledge linear, or does a network read more from the same features?"),
     "measures": Section(
         "Beyond accuracy",

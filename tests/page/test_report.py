@@ -8,10 +8,15 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
+from probing.errors import UserError
 from probing.figures import FIGURES
 from probing.figures import main as draw
-from probing.page import SECTIONS
+from probing.page import SECTIONS, build_page, collect
+from probing.page.drawing import draw_picture
+from probing.page.sources import Drawn
+from probing.plots import figure_comparisons
 from probing.report import main
 from tests.plots.figure_tables import comparison_table, curve_table
 
@@ -184,6 +189,36 @@ def test_the_best_cell_is_chosen_on_training_pairs(tmp_path):
 def test_a_figure_without_its_table_is_left_out(tmp_path):
     page = report(write_results(tmp_path / "results", comparisons=None), tmp_path / "report.html")
     assert len(page.all("img")) == 1 and "comparisons" not in {a.get("id") for a in page.all("section")}
+
+
+class Nothing(ValueError):
+    pass
+
+
+def nothing_to_draw(table):
+    raise Nothing("no draws were measured.")
+
+
+def test_a_figure_with_nothing_to_show_is_named_and_one_that_is_given_more_shows_it(results):
+    figures = {
+        "curve": ("reward_curve", nothing_to_draw),
+        "differences": ("comparisons", figure_comparisons),
+    }
+    sources = collect(figures, results, join=lambda table, name: table[table["facet"] == "quality"])
+    page = Page(build_page(sources, command="c", redraw="r", nothing=(Nothing,)))
+    assert "Curve is not drawn: no draws were measured." in page.said and len(page.all("img")) == 1
+    assert "alignment" not in page.all("img")[0]["alt"] and "Table: 12 rows" in page.said
+    with pytest.raises(UserError, match="curve cannot be drawn from its table .Nothing: no draws"):
+        build_page(sources, command="c", redraw="r")
+
+
+def test_a_caption_under_all_axes_becomes_text_too(tmp_path):
+    figure = Figure()
+    figure.subplots().set_xlabel("block")
+    figure.supxlabel("Dots: pairs, cross-\nvalidated.")
+    picture = draw_picture("dots", Drawn(lambda table: figure, pd.DataFrame(), None))
+    assert picture.caption == "Dots: pairs, cross-validated." and figure.get_supxlabel() == ""
+    assert picture.alt == "Dots. Horizontal: block. The numbers are in the table below."
 
 
 def test_tables_beside_figures_do_too_and_their_provenance_is_compared(results, tmp_path):
