@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from probing.errors import UserError
 from probing.page.sections import place_of
-from probing.plots import find_table, read_table
+from probing.plots.save import find_table, read_table
 
 Draw = Callable[[pd.DataFrame], Figure]
 
