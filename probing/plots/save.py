@@ -29,6 +29,21 @@ def read_table(path: Path) -> pd.DataFrame:
     return table.astype({name: "Int64" for name in _WHOLE if name in table})
 
 
+def find_table(results: Path, table: str, figure: str) -> Path | None:
+    """Look for a figure's table: ``TABLE.parquet`` among results, or ``FIGURE.csv`` beside figures drawn before.
+
+    Args:
+        results: Folder to look in.
+        table: Name of the table.
+        figure: Name of a figure that is drawn from it.
+
+    Returns:
+        The first that is there; None if neither is.
+    """
+    candidates = (results / f"{table}.parquet", results / f"{figure}.csv")
+    return next((path for path in candidates if path.is_file()), None)
+
+
 def save_figure(
     figure: Figure, table: pd.DataFrame, folder: Path, name: str, *, provenance: Mapping[str, Any]
 ) -> list[Path]:

@@ -1,0 +1,110 @@
+"""Tables as a page shows them: few rows, few columns, numbers that can be read; and the whole as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+ROWS, COLUMNS = 100, 40
+"""Of a long table; the rest is in its CSV."""
+_LONG_TEXT, _LONG_WORD, _CUT_WORD = 400, 100, 24
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's name, and how it is set: as ``number``, ``word``, ``prose`` that wraps, or ``code`` such as a hash."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells as they are shown.
+
+    Attributes:
+        columns: In order.
+        rows: Of text, a cell a column.
+        left_out_rows: How many rows are not shown.
+        left_out_columns: How many columns are not shown, those of one value aside.
+        same: What is the same in every row, by column.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+    left_out_rows: int = 0
+    left_out_columns: int = 0
+    same: Sequence[tuple[str, str]] = ()
+
+
+def preview(table: pd.DataFrame, *, rows: int = ROWS, columns: int = COLUMNS) -> Grid:
+    """Show the first rows of a table; what is the same in every row is said once."""
+    constant = [name for name in table if len(table) > 1 and is_constant(table[name])]
+    varying = [name for name in table if name not in constant]
+    shown = grid(table[varying[:columns]].head(rows))
+    return Grid(
+        shown.columns,
+        shown.rows,
+        max(len(table) - rows, 0),
+        max(len(varying) - columns, 0),
+        [(str(name), cell(table[name].iloc[0]) or "(empty)") for name in constant],
+    )
+
+
+def grid(table: pd.DataFrame) -> Grid:
+    """Show every cell of a table."""
+    texts = [[cell(value) for value in table[name]] for name in table]
+    heads = [Column(str(name), _kind(table[name], said)) for name, said in zip(table, texts, strict=True)]
+    return Grid(heads, list(zip(*texts, strict=True)))
+
+
+def cell(value: Any) -> str:
+    """Write one value: four digits of a fraction, nothing for what is missing, the beginning of what is long."""
+    if value is None or value is pd.NA or (isinstance(value, float | np.floating) and np.isnan(value)):
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float | np.floating):
+        return f"{value:.4g}"
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes"
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    said = str(value)
+    if len(said) > _LONG_WORD and " " not in said:
+        return f"{said[:_CUT_WORD]}… ({len(said):,} characters)"
+    return said if len(said) <= _LONG_TEXT else said[: _LONG_TEXT - 1] + "…"
+
+
+def csv_of(table: pd.DataFrame) -> bytes:
+    """Write the whole table, as :func:`probing.plots.save_figure` does beside a figure."""
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def distinct(column: pd.Series) -> list[str]:
+    """List a column's values as they are written, in order: numbers by size, words by first sight."""
+    present = column.dropna()
+    if pd.api.types.is_numeric_dtype(present):
+        present = present.drop_duplicates().sort_values()
+    return list(dict.fromkeys(cell(value) for value in present))
+
+
+def is_constant(column: pd.Series) -> bool:
+    """Tell whether every row has the same value, or none."""
+    if column.isna().all():
+        return True
+    # Lists and arrays cannot be counted, and a figure's table may hold them.
+    comparable = column if column.dtype != object else column.map(repr)
+    return comparable.nunique(dropna=False) == 1
+
+
+def _kind(column: pd.Series, said: Sequence[str]) -> str:
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return "number"
+    if any(len(text) > 60 and " " in text for text in said):
+        return "prose"
+    return "code" if any(len(text) > 30 and " " not in text for text in said) else "word"

@@ -1,0 +1,45 @@
+"""Put every figure, every table and their provenance into one page: ``python -m probing.report --results DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from probing.commands import run_command
+from probing.figures import FIGURES
+from probing.page import build_page, collect, public_path, write_page
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m probing.report", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--results", type=Path, default=Path("cache/results"), help="folder of tables, or of figures with their CSV")
+    add("--figures", type=Path, help="folder of figures drawn before: their lines of provenance are shown")
+    add("--output", type=Path, default=Path("report.html"), help="the page")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    sources = collect(FIGURES, arguments.results, arguments.figures)
+    options = {"--results": arguments.results, "--figures": arguments.figures}
+    said = shlex.join(part for name, path in options.items() if path is not None for part in (name, public_path(path)))
+    page = build_page(
+        sources,
+        command=f"python -m probing.report {said}",
+        redraw=f"python -m probing.figures --results {shlex.quote(public_path(arguments.results))}",
+    )
+    write_page(page, arguments.output)
+    drawn = sum(len(source.figures) for source in sources)
+    print(f"Page: {arguments.output} ({drawn} figures, {len(sources)} tables, {len(page.encode()) / 1e6:.1f} MB)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
