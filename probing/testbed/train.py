@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+
+from probing.testbed.recipes.mmdit import SIZES
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -14,7 +17,8 @@ def main(argv: list[str] | None = None) -> int:
         "recipe", choices=["vae", "text", "mmdit", "assemble", "card"], help="what to train, in this order"
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and logs (default: %(default)s)")
-    parser.add_argument("--size", default="xs", help="size of the MMDiT (default: %(default)s)")
+    parser.add_argument("--size", default="xs", choices=SIZES, help="size of the MMDiT (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the MMDiT's training (default: %(default)s)")
     parser.add_argument(
         "--encoder", choices=["text_encoder", "text_encoder_2", "text_encoder_3"], help="train one text encoder alone"
     )
@@ -42,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     elif arguments.recipe == "mmdit":
         from probing.testbed.recipes import mmdit
 
-        mmdit.run(runs, arguments.size, stop_after=arguments.stop_after)
+        schedule = replace(mmdit.SCHEDULE, seed=arguments.seed)
+        mmdit.run(runs, arguments.size, schedule, stop_after=arguments.stop_after)
     else:
         from probing.testbed.recipes import assemble, card
 
