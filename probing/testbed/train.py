@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stop-after", type=int, metavar="STEP", help="stop the MMDiT early, with a checkpoint")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     parser.add_argument(
-        "--output", type=Path, help="assemble and card: the pipeline folder (default: the project's weights)"
+        "--output", type=Path, help="assemble and card: the folder of all weights (default: the project's)"
     )
     arguments = parser.parse_args(argv)
     if arguments.threads:
@@ -48,15 +48,15 @@ def main(argv: list[str] | None = None) -> int:
 
         schedule = replace(mmdit.SCHEDULE, seed=arguments.seed)
         mmdit.run(runs, arguments.size, schedule, stop_after=arguments.stop_after)
-    else:
-        from probing.testbed.recipes import assemble, card
+    elif arguments.recipe == "assemble":
+        from probing.testbed.recipes import assemble
 
-        folder = arguments.output or assemble.WEIGHTS / arguments.size
-        if arguments.recipe == "assemble":
-            assemble.run(runs, arguments.size, folder)
+        for folder in assemble.run(runs, arguments.size, arguments.seed, arguments.output or assemble.WEIGHTS):
             print(f"Weights: {folder}")
-        else:
-            print(f"Card: {card.run(runs, folder, arguments.size)}")
+    else:
+        from probing.testbed.recipes import card
+
+        print(f"Card: {card.run(runs, arguments.size, arguments.output or card.WEIGHTS)}")
     return 0
 
 

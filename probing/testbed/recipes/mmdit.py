@@ -17,6 +17,7 @@ from probing.testbed.recipes.loop import Schedule, train
 from probing.testbed.recipes.pixels import SCENES, TrainingScenes
 from probing.testbed.recipes.text import CAPTION_LENGTH, T5_LENGTH, T5_WIDTH, WIDTHS, tokenize, tokenize_t5
 
+
 @dataclass(frozen=True)
 class Size:
     """Width is 32 channels a head; ``dual`` is how many of the first blocks attend to the image twice, as SD3.5-M's."""
