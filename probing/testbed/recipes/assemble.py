@@ -1,7 +1,7 @@
 """Put the trained parts together as stock ``StableDiffusion3Pipeline`` folders, in half precision.
 
-Each size is a whole pipeline. Its other trainings (further seeds, and weights kept along the way) are transformers alone,
-which take the place of the pipeline's own.
+Each size is a whole pipeline. Its other trainings (further seeds, and weights kept along the way) are transformers
+alone, which take the place of the pipeline's own.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def draw_training(log: pd.DataFrame) -> Figure:
 def held_out_losses(pipeline: StableDiffusion3Pipeline) -> pd.DataFrame:
     """Measure the flow-matching loss on unseen scenes by noise level, with a 95% normal interval over scenes.
 
-    The last row, of sigma NaN, is the mean over the levels.
+    The last row, without a sigma, is the mean over the levels.
     """
     captions, pixels = sample_batch(_SCENES, np.random.default_rng([_HELD_OUT, 1]))
     config = pipeline.vae.config
@@ -147,11 +147,12 @@ def held_out_losses(pipeline: StableDiffusion3Pipeline) -> pd.DataFrame:
         for sigma, losses in rows.items():
             level = torch.full((len(latents),), sigma)
             losses.append(mmdit.flow_matching_loss(pipeline.transformer, latents, tokens, pooled, level, noise))
-    measured = {sigma: torch.cat(losses) for sigma, losses in rows.items()}
-    measured[float("nan")] = torch.stack(list(measured.values())).mean(dim=0)
+    measured: dict[float | None, torch.Tensor] = {sigma: torch.cat(losses) for sigma, losses in rows.items()}
+    measured[None] = torch.stack(list(measured.values())).mean(dim=0)
     return pd.DataFrame(
         [(s, float(v.mean()), 1.96 * float(v.std()) / len(v) ** 0.5) for s, v in measured.items()],
         columns=["sigma", "loss", "half_width"],
+        dtype=object,
     )
 
 
@@ -171,7 +172,7 @@ def _text(card: dict[str, Any]) -> str:
     size, shape = card["size"], mmdit.SIZES[card["size"]]
     parts = "\n".join(f"| {name} | {count:,} |" for name, count in card["parts"].items())
     losses = "\n".join(
-        f"| {'mean' if np.isnan(row['sigma']) else format(row['sigma'], 'g')} "
+        f"| {'mean' if row['sigma'] is None else format(row['sigma'], 'g')} "
         f"| {row['loss']:.4f} ± {row['half_width']:.4f} |"
         for row in card["held_out_loss"]
     )
