@@ -129,7 +129,7 @@ class EncodedScenes:
         said = Captions(runs)
         for start in tqdm(range(0, len(scenes.captions), 500), desc="encoding scenes", disable=None):
             batch = slice(start, start + 500)
-            pixels = torch.from_numpy(scenes.pixels[batch]).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+            pixels = torch.from_numpy(np.array(scenes.pixels[batch])).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
             with torch.no_grad():
                 means = vae.encode(pixels).latent_dist.mean
             arrays["latents"][batch] = ((means - vae.config.shift_factor) * vae.config.scaling_factor).numpy()
