@@ -1,4 +1,4 @@
-"""Train the testbed from nothing: ``python -m probing.testbed.train {vae,text,mmdit,assemble,card}``."""
+"""Train the testbed from nothing: ``python -m probing.testbed.train {vae,text,mmdit,assemble,card,judge,rival}``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import torch
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m probing.testbed.train", description=__doc__)
     parser.add_argument(
-        "recipe", choices=["vae", "text", "mmdit", "assemble", "card"], help="what to train, in this order"
+        "recipe",
+        choices=["vae", "text", "mmdit", "assemble", "card", "judge", "rival"],
+        help="what to train, in this order",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and logs (default: %(default)s)")
     parser.add_argument("--size", default="xs", help="size of the MMDiT (default: %(default)s)")
@@ -43,6 +45,14 @@ def main(argv: list[str] | None = None) -> int:
         from probing.testbed.recipes import mmdit
 
         mmdit.run(runs, arguments.size, stop_after=arguments.stop_after)
+    elif arguments.recipe == "judge":
+        from probing.testbed.recipes import judge
+
+        judge.run(runs)
+    elif arguments.recipe == "rival":
+        from probing.testbed.recipes import rival
+
+        rival.run(runs)
     else:
         from probing.testbed.recipes import assemble, card
 
