@@ -52,13 +52,12 @@ class JudgeNetwork(nn.Module):
         self.down = nn.Sequential(nn.Conv2d(fine, coarse, 3, stride=2, padding=1), nn.ReLU())
         self.coarse = nn.Sequential(*[_Residual(coarse) for _ in range(2)])
         self.up = nn.Conv2d(coarse, fine, 1)
-        self.of_cells = nn.Sequential(
-            nn.Conv2d(fine, coarse, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(coarse, 1 + sum(map(len, OF_A_THING.values())), 1),
-        )
+        first = nn.Conv2d(fine, coarse, 3, padding=1)
+        last = nn.Conv2d(coarse, 1 + sum(map(len, OF_A_THING.values())), 1)
+        assert last.bias is not None
         # Few cells hold a thing; the first steps need not learn that.
-        nn.init.constant_(self.of_cells[-1].bias[:1], -4.0)
+        nn.init.constant_(last.bias[:1], -4.0)
+        self.of_cells = nn.Sequential(first, nn.ReLU(), last)
         self.of_ends = nn.Linear(coarse * GRID // 2, 2 * len(_ENDS))
         self.of_damage = nn.Sequential(nn.Linear(2 * (fine + coarse), 64), nn.ReLU(), nn.Linear(64, 1))
 

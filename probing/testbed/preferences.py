@@ -154,11 +154,11 @@ def _make(seed: int) -> tuple[pd.DataFrame, Callable[[str], Image.Image], pd.Dat
     for prompt in drawn:
         rng = np.random.default_rng([seed, prompt.index, 1])
         made, about = _pictures(prompt, rng)
-        for number, (name, (drawing, wrong)) in enumerate(made.items()):
+        for number, (name, (scene, wrong, kind, strength)) in enumerate(made.items()):
             item_id = f"{prompt.prompt_id}-{name}"
-            drawings[item_id] = Drawing(*drawing, seed=(seed, prompt.index, 2, number))
-            reward = reward_of(wrong, drawing[2])
-            items.append((item_id, prompt.prompt_id, prompt.scene.caption, reward, wrong, *drawing[1:], RENDERER))
+            drawings[item_id] = Drawing(scene, kind, strength, (seed, prompt.index, 2, number))
+            truth = (reward_of(wrong, strength), wrong, kind, strength)
+            items.append((item_id, prompt.prompt_id, prompt.scene.caption, *truth, RENDERER))
         spoilt = int(rng.integers(2))
         of_facet = {
             "alignment": ("right", "wrong"),
@@ -194,10 +194,10 @@ def _pictures(prompt: Prompt, rng: np.random.Generator):
     if rng.random() < _SAME_KIND:
         kinds[1] = kinds[0]
     made = {
-        "right": ((prompt.scene, CLEAN, 0.0), 0),
-        "wrong": ((prompt.wrong, CLEAN, 0.0), 1),
-        "spoilt-0": ((prompt.scene, kinds[0], float(strengths[0])), 0),
-        "spoilt-1": ((prompt.scene, kinds[1], float(strengths[1])), 0),
+        "right": (prompt.scene, 0, CLEAN, 0.0),
+        "wrong": (prompt.wrong, 1, CLEAN, 0.0),
+        "spoilt-0": (prompt.scene, 0, kinds[0], float(strengths[0])),
+        "spoilt-1": (prompt.scene, 0, kinds[1], float(strengths[1])),
     }
     about = {
         "alignment": prompt.attribute,
@@ -241,8 +241,8 @@ def annotate(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw choices (pair,): 1 the first, 0 the second, each with exactly its probability.
 
     The annotators who err are drawn systematically, from the surest pair to the least sure (Madow 1949): of pairs alike
-    as many err as Bradley–Terry expects, to within one. So the ceiling holds for the very choices that are made, and not
-    only on average.
+    as many err as Bradley–Terry expects, to within one. So the ceiling holds for the very choices that are made, and
+    not only on average.
     """
     erring = np.minimum(probabilities, 1 - probabilities)
     order = np.lexsort((rng.random(len(erring)), erring.round(9)))

@@ -1,6 +1,6 @@
 """The discriminative rival: an image–text model that scores pictures without any diffusion; the testbed's HPS.
 
-``python -m probing.testbed.rival --output scores.csv`` writes its reward of every item, as ``probing.score`` takes them.
+``python -m probing.testbed.rival --output scores.csv`` writes its reward of every item, as ``probing.score`` takes it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class RivalNetwork(nn.Module):
         return F.normalize(states[:, 0].float(), dim=-1)
 
     def score(self, seen: Tensor, heard: Tensor) -> Tensor:
-        """Reward pictures under captions: how well they agree, and what an MLP adds of the picture and the agreement."""
+        """Reward pictures under captions: their agreement, and what an MLP adds of it and of the picture."""
         agreement = WIDTH**0.5 * seen * heard
         more = self.scorer(torch.cat([agreement, WIDTH**0.5 * seen], dim=-1))[:, 0]
         return self.temperature() * (seen * heard).sum(dim=-1) + more.float()

@@ -114,8 +114,8 @@ _EXAMPLE = "a small red circle left of a large striped blue star on a gray to pi
 def _parse_things(said: str, background: str) -> Scene:
     for arrangement in ARRANGEMENTS:
         if said.endswith(f" {arrangement}"):
-            words = said.removesuffix(f" {arrangement}").removeprefix("a ").replace(" and a ", " a ").split(" a ")
-            return Scene(tuple(map(_parse_thing, words)), background, relation=arrangement)
+            listed = said.removesuffix(f" {arrangement}").removeprefix("a ").replace(" and a ", " a ").split(" a ")
+            return Scene(tuple(map(_parse_thing, listed)), background, relation=arrangement)
     for relation in RELATIONS:
         first, here, second = said.partition(f" {relation} a ")
         if here:

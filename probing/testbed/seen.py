@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 
 from probing.testbed.scenes import Scene, Thing, attributes_of
 
-_AXIS = {"left of": "x", "right of": "x", "above": "y", "below": "y", "in a row": "x", "in a column": "y"}
+_OF_A_THING = ("colour", "shape", "size", "texture")
+_ALONG_X = ("left of", "right of", "in a row")
+_BACKWARDS = ("right of", "below")
 
 
 @dataclass(frozen=True)
@@ -49,56 +51,51 @@ def obeys(seen: Reading, scene: Scene) -> dict[str, bool]:
     Things seen are matched with things said so that most agrees; an attribute is right where it is right of every
     thing. Of equal things every one counts, whatever their number; a relation wants exactly the things that are said.
     """
-    if len(scene.things) == 1:
-        judged = _of_equal_things(seen.things, scene)
-    else:
-        judged = _of_different_things(seen.things, scene)
+    judged = _equal_things(seen.things, scene) if len(scene.things) == 1 else _different_things(seen.things, scene)
     judged["background"] = seen.background == scene.background
     return {attribute: judged[attribute] for attribute in attributes_of(scene)}
 
 
-def _of_equal_things(seen: Sequence[SeenThing], scene: Scene) -> dict[str, bool]:
+def _equal_things(seen: Sequence[SeenThing], scene: Scene) -> dict[str, bool]:
     (said,) = scene.things
-    judged = {name: bool(seen) and all(agree[name] for agree in map(_agreement(said), seen)) for name in _ORDER}
+    judged = {name: bool(seen) and all(_agrees(said, thing, name) for thing in seen) for name in _OF_A_THING}
     judged["count"] = len(seen) == scene.count
     return judged
 
 
-def _of_different_things(seen: Sequence[SeenThing], scene: Scene) -> dict[str, bool]:
-    said = scene.things
-    if len(seen) < len(said):
+def _different_things(seen: Sequence[SeenThing], scene: Scene) -> dict[str, bool]:
+    if len(seen) < len(scene.things):
         # A thing that is not there has no right attribute.
-        return dict.fromkeys((*_ORDER, "relation"), False)
-    best: tuple[tuple[int, ...], dict[str, bool]] | None = None
-    for matched in permutations(seen, len(said)):
-        agreements = [_agreement(thing)(other) for thing, other in zip(said, matched, strict=True)]
-        judged = {name: all(agreement[name] for agreement in agreements) for name in _ORDER}
-        judged["relation"] = len(seen) == len(said) and _holds(str(scene.relation), matched)
-        # What a thing is decides which it is; among equal matches the one that obeys most is meant.
-        rank = (*(sum(agreement[name] for agreement in agreements) for name in ("shape", "colour")),)
-        key = (sum(rank), sum(agreement["size"] + agreement["texture"] for agreement in agreements),
-               int(judged["relation"]), sum(judged.values()))  # fmt: skip
-        if best is None or key > best[0]:
-            best = (key, judged)
-    assert best is not None
-    return best[1]
+        return dict.fromkeys((*_OF_A_THING, "relation"), False)
+
+    def rank(matched: tuple[SeenThing, ...]) -> tuple[int, int, bool]:
+        # Shape and colour tell which thing is meant, then size and texture; in doubt the relation holds.
+        agreeing = {name: sum(_agrees(*pair, name) for pair in zip(scene.things, matched, strict=True))
+                    for name in _OF_A_THING}  # fmt: skip
+        return (
+            agreeing["shape"] + agreeing["colour"],
+            agreeing["size"] + agreeing["texture"],
+            _holds(str(scene.relation), matched),
+        )
+
+    matched = max(permutations(seen, len(scene.things)), key=rank)
+    judged = {
+        name: all(_agrees(said, thing, name) for said, thing in zip(scene.things, matched, strict=True))
+        for name in _OF_A_THING
+    }
+    judged["relation"] = len(seen) == len(scene.things) and _holds(str(scene.relation), matched)
+    return judged
 
 
-_ORDER = ("colour", "shape", "size", "texture")
-
-
-def _agreement(said: Thing):
-    def compare(seen: SeenThing) -> dict[str, bool]:
-        return {name: getattr(said, name) in (None, getattr(seen, name)) for name in _ORDER}
-
-    return compare
+def _agrees(said: Thing, seen: SeenThing, name: str) -> bool:
+    return getattr(said, name) in (None, getattr(seen, name))
 
 
 def _holds(relation: str, things: Sequence[SeenThing]) -> bool:
     """Things stand along the relation's axis more than across it, in the order in which they are told."""
-    along_x = _AXIS[relation] == "x"
-    along, across = ([t.x for t in things], [t.y for t in things])[:: 1 if along_x else -1]
-    if relation in ("right of", "below"):
+    x, y = [thing.x for thing in things], [thing.y for thing in things]
+    along, across = (x, y) if relation in _ALONG_X else (y, x)
+    if relation in _BACKWARDS:
         along = along[::-1]
-    in_order = all(one < other for one, other in zip(along, along[1:], strict=False))
+    in_order = all(one < other for one, other in pairwise(along))
     return in_order and max(along) - min(along) > max(across) - min(across)

@@ -17,7 +17,7 @@ def ceilings(pairs: pd.DataFrame, by: tuple[str, ...] = ("split", "facet")) -> p
     Returns:
         One row a group: ``by``, ``ceiling``, ``n_pairs``.
     """
-    likelier = np.maximum(pairs["probability"], 1 - pairs["probability"])
+    likelier = pairs["probability"].where(pairs["probability"] > 0.5, 1 - pairs["probability"])
     grouped = likelier.groupby([pairs[name] for name in by], sort=False)
     return grouped.agg(["mean", "size"]).reset_index().rename(columns={"mean": "ceiling", "size": "n_pairs"})
 
@@ -52,7 +52,7 @@ def accuracy(
 
 def truth_check(data: PreferenceData, by: tuple[str, ...] = ("split", "facet"), *, seed: int = 0) -> pd.DataFrame:
     """Score the true reward itself: its accuracy equals the ceiling within its interval, as :func:`accuracy` tells."""
-    return accuracy(data, data.items.set_index("item_id")["reward"].to_dict(), by, seed=seed)
+    return accuracy(data, dict(zip(data.items["item_id"], data.items["reward"], strict=True)), by, seed=seed)
 
 
 def shortcut_check(data: PreferenceData, rewards: Mapping[str, float], *, seed: int = 0) -> pd.DataFrame:

@@ -157,7 +157,8 @@ def test_captions_are_read_back(seed):
         "two red circle on a white background", "a red circles on a white background",
         "a red small circle on a white background", "a plain red circle on a white background",
         "a red circle on a white to blue background", "a red circle on a white background, please",
-        "a red circle near a blue star on a white background", "a red circle and a blue star in a row on a pink background",
+        "a red circle near a blue star on a white background",
+        "a red circle and a blue star in a row on a pink background",
     ],
 )  # fmt: skip
 def test_what_is_no_caption_is_refused(caption):

@@ -94,7 +94,7 @@ def make(planned: pd.DataFrame, makers: Sequence[Maker], cache: Path, *, length:
     bar = tqdm(total=len(planned), desc="generating", disable=None)
     for maker in makers:
         pipeline = None
-        for (steps, guidance), rows in planned[planned["source_model"] == maker.name].groupby(["steps", "guidance"]):
+        for _, rows in planned[planned["source_model"] == maker.name].groupby(["steps", "guidance"]):
             for start in range(0, len(rows), _BATCH):
                 batch = rows.iloc[start : start + _BATCH]
                 kept = [cache / f"{item_id}.png" for item_id in batch["item_id"]]
@@ -103,8 +103,8 @@ def make(planned: pd.DataFrame, makers: Sequence[Maker], cache: Path, *, length:
                     made = pipeline(
                         list(batch["prompt"]),
                         max_sequence_length=length,
-                        num_inference_steps=int(steps),
-                        guidance_scale=float(guidance),
+                        num_inference_steps=int(batch["steps"].iloc[0]),
+                        guidance_scale=float(batch["guidance"].iloc[0]),
                         generator=[torch.Generator().manual_seed(int(seed)) for seed in batch["seed"]],
                     ).images
                     for path, image in zip(kept, made, strict=True):

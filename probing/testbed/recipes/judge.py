@@ -53,17 +53,17 @@ class LabelledScenes:
             for number in tqdm(range(scenes), desc="drawing the judge's scenes", disable=None):
                 rng = np.random.default_rng([_SCENES_SEED, number])
                 scene = sample_scene(rng)
-                image, places = draw(scene, rng)
+                image, where = draw(scene, rng)
                 pixels[number] = np.asarray(image)
-                said.append(label(scene, places))
+                said.append(label(scene, where))
             pixels.flush()
             os.replace(partial, drawn)
-            columns = {name: np.stack(values) for name, values in zip(_LABELS, zip(*said, strict=True), strict=True)}
+            places, things, ends = (np.stack(values) for values in zip(*said, strict=True))
             with labels.with_suffix(".partial").open("wb") as file:
-                np.savez(file, **columns)
+                np.savez(file, places=places, things=things, ends=ends)
             os.replace(labels.with_suffix(".partial"), labels)
         with np.load(labels) as kept:
-            self.places, self.things, self.ends = (kept[name] for name in _LABELS)
+            self.places, self.things, self.ends = (kept[name] for name in ("places", "things", "ends"))
         self.pixels = np.load(drawn, mmap_mode="r")
 
     def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -86,9 +86,6 @@ class LabelledScenes:
             "ends": torch.from_numpy(self.ends[chosen]),
             "damage": torch.from_numpy(strengths).float(),
         }
-
-
-_LABELS = ("places", "things", "ends")
 
 
 def label(scene: Scene, places) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
