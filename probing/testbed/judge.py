@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from probing.errors import UserError
-from probing.statistics import cluster_bootstrap
+from probing.testbed.rates import rate
 from probing.testbed.render import RESOLUTION
 from probing.testbed.scenes import ATTRIBUTES, BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, parse
 from probing.testbed.seen import Reading, SeenThing, obeys
@@ -154,7 +154,7 @@ class Judge:
 
 
 def judged_accuracy(
-    images: Sequence[Image.Image], captions: Sequence[str], *, judge: Judge | None = None, seed: int = 0
+    images: Sequence[Image.Image], captions: Sequence[str], *, judge: Judge | None = None
 ) -> pd.DataFrame:
     """Measure how often pictures obey their captions, by the judge.
 
@@ -162,31 +162,26 @@ def judged_accuracy(
         images: RGB.
         captions: One an image, of the scenes' grammar.
         judge: The shipped one if None.
-        seed: Of the bootstrap.
 
     Returns:
-        One row an attribute, and one of the whole caption: ``attribute, accuracy, ci_low, ci_high, n``, the interval a
-        95% bootstrap over captions, ``n`` how many pictures have a caption that speaks of it.
+        One row an attribute, and one of the whole caption: ``attribute, accuracy, ci_low, ci_high, n``, the interval
+        :func:`probing.testbed.rates.rate`'s 95% over captions, ``n`` how many pictures have a caption that speaks of it.
     """
     if len(images) != len(captions):
         raise ValueError(f"Got {len(images)} images and {len(captions)} captions; there is one caption an image.")
     readings = (judge or Judge.load()).read(images)
-    return accuracy_table([obeys(seen, parse(said)) for seen, said in zip(readings, captions, strict=True)], captions,
-                          seed=seed)  # fmt: skip
+    return accuracy_table([obeys(seen, parse(said)) for seen, said in zip(readings, captions, strict=True)], captions)
 
 
-def accuracy_table(judged: Sequence[dict[str, bool]], captions: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
+def accuracy_table(judged: Sequence[dict[str, bool]], groups: Sequence[str]) -> pd.DataFrame:
     """Summarise what :func:`probing.testbed.seen.obeys` says of many pictures, as :func:`judged_accuracy` does."""
-    groups = np.asarray(captions)
     rows = []
     for attribute in (*ATTRIBUTES, WHOLE):
-        values = np.array(
-            [all(of.values()) if attribute == WHOLE else of.get(attribute, np.nan) for of in judged], dtype=float
-        )
-        said = ~np.isnan(values)
-        if said.any():
-            interval = cluster_bootstrap(values[said], groups[said], seed=seed)
-            rows.append((attribute, float(interval.estimate), float(interval.low), float(interval.high), said.sum()))
+        told = [number for number, of in enumerate(judged) if attribute == WHOLE or attribute in of]
+        if told:
+            right = [all(judged[n].values()) if attribute == WHOLE else judged[n][attribute] for n in told]
+            of = rate(np.array(right), np.array(groups)[told])
+            rows.append((attribute, of.estimate, of.low, of.high, of.n))
     return pd.DataFrame(rows, columns=["attribute", "accuracy", "ci_low", "ci_high", "n"])
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -127,15 +127,20 @@ class Rival:
         seen, heard = network.see(to_tensor(images)), network.hear(number_words(captions))
         return network.score(seen, heard).numpy()
 
+    @torch.inference_mode()
+    def agreement(self, images: Sequence[Image.Image], captions: Sequence[str]) -> np.ndarray:
+        """Cosines of RGB images and their captions (image,): all that it knows before it hears of choices."""
+        seen, heard = self.network.see(to_tensor(images)), self.network.hear(number_words(captions))
+        return (seen * heard).sum(dim=-1).numpy()
 
-def score_items(data: PreferenceData, rival: Rival | None = None) -> pd.DataFrame:
-    """Score every item of some data: ``item_id, reward``."""
-    rival = rival or Rival.load()
+
+def score_items(data: PreferenceData, score: Callable[[list[Image.Image], list[str]], np.ndarray]) -> pd.DataFrame:
+    """Score every item of some data by :meth:`Rival.rewards` or the like: ``item_id, reward``."""
     rewards = []
     for start in tqdm(range(0, len(data.items), _BATCH), desc="scoring", disable=None):
         batch = data.items.iloc[start : start + _BATCH]
         images = [data.open_image(item_id) for item_id in batch["item_id"]]
-        rewards.append(rival.rewards(images, list(batch["prompt"])))
+        rewards.append(score(images, list(batch["prompt"])))
     return pd.DataFrame({"item_id": data.items["item_id"], "reward": np.concatenate(rewards).astype(float)})
 
 
@@ -154,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> None:
     if arguments.output.suffix not in (".csv", ".parquet"):
         raise UserError(f"--output is a .csv or .parquet file, got {arguments.output}.")
-    table = score_items(load_data(arguments, split=arguments.split))
+    table = score_items(load_data(arguments, split=arguments.split), Rival.load().rewards)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     write = table.to_csv if arguments.output.suffix == ".csv" else table.to_parquet
     write(arguments.output, index=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,11 @@ from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from PIL import Image
 from tqdm import tqdm
 
+from probing.backbones import BackboneSpec, resolve
 from probing.errors import UserError
 from probing.testbed import preferences
 from probing.testbed.generated import EVERY, FOLDER, SEED, SHEET, TABLE, make_sheet
 from probing.testbed.judge import Judge
-from probing.testbed.recipes.text import T5_LENGTH
 from probing.testbed.scenes import ATTRIBUTES
 from probing.testbed.seen import Reading, obeys
 
@@ -28,44 +27,17 @@ _SEED = 4_000_000
 _BATCH = 32
 
 
-@dataclass(frozen=True)
-class Maker:
-    """A model in some state.
-
-    Attributes:
-        name: What the table calls it, such as ``xs`` or ``s@0.1``.
-        folder: Of the pipeline.
-        transformer: Folder of other weights of its transformer, such as those of a checkpoint; None for its own.
-    """
-
-    name: str
-    folder: Path
-    transformer: Path | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Maker:
-        """Read ``FOLDER``, ``NAME=FOLDER`` or ``NAME=FOLDER+TRANSFORMER``.
-
-        Raises:
-            UserError: A folder is not there.
-        """
-        name, is_named, where = text.rpartition("=")
-        folder, other, transformer = where.partition("+")
-        maker = cls(name if is_named else Path(folder).name, Path(folder), Path(transformer) if other else None)
-        for path in (maker.folder, maker.transformer):
-            if path is not None and not path.is_dir():
-                raise UserError(f"There is no folder {path}; --models takes pipeline folders, as NAME=FOLDER.")
-        return maker
-
-    def load(self) -> StableDiffusion3Pipeline:
-        pipeline = StableDiffusion3Pipeline.from_pretrained(self.folder, dtype=torch.float32)
-        if self.transformer is not None:
-            pipeline.transformer = SD3Transformer2DModel.from_pretrained(self.transformer, dtype=torch.float32)
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+def load_pipeline(spec: BackboneSpec) -> StableDiffusion3Pipeline:
+    """Load a pipeline in float32, with another transformer where the model is another training of a size."""
+    replaced = {}
+    if spec.transformer is not None:
+        replaced["transformer"] = SD3Transformer2DModel.from_pretrained(spec.transformer, torch_dtype=torch.float32)
+    pipeline = StableDiffusion3Pipeline.from_pretrained(spec.source, dtype=torch.float32, **replaced)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
-def plan(makers: Sequence[Maker], steps: Sequence[int], guidance: Sequence[float], limit: int | None) -> pd.DataFrame:
+def plan(models: Sequence[str], steps: Sequence[int], guidance: Sequence[float], limit: int | None) -> pd.DataFrame:
     """Deal two pictures to every fourth prompt, each from a model, a number of steps and a guidance drawn at random.
 
     The two of a prompt are never made in the same way.
@@ -73,7 +45,7 @@ def plan(makers: Sequence[Maker], steps: Sequence[int], guidance: Sequence[float
     Returns:
         One row a picture: ``item_id, prompt_id, prompt, source_model, steps, guidance, seed``.
     """
-    ways = [(maker.name, s, g) for maker in makers for s in steps for g in guidance]
+    ways = [(model, s, g) for model in models for s in steps for g in guidance]
     if len(ways) < 2:
         raise UserError("One model with one --steps and one --guidance makes equal pairs; give two of something.")
     rows = []
@@ -87,22 +59,22 @@ def plan(makers: Sequence[Maker], steps: Sequence[int], guidance: Sequence[float
 
 
 @torch.inference_mode()
-def make(planned: pd.DataFrame, makers: Sequence[Maker], cache: Path, *, length: int = T5_LENGTH) -> list[Image.Image]:
+def make(planned: pd.DataFrame, specs: Sequence[BackboneSpec], cache: Path) -> list[Image.Image]:
     """Generate what is planned, by stock calls; what an earlier run made is read from ``cache``."""
     cache.mkdir(parents=True, exist_ok=True)
     images: dict[str, Image.Image] = {}
     bar = tqdm(total=len(planned), desc="generating", disable=None)
-    for maker in makers:
+    for spec in specs:
         pipeline = None
-        for _, rows in planned[planned["source_model"] == maker.name].groupby(["steps", "guidance"]):
+        for _, rows in planned[planned["source_model"] == spec.name].groupby(["steps", "guidance"]):
             for start in range(0, len(rows), _BATCH):
                 batch = rows.iloc[start : start + _BATCH]
                 kept = [cache / f"{item_id}.png" for item_id in batch["item_id"]]
                 if not all(path.exists() for path in kept):
-                    pipeline = pipeline or maker.load()
+                    pipeline = pipeline or load_pipeline(spec)
                     made = pipeline(
                         list(batch["prompt"]),
-                        max_sequence_length=length,
+                        max_sequence_length=spec.t5_length,
                         num_inference_steps=int(batch["steps"].iloc[0]),
                         guidance_scale=float(batch["guidance"].iloc[0]),
                         generator=[torch.Generator().manual_seed(int(seed)) for seed in batch["seed"]],
@@ -133,29 +105,38 @@ def judged(planned: pd.DataFrame, readings: Sequence[Reading]) -> pd.DataFrame:
 
 def run(
     runs: Path,
-    makers: Sequence[Maker],
+    models: Sequence[str],
     *,
     steps: Sequence[int] = STEPS,
     guidance: Sequence[float] = GUIDANCE,
     limit: int | None = None,
     folder: Path = FOLDER,
     judge: Judge | None = None,
-    length: int = T5_LENGTH,
 ) -> Path:
-    """Generate, judge, and write the sheet, its table, and ``card.json``; a run that was stopped goes on."""
-    planned = plan(makers, steps, guidance, limit)
-    settings = {
-        "models": [asdict(maker) | {"folder": str(maker.folder), "transformer": maker.transformer and
-                                    str(maker.transformer)} for maker in makers],
-        "steps": list(steps), "guidance": list(guidance), "limit": limit,
-    }  # fmt: skip
+    """Generate, judge, and write the sheet, its table, and ``card.json``; a run that was stopped goes on.
+
+    Args:
+        runs: Keeps each picture as it is made.
+        models: Names of the registry, or pipeline folders.
+        steps: Numbers of sampling steps.
+        guidance: Scales of classifier-free guidance.
+        limit: Only so many prompts.
+        folder: Of the sheet.
+        judge: The shipped one if None.
+
+    Raises:
+        UserError: An unknown model, too few ways to make a picture, or pictures of an earlier run with other settings.
+    """
+    specs = [resolve(model) for model in models]
+    planned = plan([spec.name for spec in specs], steps, guidance, limit)
+    settings = {"models": list(models), "steps": list(steps), "guidance": list(guidance), "limit": limit}
     cache = runs / "generated"
     noted = cache / "settings.json"
     if noted.exists() and json.loads(noted.read_text()) != settings:
         raise UserError(f"{cache} holds pictures made with other settings ({noted}); remove that folder.")
     cache.mkdir(parents=True, exist_ok=True)
     noted.write_text(json.dumps(settings))
-    images = make(planned, makers, cache, length=length)
+    images = make(planned, specs, cache)
     table = judged(planned, (judge or Judge.load()).read(images))
     folder.mkdir(parents=True, exist_ok=True)
     make_sheet(images).save(folder / SHEET, optimize=True)

@@ -23,6 +23,8 @@ CONTRAST = Schedule(
     steps=1_600, batch_size=128, learning_rate=1.5e-3, weight_decay=0.02, warmup=100, precision="bfloat16"
 )
 CHOICES = Schedule(steps=700, batch_size=64, learning_rate=3e-4, weight_decay=0.05, warmup=50, precision="bfloat16")
+CONTRASTED = Path("rival-contrast") / "contrast.safetensors"
+"""In the folder of runs: what the rival was before it heard of any choice."""
 _SPOILT = 0.3
 
 
@@ -89,10 +91,7 @@ def run(
     data: PreferenceData | None = None,
     weights: Path = WEIGHTS,
 ) -> RivalNetwork:
-    """Train the rival on the backbones' scenes, then on the training pairs of every facet, and save it.
-
-    ``contrast.safetensors`` in the folder of runs is what it was before it heard of any choice.
-    """
+    """Train the rival on the backbones' scenes, then on the training pairs of every facet, and save it."""
     pool = TrainingScenes(runs, scenes)
     torch.manual_seed(contrast.seed)
     network = RivalNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -103,7 +102,7 @@ def run(
         return value, {"picked": float(picked)}
 
     train({"rival": network}, against_captions, contrast, runs / "rival-contrast", checkpoint_every=200)
-    save_half(network, runs / "rival-contrast" / "contrast.safetensors")
+    save_half(network, runs / CONTRASTED)
 
     data = (data or preferences.load()).select(split="train")
     drawn, pairs = drawn_pixels(data), data.pairs
