@@ -34,7 +34,8 @@ def accuracy(
         seed: Of the bootstrap.
 
     Returns:
-        One row a group: ``by``, ``accuracy, ci_low, ci_high`` (95% bootstrap over prompts), ``ceiling``, ``n_pairs``.
+        One row a group: ``by``, ``accuracy, ci_low, ci_high`` (95% bootstrap over prompts; NaN of one prompt),
+        ``ceiling``, ``n_pairs``.
     """
     pairs = data.pairs
     first, second = (pairs[side].map(rewards).to_numpy(float) for side in ("first", "second"))
@@ -43,9 +44,12 @@ def accuracy(
     right = outcomes(first - second, pairs["choice"].to_numpy())
     rows = []
     for key, at in pairs.groupby(list(by), sort=False).indices.items():
-        interval = cluster_bootstrap(right[at], pairs["prompt_id"].to_numpy()[at], seed=seed)
-        of_group = (*(key if isinstance(key, tuple) else (key,)),)
-        rows.append((*of_group, float(interval.estimate), float(interval.low), float(interval.high)))
+        prompts = pairs["prompt_id"].to_numpy()[at]
+        ends = (np.nan, np.nan)
+        if len(np.unique(prompts)) > 1:
+            interval = cluster_bootstrap(right[at], prompts, seed=seed)
+            ends = float(interval.low), float(interval.high)
+        rows.append((*(key if isinstance(key, tuple) else (key,)), float(np.nanmean(right[at])), *ends))
     table = pd.DataFrame(rows, columns=[*by, "accuracy", "ci_low", "ci_high"])
     return table.merge(ceilings(pairs, by), on=list(by), how="left")
 

@@ -159,3 +159,5 @@ def save_half(module: torch.nn.Module, path: Path) -> None:
     state = module.state_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in state.items()}, path)
+    # The writer lets nobody else read its file.
+    path.chmod(0o644)

@@ -119,7 +119,8 @@ def draw_samples(judge: Judge, rows: int = 4, columns: int = 6) -> Figure:
         ax.imshow(image, interpolation="nearest")
         for thing in seen.things:
             ax.plot(thing.x, thing.y, "+", color="white", markeredgewidth=1.5, markersize=6)
-        said = textwrap.fill(scene.caption, 26) + f"\ndamage {seen.damage:.2f}" + "".join(f", {m}?" for m in missed)
+        found = textwrap.fill(f"damage {seen.damage:.2f}" + "".join(f", {name}?" for name in missed), 26)
+        said = f"{textwrap.fill(scene.caption, 26)}\n{found}"
         ax.set_title(said, fontsize=6.5, color="#D55E00" if missed else "black")
         ax.axis("off")
     return figure
