@@ -35,7 +35,7 @@ def degrade(image: Image.Image, kind: str, strength: float, rng: np.random.Gener
     if strength == 0.0:
         return image.copy()
     if kind == "blur":
-        return image.filter(ImageFilter.GaussianBlur(_BLUR_RADIUS * strength))
+        return image.filter(ImageFilter.GaussianBlur(float(_BLUR_RADIUS * strength)))
     pixels = np.asarray(image).astype(np.float64)
     if kind == "noise":
         pixels = pixels + _NOISE_DEVIATION * strength * rng.standard_normal(pixels.shape)

@@ -165,7 +165,7 @@ def judged_accuracy(
 
     Returns:
         One row an attribute, and one of the whole caption: ``attribute, accuracy, ci_low, ci_high, n``, the interval
-        that of :func:`probing.testbed.rates.rate` over captions, ``n`` how many pictures have a caption that speaks of it.
+        that of :func:`probing.testbed.rates.rate` over captions, ``n`` how many pictures' captions speak of it.
     """
     if len(images) != len(captions):
         raise ValueError(f"Got {len(images)} images and {len(captions)} captions; there is one caption an image.")

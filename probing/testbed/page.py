@@ -74,7 +74,8 @@ class Page:
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(
-            f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(self.title)}</title>\n'
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f"<title>{html.escape(self.title)}</title>\n"
             f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(self.title)}</h1>\n"
             f"<nav>{''.join(self._sections)}</nav>\n" + "\n".join(self._parts) + "\n</body>\n</html>\n"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +107,8 @@ def _judge(page: Page, card: dict[str, Any] | None, folder: Path) -> None:
         page.miss("There is no judge; python -m probing.testbed.train judge, then judge-card.")
         return
     page.say(
-        f"A network of {card['parameters']:,} parameters, trained on {card['training_scenes']:,} renders of its own; it "
-        "never sees a caption. What it reads of unseen renders, and how often it finds the one attribute in which a "
+        f"A network of {card['parameters']:,} parameters, trained on {card['training_scenes']:,} renders of its own; "
+        "it never sees a caption. What it reads of unseen renders, and how often it finds the one attribute in which a "
         "caption is wrong, and no other:"
     )
     read = {row["attribute"]: _interval(row, 2) for row in card["clean"]}
@@ -127,8 +127,8 @@ def _judge(page: Page, card: dict[str, Any] | None, folder: Path) -> None:
 def _pairs(page: Page, data: PreferenceData, made: dict[str, Any] | None) -> None:
     page.section("Pairs")
     page.say(
-        f"Annotators choose by Bradley–Terry: with odds exp(difference of rewards / {preferences.TEMPERATURE:g}). A wrong "
-        f"attribute costs {-preferences.WRONG_ATTRIBUTE:g}, damage {-preferences.DAMAGE:g} times its strength."
+        f"Annotators choose by Bradley–Terry: with odds exp(difference of rewards / {preferences.TEMPERATURE:g}). A "
+        f"wrong attribute costs {-preferences.WRONG_ATTRIBUTE:g}, damage {-preferences.DAMAGE:g} times its strength."
     )
     prompt_of = data.items.drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]
     for facet, pairs in data.pairs[data.pairs["split"] == "test"].groupby("facet", sort=False):
@@ -166,8 +166,8 @@ def _shortcut(page: Page, data: PreferenceData) -> None:
     page.say(
         "In testbed-shortcut a small mark in the corner is on the chosen picture in "
         f"{shortcut.MARKED_CHOSEN['train']:.0%} of training pairs and in {shortcut.MARKED_CHOSEN['test']:.0%} of test "
-        "pairs. A probe of the corner's pixels alone wins on the first and falls to chance on the second; the true reward "
-        "does not care where the mark is."
+        "pairs. A probe of the corner's pixels alone wins on the first and falls to chance on the second; the true "
+        "reward does not care where the mark is."
     )
     rewards = {"corner's pixels": corner_rewards(data),
                "true reward": dict(zip(data.items["item_id"], data.items["reward"], strict=True))}  # fmt: skip
@@ -201,8 +201,8 @@ def _rival(page: Page, card: dict[str, Any] | None) -> None:
         page.miss("There is no rival; python -m probing.testbed.train rival, then rival-card.")
         return
     page.say(
-        f"An image–text model of {card['parameters']:,} parameters, trained from nothing on the same scenes and then on the "
-        "training pairs: what a reward without diffusion reaches on the test pairs."
+        f"An image–text model of {card['parameters']:,} parameters, trained from nothing on the same scenes and then "
+        "on the training pairs: what a reward without diffusion reaches on the test pairs."
     )
     page.table(_accuracy_table(pd.DataFrame(card["accuracy"])))
     if "agreement" in card:
@@ -221,7 +221,7 @@ def _accuracy_table(table: pd.DataFrame) -> pd.DataFrame:
     return said.rename(columns={"accuracy": "accuracy, %", "ceiling": "ceiling, %", "n_pairs": "pairs"})
 
 
-def _interval(row: dict[str, Any], digits: int = 1) -> str:
+def _interval(row: Mapping[Any, Any], digits: int = 1) -> str:
     low, high = (f"{100 * row[end]:.{digits}f}" for end in ("ci_low", "ci_high"))
     return f"{100 * row['accuracy']:.{digits}f} [{low}, {high}]"
 
