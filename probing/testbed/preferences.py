@@ -117,20 +117,24 @@ def prompts(seed: int = 0, counts: dict[str, int] | None = None) -> list[Prompt]
     """Draw the prompts of the data.
 
     No scene comes twice, neither as a caption's nor as a contradiction, however it is told. Both scenes of a prompt are
-    drawn anew together where one was there, so that which of them is the caption's stays a coin's throw.
+    drawn anew together where one was there, so that which of them is the caption's stays a coin's throw; and with as
+    many kinds of thing and the same wrong attribute, so that the later prompts are like the earlier ones.
     """
     known: set[str] = set()
     drawn = []
     for index, split in enumerate(s for s, count in (counts or PROMPTS).items() for _ in range(count)):
         rng = np.random.default_rng([seed, index])
+        scene = sample_scene(rng)
+        kinds, possible = len(scene.things), attributes_of(scene)
+        attribute = possible[int(rng.integers(len(possible)))]
         while True:
-            scene = sample_scene(rng)
-            possible = attributes_of(scene)
-            attribute = possible[int(rng.integers(len(possible)))]
             wrong = contradict(scene, attribute, rng)
             said = {canonical(scene).caption, canonical(wrong).caption}
             if not said & known:
                 break
+            scene = sample_scene(rng)
+            while len(scene.things) != kinds:
+                scene = sample_scene(rng)
         known |= said
         drawn.append(Prompt(index, scene, attribute, wrong, split))
     return drawn

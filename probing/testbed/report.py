@@ -158,7 +158,8 @@ def _truth(page: Page, data: PreferenceData) -> None:
     single = data.keep(
         ((data.pairs["split"] == "test") & data.pairs["facet"].isin(["alignment", "quality"])).to_numpy()
     )
-    page.table(_accuracy_table(truth.truth_check(single, ("facet", "attribute"))))
+    by_attribute = truth.truth_check(single, ("facet", "attribute")).sort_values(["facet", "attribute"])
+    page.table(_accuracy_table(by_attribute))
 
 
 def _shortcut(page: Page, data: PreferenceData) -> None:
