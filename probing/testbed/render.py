@@ -24,14 +24,20 @@ _STRIPE = 12
 _DOT_RADIUS, _DOT_SPACING = 6, 22
 """Of textures, in pixels of the larger drawing."""
 
-_Place = tuple[float, float, float]
+Place = tuple[float, float, float]
 """x to the right, y down, radius; pixels of the finished image."""
 
 
 def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
     """Draw the scene as a 64×64 RGB image; places, exact sizes, tilts and tints come from ``rng``."""
+    return draw(scene, rng)[0]
+
+
+def draw(scene: Scene, rng: np.random.Generator) -> tuple[Image.Image, list[Place]]:
+    """As :func:`render`, and tell where each thing is, in the order in which the caption tells them."""
     canvas = _background(scene.background, rng)
-    for thing, (x, y, radius) in zip(_drawn_things(scene), _layout(scene, rng), strict=True):
+    places = _layout(scene, rng)
+    for thing, (x, y, radius) in zip(drawn_things(scene), places, strict=True):
         tilt = float(rng.uniform(-0.15, 0.15))
         outline = [
             (round(_OVERSAMPLING * (x + radius * px)), round(_OVERSAMPLING * (y + radius * py)))
@@ -45,7 +51,7 @@ def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
         ImageDraw.Draw(mask).polygon(outline, fill=255)
         shift = int(rng.integers(0, _DOT_SPACING))
         canvas.paste(_texture(thing.texture, colour, shift), mask=mask)
-    return canvas.reduce(_OVERSAMPLING)
+    return canvas.reduce(_OVERSAMPLING), places
 
 
 def _background(name: str, rng: np.random.Generator) -> Image.Image:
@@ -77,7 +83,8 @@ def _texture(name: str, colour: tuple[int, int, int], shift: int) -> Image.Image
     return image
 
 
-def _drawn_things(scene: Scene) -> tuple[Thing, ...]:
+def drawn_things(scene: Scene) -> tuple[Thing, ...]:
+    """List every thing to be drawn: equal things as often as the caption counts them."""
     return scene.things * scene.count if scene.relation is None else scene.things
 
 
@@ -87,9 +94,9 @@ def _jitter(colour: tuple[int, int, int], rng: np.random.Generator) -> tuple[int
     return red, green, blue
 
 
-def _layout(scene: Scene, rng: np.random.Generator) -> list[_Place]:
+def _layout(scene: Scene, rng: np.random.Generator) -> list[Place]:
     """Place the things without overlap."""
-    ranges = [_UNSAID_SIZE if thing.size is None else SIZES[thing.size] for thing in _drawn_things(scene)]
+    ranges = [_UNSAID_SIZE if thing.size is None else SIZES[thing.size] for thing in drawn_things(scene)]
     if scene.relation in ARRANGEMENTS:
         return _line(ranges, rng, down=scene.relation == "in a column")
     while True:
@@ -100,7 +107,7 @@ def _layout(scene: Scene, rng: np.random.Generator) -> list[_Place]:
                 return [(float(x), float(y), r) for (x, y), r in zip(places, radii, strict=True)]
 
 
-def _line(ranges, rng: np.random.Generator, *, down: bool) -> list[_Place]:
+def _line(ranges, rng: np.random.Generator, *, down: bool) -> list[Place]:
     """Place things one after another along a line, a little off it, with what room is left dealt out at random."""
     radii = [float(rng.uniform(*limits)) for limits in ranges]
     room = RESOLUTION - 2 * sum(radii) - _MARGIN * (len(radii) + 1)

@@ -89,6 +89,58 @@ def plural(words: str) -> str:
     return words + ("es" if words.endswith("s") else "s")
 
 
+def parse(caption: str) -> Scene:
+    """Read a caption back: ``parse(scene.caption) == scene``.
+
+    Raises:
+        ValueError: No scene has this caption.
+    """
+    said, on, background = caption.partition(" on a ")
+    background, ends, _ = background.partition(" background")
+    try:
+        if not (on and ends):
+            raise ValueError("no background is said")
+        scene = _parse_things(said, background)
+        if scene.caption != caption or not set(background.split(" to ")) <= set(BACKGROUNDS):
+            raise ValueError(f"the nearest is {scene.caption!r}")
+    except ValueError as error:
+        raise ValueError(f"{caption!r} is no scene's caption ({error}); write one as {_EXAMPLE!r}.") from None
+    return scene
+
+
+_EXAMPLE = "a small red circle left of a large striped blue star on a gray to pink background"
+
+
+def _parse_things(said: str, background: str) -> Scene:
+    for arrangement in ARRANGEMENTS:
+        if said.endswith(f" {arrangement}"):
+            listed = said.removesuffix(f" {arrangement}").removeprefix("a ").replace(" and a ", " a ").split(" a ")
+            return Scene(tuple(map(_parse_thing, listed)), background, relation=arrangement)
+    for relation in RELATIONS:
+        first, here, second = said.partition(f" {relation} a ")
+        if here:
+            things = _parse_thing(first.removeprefix("a ")), _parse_thing(second)
+            return Scene(things, background, relation=relation)
+    number, _, words = said.partition(" ")
+    counts = {word: count for count, word in NUMBERS.items()}
+    if number not in counts:
+        raise ValueError(f"{number!r} is no number of things")
+    one = {plural(shape): shape for shape in SHAPES}
+    *rest, shape = words.split(" ")
+    words = " ".join([*rest, one.get(shape, shape) if counts[number] > 1 else shape])
+    return Scene((_parse_thing(words),), background, count=counts[number])
+
+
+def _parse_thing(words: str) -> Thing:
+    *said, colour, shape = ["", *words.split(" ")]
+    size = next((word for word in said if word in SIZES), None)
+    texture = next((word for word in said if word in TEXTURES), "plain")
+    thing = Thing(shape, colour, size, texture)
+    if shape not in SHAPES or colour not in COLOURS or thing.words != words:
+        raise ValueError(f"{words!r} is no thing")
+    return thing
+
+
 def vocabulary() -> list[str]:
     """List every word that a caption can hold, sorted."""
     words = {"a", "on", "background", "to", "and", *COLOURS, *BACKGROUNDS, *SHAPES, *SIZES, *NUMBERS.values()}
@@ -146,6 +198,14 @@ def contradict(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
     things = list(scene.things)
     things[position] = others[int(rng.integers(len(others)))]
     return replace(scene, things=tuple(things))
+
+
+def canonical(scene: Scene) -> Scene:
+    """Return the same scene told from left to right or from top to bottom: two captions can describe one picture."""
+    if scene.relation in (None, *ARRANGEMENTS, "left of", "above"):
+        return scene
+    turned = {"right of": "left of", "below": "above"}[str(scene.relation)]
+    return Scene(scene.things[::-1], scene.background, relation=turned)
 
 
 def attributes_of(scene: Scene) -> tuple[str, ...]:
