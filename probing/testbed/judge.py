@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from probing.errors import UserError
 from probing.testbed.rates import rate
 from probing.testbed.render import RESOLUTION
-from probing.testbed.scenes import ATTRIBUTES, BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, parse
+from probing.testbed.scenes import ATTRIBUTES, BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, Scene, parse
 from probing.testbed.seen import Reading, SeenThing, obeys
 
 WEIGHTS = Path(__file__).parent / "weights" / "judge" / "judge.safetensors"
@@ -130,6 +130,10 @@ class Judge:
         for start in range(0, len(images), _BATCH):
             readings += self.read_pixels(to_tensor(images[start : start + _BATCH]))
         return readings
+
+    def obeys(self, image: Image.Image, scene: Scene) -> dict[str, bool]:
+        """Tell for each attribute that the caption of ``scene`` speaks of whether a picture obeys it."""
+        return obeys(self.read([image])[0], scene)
 
     @torch.inference_mode()
     def read_pixels(self, pixels: Tensor) -> list[Reading]:

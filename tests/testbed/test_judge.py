@@ -119,6 +119,7 @@ def renders():
 @shipped
 def test_the_shipped_judge_reads_clean_renders(judge, renders):
     images, captions = [image for _, image in renders], [scene.caption for scene, _ in renders]
+    assert all(judge.obeys(images[0], renders[0][0]).values())
     table = judged_accuracy(images, captions, judge=judge).set_index("attribute")
     assert set(table.index) == {*ATTRIBUTES, WHOLE}
     assert (table["accuracy"] > 0.98).drop(WHOLE).all()

@@ -80,6 +80,16 @@ def test_swapping_the_sides_negates_the_margin():
     torch.testing.assert_close(one, other)
 
 
+def test_shifted_pictures_keep_their_middle():
+    pixels = torch.arange(64.0).expand(4, 3, 64, 64) + 100 * torch.arange(64.0)[:, None]
+    moved = recipe.shifted(pixels, np.random.default_rng(0))
+    assert moved.shape == pixels.shape
+    off = moved[:, 0, 32, 32] - pixels[:, 0, 32, 32]
+    assert (off != 0).any()
+    for image, shift in zip(moved, off, strict=True):
+        torch.testing.assert_close(image[:, 8:-8, 8:-8], pixels[0, :, 8:-8, 8:-8] + shift)
+
+
 def test_both_stages_save_in_half_precision_and_load(trained):
     folder, network = trained
     again = Rival.load(folder / "weights" / "rival.safetensors").network

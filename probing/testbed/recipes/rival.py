@@ -22,10 +22,14 @@ from probing.testbed.scenes import attributes_of, contradict, parse
 CONTRAST = Schedule(
     steps=1_600, batch_size=128, learning_rate=1.5e-3, weight_decay=0.02, warmup=100, precision="bfloat16"
 )
-CHOICES = Schedule(steps=700, batch_size=64, learning_rate=3e-4, weight_decay=0.05, warmup=50, precision="bfloat16")
+CHOICES = Schedule(steps=300, batch_size=64, learning_rate=3e-4, weight_decay=0.05, warmup=50, precision="bfloat16")
 CONTRASTED = Path("rival-contrast") / "contrast.safetensors"
 """In the folder of runs: what the rival was before it heard of any choice."""
 _SPOILT = 0.3
+_REMEMBERED, _MEMORY = 48, 0.5
+"""While it hears of choices it still matches so many scenes and captions a step; weight of that loss."""
+_SHIFT = 3
+"""Pixels by which pictures of pairs are moved at most: few pairs are seen many times."""
 
 
 def contrastive_loss(
@@ -74,6 +78,15 @@ def choice_loss(network: RivalNetwork, pixels: Tensor, captions: list[str], choi
     return F.binary_cross_entropy_with_logits(margin, choices), ((margin > 0) == (choices > 0.5)).float().mean()
 
 
+def shifted(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Move pictures (image, 3, 64, 64) by a few pixels, each by its own; their edges are repeated."""
+    padded = F.pad(pixels, (_SHIFT,) * 4, mode="replicate")
+    moves = rng.integers(0, 2 * _SHIFT + 1, size=(len(pixels), 2))
+    return torch.stack(
+        [image[:, y : y + RESOLUTION, x : x + RESOLUTION] for image, (y, x) in zip(padded, moves, strict=True)]
+    )
+
+
 def drawn_pixels(data: PreferenceData) -> np.ndarray:
     """Draw every item's picture: uint8 (item, 64, 64, 3)."""
     pixels = np.empty((len(data.items), RESOLUTION, RESOLUTION, 3), np.uint8)
@@ -114,8 +127,11 @@ def run(
     def of_annotators(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         batch = rng.integers(len(pairs), size=choices.batch_size)
         pixels = torch.from_numpy(drawn[rows[batch]]).permute(0, 1, 4, 2, 3).float().div(127.5).sub(1.0)
+        pixels = shifted(pixels.flatten(0, 1), rng).unflatten(0, (-1, 2))
         value, right = choice_loss(network, pixels, list(captions[batch]), torch.from_numpy(chosen[batch]).float())
-        return value, {"right": float(right)}
+        said, scene_pixels = pool.batch(_REMEMBERED, rng, degraded=0.5)
+        kept, _ = contrastive_loss(network, scene_pixels, said, [contradiction(c, rng) for c in said])
+        return value + _MEMORY * kept, {"right": float(right), "kept": float(kept.detach())}
 
     train({"rival": network}, of_annotators, choices, runs / "rival-choices", checkpoint_every=200)
     save_half(network, weights)
