@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", required=True, help=f"a name ({', '.join(model_names())}) or a diffusers pipeline folder")
+    add("--transformer", type=Path, help="folder of a transformer to take the place of the model's own: a fine-tuned one")
     add_data_options(parser)
     add("--split", default=None, help="train, validation or test; all of them if not given")
     add("--sigmas", type=numbers, default=[0.005], help="noise levels in [0, 1], with commas")
@@ -53,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    spec = resolve(arguments.model)
+    spec = resolve(arguments.model, arguments.transformer)
     device = pick_device(arguments.device)
     dtype = pick_compute_dtype(arguments.compute_dtype, device)
     settings = ExtractionSettings(

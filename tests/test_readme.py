@@ -11,6 +11,7 @@ import pytest
 from probing import audit, extract, figures, fit, report, score
 from probing.backbones import model_names
 from probing.preferences import BENCHMARKS
+from probing.preferences.registry import NAMES
 from probing.statistics import RULES
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ def test_options_exist(command):
 
 
 def test_models_exist():
-    assert set(re.findall(r"`(sd3[a-z0-9-]*|testbed-[a-z]+)`", README)) <= set(model_names())
+    assert set(re.findall(r"`(sd3[a-z0-9-]*|testbed-[a-z]+)`", README)) <= {*model_names(), *NAMES}
 
 
 def test_the_table_of_benchmarks_is_that_of_the_code():

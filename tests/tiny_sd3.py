@@ -17,7 +17,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
-from probing.testbed.recipes.text import build_tokenizer
+from probing.testbed.recipes.text import CAPTION_LENGTH, build_tokenizer
 
 BLOCKS, HEADS, HEAD_WIDTH, T5_LENGTH = 4, 2, 16, 12
 WORDS = ["a", "small", "red", "green", "circle", "square", "on", "white", "background", "star"]
@@ -35,7 +35,7 @@ def build_pipeline(folder: Path) -> StableDiffusion3Pipeline:
             projection_dim=width,
             num_hidden_layers=2,
             num_attention_heads=2,
-            max_position_embeddings=20,
+            max_position_embeddings=CAPTION_LENGTH,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,

@@ -91,6 +91,10 @@ def load_backbone(
         replaced |= {"text_encoder_3": None, "tokenizer_3": None}
     try:
         with _quiet():
+            if spec.transformer is not None and not random_init:
+                replaced["transformer"] = SD3Transformer2DModel.from_pretrained(
+                    spec.transformer, torch_dtype=compute_dtype, local_files_only=True
+                )
             pipeline = StableDiffusion3Pipeline.from_pretrained(
                 spec.source, dtype=compute_dtype, local_files_only=constants.HF_HUB_OFFLINE, **replaced
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from probing.backbones.architecture import Architecture
 from probing.errors import UserError
 
 SUPPORTED_PIPELINES = ("StableDiffusion3Pipeline",)
+SUPPORTED_TRANSFORMERS = ("SD3Transformer2DModel",)
 T5_LENGTH = 256
 """Positions of the T5 part of the text, as in a stock call of the pipeline."""
 
@@ -29,12 +30,14 @@ class Entry:
         resolution: Side of the images in pixels, unless the user says otherwise.
         t5_length: Positions of the T5 part of the text.
         architecture: Name of the configuration the project carries (None: read it from the folder).
+        transformer: Folder of another transformer than the pipeline's own.
     """
 
     source: str
     resolution: int | None = None
     t5_length: int = T5_LENGTH
     architecture: str | None = None
+    transformer: str | None = None
 
 
 def _entries() -> dict[str, Entry]:
@@ -44,10 +47,14 @@ def _entries() -> dict[str, Entry]:
         "sd35-large": Entry("stabilityai/stable-diffusion-3.5-large", 512, architecture="sd35-large"),
         "sd35-large-turbo": Entry("stabilityai/stable-diffusion-3.5-large-turbo", 512, architecture="sd35-large"),
     }
+    # The testbed's captions need 20 positions of T5. Other trainings of a size are its pipeline with another transformer.
     weights = Path(str(resources.files("probing"))) / "testbed" / "weights"
-    for size in ("xs",):
-        # Trained with 16 positions, enough for its captions.
-        entries[f"testbed-{size}"] = Entry(str(weights / size), t5_length=16)
+    for index in sorted(weights.glob("*/model_index.json")):
+        entries[f"testbed-{index.parent.name}"] = Entry(str(index.parent), t5_length=20)
+    for config in sorted(weights.glob("trainings/*/config.json")):
+        name = config.parent.name
+        source = str(weights / name.split("-")[0])
+        entries[f"testbed-{name}"] = Entry(source, t5_length=20, transformer=str(config.parent))
     return entries
 
 
@@ -64,13 +71,18 @@ class BackboneSpec:
     architecture: Architecture
     resolution: int
     t5_length: int
+    transformer: str | None = None
 
 
-def resolve(name_or_path: str) -> BackboneSpec:
+def resolve(name_or_path: str, transformer: Path | None = None) -> BackboneSpec:
     """Find what a registry name or a diffusers pipeline folder stands for; reads JSON files only.
 
+    Args:
+        name_or_path: A registry name, or a pipeline folder.
+        transformer: Folder of a transformer to take the place of the pipeline's own, such as a fine-tuned one.
+
     Raises:
-        UserError: Unknown name, a folder that is no pipeline, or a pipeline of an unsupported family.
+        UserError: Unknown name, a folder that is no pipeline or no transformer, or one of an unsupported family.
     """
     entries = _entries()
     if name_or_path in entries:
@@ -81,7 +93,7 @@ def resolve(name_or_path: str) -> BackboneSpec:
         if not folder.is_dir():
             raise UserError(_unknown(name_or_path, list(entries)))
         # A registered folder given by its path keeps the settings it is registered with.
-        same = {Path(e.source).resolve(): n for n, e in entries.items() if e.architecture is None}
+        same = {Path(e.source).resolve(): n for n, e in entries.items() if not (e.architecture or e.transformer)}
         name = same.get(folder.resolve(), folder.resolve().name)
         entry = entries.get(name, Entry(str(folder)))
     if entry.architecture is not None:
@@ -89,13 +101,25 @@ def resolve(name_or_path: str) -> BackboneSpec:
         architecture = Architecture(**json.loads(described.read_text()))
     else:
         architecture = _read_folder(Path(entry.source))
+    replacing = entry.transformer if transformer is None else str(transformer)
+    if replacing is not None:
+        architecture = replace(architecture, transformer=_read_transformer(Path(replacing)))
     return BackboneSpec(
-        name=name,
+        name=name if transformer is None else f"{name}+{transformer.resolve().name}",
         source=entry.source,
         architecture=architecture,
         resolution=entry.resolution or architecture.native_resolution,
         t5_length=entry.t5_length,
+        transformer=replacing,
     )
+
+
+def _read_transformer(folder: Path) -> dict[str, Any]:
+    config = _read_json(folder / "config.json")
+    family = config.get("_class_name")
+    if family not in SUPPORTED_TRANSFORMERS:
+        raise UserError(f"{folder} holds a {family}, and supported are: {', '.join(SUPPORTED_TRANSFORMERS)}.")
+    return _plain(config)
 
 
 def _read_folder(folder: Path) -> Architecture:
@@ -131,7 +155,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing: a model folder is what diffusers' save_pretrained writes, with model_index.json."
+            f"{path} is missing: a model folder is what diffusers' save_pretrained writes."
         ) from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is no valid JSON ({error}); copy the file again.") from None

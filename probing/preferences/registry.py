@@ -15,10 +15,10 @@ from probing.preferences.data import PreferenceData
 from probing.preferences.splits import drop_crossing_prompts, refuse_crossing_prompts
 from probing.preferences.tables import from_comparisons
 
-NAMES = ("testbed", *BENCHMARKS)
+_TESTBED = {"testbed": "probing.testbed.preferences", "testbed-shortcut": "probing.testbed.shortcut"}
+NAMES = (*_TESTBED, *BENCHMARKS)
 Leaks = Literal["refuse", "drop", "keep"]
 LEAKS: tuple[str, ...] = get_args(Leaks)
-_TESTBED = "probing.testbed.preferences"
 
 
 def load(
@@ -45,9 +45,9 @@ def load(
     """
     if leaks not in LEAKS:
         raise UserError(f"Unknown way with leaks {leaks!r}; known are {', '.join(LEAKS)}.")
-    if name == "testbed":
+    if name in _TESTBED:
         # By name, for the testbed stands above this room.
-        data = importlib.import_module(_TESTBED).load(seed=seed)
+        data = importlib.import_module(_TESTBED[name]).load(seed=seed)
     elif name in BENCHMARKS:
         data = _load_benchmark(name, root, split, seed)
     elif Path(name).suffix in pairs_file.SUFFIXES:

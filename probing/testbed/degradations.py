@@ -35,7 +35,7 @@ def degrade(image: Image.Image, kind: str, strength: float, rng: np.random.Gener
     if strength == 0.0:
         return image.copy()
     if kind == "blur":
-        return image.filter(ImageFilter.GaussianBlur(_BLUR_RADIUS * strength))
+        return image.filter(ImageFilter.GaussianBlur(float(_BLUR_RADIUS * strength)))
     pixels = np.asarray(image).astype(np.float64)
     if kind == "noise":
         pixels = pixels + _NOISE_DEVIATION * strength * rng.standard_normal(pixels.shape)
@@ -56,7 +56,8 @@ def _shift_patches(pixels: np.ndarray, patches: int, rng: np.random.Generator) -
     """Swap patches with others a few pixels off, centred where the picture differs from its background."""
     pixels = pixels.copy()
     height, width, _ = pixels.shape
-    background = np.median(pixels.reshape(-1, 3), axis=0)
+    # Things keep off the edges, so the ends of a row are background, of a gradient too.
+    background = pixels[:, [0, -1]].mean(axis=1, keepdims=True)
     busy = np.argwhere(np.abs(pixels - background).sum(axis=-1) > 60)
     if len(busy) == 0:
         busy = np.argwhere(np.ones((height, width), dtype=bool))

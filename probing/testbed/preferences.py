@@ -1,119 +1,257 @@
 """Preference pairs whose truth is known: scenes under one caption, a reward, annotators of stated noise.
 
-Every prompt has two pairs. In the *alignment* pair both pictures are clean, and one shows a scene that differs
-from the caption in one attribute. In the *quality* pair both show what the caption says, spoilt by a different
-strength. The reward is −1 for a wrong attribute and −1.5 times the strength of the damage; annotators choose by
-Bradley–Terry, so the best reachable accuracy is known for each pair.
+Every prompt has four rendered pictures and three pairs of them. In the *alignment* pair both are clean, and one shows
+a scene that differs from the caption in one attribute. In the *quality* pair both show what the caption says, spoilt
+by different strengths. The pair of *both* puts the clean, wrong picture against one of the right, spoilt ones. Some
+prompts also have a *generated* pair, made by the testbed's own models and judged by its judge.
+
+The reward is −1 for each wrong attribute and −1.5 times the strength of the damage. Annotators choose by Bradley–Terry,
+so the best reachable accuracy of each pair is known.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from probing.preferences import DrawnImages, PreferenceData
+from probing.testbed import generated
 from probing.testbed.degradations import KINDS, degrade
-from probing.testbed.scenes import Scene, attributes_of, contradict, render, sample_scene
+from probing.testbed.render import render
+from probing.testbed.scenes import Scene, attributes_of, canonical, contradict, sample_scene
 
+VERSION = 2
 PROMPTS = {"train": 2000, "test": 1000}
 WRONG_ATTRIBUTE = -1.0
 DAMAGE = -1.5
 TEMPERATURE = 0.4
 """Of the annotators: they choose the better of two with odds exp(difference of rewards / temperature)."""
 _LEAST_DIFFERENCE = 0.15
+_SAME_KIND = 0.5
+"""How often both pictures of a quality pair are spoilt in the same way."""
+RENDERER = "renderer"
+CLEAN = "none"
+"""Kind of damage of a picture that is not spoilt."""
+
+ITEM_COLUMNS = ("item_id", "prompt_id", "prompt", "reward", "wrong", "kind", "strength", "source_model")
+SIDES = ("reward", "strength", "source_model")
+"""What pairs tell of both sides, as ``reward_first`` and ``reward_second``."""
 
 
 @dataclass(frozen=True)
-class _Item:
+class Drawing:
     """One picture to be drawn: what it shows, how it is spoilt, and by which seed."""
 
     scene: Scene
     kind: str
     strength: float
-    reward: float
     seed: tuple[int, ...]
 
     def open(self) -> Image.Image:
         rng = np.random.default_rng(self.seed)
-        return degrade(render(self.scene, rng), self.kind, self.strength, rng)
+        image = render(self.scene, rng)
+        return image if self.kind == CLEAN else degrade(image, self.kind, self.strength, rng)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A caption's scene, and one that contradicts it in one attribute.
+
+    Attributes:
+        index: Among the prompts of its data; all that is drawn for it comes from (seed, index).
+        scene: What the caption says.
+        attribute: What is wrong in the other scene.
+        wrong: The other scene.
+        split: ``train`` or ``test``.
+    """
+
+    index: int
+    scene: Scene
+    attribute: str
+    wrong: Scene
+    split: str
+
+    @property
+    def prompt_id(self) -> str:
+        return f"p{self.index:05d}"
 
 
 def load(*, split: str | None = None, seed: int = 0) -> PreferenceData:
-    """Make the testbed's preference data; pictures are drawn when they are opened.
+    """Make the testbed's preference data; rendered pictures are drawn when they are opened.
 
     Args:
         split: ``train``, ``test``, or None for both.
-        seed: Other seeds give other prompts, pictures and choices.
+        seed: Other seeds give other prompts, pictures and choices; only 0 has generated pictures.
 
     Returns:
-        Data whose pairs also have ``attribute`` (what is wrong in an alignment pair), ``reward_first``,
-        ``reward_second`` and ``probability`` (of an annotator choosing the first).
+        Data whose items also have ``reward``, ``wrong`` (how many attributes), ``kind`` and ``strength`` of the damage
+        and ``source_model``; and whose pairs have ``attribute`` (what is wrong, what spoils, which models),
+        ``reward_first``, ``strength_first``, ``source_model_first``, the same of the second, and ``probability`` (of
+        an annotator choosing the first).
     """
-    items, drawn, pairs = _make(seed)
+    items, open_image, pairs = _make(seed)
     if split is not None:
         pairs = pairs[pairs["split"] == split].reset_index(drop=True)
-        items = items[items["prompt_id"].isin(pairs["prompt_id"])].reset_index(drop=True)
+        items = items[items["item_id"].isin([*pairs["first"], *pairs["second"]])].reset_index(drop=True)
     return PreferenceData(
         name="testbed",
         items=items.copy(),
         pairs=pairs.copy(),
-        images=DrawnImages(lambda item_id: drawn[item_id].open()),
-        settings={"version": 1, "seed": seed, "temperature": TEMPERATURE},
+        images=DrawnImages(open_image),
+        settings={
+            "version": VERSION,
+            "seed": seed,
+            "temperature": TEMPERATURE,
+            "generated": generated.digest() if seed == generated.SEED else None,
+        },
     )
 
 
-@lru_cache(maxsize=2)
-def _make(seed: int) -> tuple[pd.DataFrame, dict[str, _Item], pd.DataFrame]:
-    drawn: dict[str, _Item] = {}
-    items, pairs = [], []
-    captions: set[str] = set()
-    splits = [split for split, prompts in PROMPTS.items() for _ in range(prompts)]
-    for index, split in enumerate(splits):
+def prompts(seed: int = 0, counts: dict[str, int] | None = None) -> list[Prompt]:
+    """Draw the prompts of the data.
+
+    No scene comes twice, neither as a caption's nor as a contradiction, however it is told. Both scenes of a prompt are
+    drawn anew together where one was there, so that which of them is the caption's stays a coin's throw; and with as
+    many kinds of thing and the same wrong attribute, so that the later prompts are like the earlier ones.
+    """
+    known: set[str] = set()
+    drawn = []
+    for index, split in enumerate(s for s, count in (counts or PROMPTS).items() for _ in range(count)):
         rng = np.random.default_rng([seed, index])
         scene = sample_scene(rng)
-        # A caption is one prompt: none comes twice, so none is on both sides of the split.
-        while scene.caption in captions:
-            scene = sample_scene(rng)
-        captions.add(scene.caption)
-        prompt_id = f"p{index:05d}"
-        possible = attributes_of(scene)
+        kinds, possible = len(scene.things), attributes_of(scene)
         attribute = possible[int(rng.integers(len(possible)))]
-        wrong = contradict(scene, attribute, rng)
-        strengths = rng.random(2)
-        while abs(strengths[0] - strengths[1]) < _LEAST_DIFFERENCE:
-            strengths = rng.random(2)
-        kinds = [KINDS[int(rng.integers(len(KINDS)))] for _ in strengths]
-        made = {
-            "alignment": [(scene, KINDS[0], 0.0, 0.0), (wrong, KINDS[0], 0.0, WRONG_ATTRIBUTE)],
-            "quality": [(scene, k, float(s), DAMAGE * float(s)) for k, s in zip(kinds, strengths, strict=True)],
+        while True:
+            wrong = contradict(scene, attribute, rng)
+            said = {canonical(scene).caption, canonical(wrong).caption}
+            if not said & known:
+                break
+            scene = sample_scene(rng)
+            while len(scene.things) != kinds:
+                scene = sample_scene(rng)
+        known |= said
+        drawn.append(Prompt(index, scene, attribute, wrong, split))
+    return drawn
+
+
+def reward_of(wrong: int, damage: float) -> float:
+    """Reward a picture by how many attributes are wrong and how strongly it is spoilt, from 0 to 1."""
+    return 0.0 + WRONG_ATTRIBUTE * wrong + DAMAGE * damage
+
+
+def probability_of_first(rewards: tuple[float, float]) -> float:
+    """Of an annotator choosing the first of two (Bradley–Terry); rounded, for processors differ in the last digit."""
+    return round(1 / (1 + math.exp((rewards[1] - rewards[0]) / TEMPERATURE)), 12)
+
+
+@lru_cache(maxsize=2)
+def _make(seed: int) -> tuple[pd.DataFrame, Callable[[str], Image.Image], pd.DataFrame]:
+    drawings: dict[str, Drawing] = {}
+    items, compared = [], []
+    drawn = prompts(seed)
+    for prompt in drawn:
+        rng = np.random.default_rng([seed, prompt.index, 1])
+        made, about = _pictures(prompt, rng)
+        for number, (name, (scene, wrong, kind, strength)) in enumerate(made.items()):
+            item_id = f"{prompt.prompt_id}-{name}"
+            drawings[item_id] = Drawing(scene, kind, strength, (seed, prompt.index, 2, number))
+            truth = (reward_of(wrong, strength), wrong, kind, strength)
+            items.append((item_id, prompt.prompt_id, prompt.scene.caption, *truth, RENDERER))
+        spoilt = int(rng.integers(2))
+        of_facet = {
+            "alignment": ("right", "wrong"),
+            "quality": ("spoilt-0", "spoilt-1"),
+            "both": ("wrong", f"spoilt-{spoilt}"),
         }
-        picture = count()
-        for facet, pictures in made.items():
-            ids = []
-            for number, (shown, kind, strength, reward) in enumerate(pictures):
-                item_id = f"{prompt_id}-{facet}-{number}"
-                drawn[item_id] = _Item(shown, kind, strength, reward, (seed, index, next(picture)))
-                items.append((item_id, prompt_id, scene.caption, reward))
-                ids.append(item_id)
-            # The better one's place is drawn, and then the annotators' choice.
-            if rng.random() < 0.5:
-                ids.reverse()
-            rewards = [drawn[item_id].reward for item_id in ids]
-            probability = float(1 / (1 + np.exp((rewards[1] - rewards[0]) / TEMPERATURE)))
-            choice = float(rng.random() < probability)
-            about = attribute if facet == "alignment" else "+".join(sorted(set(kinds)))
-            pairs.append((f"{prompt_id}-{facet}", prompt_id, *ids, choice, split, facet, about, *rewards, probability))
-    return (
-        pd.DataFrame(items, columns=["item_id", "prompt_id", "prompt", "reward"]).assign(image=lambda t: t["item_id"]),
-        drawn,
-        pd.DataFrame(
-            pairs,
-            columns=["pair_id", "prompt_id", "first", "second", "choice", "split", "facet", "attribute",
-                     "reward_first", "reward_second", "probability"],
-        ),
-    )  # fmt: skip
+        for facet, names in of_facet.items():
+            pair = [f"{prompt.prompt_id}-{name}" for name in names]
+            kinds = about["both"][spoilt] if facet == "both" else about[facet]
+            compared.append((prompt.prompt_id, prompt.split, facet, kinds, *pair))
+    shipped = generated.load() if seed == generated.SEED else None
+    if shipped is not None:
+        items += list(shipped.items[list(ITEM_COLUMNS)].itertuples(index=False, name=None))
+        split_of = {prompt.prompt_id: prompt.split for prompt in drawn}
+        compared += [(p, split_of[p], "generated", models, *pair) for p, models, pair in shipped.pairs()]
+    table = pd.DataFrame(items, columns=list(ITEM_COLUMNS)).assign(image=lambda t: t["item_id"])
+
+    def open_image(item_id: str) -> Image.Image:
+        if item_id in drawings:
+            return drawings[item_id].open()
+        assert shipped is not None
+        return shipped.open(item_id)
+
+    return table, open_image, choose(table, compared, seed)
+
+
+def _pictures(prompt: Prompt, rng: np.random.Generator):
+    """Say what the four pictures of a prompt are, and what each facet's pair is about."""
+    strengths = rng.random(2)
+    while abs(strengths[0] - strengths[1]) < _LEAST_DIFFERENCE:
+        strengths = rng.random(2)
+    kinds = [KINDS[int(rng.integers(len(KINDS)))] for _ in strengths]
+    if rng.random() < _SAME_KIND:
+        kinds[1] = kinds[0]
+    made = {
+        "right": (prompt.scene, 0, CLEAN, 0.0),
+        "wrong": (prompt.wrong, 1, CLEAN, 0.0),
+        "spoilt-0": (prompt.scene, 0, kinds[0], float(strengths[0])),
+        "spoilt-1": (prompt.scene, 0, kinds[1], float(strengths[1])),
+    }
+    about = {
+        "alignment": prompt.attribute,
+        "quality": "+".join(sorted(set(kinds))),
+        "both": [f"{prompt.attribute}+{kind}" for kind in kinds],
+    }
+    return made, about
+
+
+def choose(items: pd.DataFrame, compared: list[tuple], seed: int) -> pd.DataFrame:
+    """Place the two items of each pair at random, and let annotators choose.
+
+    Args:
+        items: ``item_id`` and what is to be told of both sides.
+        compared: ``prompt_id, split, facet, attribute`` and two items of each pair.
+        seed: Each facet of a split draws from its own generator, so that none depends on which others there are.
+    """
+    columns = ["prompt_id", "split", "facet", "attribute", "first", "second"]
+    pairs = pd.DataFrame(compared, columns=columns)
+    known = items.set_index("item_id")
+    parts = []
+    for (split, facet), part in pairs.groupby(["split", "facet"], sort=False):
+        rng = np.random.default_rng([seed, 3, *f"{split}/{facet}".encode()])
+        swapped = rng.random(len(part)) < 0.5
+        part = part.assign(
+            first=part["second"].where(swapped, part["first"]), second=part["first"].where(swapped, part["second"])
+        )
+        for name in SIDES:
+            for side in ("first", "second"):
+                part[f"{name}_{side}"] = part[side].map(known[name])
+        part["probability"] = [
+            probability_of_first(rewards) for rewards in zip(part["reward_first"], part["reward_second"], strict=True)
+        ]
+        parts.append(part.assign(choice=annotate(part["probability"].to_numpy(), rng)))
+    made = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
+    made.insert(0, "pair_id", made["prompt_id"] + "-" + made["facet"])
+    return made
+
+
+def annotate(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw choices (pair,): 1 the first, 0 the second, each with exactly its probability.
+
+    The annotators who err are drawn systematically, from the surest pair to the least sure (Madow 1949): of pairs alike
+    as many err as Bradley–Terry expects, to within one. So the ceiling holds for the very choices that are made, and
+    not only on average.
+    """
+    erring = np.minimum(probabilities, 1 - probabilities)
+    order = np.lexsort((rng.random(len(erring)), erring.round(9)))
+    passed = np.floor(np.cumsum(erring[order]) + rng.random())
+    errs = np.empty(len(erring), dtype=bool)
+    errs[order] = np.diff(passed, prepend=0.0) > 0
+    # Where both are as likely, either is an error half of the time.
+    return ((probabilities >= 0.5) ^ errs).astype(float)

@@ -1,19 +1,10 @@
-"""Captioned scenes: a small grammar of what can be said, and a renderer that draws it.
-
-A scene is drawn at four times its size with integer polygon coordinates and averaged down, so the same
-seed gives the same bytes on every machine.
-"""
+"""Captioned scenes: a small grammar of what can be said of a picture."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image, ImageDraw
-
-RESOLUTION = 64
-_OVERSAMPLING = 4
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),
@@ -32,26 +23,38 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 SIZES: dict[str, tuple[float, float]] = {"small": (6.5, 8.0), "large": (11.5, 13.0)}
 """Range of the radius, in pixels of the finished image."""
+TEXTURES = ("plain", "striped", "dotted")
+"""A caption leaves ``plain`` out."""
 RELATIONS = ("left of", "right of", "above", "below")
+"""Of two things."""
+ARRANGEMENTS = ("in a row", "in a column")
+"""Of three different things, told from left to right and from top to bottom."""
 NUMBERS = {1: "a", 2: "two", 3: "three"}
-
-_COLOUR_JITTER = 10
-_MARGIN = 1.5
-_ATTEMPTS = 200
+ATTRIBUTES = ("colour", "shape", "size", "texture", "count", "relation", "background")
+_OF_A_THING = ("colour", "shape", "size", "texture")
 
 
 @dataclass(frozen=True)
 class Thing:
-    """What the caption says of one kind of object."""
+    """What the caption says of one kind of object; ``size`` is None where it says nothing."""
 
     shape: str
     colour: str
-    size: str
+    size: str | None = None
+    texture: str = "plain"
+
+    @property
+    def words(self) -> str:
+        said = (self.size, None if self.texture == "plain" else self.texture, self.colour, self.shape)
+        return " ".join(word for word in said if word)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption says: one thing, ``count`` equal things, or two things in a relation."""
+    """What a caption says: ``count`` equal things, two things in a relation, or three in an arrangement.
+
+    ``background`` is a name, or two names as in ``gray to pink``: a gradient from top to bottom.
+    """
 
     things: tuple[Thing, ...]
     background: str
@@ -59,60 +62,116 @@ class Scene:
     relation: str | None = None
 
     def __post_init__(self) -> None:
-        if len(self.things) not in (1, 2):
-            raise ValueError(f"A scene has one or two kinds of thing, got {len(self.things)}.")
-        if (len(self.things) == 2) != (self.relation is not None):
-            raise ValueError("A relation needs two things, and two things need a relation.")
+        known = {1: (None,), 2: RELATIONS, 3: ARRANGEMENTS}
+        if len(self.things) not in known:
+            raise ValueError(f"A scene has one, two or three kinds of thing, got {len(self.things)}.")
+        if self.relation not in known[len(self.things)]:
+            raise ValueError(
+                f"Got relation {self.relation!r} of {len(self.things)} kinds of thing, expected one of "
+                f"{known[len(self.things)]}."
+            )
         if self.count not in NUMBERS or (self.relation is not None and self.count != 1):
             raise ValueError(f"count is 1, 2 or 3, and 1 beside a relation; got {self.count}.")
 
     @property
     def caption(self) -> str:
-        first = self.things[0]
-        if self.relation is not None:
-            second = self.things[1]
-            said = (
-                f"a {first.size} {first.colour} {first.shape} {self.relation} "
-                f"a {second.size} {second.colour} {second.shape}"
-            )
+        first, *rest = (thing.words for thing in self.things)
+        if not rest:
+            said = f"{NUMBERS[self.count]} {plural(first) if self.count > 1 else first}"
+        elif len(rest) == 1:
+            said = f"a {first} {self.relation} a {rest[0]}"
         else:
-            shape = plural(first.shape) if self.count > 1 else first.shape
-            said = f"{NUMBERS[self.count]} {first.size} {first.colour} {shape}"
+            said = f"a {first} a {rest[0]} and a {rest[1]} {self.relation}"
         return f"{said} on a {self.background} background"
 
 
-def plural(shape: str) -> str:
-    return shape + ("es" if shape.endswith("s") else "s")
+def plural(words: str) -> str:
+    return words + ("es" if words.endswith("s") else "s")
+
+
+def parse(caption: str) -> Scene:
+    """Read a caption back: ``parse(scene.caption) == scene``.
+
+    Raises:
+        ValueError: No scene has this caption.
+    """
+    said, on, background = caption.partition(" on a ")
+    background, ends, _ = background.partition(" background")
+    try:
+        if not (on and ends):
+            raise ValueError("no background is said")
+        scene = _parse_things(said, background)
+        if scene.caption != caption or not set(background.split(" to ")) <= set(BACKGROUNDS):
+            raise ValueError(f"the nearest is {scene.caption!r}")
+    except ValueError as error:
+        raise ValueError(f"{caption!r} is no scene's caption ({error}); write one as {_EXAMPLE!r}.") from None
+    return scene
+
+
+_EXAMPLE = "a small red circle left of a large striped blue star on a gray to pink background"
+
+
+def _parse_things(said: str, background: str) -> Scene:
+    for arrangement in ARRANGEMENTS:
+        if said.endswith(f" {arrangement}"):
+            listed = said.removesuffix(f" {arrangement}").removeprefix("a ").replace(" and a ", " a ").split(" a ")
+            return Scene(tuple(map(_parse_thing, listed)), background, relation=arrangement)
+    for relation in RELATIONS:
+        first, here, second = said.partition(f" {relation} a ")
+        if here:
+            things = _parse_thing(first.removeprefix("a ")), _parse_thing(second)
+            return Scene(things, background, relation=relation)
+    number, _, words = said.partition(" ")
+    counts = {word: count for count, word in NUMBERS.items()}
+    if number not in counts:
+        raise ValueError(f"{number!r} is no number of things")
+    one = {plural(shape): shape for shape in SHAPES}
+    *rest, shape = words.split(" ")
+    words = " ".join([*rest, one.get(shape, shape) if counts[number] > 1 else shape])
+    return Scene((_parse_thing(words),), background, count=counts[number])
+
+
+def _parse_thing(words: str) -> Thing:
+    *said, colour, shape = ["", *words.split(" ")]
+    size = next((word for word in said if word in SIZES), None)
+    texture = next((word for word in said if word in TEXTURES), "plain")
+    thing = Thing(shape, colour, size, texture)
+    if shape not in SHAPES or colour not in COLOURS or thing.words != words:
+        raise ValueError(f"{words!r} is no thing")
+    return thing
 
 
 def vocabulary() -> list[str]:
     """List every word that a caption can hold, sorted."""
-    words = {"a", "on", "background", *COLOURS, *BACKGROUNDS, *SHAPES, *SIZES, *NUMBERS.values()}
+    words = {"a", "on", "background", "to", "and", *COLOURS, *BACKGROUNDS, *SHAPES, *SIZES, *NUMBERS.values()}
+    words |= set(TEXTURES) - {"plain"}
     words |= {plural(shape) for shape in SHAPES}
-    words |= {word for relation in RELATIONS for word in relation.split()}
+    words |= {word for relation in (*RELATIONS, *ARRANGEMENTS) for word in relation.split()}
     return sorted(words)
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
-    """Draw a scene: 30% one thing, 25% two or three equal things, 45% two things in a relation."""
+    """Draw a scene: 45% one, two or three equal things, 40% two in a relation, 15% three in an arrangement.
+
+    Within a kind of scene all that a caption can say is equally likely. :func:`contradict` then leads from any scene
+    to another as often as back, so that a scene by itself does not tell whether it was made to contradict a caption.
+    """
     kind = rng.random()
     background = _choice(rng, BACKGROUNDS)
-    first = _sample_thing(rng)
-    if kind < 0.30:
-        return Scene((first,), background)
-    if kind < 0.55:
-        return Scene((first,), background, count=int(rng.integers(2, 4)))
-    second = _sample_thing(rng)
-    while (second.shape, second.colour) == (first.shape, first.colour):
-        second = _sample_thing(rng)
-    return Scene((first, second), background, relation=_choice(rng, RELATIONS))
-
-
-ATTRIBUTES = ("colour", "shape", "size", "count", "relation", "background")
+    if rng.random() < 0.5:
+        background = f"{background} to {_other(rng, BACKGROUNDS, background)}"
+    if kind < 0.45:
+        return Scene((_sample_thing(rng),), background, count=int(rng.integers(1, 4)))
+    if kind < 0.85:
+        return Scene(_sample_things(rng, 2), background, relation=_choice(rng, RELATIONS))
+    things = tuple(Thing(thing.shape, thing.colour) for thing in _sample_things(rng, 3))
+    return Scene(things, background, relation=_choice(rng, ARRANGEMENTS))
 
 
 def contradict(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
     """Return a scene that the caption of ``scene`` describes wrongly in exactly one attribute.
+
+    A relation of two things is turned round; of three things in a row or column, two change places.
 
     Raises:
         ValueError: The scene says nothing of that attribute (a relation of one thing, a count of two
@@ -121,53 +180,76 @@ def contradict(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
     if attribute not in attributes_of(scene):
         raise ValueError(f"{scene.caption!r} says nothing of {attribute!r}; it has {attributes_of(scene)}.")
     if attribute == "background":
-        return replace(scene, background=_other(rng, BACKGROUNDS, scene.background))
+        return replace(scene, background=_other_background(rng, scene.background))
     if attribute == "count":
         return replace(scene, count=int(_other(rng, NUMBERS, scene.count)))
     if attribute == "relation":
+        if len(scene.things) == 3:
+            return replace(scene, things=_swapped(rng, scene.things))
         opposite = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
         return replace(scene, relation=opposite[str(scene.relation)])
     position = int(rng.integers(len(scene.things)))
     thing = scene.things[position]
-    values = {"colour": COLOURS, "shape": SHAPES, "size": SIZES}[attribute]
+    values = {"colour": COLOURS, "shape": SHAPES, "size": SIZES, "texture": TEXTURES}[attribute]
     others = [replace(thing, **{attribute: value}) for value in values if value != getattr(thing, attribute)]
     rest = [t for i, t in enumerate(scene.things) if i != position]
-    # Two equal things would read as a count: the changed thing stays unlike its neighbour.
-    others = [t for t in others if all((t.shape, t.colour) != (r.shape, r.colour) for r in rest)]
+    # Two equal things would read as a count: the changed thing stays unlike its neighbours.
+    others = [t for t in others if not any(_alike(t, r) for r in rest)]
     things = list(scene.things)
     things[position] = others[int(rng.integers(len(others)))]
     return replace(scene, things=tuple(things))
 
 
+def canonical(scene: Scene) -> Scene:
+    """Return the same scene told from left to right or from top to bottom: two captions can describe one picture."""
+    if scene.relation in (None, *ARRANGEMENTS, "left of", "above"):
+        return scene
+    turned = {"right of": "left of", "below": "above"}[str(scene.relation)]
+    return Scene(scene.things[::-1], scene.background, relation=turned)
+
+
 def attributes_of(scene: Scene) -> tuple[str, ...]:
     """Name the attributes that the scene's caption speaks of."""
-    if scene.relation is not None:
-        return ("colour", "shape", "size", "relation", "background")
-    return ("colour", "shape", "size", "count", "background")
-
-
-def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """Draw the scene as a 64×64 RGB image; places, exact sizes, tilts and tints come from ``rng``."""
-    scale = _OVERSAMPLING
-    background = _jitter(BACKGROUNDS[scene.background], rng)
-    canvas = Image.new("RGB", (RESOLUTION * scale, RESOLUTION * scale), background)
-    draw = ImageDraw.Draw(canvas)
-    for thing, (x, y, radius) in zip(_drawn_things(scene), _layout(scene, rng), strict=True):
-        tilt = float(rng.uniform(-0.15, 0.15))
-        outline = [
-            (round(scale * (x + radius * px)), round(scale * (y + radius * py)))
-            for px, py in _outline(thing.shape, tilt)
-        ]
-        draw.polygon(outline, fill=_jitter(COLOURS[thing.colour], rng))
-    return canvas.reduce(scale)
-
-
-def _drawn_things(scene: Scene) -> tuple[Thing, ...]:
-    return scene.things * scene.count if scene.relation is None else scene.things
+    if len(scene.things) == 1:
+        return (*_OF_A_THING, "count", "background")
+    if len(scene.things) == 2:
+        return (*_OF_A_THING, "relation", "background")
+    return ("colour", "shape", "relation", "background")
 
 
 def _sample_thing(rng: np.random.Generator) -> Thing:
-    return Thing(_choice(rng, SHAPES), _choice(rng, COLOURS), _choice(rng, SIZES))
+    return Thing(_choice(rng, SHAPES), _choice(rng, COLOURS), _choice(rng, SIZES), _choice(rng, TEXTURES))
+
+
+def _sample_things(rng: np.random.Generator, number: int) -> tuple[Thing, ...]:
+    while True:
+        things = tuple(_sample_thing(rng) for _ in range(number))
+        if not any(_alike(things[i], things[j]) for i in range(number) for j in range(i)):
+            return things
+
+
+def _alike(one: Thing, other: Thing) -> bool:
+    return (one.shape, one.colour) == (other.shape, other.colour)
+
+
+def _swapped(rng: np.random.Generator, things: tuple[Thing, ...]) -> tuple[Thing, ...]:
+    one, other = rng.choice(len(things), size=2, replace=False)
+    moved = list(things)
+    moved[one], moved[other] = moved[other], moved[one]
+    return tuple(moved)
+
+
+def _other_background(rng: np.random.Generator, background: str) -> str:
+    """A plain one becomes another plain one; a gradient is turned round or changes one of its two colours."""
+    names = background.split(" to ")
+    if len(names) == 1:
+        return _other(rng, BACKGROUNDS, background)
+    position = int(rng.integers(3))
+    if position == 2:
+        names.reverse()
+    else:
+        names[position] = _choice(rng, [name for name in BACKGROUNDS if name not in names])
+    return " to ".join(names)
 
 
 def _choice(rng, values) -> str:
@@ -177,66 +259,3 @@ def _choice(rng, values) -> str:
 
 def _other(rng, values, but):
     return _choice(rng, [value for value in values if value != but])
-
-
-def _jitter(colour: tuple[int, int, int], rng: np.random.Generator) -> tuple[int, int, int]:
-    shift = rng.integers(-_COLOUR_JITTER, _COLOUR_JITTER + 1, size=3)
-    red, green, blue = (int(np.clip(c + s, 0, 255)) for c, s in zip(colour, shift, strict=True))
-    return red, green, blue
-
-
-def _layout(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float, float]]:
-    """Place the things without overlap, as (x, y, radius) in pixels; x to the right, y down."""
-    things = _drawn_things(scene)
-    while True:
-        radii = [float(rng.uniform(*SIZES[thing.size])) for thing in things]
-        for _ in range(_ATTEMPTS):
-            places = [tuple(rng.uniform(radius + _MARGIN, RESOLUTION - radius - _MARGIN, size=2)) for radius in radii]
-            if _apart(places, radii) and _relation_holds(scene.relation, places, radii):
-                return [(float(x), float(y), r) for (x, y), r in zip(places, radii, strict=True)]
-
-
-def _apart(places, radii) -> bool:
-    for i in range(len(places)):
-        for j in range(i):
-            gap = math.dist(places[i], places[j]) - radii[i] - radii[j]
-            if gap < _MARGIN:
-                return False
-    return True
-
-
-def _relation_holds(relation: str | None, places, radii) -> bool:
-    """A relation holds when the things are clear of each other along its axis and near in the other."""
-    if relation is None:
-        return True
-    (x0, y0), (x1, y1) = places
-    along, across = (x1 - x0, y1 - y0) if relation in ("left of", "right of") else (y1 - y0, x1 - x0)
-    if relation in ("right of", "below"):
-        along = -along
-    return along > sum(radii) + _MARGIN and abs(across) < 0.6 * along
-
-
-def _outline(shape: str, tilt: float) -> list[tuple[float, float]]:
-    """Corner points of a shape in the unit disc, turned by ``tilt`` radians."""
-    if shape == "circle":
-        points = _star_points([1.0] * 40, 0.0)
-    elif shape == "square":
-        points = _star_points([1.0] * 4, math.pi / 4)
-    elif shape == "triangle":
-        points = _star_points([1.0] * 3, -math.pi / 2)
-    elif shape == "star":
-        points = _star_points([1.0, 0.42] * 5, -math.pi / 2)
-    elif shape == "cross":
-        arm = 0.32
-        reach = math.sqrt(1 - arm**2)
-        corner = [(arm, -reach), (arm, -arm), (reach, -arm), (reach, arm), (arm, arm), (arm, reach)]
-        points = corner + [(-x, -y) for x, y in corner]
-    else:
-        raise ValueError(f"Unknown shape {shape!r}; known are {', '.join(SHAPES)}.")
-    cosine, sine = math.cos(tilt), math.sin(tilt)
-    return [(cosine * x - sine * y, sine * x + cosine * y) for x, y in points]
-
-
-def _star_points(radii: list[float], start: float) -> list[tuple[float, float]]:
-    step = 2 * math.pi / len(radii)
-    return [(r * math.cos(start + i * step), r * math.sin(start + i * step)) for i, r in enumerate(radii)]

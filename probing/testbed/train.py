@@ -1,31 +1,53 @@
-"""Train the testbed from nothing: ``python -m probing.testbed.train {vae,text,mmdit,assemble,card}``."""
+"""Train the testbed from nothing: ``python -m probing.testbed.train RECIPE``.
+
+Of the backbones: vae, text, mmdit, assemble, card. Of what judges them: judge, judge-card. Pictures of theirs under the
+prompts of the preference data: generated. Of the discriminative rival: rival, rival-card.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from probing.commands import numbers, run_command, words
+from probing.testbed.recipes.mmdit import SIZES
 
-def main(argv: list[str] | None = None) -> int:
+RECIPES = (
+    "vae", "text", "mmdit", "assemble", "judge", "judge-card", "card", "generated", "rival", "rival-card",
+)  # fmt: skip
+
+
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m probing.testbed.train", description=__doc__)
-    parser.add_argument(
-        "recipe", choices=["vae", "text", "mmdit", "assemble", "card"], help="what to train, in this order"
-    )
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and logs (default: %(default)s)")
-    parser.add_argument("--size", default="xs", help="size of the MMDiT (default: %(default)s)")
-    parser.add_argument(
-        "--encoder", choices=["text_encoder", "text_encoder_2", "text_encoder_3"], help="train one text encoder alone"
-    )
-    parser.add_argument("--stop-after", type=int, metavar="STEP", help="stop the MMDiT early, with a checkpoint")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
-    parser.add_argument(
-        "--output", type=Path, help="assemble and card: the pipeline folder (default: the project's weights)"
-    )
-    arguments = parser.parse_args(argv)
+    add = parser.add_argument
+    add("recipe", choices=RECIPES, help="what to do, in this order")
+    add("--runs", type=Path, default=Path("runs"), help="checkpoints and logs (default: %(default)s)")
+    add("--size", default="xs", choices=SIZES, help="size of the MMDiT (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the MMDiT's training (default: %(default)s)")
+    add("--encoder", choices=["text_encoder", "text_encoder_2", "text_encoder_3"], help="train one text encoder alone")
+    add("--stop-after", type=int, metavar="STEP", help="stop the MMDiT early, with a checkpoint")
+    add("--threads", type=int, help="CPU threads (default: all)")
+    add("--models", type=words, help="generated: names or pipeline folders, with commas (default: all of the testbed)")
+    add("--steps", type=numbers, help="generated: numbers of steps, with commas")
+    add("--guidance", type=numbers, help="generated: scales of guidance, with commas")
+    add("--limit", type=int, metavar="PROMPTS", help="generated: only so many prompts")
+    add("--output", type=Path, help="the folder of weights (default: the project's)")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    {"judge": _judge, "judge-card": _judge, "rival": _rival, "rival-card": _rival, "generated": _generated}.get(
+        arguments.recipe, _backbone
+    )(arguments)
+
+
+def _backbone(arguments: argparse.Namespace) -> None:
     runs: Path = arguments.runs
     if arguments.recipe == "vae":
         from probing.testbed.recipes import vae
@@ -42,17 +64,59 @@ def main(argv: list[str] | None = None) -> int:
     elif arguments.recipe == "mmdit":
         from probing.testbed.recipes import mmdit
 
-        mmdit.run(runs, arguments.size, stop_after=arguments.stop_after)
-    else:
-        from probing.testbed.recipes import assemble, card
+        schedule = replace(mmdit.SCHEDULE, seed=arguments.seed)
+        mmdit.run(runs, arguments.size, schedule, stop_after=arguments.stop_after)
+    elif arguments.recipe == "assemble":
+        from probing.testbed.recipes import assemble
 
-        folder = arguments.output or assemble.WEIGHTS / arguments.size
-        if arguments.recipe == "assemble":
-            assemble.run(runs, arguments.size, folder)
+        for folder in assemble.run(runs, arguments.size, arguments.seed, arguments.output or assemble.WEIGHTS):
             print(f"Weights: {folder}")
-        else:
-            print(f"Card: {card.run(runs, folder, arguments.size)}")
-    return 0
+    else:
+        from probing.testbed.recipes import card
+
+        print(f"Card: {card.run(runs, arguments.size, arguments.output or card.WEIGHTS)}")
+
+
+def _judge(arguments: argparse.Namespace) -> None:
+    from probing.testbed.judge import WEIGHTS
+    from probing.testbed.recipes import judge, judge_card
+
+    weights = arguments.output / "judge" / WEIGHTS.name if arguments.output else WEIGHTS
+    if arguments.recipe == "judge":
+        judge.run(arguments.runs, weights=weights)
+        print(f"Weights: {weights}")
+    else:
+        print(f"Card: {judge_card.run(weights)}")
+
+
+def _generated(arguments: argparse.Namespace) -> None:
+    from probing.backbones import model_names
+    from probing.testbed.recipes import generated
+
+    folder = arguments.output / "generated" if arguments.output else generated.FOLDER
+    asked = {
+        "steps": [int(steps) for steps in arguments.steps or generated.STEPS],
+        "guidance": arguments.guidance or generated.GUIDANCE,
+        "limit": arguments.limit,
+    }
+    models = arguments.models or [name for name in model_names() if name.startswith("testbed-")]
+    print(f"Pictures: {generated.run(arguments.runs, models, folder=folder, **asked)}")
+
+
+def _rival(arguments: argparse.Namespace) -> None:
+    from probing.testbed.recipes import rival, rival_card
+    from probing.testbed.rival import WEIGHTS
+
+    weights = arguments.output / "rival" / WEIGHTS.name if arguments.output else WEIGHTS
+    if arguments.recipe == "rival":
+        rival.run(arguments.runs, weights=weights)
+        print(f"Weights: {weights}")
+    else:
+        print(f"Card: {rival_card.run(arguments.runs, weights)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(run, build_parser(), argv, resumes=True)
 
 
 if __name__ == "__main__":

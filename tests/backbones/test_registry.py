@@ -30,7 +30,7 @@ def test_published_architectures(name, blocks, width, billions, teraflops):
 def test_flops_of_the_matrix_products_by_hand():
     """Count every matrix product of a small model's forward in closed form."""
     architecture = resolve("testbed-xs").architecture
-    d, layers, text, image, joint = 96, 8, 36, 64, 160
+    d, layers, text, image, joint = 64, 6, 42, 64, 160
     per_token = lambda n, k: 2 * n * d * k  # noqa: E731 - n tokens through a d×k matrix
     total = 2 * image * (4 * 8) * d + 2 * text * joint * d + 2 * d * (256 + joint + 2 * d)
     for block in range(layers):
@@ -54,7 +54,20 @@ def test_a_folder_is_described_without_loading_it(tiny_folder):
 def test_a_registered_folder_keeps_its_settings_when_given_by_path():
     by_name = resolve("testbed-xs")
     assert resolve(by_name.source) == by_name
-    assert by_name.t5_length == 16
+    assert by_name.t5_length == 20
+
+
+def test_another_transformer_takes_the_place_of_the_pipelines_own(tiny_folder, tmp_path):
+    config = json.loads((tiny_folder / "transformer" / "config.json").read_text()) | {"num_layers": 5}
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "config.json").write_text(json.dumps(config))
+    spec = resolve(str(tiny_folder), tmp_path / "tuned")
+    assert spec.name == f"{tiny_folder.name}+tuned"
+    assert spec.architecture.num_blocks == 5
+    assert spec.architecture.vae == resolve(str(tiny_folder)).architecture.vae
+    (tmp_path / "tuned" / "config.json").write_text(json.dumps(config | {"_class_name": "UNet2DModel"}))
+    with pytest.raises(UserError, match="UNet2DModel, and supported are: SD3Transformer2DModel"):
+        resolve(str(tiny_folder), tmp_path / "tuned")
 
 
 def test_unknown_names_show_near_ones():

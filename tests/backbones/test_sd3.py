@@ -8,6 +8,7 @@ from diffusers import StableDiffusion3Pipeline
 
 from probing.backbones import load_backbone, pick_compute_dtype, pick_device, resolve
 from probing.errors import UserError
+from probing.testbed.recipes.text import CAPTION_LENGTH
 from tests.tiny_sd3 import BLOCKS, T5_LENGTH
 
 CPU = torch.device("cpu")
@@ -86,6 +87,16 @@ def test_random_init_changes_the_transformer_alone(tiny_folder, backbone):
     assert sum(p.numel() for p in fresh[0].transformer.parameters()) == spec.architecture.parameters
 
 
+def test_another_transformer_is_loaded_in_the_place_of_the_pipelines_own(tiny_folder, tmp_path, backbone):
+    spec = resolve(str(tiny_folder))
+    fresh = load_backbone(spec, device=CPU, compute_dtype=torch.float32, random_init=True, t5_length=T5_LENGTH)
+    fresh.transformer.save_pretrained(tmp_path / "tuned")
+    tuned = load_backbone(
+        resolve(str(tiny_folder), tmp_path / "tuned"), device=CPU, compute_dtype=torch.float32, t5_length=T5_LENGTH
+    )
+    assert tuned.weights_fingerprint() == fresh.weights_fingerprint() != backbone.weights_fingerprint()
+
+
 def test_random_init_leaves_the_callers_generator_alone(tiny_folder):
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -96,7 +107,7 @@ def test_random_init_leaves_the_callers_generator_alone(tiny_folder):
 
 def test_a_truncated_prompt_keeps_as_many_tokens_as_the_model_reads(backbone):
     parts = backbone.encode_prompts(["a small red circle " * 20]).parts
-    assert parts["clip"].sum() == 20
+    assert parts["clip"].sum() == CAPTION_LENGTH
     assert parts["t5"].sum() == T5_LENGTH
 
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from probing import preferences
-from probing.testbed.preferences import TEMPERATURE
+from probing.testbed.preferences import (
+    DAMAGE,
+    TEMPERATURE,
+    WRONG_ATTRIBUTE,
+    annotate,
+    prompts,
+)
+from probing.testbed.scenes import attributes_of, canonical, parse
+from probing.testbed.truth import ceilings, truth_check
+
+RENDERED = ("alignment", "quality", "both")
 
 
 @pytest.fixture(scope="module")
@@ -14,13 +27,37 @@ def data():
     return preferences.load("testbed")
 
 
-def test_sizes_and_facets(data):
-    counts = data.pairs.groupby(["split", "facet"]).size()
+@pytest.fixture(scope="module")
+def rendered(data):
+    return data.keep((data.pairs["facet"] != "generated").to_numpy())
+
+
+def test_sizes_and_facets(rendered):
+    counts = rendered.pairs.groupby(["split", "facet"]).size()
     assert counts.to_dict() == {
-        ("train", "alignment"): 2000, ("train", "quality"): 2000,
-        ("test", "alignment"): 1000, ("test", "quality"): 1000,
-    }  # fmt: skip
-    assert data.items["prompt"].nunique() == 3000
+        (split, facet): count for split, count in (("train", 2000), ("test", 1000)) for facet in RENDERED
+    }
+    assert rendered.items["prompt"].nunique() == 3000
+    assert (rendered.items.groupby("prompt_id").size() == 4).all()
+
+
+def test_no_scene_is_on_both_sides_however_it_is_told():
+    drawn = prompts()
+    told = [canonical(scene).caption for prompt in drawn for scene in (prompt.scene, prompt.wrong)]
+    assert len(set(told)) == len(told)
+
+
+def test_train_and_test_are_alike():
+    """That no scene comes twice must not thin out the kinds of scene of which there are few."""
+    drawn = prompts()
+    for of in (lambda p: len(p.scene.things), lambda p: p.attribute, lambda p: p.scene.count):
+        shares = []
+        for split in ("train", "test"):
+            values = [of(prompt) for prompt in drawn if prompt.split == split]
+            shares.append({value: values.count(value) / len(values) for value in set(values)})
+        assert set(shares[0]) == set(shares[1])
+        for value, share in shares[0].items():
+            assert abs(share - shares[1][value]) < 3.5 * np.sqrt(share * (1 - share) * (1 / 2000 + 1 / 1000))
 
 
 def test_no_caption_is_on_both_sides(data):
@@ -29,30 +66,110 @@ def test_no_caption_is_on_both_sides(data):
     assert data.items.groupby("prompt")["prompt_id"].nunique().max() == 1
 
 
+def test_rewards_say_what_is_wrong_and_how_much_is_spoilt(rendered):
+    items = rendered.items
+    np.testing.assert_allclose(items["reward"], WRONG_ATTRIBUTE * items["wrong"] + DAMAGE * items["strength"])
+    assert ((items["kind"] == "none") == (items["strength"] == 0)).all()
+    reward = items.set_index("item_id")["reward"]
+    pairs = rendered.pairs.set_index("facet")
+    for side in ("first", "second"):
+        np.testing.assert_array_equal(pairs[f"reward_{side}"], pairs[side].map(reward))
+    difference = (pairs["reward_first"] - pairs["reward_second"]).abs()
+    assert (difference["alignment"] == -WRONG_ATTRIBUTE).all()
+    assert difference["quality"].between(-0.15 * DAMAGE, -DAMAGE).all()
+    # The clean, wrong one against the right, spoilt one: both truths count.
+    both = pairs.loc["both"]
+    clean = np.where(both["strength_first"] == 0, both["reward_first"], both["reward_second"])
+    spoilt = both["strength_first"] + both["strength_second"]
+    assert (clean == WRONG_ATTRIBUTE).all()
+    np.testing.assert_allclose(difference["both"], np.abs(WRONG_ATTRIBUTE - DAMAGE * spoilt))
+
+
+def test_attributes_are_those_that_captions_speak_of(rendered):
+    prompt_of = rendered.items.drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]
+    alignment = rendered.pairs[rendered.pairs["facet"] == "alignment"]
+    for prompt_id, attribute in zip(alignment["prompt_id"], alignment["attribute"], strict=True):
+        assert attribute in attributes_of(parse(prompt_of[prompt_id]))
+    assert (alignment["attribute"].value_counts() > 180).all() and alignment["attribute"].nunique() == 7
+
+
+def test_each_choice_has_its_probability():
+    probabilities = np.random.default_rng(0).random(40)
+    draws = np.mean([annotate(probabilities, np.random.default_rng(seed)) for seed in range(4000)], axis=0)
+    deviates = (draws - probabilities) / np.sqrt(probabilities * (1 - probabilities) / 4000)
+    assert np.abs(deviates).max() < 4
+
+
 def test_annotators_choose_by_bradley_terry(data):
     pairs = data.pairs
     difference = pairs["reward_first"] - pairs["reward_second"]
-    np.testing.assert_allclose(pairs["probability"], 1 / (1 + np.exp(-difference / TEMPERATURE)))
-    # The choices are draws from those probabilities: their standardised sum is a normal deviate.
-    p = pairs["probability"]
-    deviate = (pairs["choice"] - p).sum() / np.sqrt((p * (1 - p)).sum())
-    assert abs(deviate) < 4
+    np.testing.assert_allclose(pairs["probability"], 1 / (1 + np.exp(-difference / TEMPERATURE)), atol=1e-11)
+    # As many err as is expected, whatever the difference.
+    for _, part in pairs.groupby(["split", "facet"]):
+        tenth = part["probability"].rank(method="first") * 10 // (len(part) + 1)
+        for _, alike in part.groupby(tenth):
+            assert abs(alike["choice"].mean() - alike["probability"].mean()) < 4 * 0.5 / np.sqrt(len(alike))
 
 
 def test_the_true_reward_reaches_the_ceiling_and_no_more(data):
-    for _, pairs in data.pairs.groupby(["split", "facet"]):
-        right = np.sign(pairs["reward_first"] - pairs["reward_second"]) == 2 * pairs["choice"] - 1
-        ceiling = np.maximum(pairs["probability"], 1 - pairs["probability"]).mean()
-        error = np.sqrt((pairs["probability"] * (1 - pairs["probability"])).mean() / len(pairs))
-        assert abs(right.mean() - ceiling) < 4 * error
-        assert 0.75 < ceiling < 0.97
+    check = truth_check(data)
+    assert ((check["ci_low"] <= check["ceiling"]) & (check["ceiling"] <= check["ci_high"])).all()
+    np.testing.assert_allclose(check["accuracy"], check["ceiling"], atol=0.003)
+    assert check["ceiling"].between(0.7, 0.97).all()
+    by_attribute = truth_check(data, ("split", "facet", "attribute"))
+    inside = (by_attribute["ci_low"] <= by_attribute["ceiling"]) & (by_attribute["ceiling"] <= by_attribute["ci_high"])
+    assert inside.mean() > 0.9
+
+
+def test_no_reward_does_better_than_the_true_one(data):
+    best = ceilings(data.pairs).set_index(["split", "facet"])["ceiling"]
+    for noise in (0.3, 3.0):
+        shifted = data.items.assign(
+            reward=data.items["reward"] + noise * np.random.default_rng(0).standard_normal(len(data.items))
+        )
+        worse = truth_check(type(data)("noisy", shifted, data.pairs, data.images))
+        assert (worse.set_index(["split", "facet"])["accuracy"] < best).all()
 
 
 def test_place_tells_nothing(data):
-    pairs = data.pairs
-    better_first = pairs["reward_first"] > pairs["reward_second"]
-    for share in (better_first.mean(), pairs["choice"].mean()):
-        assert abs(share - 0.5) < 4 * 0.5 / np.sqrt(len(pairs))
+    for _, pairs in data.pairs.groupby(["split", "facet"]):
+        better_first = pairs["reward_first"] > pairs["reward_second"]
+        for share in (better_first.mean(), pairs["choice"].mean()):
+            assert abs(share - 0.5) < 4 * 0.5 / np.sqrt(len(pairs))
+
+
+def test_an_image_alone_tells_nothing_of_alignment(data):
+    """What stands where, in what colour, without the caption: chance on unseen pairs."""
+    pairs = data.pairs[data.pairs["facet"] == "alignment"]
+    features = {}
+    for item_id in {*pairs["first"], *pairs["second"]}:
+        pixels = np.asarray(data.open_image(item_id)).astype(float) / 255
+        coarse = pixels.reshape(8, 8, 8, 8, 3).mean(axis=(1, 3))
+        features[item_id] = np.concatenate([coarse.ravel(), pixels.std(axis=(0, 1)), (coarse**2).ravel()])
+    differences = np.stack([features[a] - features[b] for a, b in zip(pairs["first"], pairs["second"], strict=True)])
+    train = (pairs["split"] == "train").to_numpy()
+    probe = LogisticRegression(fit_intercept=False, C=0.01, max_iter=500)
+    choices = pairs["choice"].to_numpy()
+    differences /= differences[train].std(axis=0)
+    probe.fit(differences[train], choices[train])
+    right = probe.predict(differences[~train]) == choices[~train]
+    assert abs(right.mean() - 0.5) < 2.6 * 0.5 / np.sqrt(len(right))
+
+
+def test_the_scenes_alone_tell_nothing_of_alignment():
+    """Right and wrong scenes have the same marginals: each thing, place, number, relation and background."""
+    names: dict[str, int] = {}
+    counts = np.zeros((2, 1000))
+    drawn = prompts()
+    for prompt in drawn:
+        for side, scene in enumerate((prompt.scene, prompt.wrong)):
+            told = canonical(scene)
+            traits = [told.background, f"{told.count}", f"{told.relation}"]
+            traits += [f"{n}{v}" for n, thing in enumerate(told.things) for v in vars(thing).items()]
+            for trait in traits:
+                counts[side, names.setdefault(trait, len(names))] += 1
+    right, wrong = counts[:, : len(names)]
+    assert (np.abs(right - wrong) < 4.5 * np.sqrt(right + wrong)).all()
 
 
 def test_pictures_are_the_same_whenever_they_are_opened(data):
@@ -62,9 +179,16 @@ def test_pictures_are_the_same_whenever_they_are_opened(data):
     assert data.fingerprint == again.fingerprint
 
 
-def test_the_pictures_of_a_prompt_differ(data):
-    for _, items in list(data.items.groupby("prompt_id"))[:20]:
-        assert len({data.open_image(i).tobytes() for i in items["item_id"]}) == 4
+def test_the_same_seed_makes_the_same_bytes_for_ever(rendered):
+    digest = hashlib.sha256(rendered.fingerprint.encode())
+    for item_id in rendered.items["item_id"].iloc[::97]:
+        digest.update(rendered.open_image(item_id).tobytes())
+    assert digest.hexdigest()[:16] == "8549e36513ef2540"
+
+
+def test_the_pictures_of_a_prompt_differ(rendered):
+    for _, items in list(rendered.items.groupby("prompt_id"))[:20]:
+        assert len({rendered.open_image(i).tobytes() for i in items["item_id"]}) == 4
 
 
 def test_a_split_is_a_part_of_the_whole(data):
@@ -73,3 +197,10 @@ def test_a_split_is_a_part_of_the_whole(data):
     assert set(test.items["item_id"]) == set(test.pairs["first"]) | set(test.pairs["second"])
     whole = data.pairs[data.pairs["split"] == "test"].reset_index(drop=True)
     assert test.pairs.equals(whole)
+
+
+def test_another_seed_makes_other_data(data):
+    other = preferences.load("testbed", seed=1)
+    assert other.fingerprint != data.fingerprint
+    assert "generated" not in set(other.pairs["facet"])
+    assert other.settings["generated"] is None

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import StableDiffusion3Pipeline
+from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
-from probing.backbones import resolve
-from probing.testbed.recipes import assemble, mmdit, text, vae
+from probing.testbed.recipes import assemble, mmdit, pixels, text, vae
 from probing.testbed.recipes.loop import Schedule, train
-from probing.testbed.scenes import vocabulary
+from probing.testbed.scenes import parse, vocabulary
+
+SCENES = 12
+"""Of the trainings below."""
 
 SCHEDULE = Schedule(steps=30, batch_size=4, learning_rate=0.05, warmup=5, average=5)
 
@@ -67,6 +72,21 @@ def test_a_plateau_can_be_made_longer_before_its_descent(tmp_path):
         train({"model": late}, loss, replace(plateau, steps=40), tmp_path / "late")
 
 
+@pytest.mark.parametrize("average", [0, 5])
+def test_weights_are_kept_along_the_way(tmp_path, average):
+    schedule = replace(SCHEDULE, average=average, shape="plateau")
+    model, loss = make_problem()
+    train({"model": model}, loss, schedule, tmp_path / "whole", keep=[3, 20])
+    # A training that ends there, on the plateau both share, has the same weights.
+    short, loss = make_problem()
+    train({"model": short}, loss, schedule, tmp_path / "short", stop_after=20)
+    kept = load_file(tmp_path / "whole" / "model-step00020.safetensors")
+    assert {key: value.tolist() for key, value in kept.items()} == {
+        key: value.tolist() for key, value in short.state_dict().items()
+    }
+    assert (tmp_path / "whole" / "model-step00003.safetensors").exists()
+
+
 def test_rates():
     assert SCHEDULE.rate_at(0) == pytest.approx(0.01)
     assert SCHEDULE.rate_at(5) == pytest.approx(0.05)
@@ -77,14 +97,49 @@ def test_rates():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two steps of every encoder's recipe: enough to see that it runs and saves."""
+    """Two steps of every recipe on a few scenes: enough to see that it runs and saves."""
     folder = tmp_path_factory.mktemp("runs")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(pixels.TrainingScenes.__init__, "__defaults__", (SCENES,))
+    patch.setattr(mmdit.EncodedScenes.__init__, "__defaults__", (SCENES,))
     short = Schedule(steps=2, batch_size=4, learning_rate=1e-3, warmup=1)
     for name in text.WIDTHS:
         text.run_clip(folder / name, name, short)
     text.run_t5(folder / "text_encoder_3", short)
     vae.run(folder / "vae", short)
-    return folder
+    mmdit.run(folder, "xs", short)
+    mmdit.run(folder, "xs", replace(short, seed=1))
+    yield folder
+    patch.undo()
+
+
+def test_scenes_are_encoded_as_the_pipeline_encodes_them(runs):
+    scenes, encoded = pixels.TrainingScenes(runs), mmdit.EncodedScenes(runs)
+    tokens, pooled = mmdit.Captions(runs).encode(scenes.captions[:3])
+    network = AutoencoderKL.from_pretrained(runs / "vae" / "vae")
+    said, drawn = scenes.captions[0], torch.from_numpy(scenes.pixels[:3] / 127.5 - 1).permute(0, 3, 1, 2).float()
+    with torch.no_grad():
+        latents = network.encode(drawn).latent_dist.mean
+    latents = (latents - network.config.shift_factor) * network.config.scaling_factor
+    for stored, exact in ((encoded.tokens, tokens), (encoded.pooled, pooled), (encoded.latents, latents)):
+        half = torch.from_numpy(stored[:3]).float()
+        torch.testing.assert_close(half, exact, rtol=2e-3, atol=2e-3 * float(exact.abs().max()))
+    assert parse(said).caption == said
+
+
+def test_seeds_are_trainings_of_their_own(runs):
+    first, second = (
+        SD3Transformer2DModel.from_pretrained(runs / f"mmdit-{name}" / "transformer") for name in ("xs", "xs-seed1")
+    )
+    same = [torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True) if a.ndim > 1]
+    assert sum(same) < len(same) / 2
+
+
+def test_sizes_grow_and_one_has_dual_attention():
+    models = {size: mmdit.build(size) for size in mmdit.SIZES}
+    counts = [sum(p.numel() for p in model.parameters()) for model in models.values()]
+    assert counts == sorted(counts) and counts[0] < 1.1e6 and counts[-1] > 10e6
+    assert [len(model.config.dual_attention_layers) > 0 for model in models.values()] == [False, False, True, False]
 
 
 def test_training_sees_the_text_of_a_stock_call(runs, tmp_path):
@@ -108,9 +163,8 @@ def test_training_sees_the_text_of_a_stock_call(runs, tmp_path):
 def test_the_assembled_folder_says_what_training_heard(runs, tmp_path):
     """Loaded back by a call without a dtype, every tokenizer and encoder gives what the MMDiT was trained on."""
     captions = ["a small red circle on a white background", "", "three large green crosses on a pink background"]
-    mmdit.build("xs").save_pretrained(runs / "mmdit-xs" / "transformer")
-    assemble.run(runs, "xs", tmp_path / "folder")
-    loaded = StableDiffusion3Pipeline.from_pretrained(tmp_path / "folder")
+    folder, *kept = assemble.run(runs, "xs", 0, tmp_path)
+    loaded = StableDiffusion3Pipeline.from_pretrained(folder)
     with torch.no_grad():
         tokens, _, pooled, _ = loaded.encode_prompt(
             captions, None, None, do_classifier_free_guidance=False, max_sequence_length=text.T5_LENGTH
@@ -122,6 +176,14 @@ def test_the_assembled_folder_says_what_training_heard(runs, tmp_path):
     torch.testing.assert_close(pooled, expected_pooled, rtol=1e-2, atol=1e-2 * float(expected_pooled.abs().max()))
 
 
+def test_other_trainings_are_transformers_alone(runs, tmp_path):
+    for folder in [*assemble.run(runs, "xs", 0, tmp_path)[1:], *assemble.run(runs, "xs", 1, tmp_path)]:
+        assert folder.parent == tmp_path / "trainings"
+        other = SD3Transformer2DModel.from_pretrained(folder)
+        assert other.config.num_layers == mmdit.SIZES["xs"].blocks
+    assert folder.name == "xs-seed1"
+
+
 def test_every_word_is_one_token(tmp_path):
     clip, t5 = text.build_tokenizer(tmp_path), text.build_t5_tokenizer()
     for word in vocabulary():
@@ -131,20 +193,16 @@ def test_every_word_is_one_token(tmp_path):
 
 
 def test_the_vae_is_scaled_to_unit_latents(runs):
-    from diffusers import AutoencoderKL
-
     config = AutoencoderKL.from_pretrained(runs / "vae" / "vae").config
     assert config.scaling_factor > 0
     assert config.shift_factor is not None
 
 
-def test_the_shipped_folder_is_light_and_in_half_precision():
-    from pathlib import Path
-
-    from safetensors import safe_open
-
-    files = list(Path(resolve("testbed-xs").source).rglob("*.safetensors"))
-    assert sum(file.stat().st_size for file in files) < 15e6
-    for file in files:
-        with safe_open(file, framework="pt") as weights:
+def test_the_shipped_weights_are_light_and_in_half_precision():
+    distinct = {}
+    for path in assemble.WEIGHTS.rglob("*.safetensors"):
+        assert path.stat().st_size <= 15e6
+        distinct[hashlib.sha256(path.read_bytes()).hexdigest()] = path.stat().st_size
+        with safe_open(path, framework="pt") as weights:
             assert {str(weights.get_tensor(key).dtype) for key in weights.keys()} == {"torch.float16"}  # noqa: SIM118
+    assert sum(distinct.values()) <= 60e6

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,18 +13,22 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from probing.testbed.degradations import KINDS, degrade
+from probing.testbed.render import draw, drawn_things, render
 from probing.testbed.scenes import (
+    ARRANGEMENTS,
     ATTRIBUTES,
     BACKGROUNDS,
     COLOURS,
     RELATIONS,
     SHAPES,
     SIZES,
+    TEXTURES,
     Scene,
     Thing,
     attributes_of,
+    canonical,
     contradict,
-    render,
+    parse,
     sample_scene,
     vocabulary,
 )
@@ -30,37 +36,56 @@ from probing.testbed.scenes import (
 seeds = st.integers(0, 2**32)
 
 
-def blobs(scene: Scene, image) -> list[tuple[str, float, float, int]]:
-    """Find what is drawn from the pixels alone: nearest colour name, centre (x, y) and area of each blob."""
+def blobs(image) -> list[tuple[float, float, int]]:
+    """Find what is drawn from the pixels alone: centre (x, y) and area of each blob."""
     pixels = np.asarray(image).astype(float)
-    palette = {**COLOURS, "": BACKGROUNDS[scene.background]}
-    distance = np.stack([np.abs(pixels - value).sum(-1) for value in palette.values()])
-    nearest = distance.argmin(0)
-    nearest[distance.min(0) > 60] = list(palette).index("")
+    differs = np.abs(pixels - pixels[:, :1]).sum(-1) > 60
+    labels, count = ndimage.label(ndimage.binary_fill_holes(ndimage.binary_closing(differs, iterations=1)))
     found = []
-    for index, name in enumerate(palette):
-        labels, count = ndimage.label(nearest == index)
-        for blob in range(1, count + 1) if name else []:
-            area = int((labels == blob).sum())
-            if area >= 15:
-                y, x = ndimage.center_of_mass(labels == blob)
-                found.append((name, float(x), float(y), area))
+    for blob in range(1, count + 1):
+        area = int((labels == blob).sum())
+        if area >= 15:
+            y, x = ndimage.center_of_mass(labels == blob)
+            found.append((float(x), float(y), area))
     return found
+
+
+def plain(scene: Scene) -> Scene:
+    """The scene without textures: light dots can come near a background's colour."""
+    return replace(scene, things=tuple(replace(thing, texture="plain") for thing in scene.things))
 
 
 @given(seed=seeds)
 def test_what_the_caption_says_is_what_is_drawn(seed):
     rng = np.random.default_rng(seed)
-    scene = sample_scene(rng)
-    found = blobs(scene, render(scene, rng))
-    expected = [t.colour for t in scene.things] * scene.count
-    assert sorted(name for name, *_ in found) == sorted(expected), scene.caption
-    corner = np.asarray(render(scene, rng))[0, 0].astype(int)
-    assert np.abs(corner - BACKGROUNDS[scene.background]).max() <= 10
-    if scene.relation is not None and scene.things[0].colour != scene.things[1].colour:
-        (_, x0, y0, _), (_, x1, y1, _) = (next(b for b in found if b[0] == t.colour) for t in scene.things)
-        holds = {"left of": x0 < x1, "right of": x0 > x1, "above": y0 < y1, "below": y0 > y1}
-        assert holds[scene.relation], scene.caption
+    scene = plain(sample_scene(rng))
+    image, places = draw(scene, rng)
+    pixels = np.asarray(image).astype(int)
+    found = blobs(image)
+    assert len(found) == len(drawn_things(scene)) == len(places), scene.caption
+    for thing, (x, y, radius) in zip(drawn_things(scene), places, strict=True):
+        assert min((bx - x) ** 2 + (by - y) ** 2 for bx, by, _ in found) < (0.4 * radius) ** 2
+        assert np.abs(pixels[int(y), int(x)] - COLOURS[thing.colour]).max() <= 10
+    top, *_, bottom = [BACKGROUNDS[part] for part in scene.background.split(" to ")] * 2
+    assert np.abs(pixels[0, 0] - top).max() <= 12
+    assert np.abs(pixels[-1, -1] - bottom).max() <= 12
+    if scene.relation is not None:
+        axis = 0 if scene.relation in ("left of", "right of", "in a row") else 1
+        along = [place[axis] for place in places]
+        assert along == sorted(along, reverse=scene.relation in ("right of", "below"))
+
+
+@given(seed=seeds)
+def test_a_texture_is_seen(seed):
+    rng = np.random.default_rng(seed)
+    spread = {}
+    for texture in TEXTURES:
+        image, [(x, y, radius)] = draw(Scene((Thing("square", "blue", "large", texture),), "white"), rng)
+        inside = np.asarray(image)[int(y - radius / 2) : int(y + radius / 2), int(x - radius / 2) : int(x + radius / 2)]
+        spread[texture] = inside.astype(float).mean(axis=-1)
+    assert spread["plain"].std() < 1
+    assert spread["striped"].std() > 10 and spread["dotted"].std() > 10
+    assert spread["striped"].mean() < spread["plain"].mean() < spread["dotted"].mean()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -68,7 +93,7 @@ def test_large_is_larger_than_small(shape):
     areas = {}
     for size in SIZES:
         scene = Scene((Thing(shape, "red", size),), "white")
-        areas[size] = [blobs(scene, render(scene, np.random.default_rng(s)))[0][3] for s in range(20)]
+        areas[size] = [blobs(render(scene, np.random.default_rng(s)))[0][2] for s in range(20)]
     assert max(areas["small"]) < min(areas["large"])
 
 
@@ -78,15 +103,78 @@ def test_a_contradiction_changes_one_attribute(seed):
     scene = sample_scene(rng)
     for attribute in attributes_of(scene):
         other = contradict(scene, attribute, rng)
-        assert other != scene
+        assert canonical(other) != canonical(scene)
+        assert attributes_of(other) == attributes_of(scene)
         assert (other.background != scene.background) == (attribute == "background")
+        assert (" to " in other.background) == (" to " in scene.background)
         assert (other.count != scene.count) == (attribute == "count")
-        assert (other.relation != scene.relation) == (attribute == "relation")
+        if attribute == "relation":
+            assert Counter(other.things) == Counter(scene.things)
+            continue
+        assert other.relation == scene.relation
         changed = [
             key for old, new in zip(scene.things, other.things, strict=True)
-            for key in ("shape", "colour", "size") if getattr(old, key) != getattr(new, key)
+            for key in ("shape", "colour", "size", "texture") if getattr(old, key) != getattr(new, key)
         ]  # fmt: skip
-        assert changed == ([attribute] if attribute in ("shape", "colour", "size") else [])
+        assert changed == ([attribute] if attribute in ("shape", "colour", "size", "texture") else [])
+
+
+def test_contradictions_lead_back_as_often_as_there():
+    """So a picture alone does not tell whether it was made to contradict a caption."""
+    true, wrong = Counter(), Counter()
+    rng = np.random.default_rng(0)
+    count = 20_000
+    for _ in range(count):
+        scene = sample_scene(rng)
+        attribute = attributes_of(scene)[int(rng.integers(len(attributes_of(scene))))]
+        true.update(traits(scene))
+        wrong.update(traits(contradict(scene, attribute, rng)))
+    for trait in true | wrong:
+        # Both counts are of dependent draws, whose difference has at most the variance of two independent ones.
+        assert abs(true[trait] - wrong[trait]) < 4.5 * np.sqrt(true[trait] + wrong[trait]), trait
+
+
+def traits(scene: Scene) -> list:
+    scene = canonical(scene)
+    things = [(number, key, getattr(thing, key)) for number, thing in enumerate(scene.things)
+              for key in ("shape", "colour", "size", "texture")]  # fmt: skip
+    alike = [("alike", len({getattr(thing, key) for thing in scene.things}), key) for key in ("shape", "colour")]
+    return [scene.background, scene.count, scene.relation, len(scene.things), *things, *alike]
+
+
+@given(seed=seeds)
+def test_captions_are_read_back(seed):
+    rng = np.random.default_rng(seed)
+    scene = sample_scene(rng)
+    for other in (scene, canonical(scene), *(contradict(scene, a, rng) for a in attributes_of(scene))):
+        assert parse(other.caption) == other
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "", "a red circle", "a teapot on a white background", "four red circles on a white background",
+        "two red circle on a white background", "a red circles on a white background",
+        "a red small circle on a white background", "a plain red circle on a white background",
+        "a red circle on a white to blue background", "a red circle on a white background, please",
+        "a red circle near a blue star on a white background",
+        "a red circle and a blue star in a row on a pink background",
+    ],
+)  # fmt: skip
+def test_what_is_no_caption_is_refused(caption):
+    with pytest.raises(ValueError, match="is no scene's caption"):
+        parse(caption)
+
+
+def test_a_canonical_scene_is_told_from_the_left_and_from_the_top():
+    one, other = Thing("star", "red", "small"), Thing("cross", "blue", "large")
+    assert canonical(Scene((one, other), "white", relation="right of")) == Scene(
+        (other, one), "white", relation="left of"
+    )
+    assert canonical(Scene((one, other), "white", relation="below")) == Scene((other, one), "white", relation="above")
+    for relation in ("left of", "above"):
+        scene = Scene((one, other), "white", relation=relation)
+        assert canonical(scene) == scene
 
 
 def test_what_a_scene_does_not_say_cannot_be_contradicted():
@@ -104,7 +192,13 @@ def test_captions_use_the_vocabulary(seed):
 
 @pytest.mark.parametrize(
     "arguments",
-    [((), "white"), ((Thing("star", "red", "small"),) * 2, "white"), ((Thing("star", "red", "small"),), "white", 4)],
+    [
+        ((), "white"),
+        ((Thing("star", "red", "small"),) * 2, "white"),
+        ((Thing("star", "red", "small"),), "white", 4),
+        ((Thing("star", "red"),), "white", 1, "in a row"),
+        ((Thing("star", "red"), Thing("star", "blue")), "white", 1, "in a row"),
+    ],
 )
 def test_impossible_scenes_are_refused(arguments):
     with pytest.raises(ValueError):
@@ -114,11 +208,11 @@ def test_impossible_scenes_are_refused(arguments):
 def test_the_same_seed_draws_the_same_bytes_for_ever():
     rng = np.random.default_rng(0)
     digest = hashlib.sha256()
-    for kind in KINDS:
+    for number in range(100):
         scene = sample_scene(rng)
         digest.update(scene.caption.encode())
-        digest.update(degrade(render(scene, rng), kind, 0.5, rng).tobytes())
-    assert digest.hexdigest()[:16] == "af173a309aaa7dbf"
+        digest.update(degrade(render(scene, rng), KINDS[number % 4], number / 99, rng).tobytes())
+    assert digest.hexdigest()[:16] == "28ac4edf4db15387"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -137,6 +231,25 @@ def test_more_strength_does_more_damage(kind):
     assert errors == sorted(errors) and errors[1] > 0
 
 
+def test_broken_patches_are_where_things_are_before_a_gradient_too():
+    def moved(background):
+        """How much of what is broken lies on the thing or beside it."""
+        shares = []
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            image, [(x, y, radius)] = draw(Scene((Thing("square", "red", "large"),), background), rng)
+            difference = np.abs(np.asarray(degrade(image, "broken", 1.0, rng)).astype(float) - np.asarray(image)).sum(
+                -1
+            )
+            down, right = np.mgrid[:64, :64]
+            near = np.maximum(np.abs(right - x), np.abs(down - y)) < radius + 9
+            shares.append(difference[near].sum() / difference.sum())
+        return np.mean(shares)
+
+    assert moved("white") > 0.95
+    assert moved("white to black") > 0.95
+
+
 def test_bad_degradations_are_refused():
     image = render(Scene((Thing("star", "red", "small"),), "white"), np.random.default_rng(0))
     with pytest.raises(ValueError, match="known are blur"):
@@ -148,4 +261,4 @@ def test_bad_degradations_are_refused():
 def test_every_attribute_is_said_by_some_scene():
     scenes = [sample_scene(np.random.default_rng(seed)) for seed in range(200)]
     assert {a for scene in scenes for a in attributes_of(scene)} == set(ATTRIBUTES)
-    assert {scene.relation for scene in scenes} == {None, *RELATIONS}
+    assert {scene.relation for scene in scenes} == {None, *RELATIONS, *ARRANGEMENTS}

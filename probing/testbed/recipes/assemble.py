@@ -1,4 +1,8 @@
-"""Put the trained parts together as a stock ``StableDiffusion3Pipeline`` folder, in half precision."""
+"""Put the trained parts together as stock ``StableDiffusion3Pipeline`` folders, in half precision.
+
+Each size is a whole pipeline. Its other trainings (further seeds, and weights kept along the way) are transformers
+alone, which take the place of the pipeline's own.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,46 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from safetensors.torch import load_file
 
-from probing.testbed.recipes.mmdit import Captions
+from probing.testbed.recipes import mmdit
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """Where the registry looks for them."""
+TRAININGS = "trainings"
+FOLLOWED = "xs"
+"""The size whose weights along the way are shipped."""
+LARGEST_FILE = "14MB"
 
 
-def run(runs: Path, size: str, output: Path) -> None:
-    """Save the pipeline folder of one size, with the very encoders and tokenizers that its training used."""
-    said = Captions(runs)
+def run(runs: Path, size: str, seed: int, weights: Path = WEIGHTS) -> list[Path]:
+    """Save what one training gave, with the very encoders and tokenizers that it heard.
+
+    Returns:
+        The folders written: the pipeline and, of :data:`FOLLOWED`, the transformers along the way; or the one
+        transformer of a further seed.
+    """
+    trained = runs / f"mmdit-{mmdit.run_name(size, seed)}"
+    transformer = SD3Transformer2DModel.from_pretrained(trained / "transformer")
+    if seed:
+        return [_save(transformer, weights / TRAININGS / mmdit.run_name(size, seed))]
+    written = [_save_pipeline(runs, transformer, weights / size)]
+    for kept in sorted(trained.glob("mmdit-step*.safetensors")) if size == FOLLOWED else []:
+        transformer = mmdit.build(size)
+        transformer.load_state_dict(load_file(kept))
+        written.append(_save(transformer, weights / TRAININGS / kept.stem.replace("mmdit", size)))
+    return written
+
+
+def _save(transformer: SD3Transformer2DModel, folder: Path) -> Path:
+    torch.nn.Module.to(transformer, torch.float16).save_pretrained(folder, max_shard_size=LARGEST_FILE)
+    return folder
+
+
+def _save_pipeline(runs: Path, transformer: SD3Transformer2DModel, folder: Path) -> Path:
+    said = mmdit.Captions(runs)
     pipeline = StableDiffusion3Pipeline(
-        transformer=SD3Transformer2DModel.from_pretrained(runs / f"mmdit-{size}" / "transformer"),
+        transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
         vae=AutoencoderKL.from_pretrained(runs / "vae" / "vae"),
         text_encoder=said.clips[0],
@@ -28,7 +60,8 @@ def run(runs: Path, size: str, output: Path) -> None:
         text_encoder_3=said.t5,
         tokenizer_3=said.t5_tokenizer,
     ).to(torch.float16)
-    pipeline.save_pretrained(output)
-    for path in output.glob("text_encoder*/config.json"):
+    pipeline.save_pretrained(folder, max_shard_size=LARGEST_FILE)
+    for path in folder.glob("text_encoder*/config.json"):
         # Transformers loads in the dtype that is written here, diffusers in float32: a call without dtype needs both.
         path.write_text(json.dumps({**json.loads(path.read_text()), "dtype": "float32"}, indent=2) + "\n")
+    return folder

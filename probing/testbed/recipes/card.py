@@ -1,4 +1,8 @@
-"""The model card: what the weights are, how they came to be, what they draw; written from the finished folder."""
+"""The cards: what the weights are, how they came to be, what they draw; measured on the finished folders.
+
+``card.json`` holds what was measured, ``README.md`` says it to a person. All trainings are measured on the same unseen
+scenes under the same noise.
+"""
 
 from __future__ import annotations
 
@@ -6,51 +10,92 @@ import json
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import StableDiffusion3Pipeline
+from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from matplotlib.figure import Figure
 
+from probing.testbed.judge import judged_accuracy
 from probing.testbed.recipes import mmdit, text, vae
-from probing.testbed.recipes.pixels import sample_batch
+from probing.testbed.recipes.assemble import TRAININGS, WEIGHTS
+from probing.testbed.recipes.pixels import SCENES, sample_batch
 from probing.testbed.scenes import sample_scene
 
-STEPS, GUIDANCE = 28, 4.0
+STEPS, GUIDANCE = 20, 4.0
 _HELD_OUT = 2_000_000
 _SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 _SCENES = 1024
+_JUDGED = 400
+_BATCH = 50
 
 
-def run(runs: Path, folder: Path, size: str) -> Path:
-    """Measure the saved weights, draw ``samples.png`` and ``training.png``, and write ``README.md`` beside them.
-
-    What else is to be told of these very weights stands in ``notes.md`` of the run, and is added at the end.
-    """
+def run(runs: Path, size: str, weights: Path = WEIGHTS) -> Path:
+    """Measure a size's pipeline and its other trainings, draw ``samples.png`` and ``training.png``, write the cards."""
+    folder = weights / size
     pipeline = StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
+    for path in sorted((weights / TRAININGS).glob(f"{size}-*")):
+        other = StableDiffusion3Pipeline.from_pretrained(
+            folder, dtype=torch.float32, transformer=SD3Transformer2DModel.from_pretrained(path)
+        )
+        other.set_progress_bar_config(disable=True)
+        _write_json(path / "card.json", measure(other, size, _steps_of(path.name)))
     draw_samples(pipeline).savefig(folder / "samples.png", dpi=110, metadata={"Software": None})
     log = pd.read_json(runs / f"mmdit-{size}" / "log.jsonl", lines=True).drop_duplicates("step", keep="last")
     draw_training(log).savefig(folder / "training.png", dpi=110, metadata={"Software": None})
-    losses = held_out_losses(pipeline)
+    measured = {
+        **measure(pipeline, size, int(log["step"].max())),
+        "parts": {
+            name: sum(p.numel() for p in getattr(pipeline, name).parameters())
+            for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+        },
+        "psnr": dict(zip(("clean", "spoilt"), restored_psnr(pipeline), strict=True)),
+        "bytes": sum(file.stat().st_size for file in folder.rglob("*.safetensors")),
+    }
+    _write_json(folder / "card.json", measured)
     card = folder / "README.md"
-    notes = runs / f"mmdit-{size}" / "notes.md"
-    said = notes.read_text() if notes.exists() else ""
-    card.write_text(_write(size, pipeline, log, losses, restored_psnr(pipeline), _bytes(folder)) + said)
+    card.write_text(_text(measured))
     return card
+
+
+def measure(pipeline: StableDiffusion3Pipeline, size: str, steps: int) -> dict[str, Any]:
+    """Measure held-out loss by noise level, and how often the judge finds in a picture what its caption says."""
+    captions = held_out_captions(_JUDGED)
+    return {
+        "size": size,
+        "steps": steps,
+        "parameters": sum(p.numel() for p in pipeline.transformer.parameters()),
+        "held_out_loss": held_out_losses(pipeline).to_dict("records"),
+        "judged": judged_accuracy(generate(pipeline, captions), captions).to_dict("records"),
+    }
+
+
+def _steps_of(name: str) -> int:
+    _, _, along = name.partition("-step")
+    return int(along) if along else mmdit.SCHEDULE.steps
+
+
+def _write_json(path: Path, measured: dict[str, Any]) -> None:
+    path.write_text(json.dumps(measured, indent=1) + "\n")
 
 
 @torch.inference_mode()
 def generate(pipeline: StableDiffusion3Pipeline, captions: list[str], seed: int = 0) -> list:
-    """Generate by a stock call, with the arguments that the card states."""
-    return pipeline(
-        captions,
-        max_sequence_length=text.T5_LENGTH,
-        num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
-        generator=torch.Generator().manual_seed(seed),
-    ).images
+    """Generate by stock calls, with the arguments that the card states."""
+    generator = torch.Generator().manual_seed(seed)
+    images = []
+    for start in range(0, len(captions), _BATCH):
+        images += pipeline(
+            captions[start : start + _BATCH],
+            max_sequence_length=text.T5_LENGTH,
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE,
+            generator=generator,
+        ).images
+    return images
 
 
 def held_out_captions(count: int) -> list[str]:
@@ -83,7 +128,10 @@ def draw_training(log: pd.DataFrame) -> Figure:
 
 @torch.inference_mode()
 def held_out_losses(pipeline: StableDiffusion3Pipeline) -> pd.DataFrame:
-    """Measure the flow-matching loss on unseen scenes by noise level, with a 95% normal interval over scenes."""
+    """Measure the flow-matching loss on unseen scenes by noise level, with a 95% normal interval over scenes.
+
+    The last row, without a sigma, is the mean over the levels.
+    """
     captions, pixels = sample_batch(_SCENES, np.random.default_rng([_HELD_OUT, 1]))
     config = pipeline.vae.config
     rows: dict[float, list[torch.Tensor]] = {sigma: [] for sigma in _SIGMAS}
@@ -99,10 +147,12 @@ def held_out_losses(pipeline: StableDiffusion3Pipeline) -> pd.DataFrame:
         for sigma, losses in rows.items():
             level = torch.full((len(latents),), sigma)
             losses.append(mmdit.flow_matching_loss(pipeline.transformer, latents, tokens, pooled, level, noise))
-    measured = {sigma: torch.cat(losses) for sigma, losses in rows.items()}
+    measured: dict[float | None, torch.Tensor] = {sigma: torch.cat(losses) for sigma, losses in rows.items()}
+    measured[None] = torch.stack(list(measured.values())).mean(dim=0)
     return pd.DataFrame(
         [(s, float(v.mean()), 1.96 * float(v.std()) / len(v) ** 0.5) for s, v in measured.items()],
         columns=["sigma", "loss", "half_width"],
+        dtype=object,
     )
 
 
@@ -118,18 +168,20 @@ def restored_psnr(pipeline: StableDiffusion3Pipeline) -> tuple[float, float]:
     return values[0], values[1]
 
 
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-
-
-def _write(size, pipeline, log, losses, psnr, weight_bytes) -> str:
-    parts = [
-        (name, sum(p.numel() for p in getattr(pipeline, name).parameters()))
-        for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
-    ]
-    heads, blocks = mmdit.SIZES[size]
-    table = "\n".join(f"| {row.sigma:g} | {row.loss:.4f} ± {row.half_width:.4f} |" for row in losses.itertuples())
-    recipes = {"vae": vae.SCHEDULE, "CLIP": text.SCHEDULE, "T5": text.T5_SCHEDULE, "mmdit": mmdit.SCHEDULE}
+def _text(card: dict[str, Any]) -> str:
+    size, shape = card["size"], mmdit.SIZES[card["size"]]
+    parts = "\n".join(f"| {name} | {count:,} |" for name, count in card["parts"].items())
+    losses = "\n".join(
+        f"| {'mean' if row['sigma'] is None else format(row['sigma'], 'g')} "
+        f"| {row['loss']:.4f} ± {row['half_width']:.4f} |"
+        for row in card["held_out_loss"]
+    )
+    judged = "\n".join(
+        f"| {row['attribute']} | {row['accuracy']:.1%} [{row['ci_low']:.1%}, {row['ci_high']:.1%}] | {row['n']:,} |"
+        for row in card["judged"]
+    )
+    dual = f", the first {shape.dual} of them with dual attention," if shape.dual else ""
+    schedules = {"vae": vae.SCHEDULE, "CLIP": text.SCHEDULE, "T5": text.T5_SCHEDULE, "mmdit": mmdit.SCHEDULE}
     return f"""# testbed-{size}
 
 A complete, small text-to-image model of Stable Diffusion 3.5's classes, trained from nothing on captioned scenes.
@@ -137,10 +189,11 @@ It is here so that probes can be tried, tested and believed on any laptop; it is
 
 | part | parameters |
 |---|---|
-{chr(10).join(f"| {name} | {count:,} |" for name, count in parts)}
+{parts}
 
-The MMDiT has {blocks} blocks of {heads} heads × 32 = {32 * heads} channels, query and key norms, patch 2 on latents of
-8×16×16: 64 image tokens, {text.CAPTION_LENGTH} CLIP and {text.T5_LENGTH} T5 tokens. All weights together: {weight_bytes / 1e6:.1f} MB, float16.
+The MMDiT has {shape.blocks} blocks{dual} of {shape.heads} heads × 32 = {32 * shape.heads} channels, query and key norms,
+patch 2 on latents of 8×16×16: 64 image tokens, {text.CAPTION_LENGTH} CLIP and {text.T5_LENGTH} T5 tokens. All weights
+together: {card["bytes"] / 1e6:.1f} MB, float16. VAE and text encoders are the same in all sizes.
 
 ## Use
 
@@ -148,7 +201,10 @@ The MMDiT has {blocks} blocks of {heads} heads × 32 = {32 * heads} channels, qu
 from diffusers import StableDiffusion3Pipeline
 
 pipeline = StableDiffusion3Pipeline.from_pretrained("probing/testbed/weights/{size}")
-pipeline("{held_out_captions(1)[0]}", max_sequence_length={text.T5_LENGTH}, num_inference_steps={STEPS}, guidance_scale={GUIDANCE})
+pipeline(
+    "{held_out_captions(1)[0]}",
+    max_sequence_length={text.T5_LENGTH}, num_inference_steps={STEPS}, guidance_scale={GUIDANCE},
+)
 ```
 
 `max_sequence_length={text.T5_LENGTH}` matters: a stock call pads the T5 part to 256 positions, and this model never saw so
@@ -159,15 +215,15 @@ many. Captions are those of `probing/testbed/scenes.py`, e.g. "{held_out_caption
 ## Training
 
 `python -m probing.testbed.train vae`, then `text`, `mmdit`, `assemble` and `card`; float16 on disk is the only change
-after training. The MMDiT saw {mmdit.SCENES:,} rendered scenes, logit-normal noise levels and {mmdit.CAPTION_DROPOUT:.0%} empty
-captions; the shipped weights are the moving average after {int(log["step"].max()):,} steps.
+after training. The MMDiT saw {SCENES:,} rendered scenes, logit-normal noise levels and {mmdit.CAPTION_DROPOUT:.0%} empty
+captions; the shipped weights are the moving average after {card["steps"]:,} steps. All sizes have the same schedule.
 
 ![training loss](training.png)
 
 Schedules:
 
 ```json
-{json.dumps({name: asdict(schedule) for name, schedule in recipes.items()}, indent=1)}
+{json.dumps({name: asdict(schedule) for name, schedule in schedules.items()}, indent=1)}
 ```
 
 ## Measured on unseen scenes
@@ -176,12 +232,13 @@ Flow-matching loss ({_SCENES} scenes, 95% interval):
 
 | sigma | loss |
 |---|---|
-{table}
+{losses}
 
-The VAE restores clean scenes at {psnr[0]:.1f} dB PSNR and spoilt ones at {psnr[1]:.1f} dB (mean of 256).
+What the judge reads in {_JUDGED} generated pictures agrees with the caption (95% interval):
 
-## Limits
+| | | pictures |
+|---|---|---|
+{judged}
 
-Shapes are rough and a caption is not always obeyed, as the grid shows. How often is not measured yet; that needs a
-judge, which the project does not have so far.
+The VAE restores clean scenes at {card["psnr"]["clean"]:.1f} dB PSNR and spoilt ones at {card["psnr"]["spoilt"]:.1f} dB (mean of 256).
 """

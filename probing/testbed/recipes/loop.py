@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -64,6 +65,7 @@ def train(
     *,
     checkpoint_every: int = 200,
     stop_after: int | None = None,
+    keep: Collection[int] = (),
 ) -> dict[str, nn.Module]:
     """Minimise ``loss`` over the parameters of ``modules``; continue from ``folder`` if it holds a checkpoint.
 
@@ -77,6 +79,8 @@ def train(
         folder: Receives ``checkpoint.pt`` and ``log.jsonl`` (one line every 50 steps).
         checkpoint_every: Steps between two checkpoints.
         stop_after: Stop early at this step, with a checkpoint (the schedule stays that of the full run).
+        keep: Steps after which the weights (averaged where the schedule averages) are kept too, as
+            ``NAME-step00600.safetensors``.
 
     Returns:
         The modules with averaged weights where ``schedule.average`` asks for it.
@@ -109,9 +113,11 @@ def train(
         optimizer.step()
         if averages:
             # A young average follows closely, so that it never remembers the initial weights.
-            keep = min(0.5 ** (1 / schedule.average), (1 + step) / (10 + step))
+            memory = min(0.5 ** (1 / schedule.average), (1 + step) / (10 + step))
             with torch.no_grad():
-                torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - keep)
+                torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - memory)
+        if step + 1 in keep:
+            _keep(folder, step + 1, modules, averages)
         recent.append({"loss": float(value.detach()), **numbers})
         if (step + 1) % 50 == 0:
             means = {key: float(np.mean([r[key] for r in recent])) for key in recent[0]}
@@ -138,6 +144,16 @@ def _save(folder: Path, step: int, modules, optimizer, averages, schedule: Sched
     partial = folder / "checkpoint.partial"
     torch.save(state, partial)
     os.replace(partial, folder / "checkpoint.pt")
+
+
+def _keep(folder: Path, step: int, modules: Mapping[str, nn.Module], averages: list[Tensor]) -> None:
+    averaged = iter(averages)
+    for name, module in modules.items():
+        state = module.state_dict()
+        state |= {key: next(averaged) for key, _ in module.named_parameters()} if averages else {}
+        partial = folder / f"{name}.partial"
+        save_file({key: value.contiguous().clone() for key, value in state.items()}, partial)
+        os.replace(partial, folder / f"{name}-step{step:05d}.safetensors")
 
 
 def _resume(folder: Path, modules, optimizer, averages, schedule: Schedule) -> int:

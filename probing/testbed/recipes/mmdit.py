@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,42 +14,58 @@ from tqdm import tqdm
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from probing.testbed.recipes.loop import Schedule, train
-from probing.testbed.recipes.pixels import sample_batch
-from probing.testbed.recipes.text import T5_WIDTH, WIDTHS, tokenize, tokenize_t5
+from probing.testbed.recipes.pixels import SCENES, TrainingScenes
+from probing.testbed.recipes.text import CAPTION_LENGTH, T5_LENGTH, T5_WIDTH, WIDTHS, tokenize, tokenize_t5
 
-SIZES: dict[str, tuple[int, int]] = {"xs": (3, 8)}
-"""Heads (of 32 channels) and blocks."""
+
+@dataclass(frozen=True)
+class Size:
+    """Width is 32 channels a head; ``dual`` is how many of the first blocks attend to the image twice, as SD3.5-M's."""
+
+    heads: int
+    blocks: int
+    dual: int = 0
+
+
+SIZES = {"xs": Size(2, 6), "s": Size(3, 8), "m": Size(4, 8, dual=4), "l": Size(5, 12)}
+SEEDS = {"xs": (0, 1), "s": (0, 1), "m": (0,), "l": (0,)}
+"""Trainings of each size; they differ in initial weights, order of scenes, and noise."""
 
 SCHEDULE = Schedule(
-    steps=6_500,
-    batch_size=64,
-    learning_rate=1e-3,
+    steps=3_600,
+    batch_size=32,
+    learning_rate=2e-3,
     weight_decay=0.02,
-    warmup=200,
-    average=300,
+    warmup=150,
+    average=150,
     precision="bfloat16",
     shape="plateau",
 )
-SCENES = 60_000
-"""Different scenes seen in training; held-out scenes come from other seeds."""
+KEPT = (0.01, 0.03, 0.1, 0.3)
+"""Parts of the training after which the averaged weights are kept, so that knowledge can be followed as it comes."""
 CAPTION_DROPOUT = 0.1
-_SCENES_SEED = 1_000_000
+
+
+def run_name(size: str, seed: int = 0) -> str:
+    """Name a training: ``xs``, or ``xs-seed1`` where it is not the first."""
+    return size if seed == 0 else f"{size}-seed{seed}"
 
 
 def build(size: str) -> SD3Transformer2DModel:
-    heads, blocks = SIZES[size]
+    shape = SIZES[size]
     model = SD3Transformer2DModel(
         sample_size=16,
         patch_size=2,
         in_channels=8,
         out_channels=8,
-        num_layers=blocks,
+        num_layers=shape.blocks,
         attention_head_dim=32,
-        num_attention_heads=heads,
+        num_attention_heads=shape.heads,
         joint_attention_dim=T5_WIDTH,
-        caption_projection_dim=32 * heads,
+        caption_projection_dim=32 * shape.heads,
         pooled_projection_dim=sum(width for width, _, _ in WIDTHS.values()),
         pos_embed_max_size=8,
+        dual_attention_layers=tuple(range(shape.dual)),
         qk_norm="rms_norm",
     )
     # Modulation and output start at zero, so that every block begins as the identity (Peebles and Xie 2022).
@@ -58,7 +76,7 @@ def build(size: str) -> SD3Transformer2DModel:
 
 
 class Captions:
-    """Text conditioning as the stock SD3 pipeline makes it with ``max_sequence_length=16``."""
+    """Text conditioning as the stock SD3 pipeline makes it with ``max_sequence_length=20``."""
 
     def __init__(self, runs: Path) -> None:
         self.tokenizer = CLIPTokenizer.from_pretrained(runs / "tokenizer")
@@ -68,7 +86,7 @@ class Captions:
 
     @torch.no_grad()
     def encode(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Return token features (caption, 20 + 16, 160), CLIP first, and pooled features (caption, 160)."""
+        """Return token features (caption, 22 + 20, 160), CLIP first, and pooled features (caption, 160)."""
         ids = tokenize(self.tokenizer, captions)
         outputs = [clip(ids, output_hidden_states=True) for clip in self.clips]
         tokens = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
@@ -77,28 +95,46 @@ class Captions:
         return torch.cat([tokens, pieces], dim=1), torch.cat([output.text_embeds for output in outputs], dim=-1)
 
 
-def scenes_as_latents(runs: Path, vae: AutoencoderKL, scenes: int = SCENES) -> tuple[list[str], Tensor]:
-    """Render and encode the training scenes once; later calls read them back.
+class EncodedScenes:
+    """What the MMDiT is trained on: every training scene through the frozen VAE and text encoders, once.
 
-    Returns:
-        Captions, and shifted and scaled latent means (scene, 8, 16, 16) in float16.
+    Attributes:
+        latents: float16, (scene, 8, 16, 16), shifted and scaled means.
+        tokens: float16, (scene, 42, 160), mapped from disk, so that several trainings share it.
+        pooled: float16, (scene, 160), likewise.
     """
-    path = runs / f"latents-{scenes}.pt"
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        return state["captions"], state["latents"]
-    captions: list[str] = []
-    latents = torch.empty(scenes, 8, 16, 16, dtype=torch.float16)
-    for start in tqdm(range(0, scenes, 500), desc="encoding scenes", disable=None):
-        said, pixels = sample_batch(min(500, scenes - start), np.random.default_rng([_SCENES_SEED, start]))
-        with torch.no_grad():
-            means = vae.encode(pixels).latent_dist.mean
-        latents[start : start + len(said)] = (means - vae.config.shift_factor) * vae.config.scaling_factor
-        captions += said
-    partial = path.with_suffix(".partial")
-    torch.save({"captions": captions, "latents": latents}, partial)
-    partial.replace(path)
-    return captions, latents
+
+    def __init__(self, runs: Path, scenes: int = SCENES) -> None:
+        parts = {
+            "latents": (8, 16, 16),
+            "tokens": (CAPTION_LENGTH + T5_LENGTH, T5_WIDTH),
+            "pooled": (sum(width for width, _, _ in WIDTHS.values()),),
+        }
+        paths = {name: runs / f"{name}-{scenes}.npy" for name in parts}
+        if not all(path.exists() for path in paths.values()):
+            partial = {name: path.with_suffix(".partial.npy") for name, path in paths.items()}
+            arrays = {
+                name: np.lib.format.open_memmap(partial[name], "w+", np.float16, (scenes, *shape))
+                for name, shape in parts.items()
+            }
+            self._encode(runs, TrainingScenes(runs, scenes), arrays)
+            for name, array in arrays.items():
+                array.flush()
+                os.replace(partial[name], paths[name])
+        self.latents, self.tokens, self.pooled = (np.load(path, mmap_mode="r") for path in paths.values())
+
+    @staticmethod
+    def _encode(runs: Path, scenes: TrainingScenes, arrays: dict[str, np.ndarray]) -> None:
+        vae = AutoencoderKL.from_pretrained(runs / "vae" / "vae").eval()
+        said = Captions(runs)
+        for start in tqdm(range(0, len(scenes.captions), 500), desc="encoding scenes", disable=None):
+            batch = slice(start, start + 500)
+            pixels = torch.from_numpy(np.array(scenes.pixels[batch])).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+            with torch.no_grad():
+                means = vae.encode(pixels).latent_dist.mean
+            arrays["latents"][batch] = ((means - vae.config.shift_factor) * vae.config.scaling_factor).numpy()
+            tokens, pooled = said.encode(scenes.captions[batch])
+            arrays["tokens"][batch], arrays["pooled"][batch] = tokens.numpy(), pooled.numpy()
 
 
 def flow_matching_loss(model, latents: Tensor, tokens: Tensor, pooled: Tensor, sigmas: Tensor, noise: Tensor) -> Tensor:
@@ -118,24 +154,25 @@ def run(
     runs: Path, size: str, schedule: Schedule = SCHEDULE, *, stop_after: int | None = None
 ) -> SD3Transformer2DModel:
     """Train one size; noise levels are logit-normal (Esser et al. 2024, section 3.1)."""
-    vae = AutoencoderKL.from_pretrained(runs / "vae" / "vae").eval()
-    captions, latents = scenes_as_latents(runs, vae)
-    said = Captions(runs)
-    empty_tokens, empty_pooled = said.encode([""])
+    scenes = EncodedScenes(runs)
+    empty_tokens, empty_pooled = Captions(runs).encode([""])
     torch.manual_seed(schedule.seed)
     model = build(size)
 
     def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        chosen = rng.integers(len(captions), size=schedule.batch_size)
-        tokens, pooled = said.encode([captions[i] for i in chosen])
+        chosen = rng.integers(len(scenes.latents), size=schedule.batch_size)
+        clean, tokens, pooled = (
+            torch.from_numpy(array[chosen]).float() for array in (scenes.latents, scenes.tokens, scenes.pooled)
+        )
         dropped = torch.from_numpy(rng.random(len(chosen)) < CAPTION_DROPOUT)
         tokens = torch.where(dropped[:, None, None], empty_tokens, tokens)
         pooled = torch.where(dropped[:, None], empty_pooled, pooled)
         sigmas = torch.sigmoid(torch.from_numpy(rng.standard_normal(len(chosen)))).float()
-        clean = latents[torch.from_numpy(chosen)].float()
         errors = flow_matching_loss(model, clean, tokens, pooled, sigmas, torch.randn_like(clean))
         return errors.mean(), {}
 
-    train({"mmdit": model}, loss, schedule, runs / f"mmdit-{size}", stop_after=stop_after)
-    model.eval().save_pretrained(runs / f"mmdit-{size}" / "transformer")
+    folder = runs / f"mmdit-{run_name(size, schedule.seed)}"
+    kept = [round(part * schedule.steps) for part in KEPT]
+    train({"mmdit": model}, loss, schedule, folder, stop_after=stop_after, keep=kept)
+    model.eval().save_pretrained(folder / "transformer")
     return model

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from probing.testbed.degradations import KINDS, degrade
-from probing.testbed.scenes import render, sample_scene
+from probing.testbed.render import RESOLUTION, render
+from probing.testbed.scenes import sample_scene
+
+SCENES = 60_000
+"""Different scenes seen in training; held-out scenes come from other seeds."""
+_SCENES_SEED = 1_000_000
 
 
 def to_tensor(images: list[Image.Image]) -> Tensor:
@@ -22,9 +32,45 @@ def sample_batch(size: int, rng: np.random.Generator, *, degraded: float = 0.0) 
     captions, images = [], []
     for _ in range(size):
         scene = sample_scene(rng)
-        image = render(scene, rng)
-        if rng.random() < degraded:
-            image = degrade(image, KINDS[int(rng.integers(len(KINDS)))], float(rng.random()), rng)
         captions.append(scene.caption)
-        images.append(image)
+        images.append(_spoil(render(scene, rng), degraded, rng))
     return captions, to_tensor(images)
+
+
+class TrainingScenes:
+    """The training scenes, rendered once and kept in the folder of runs.
+
+    Attributes:
+        captions: One a scene.
+        pixels: uint8, (scene, 64, 64, 3), mapped from disk, so that several trainings share it.
+    """
+
+    def __init__(self, runs: Path, scenes: int = SCENES) -> None:
+        said, drawn = runs / f"scenes-{scenes}.json", runs / f"scenes-{scenes}.npy"
+        if not said.exists():
+            runs.mkdir(parents=True, exist_ok=True)
+            partial = drawn.with_suffix(".partial.npy")
+            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (scenes, RESOLUTION, RESOLUTION, 3))
+            captions = []
+            for number in tqdm(range(scenes), desc="drawing scenes", disable=None):
+                rng = np.random.default_rng([_SCENES_SEED, number])
+                scene = sample_scene(rng)
+                captions.append(scene.caption)
+                pixels[number] = np.asarray(render(scene, rng))
+            pixels.flush()
+            os.replace(partial, drawn)
+            said.write_text(json.dumps(captions))
+        self.captions: list[str] = json.loads(said.read_text())
+        self.pixels = np.load(drawn, mmap_mode="r")
+
+    def batch(self, size: int, rng: np.random.Generator, *, degraded: float = 0.0) -> tuple[list[str], Tensor]:
+        """As :func:`sample_batch`, from the scenes that are kept."""
+        chosen = rng.integers(len(self.captions), size=size)
+        images = [_spoil(Image.fromarray(self.pixels[number]), degraded, rng) for number in chosen]
+        return [self.captions[number] for number in chosen], to_tensor(images)
+
+
+def _spoil(image: Image.Image, degraded: float, rng: np.random.Generator) -> Image.Image:
+    if rng.random() >= degraded:
+        return image
+    return degrade(image, KINDS[int(rng.integers(len(KINDS)))], float(rng.random()), rng)

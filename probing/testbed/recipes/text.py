@@ -23,16 +23,16 @@ from transformers import (
 )
 
 from probing.testbed.recipes.loop import Schedule, train
-from probing.testbed.recipes.pixels import sample_batch
+from probing.testbed.recipes.pixels import TrainingScenes
 from probing.testbed.scenes import sample_scene, vocabulary
 
-CAPTION_LENGTH = 20
-"""Positions of the CLIP part, begin and end included; the longest caption has 16."""
-T5_LENGTH = 16
-"""Positions of the T5 part, end included; the longest caption has 15."""
+CAPTION_LENGTH = 22
+"""Positions of the CLIP part, begin and end included; the longest caption has 21."""
+T5_LENGTH = 20
+"""Positions of the T5 part, end included; the longest caption has 20."""
 T5_WIDTH = 160
 
-SCHEDULE = Schedule(steps=1500, batch_size=192, learning_rate=1e-3, weight_decay=0.02, warmup=100)
+SCHEDULE = Schedule(steps=1200, batch_size=160, learning_rate=1e-3, weight_decay=0.02, warmup=100)
 T5_SCHEDULE = Schedule(steps=1000, batch_size=256, learning_rate=2e-3, weight_decay=0.02, warmup=100)
 _MASKED = 0.3
 WIDTHS = {"text_encoder": (64, 3, 4), "text_encoder_2": (96, 4, 6)}
@@ -158,13 +158,14 @@ def run_t5(folder: Path, schedule: Schedule = T5_SCHEDULE) -> T5EncoderModel:
 
 def run_clip(folder: Path, name: str, schedule: Schedule = SCHEDULE) -> CLIPTextModelWithProjection:
     """Train one CLIP text encoder with the symmetric contrastive loss of CLIP (Radford et al. 2021, figure 3)."""
+    scenes = TrainingScenes(folder.parent)
     torch.manual_seed(schedule.seed + list(WIDTHS).index(name))
     tokenizer = build_tokenizer(folder.parent / "tokenizer")
     encoder = build_encoder(name, tokenizer)
     tower = PictureTower(WIDTHS[name][0])
 
     def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        captions, pixels = sample_batch(schedule.batch_size, rng)
+        captions, pixels = scenes.batch(schedule.batch_size, rng)
         texts = F.normalize(encoder(tokenize(tokenizer, captions)).text_embeds, dim=-1)
         logits = tower.scale.clamp(max=4.6).exp() * texts @ tower(pixels).T
         # Equal captions are no mistake of one another.

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from probing.testbed.recipes.loop import Schedule, train
-from probing.testbed.recipes.pixels import sample_batch
+from probing.testbed.recipes.pixels import TrainingScenes, sample_batch
 
 SCHEDULE = Schedule(
     steps=2000, batch_size=32, learning_rate=2e-3, weight_decay=1e-4, warmup=100, average=100, precision="bfloat16"
@@ -40,11 +40,12 @@ def build() -> AutoencoderKL:
 
 def run(folder: Path, schedule: Schedule = SCHEDULE) -> AutoencoderKL:
     """Train the VAE: squared error + 0.1·absolute error + 1e-4·KL; then set its shift and scale."""
+    scenes = TrainingScenes(folder.parent)
     torch.manual_seed(schedule.seed)
     vae = build()
 
     def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        _, pixels = sample_batch(schedule.batch_size, rng, degraded=0.33)
+        _, pixels = scenes.batch(schedule.batch_size, rng, degraded=0.33)
         posterior = vae.encode(pixels).latent_dist
         restored = vae.decode(posterior.sample()).sample
         squared = (restored - pixels).square().mean()

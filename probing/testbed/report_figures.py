@@ -1,0 +1,105 @@
+"""Figures of the testbed's report: from cards to Matplotlib figures, without files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#999999")
+"""Okabe and Ito's, told apart by the colour-blind too."""
+Cards = Mapping[str, dict[str, Any]]
+
+
+def losses_by_size(cards: Cards, trainings: Cards) -> Figure:
+    """Held-out loss against parameters, a panel a noise level, with intervals."""
+    sigmas = [row["sigma"] for row in next(iter(cards.values()))["held_out_loss"]]
+    figure = Figure(figsize=(2.1 * len(sigmas), 2.8), layout="constrained")
+    for ax, sigma in zip(np.atleast_1d(figure.subplots(1, len(sigmas))), sigmas, strict=True):
+        for number, (name, card) in enumerate(_with_seeds(cards, trainings)):
+            row = next(row for row in card["held_out_loss"] if row["sigma"] == sigma)
+            further = number >= len(cards)
+            ax.errorbar(card["parameters"], row["loss"], row["half_width"], fmt="o", capsize=3, color=_COLOURS[0],
+                        markerfacecolor="white" if further else None)  # fmt: skip
+            if not further:
+                ax.annotate(name, (card["parameters"], row["loss"]), xytext=(5, 5), textcoords="offset points")
+        ax.set(xscale="log", title="mean over σ" if sigma is None else f"σ = {sigma:g}")
+        _plain(ax)
+    figure.supxlabel("parameters of the transformer", fontsize=10)
+    figure.supylabel("flow-matching loss", fontsize=10)
+    return figure
+
+
+def judged_by_size(cards: Cards, trainings: Cards) -> Figure:
+    """Judged accuracy against parameters, a panel an attribute, with intervals."""
+    attributes = [row["attribute"] for row in next(iter(cards.values()))["judged"]]
+    columns = 4
+    rows = -(-len(attributes) // columns)
+    figure = Figure(figsize=(2.4 * columns, 2.3 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    for ax, attribute in zip(axes, attributes, strict=False):
+        for number, (name, card) in enumerate(_with_seeds(cards, trainings)):
+            row = next((row for row in card["judged"] if row["attribute"] == attribute), None)
+            if row is None:
+                continue
+            further = number >= len(cards)
+            ends = [[row["accuracy"] - row["ci_low"]], [row["ci_high"] - row["accuracy"]]]
+            ax.errorbar(card["parameters"], row["accuracy"], ends, fmt="o", capsize=3, color=_COLOURS[0],
+                        markerfacecolor="white" if further else None)  # fmt: skip
+            if not further:
+                ax.annotate(name, (card["parameters"], row["accuracy"]), xytext=(5, -10), textcoords="offset points")
+        ax.set(xscale="log", title=attribute, ylim=(0, 1.03))
+        _plain(ax)
+    for ax in list(axes)[len(attributes) :]:
+        ax.axis("off")
+    figure.supxlabel("parameters of the transformer", fontsize=10)
+    figure.supylabel("share obeyed", fontsize=10)
+    return figure
+
+
+def along_training(cards: Cards, along: Cards) -> Figure:
+    """Judged accuracy by attribute over the steps of one training."""
+    size = next(iter(along)).split("-")[0]
+    whole = [*along.values(), *([cards[size]] if size in cards else [])]
+    table = pd.DataFrame(
+        [{"steps": card["steps"], **row} for card in whole for row in card["judged"]]
+    ).sort_values("steps")  # fmt: skip
+    figure = Figure(figsize=(6.5, 3.2), layout="constrained")
+    ax = figure.subplots()
+    for (attribute, rows), colour in zip(table.groupby("attribute", sort=False), _COLOURS, strict=False):
+        ends = (rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"])
+        ax.errorbar(rows["steps"], rows["accuracy"], ends, marker="o", markersize=4, capsize=2, color=colour,
+                    label=attribute)  # fmt: skip
+    ax.set(xscale="log", xlabel=f"training steps of testbed-{size}", ylabel="share obeyed", ylim=(0, 1.03))
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _plain(ax)
+    return figure
+
+
+def judge_under_damage(card: dict[str, Any]) -> Figure:
+    """Whole captions that the judge reads rightly, by artefact and strength."""
+    figure = Figure(figsize=(5.5, 3), layout="constrained")
+    ax = figure.subplots()
+    table = pd.DataFrame(card["spoilt"])
+    for (kind, rows), colour in zip(table.groupby("kind", sort=False), _COLOURS, strict=False):
+        middle = (rows["strength_low"] + rows["strength_high"]) / 2
+        ends = (rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"])
+        ax.errorbar(middle, rows["accuracy"], ends, marker="o", markersize=4, capsize=2, color=colour, label=kind)
+    ax.set(xlabel="strength of the damage", ylabel="whole captions read", xlim=(0, 1), ylim=(0, 1.03))
+    ax.legend(frameon=False, fontsize=8)
+    _plain(ax)
+    return figure
+
+
+def _with_seeds(cards: Cards, trainings: Cards) -> list[tuple[str, dict[str, Any]]]:
+    """The sizes, then their further seeds, but no weights kept along the way."""
+    return [*cards.items(), *((name, card) for name, card in trainings.items() if "-step" not in name)]
+
+
+def _plain(ax) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8)
+    ax.title.set_fontsize(9)

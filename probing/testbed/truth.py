@@ -1,0 +1,69 @@
+"""Checks of the known truth: ceilings of each facet, whether the true reward reaches them, whom the shortcut fools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from probing.preferences import PreferenceData
+from probing.statistics import cluster_bootstrap, outcomes
+
+
+def ceilings(pairs: pd.DataFrame, by: tuple[str, ...] = ("split", "facet")) -> pd.DataFrame:
+    """Compute the best reachable accuracy of groups of pairs, exactly: the mean chance of the likelier choice.
+
+    Returns:
+        One row a group: ``by``, ``ceiling``, ``n_pairs``.
+    """
+    likelier = pairs["probability"].where(pairs["probability"] > 0.5, 1 - pairs["probability"])
+    grouped = likelier.groupby([pairs[name] for name in by], sort=False)
+    return grouped.agg(["mean", "size"]).reset_index().rename(columns={"mean": "ceiling", "size": "n_pairs"})
+
+
+def accuracy(
+    data: PreferenceData, rewards: Mapping[str, float], by: tuple[str, ...] = ("split", "facet"), *, seed: int = 0
+) -> pd.DataFrame:
+    """Measure how often rewards agree with the annotators' choices, a tie counting ½.
+
+    Args:
+        data: Pairs with ``probability``.
+        rewards: Of each item.
+        by: Columns of pairs; each group is measured by itself.
+        seed: Of the bootstrap.
+
+    Returns:
+        One row a group: ``by``, ``accuracy, ci_low, ci_high`` (95% bootstrap over prompts; NaN of one prompt),
+        ``ceiling``, ``n_pairs``.
+    """
+    pairs = data.pairs
+    first, second = (pairs[side].map(rewards).to_numpy(float) for side in ("first", "second"))
+    if np.isnan(first).any() or np.isnan(second).any():
+        raise ValueError("Some items have no reward; give one to each item of the pairs.")
+    right = outcomes(first - second, pairs["choice"].to_numpy())
+    rows = []
+    for key, at in pairs.groupby(list(by), sort=False).indices.items():
+        prompts = pairs["prompt_id"].to_numpy()[at]
+        ends = (np.nan, np.nan)
+        if len(np.unique(prompts)) > 1:
+            interval = cluster_bootstrap(right[at], prompts, seed=seed)
+            ends = float(interval.low), float(interval.high)
+        rows.append((*(key if isinstance(key, tuple) else (key,)), float(np.nanmean(right[at])), *ends))
+    table = pd.DataFrame(rows, columns=[*by, "accuracy", "ci_low", "ci_high"])
+    return table.merge(ceilings(pairs, by), on=list(by), how="left")
+
+
+def truth_check(data: PreferenceData, by: tuple[str, ...] = ("split", "facet"), *, seed: int = 0) -> pd.DataFrame:
+    """Score the true reward itself: its accuracy equals the ceiling within its interval, as :func:`accuracy` tells."""
+    return accuracy(data, dict(zip(data.items["item_id"], data.items["reward"], strict=True)), by, seed=seed)
+
+
+def shortcut_check(data: PreferenceData, rewards: Mapping[str, float], *, seed: int = 0) -> pd.DataFrame:
+    """Tell whether rewards lean on the planted mark.
+
+    Returns:
+        As :func:`accuracy`, by ``split`` and ``marked_chosen``; a reward that does not see the mark scores alike in
+        both rows of a split.
+    """
+    return accuracy(data, rewards, ("split", "marked_chosen"), seed=seed)

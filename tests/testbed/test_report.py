@@ -1,0 +1,102 @@
+"""The report: one page that stands alone, whatever is or is not there."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from probing.testbed import report
+from probing.testbed.page import Page
+from probing.testbed.scenes import ATTRIBUTES
+
+SIGMAS = (0.1, 0.9, None)
+
+
+def card(size: str, parameters: int, steps: int = 100) -> dict:
+    return {
+        "size": size, "parameters": parameters, "steps": steps,
+        "held_out_loss": [{"sigma": s, "loss": 0.3, "half_width": 0.01} for s in SIGMAS],
+        "judged": [{"attribute": a, "accuracy": 0.8, "ci_low": 0.7, "ci_high": 0.9, "n": 50}
+                   for a in (*ATTRIBUTES, "whole caption")],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Two sizes, a further seed and two checkpoints, a rival; no judge, nothing generated."""
+    folder = tmp_path / "weights"
+    accuracy = {"split": "test", "facet": "alignment", "accuracy": 0.8, "ci_low": 0.7, "ci_high": 0.9,
+                "ceiling": 0.92, "n_pairs": 10}  # fmt: skip
+    rival = {"parameters": 1000, "accuracy": [accuracy], "by_attribute": [{**accuracy, "attribute": "colour"}]}
+    cards = {
+        "xs": card("xs", 10**6), "m": card("m", 10**7), "rival": rival, "trainings/xs-seed1": card("xs", 10**6),
+        "trainings/xs-step1": card("xs", 10**6, 1), "trainings/xs-step10": card("xs", 10**6, 10),
+    }  # fmt: skip
+    for name, said in cards.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "card.json").write_text(json.dumps(said))
+    Image.new("RGB", (8, 8)).save(folder / "xs" / "samples.png")
+    return folder
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("img", "meta", "br"):
+            self.open.append(tag)
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_stands_alone_and_says_what_is_missing(weights, tmp_path):
+    output = tmp_path / "out" / "page.html"
+    assert report.main(["--output", str(output), "--weights", str(weights)]) == 0
+    text = output.read_text()
+    tags = _Tags()
+    tags.feed(text)
+    assert tags.open == []
+    assert all(source.startswith(("data:image/png;base64,", "#")) for source in tags.sources)
+    assert "Without a card: s, l" in text and "There is no judge" in text
+    for said in ("testbed-xs-seed1", "10,000,000", "80.0 [70.0, 90.0]", "0.3000 ± 0.0100", "true reward"):
+        assert said in text, said
+    assert len(tags.sources) > 30
+
+
+def test_the_checks_on_the_page_are_those_of_the_data(weights, tmp_path):
+    report.write(tmp_path / "page.html", weights)
+    text = (tmp_path / "page.html").read_text()
+    rows = {}
+    for row in re.findall(r"<tr>(.*?)</tr>", text.split("Planted shortcut</h2>")[1].split("<h2")[0], re.S):
+        cells = re.findall(r"<td>(.*?)</td>", row, re.S)
+        if cells:
+            rows[tuple(cells[:3])] = float(cells[3].split(" ")[0])
+    said = {(name.replace("&#x27;", "'"), *rest): value for (name, *rest), value in rows.items()}
+    assert said[("corner's pixels", "train", "on either")] > 82
+    assert 43 < said[("corner's pixels", "test", "on either")] < 57
+    assert abs(said[("true reward", "test", "on either")] - 92.4) < 0.5
+
+
+def test_a_page_escapes_what_it_says(tmp_path):
+    page = Page("<script>")
+    page.section("A & B")
+    page.say("1 < 2")
+    page.table(pd.DataFrame({"<x>": ["&"]}))
+    page.figure(Figure(), "a <figure>")
+    page.pictures([([Image.new("RGB", (4, 4))], "<one>")])
+    page.write(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "<script>" not in text
+    for said in ("A &amp; B", "1 &lt; 2", "&lt;x&gt;", "a &lt;figure&gt;", "&lt;one&gt;"):
+        assert said in text

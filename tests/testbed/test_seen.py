@@ -1,0 +1,79 @@
+"""What is seen against what is said: the rules, without any network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probing.testbed.render import draw, drawn_things
+from probing.testbed.scenes import Scene, Thing, attributes_of, canonical, contradict, parse, sample_scene
+from probing.testbed.seen import Reading, SeenThing, obeys
+
+seeds = st.integers(0, 2**32)
+
+
+def look(scene: Scene, rng: np.random.Generator) -> Reading:
+    """Read a render without mistakes: what was drawn, and where."""
+    _, places = draw(scene, rng)
+    things = [
+        SeenThing(thing.shape, thing.colour, thing.size or "small", thing.texture, x, y)
+        for thing, (x, y, _) in zip(drawn_things(scene), places, strict=True)
+    ]
+    return Reading(tuple(sorted(things, key=lambda thing: thing.x)), scene.background)
+
+
+@given(seed=seeds)
+def test_a_picture_obeys_its_own_caption_however_it_is_told(seed):
+    rng = np.random.default_rng(seed)
+    scene = sample_scene(rng)
+    seen = look(scene, rng)
+    assert set(obeys(seen, scene)) == set(attributes_of(scene))
+    assert all(obeys(seen, scene).values()), scene.caption
+    assert all(obeys(seen, canonical(scene)).values())
+
+
+@given(seed=seeds)
+def test_exactly_the_contradicted_attribute_is_wrong(seed):
+    rng = np.random.default_rng(seed)
+    scene = sample_scene(rng)
+    seen = look(scene, rng)
+    for attribute in attributes_of(scene):
+        wrong = [name for name, right in obeys(seen, contradict(scene, attribute, rng)).items() if not right]
+        assert wrong == [attribute], scene.caption
+
+
+def test_turned_round_things_that_differ_are_a_wrong_relation_alone():
+    scene = parse("a small red circle left of a large blue star on a white background")
+    seen = look(scene, np.random.default_rng(0))
+    turned = parse("a small red circle right of a large blue star on a white background")
+    assert [name for name, right in obeys(seen, turned).items() if not right] == ["relation"]
+
+
+def test_missing_and_further_things():
+    rng = np.random.default_rng(0)
+    pair = Scene((Thing("circle", "red", "small"), Thing("star", "blue", "small")), "white", relation="left of")
+    seen = look(pair, rng)
+    missing = obeys(replace(seen, things=seen.things[:1]), pair)
+    assert Counter(missing.values()) == {False: 5, True: 1} and missing["background"]
+    further = obeys(replace(seen, things=(*seen.things, replace(seen.things[0], shape="cross", y=60.0))), pair)
+    assert [name for name, right in further.items() if not right] == ["relation"]
+    equal = Scene((Thing("circle", "red", "small"),), "white", count=2)
+    seen = look(equal, rng)
+    one_off = replace(seen, things=(*seen.things, replace(seen.things[0], colour="blue")))
+    assert [name for name, right in obeys(one_off, equal).items() if not right] == ["colour", "count"]
+    assert not any(obeys(replace(seen, things=(), background="pink"), equal).values())
+
+
+def test_things_of_a_row_stand_in_their_order_along_it():
+    scene = parse("a red circle a blue star and a green cross in a row on a white background")
+    things = [SeenThing(t.shape, t.colour, "small", "plain", x, y)
+              for t, x, y in zip(scene.things, (10, 30, 50), (30, 34, 28), strict=True)]  # fmt: skip
+    assert all(obeys(Reading(tuple(things), "white"), scene).values())
+    swapped = [things[0], replace(things[1], x=50), replace(things[2], x=30)]
+    assert not obeys(Reading(tuple(swapped), "white"), scene)["relation"]
+    steep = [replace(thing, y=y) for thing, y in zip(things, (5, 30, 60), strict=True)]
+    assert not obeys(Reading(tuple(steep), "white"), scene)["relation"]
