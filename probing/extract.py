@@ -26,7 +26,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", required=True, help=f"a name ({', '.join(model_names())}) or a diffusers pipeline folder")
-    add("--transformer", type=Path, help="folder of a transformer to take the place of the model's own: a fine-tuned one")
+    add(
+        "--transformer",
+        type=Path,
+        help="folder of a transformer, such as a fine-tuned one, in the place of the model's",
+    )
     add_data_options(parser)
     add("--split", default=None, help="train, validation or test; all of them if not given")
     add("--sigmas", type=numbers, default=[0.005], help="noise levels in [0, 1], with commas")

@@ -10,44 +10,111 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from probing import extract, figures, fit
+from probing import analyse, extract, figures, fit, report, similarity, tokens
+from probing.backbones import model_names
 from probing.commands import run_command
 from probing.errors import UserError
 
-MODEL = "testbed-xs"
+MODEL = "testbed-s"
 SIGMAS = "0.005,0.3,0.6"
+FEWER_SIGMAS = "0.005,0.6"
+"""Of the stores beside the main one: near-clean, and where alignment is read."""
+BATCH_SIZE = 32
+
+
+class Step(NamedTuple):
+    """A command: its module, the function that runs it, its options."""
+
+    module: str
+    main: Callable[[Sequence[str]], int]
+    options: list[str]
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m probing.reproduce", description=__doc__)
+    parser.add_argument("--model", default=MODEL, help="what all but scaling is measured on (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="stores and tables (default: %(default)s)")
     parser.add_argument("--figures", type=Path, default=Path("figures"), help="figures (default: %(default)s)")
     parser.add_argument("--limit", type=int, help="at most so many items: a quick look, not the published numbers")
     return parser
 
 
-def steps(cache: Path, drawn: Path, limit: int | None) -> list[tuple[Callable[[Sequence[str]], int], str, list[str]]]:
-    """List the commands of the whole, with the function that runs each."""
-    trained, fresh = str(cache / f"{MODEL}.zarr"), str(cache / f"{MODEL}-random-init.zarr")
-    tables = str(cache / "results")
-    common = ["--model", MODEL, "--sigmas", SIGMAS, "--streams", "image,text", "--batch-size", "32"]
-    common += ["--limit", str(limit)] if limit else []
-    return [
-        (extract.main, "probing.extract", [*common, "--output", trained]),
-        (extract.main, "probing.extract", [*common, "--random-init", "--output", fresh]),
-        (fit.main, "probing.fit", ["--store", trained, "--random-init-store", fresh, "--output", tables]),
-        (figures.main, "probing.figures", ["--results", tables, "--output", str(drawn)]),
+def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]:
+    """List the commands of the whole, in their order."""
+    results = str(cache / "results")
+    few = ["--limit", str(limit)] if limit else []
+
+    def store(name: str) -> str:
+        return str(cache / f"{name}.zarr")
+
+    def extracted(name: str, of: str, *options: str, sigmas: str = FEWER_SIGMAS, streams: str = "image,text") -> Step:
+        common = ["--model", of, "--sigmas", sigmas, "--streams", streams, "--batch-size", str(BATCH_SIZE), *few]
+        return Step("probing.extract", extract.main, [*common, *options, "--output", store(name)])
+
+    others = [name for name in model_names() if name.startswith("testbed-") and name != model]
+    fresh, redrawn, shared = f"{model}-random-init", f"{model}-seed-1", f"{model}-shared-noise"
+    foreign, empty = f"{model}-foreign", f"{model}-empty"
+    stages = str(cache / "results" / "stages.parquet")
+    stores = [
+        extracted(model, model, sigmas=SIGMAS),
+        extracted(fresh, model, "--random-init", sigmas=SIGMAS),
+        extracted(redrawn, model, "--seed", "1", streams="image"),
+        extracted(shared, model, "--pair-noise", "shared", streams="image"),
+        extracted(foreign, model, "--prompts", "foreign"),
+        extracted(empty, model, "--prompts", "empty"),
+        *(extracted(name, name) for name in others),
     ]
+    main = ["--store", store(model), "--output", results]
+    fewer = ["--sigmas", FEWER_SIGMAS]
+    means = ["--reductions", "mean,mean_t5"]
+    analyses = [
+        Step("probing.similarity", similarity.main, ["--model", model, "--sigmas", SIGMAS, "--limit", "128", "--control",
+                                                     "--output", results]),
+        Step("probing.fit", fit.main, [*main, "--random-init-store", store(fresh)]),
+        Step("probing.analyse", analyse.main, [
+            "combinations", *main, *fewer, *means, "--stages", stages, "--similarity", f"{results}/similarity.parquet",
+        ]),
+        Step("probing.analyse", analyse.main, [
+            "noise", *main, *fewer, "--streams", "image", "--store", store(redrawn), "--store", store(shared),
+        ]),
+        Step("probing.analyse", analyse.main, [
+            "controls", *main, *fewer, "--store", store(fresh), "--store", store(foreign), "--store", store(empty),
+            "--looks", *few,
+        ]),
+        Step("probing.analyse", analyse.main, [
+            "scaling", *main, *fewer, *means, "--store", store(fresh),
+            *(option for name in others for option in ("--store", store(name))),
+            *(option for name in others for option in _steps_of(name)),
+        ]),
+        Step("probing.tokens", tokens.main, ["--store", store(model), "--results", results]),
+        Step("probing.figures", figures.main, ["--results", results, "--output", str(drawn)]),
+        Step("probing.report", report.main, ["--results", results, "--figures", str(drawn),
+                                             "--output", str(cache / "report.html")]),
+    ]  # fmt: skip
+    return [*stores, *analyses]
+
+
+def _steps_of(model: str) -> list[str]:
+    """Tell the training steps of weights kept along the way, which their name carries."""
+    _, _, along = model.partition("-step")
+    return ["--steps", f"{model}={int(along)}"] if along else []
 
 
 def run(arguments: argparse.Namespace) -> None:
     began = time.monotonic()
-    for main_of, module, options in steps(arguments.cache, arguments.figures, arguments.limit):
-        print(f"\n$ python -m {module} {shlex.join(options)}", flush=True)
-        if status := main_of(options):
-            raise UserError(f"python -m {module} ended with status {status}; the steps before it are done and kept.")
-    print(f"\nAll done in {(time.monotonic() - began) / 60:.1f} minutes. Figures: {arguments.figures}")
+    todo = steps(arguments.model, arguments.cache, arguments.figures, arguments.limit)
+    for number, step in enumerate(todo, start=1):
+        print(f"\n[{number}/{len(todo)}] $ python -m {step.module} {shlex.join(step.options)}", flush=True)
+        if status := step.main(step.options):
+            raise UserError(
+                f"python -m {step.module} ended with status {status}; the steps before it are done and kept."
+            )
+    print(
+        f"\nAll done in {(time.monotonic() - began) / 60:.1f} minutes. Figures: {arguments.figures}; "
+        f"on one page: {arguments.cache / 'report.html'}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

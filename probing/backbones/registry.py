@@ -47,7 +47,8 @@ def _entries() -> dict[str, Entry]:
         "sd35-large": Entry("stabilityai/stable-diffusion-3.5-large", 512, architecture="sd35-large"),
         "sd35-large-turbo": Entry("stabilityai/stable-diffusion-3.5-large-turbo", 512, architecture="sd35-large"),
     }
-    # The testbed's captions need 20 positions of T5. Other trainings of a size are its pipeline with another transformer.
+    # The testbed's captions need 20 positions of T5. Further trainings of a size take its pipeline with another
+    # transformer.
     weights = Path(str(resources.files("probing"))) / "testbed" / "weights"
     for index in sorted(weights.glob("*/model_index.json")):
         entries[f"testbed-{index.parent.name}"] = Entry(str(index.parent), t5_length=20)
@@ -154,9 +155,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing: a model folder is what diffusers' save_pretrained writes."
-        ) from None
+        raise UserError(f"{path} is missing: a model folder is what diffusers' save_pretrained writes.") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is no valid JSON ({error}); copy the file again.") from None
 

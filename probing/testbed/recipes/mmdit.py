@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +125,7 @@ class EncodedScenes:
         self.latents, self.tokens, self.pooled = (np.load(path, mmap_mode="r") for path in paths.values())
 
     @staticmethod
-    def _encode(runs: Path, scenes: TrainingScenes, arrays: dict[str, np.ndarray]) -> None:
+    def _encode(runs: Path, scenes: TrainingScenes, arrays: Mapping[str, np.ndarray]) -> None:
         vae = AutoencoderKL.from_pretrained(runs / "vae" / "vae").eval()
         said = Captions(runs)
         for start in tqdm(range(0, len(scenes.captions), 500), desc="encoding scenes", disable=None):
