@@ -60,8 +60,8 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
     stores = [
         extracted(model, model, sigmas=SIGMAS),
         extracted(fresh, model, "--random-init", sigmas=SIGMAS),
-        extracted(redrawn, model, "--seed", "1", streams="image"),
-        extracted(shared, model, "--pair-noise", "shared", streams="image"),
+        extracted(redrawn, model, "--seed", "1", sigmas=SIGMAS, streams="image"),
+        extracted(shared, model, "--pair-noise", "shared", sigmas=SIGMAS, streams="image"),
         extracted(foreign, model, "--prompts", "foreign"),
         extracted(empty, model, "--prompts", "empty"),
         *(extracted(name, name) for name in others),
@@ -77,7 +77,7 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
             "combinations", *main, *fewer, *means, "--stages", stages, "--similarity", f"{results}/similarity.parquet",
         ]),
         Step("probing.analyse", analyse.main, [
-            "noise", *main, *fewer, "--streams", "image", "--store", store(redrawn), "--store", store(shared),
+            "noise", *main, "--streams", "image", "--store", store(redrawn), "--store", store(shared),
         ]),
         Step("probing.analyse", analyse.main, [
             "controls", *main, *fewer, "--store", store(fresh), "--store", store(foreign), "--store", store(empty),
