@@ -10,12 +10,20 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from probing.analysis.marks import mark_curve
 from probing.commands import run_command
 from probing.errors import UserError
 from probing.plots import (
+    NothingToDraw,
+    figure_combinations,
     figure_comparisons,
+    figure_controls,
+    figure_depth_curves,
     figure_image_similarity,
+    figure_noise,
+    figure_noise_draws,
     figure_reward_curves,
+    figure_scaling,
     figure_stage_similarity,
     figure_token_maps,
     figure_trajectory_similarity,
@@ -30,8 +38,19 @@ FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
     "trajectory_similarity": ("trajectory_similarity", figure_trajectory_similarity),
     "stage_similarity": ("stage_similarity", figure_stage_similarity),
     "token_maps": ("token_maps", figure_token_maps),
+    "combinations": ("combinations", figure_combinations),
+    "noise": ("noise", figure_noise),
+    "noise_draws": ("noise", figure_noise_draws),
+    "scaling": ("scaling", figure_scaling),
+    "depth_curves": ("scaling", figure_depth_curves),
+    "controls": ("controls", figure_controls),
 }
 """By name: the table that a figure is drawn from, and the function that draws it."""
+
+BESIDE: dict[str, tuple[tuple[str, ...], Callable[..., pd.DataFrame]]] = {
+    "reward_curves": (("measures", "stages"), mark_curve),
+}
+"""By name: tables that add to a figure's own where they are there, and the function that joins them."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,25 +66,42 @@ def build_parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> None:
     options = ["--results", str(arguments.results), "--output", str(arguments.output)]
     command = f"python -m probing.figures {shlex.join(options)}"
-    found = {name: _find(arguments.results, source, name) for name, (source, _) in FIGURES.items()}
-    if not any(found.values()):
-        raise UserError(
-            f"{arguments.results} has none of the tables that figures are drawn from; run probing.fit first."
-        )
-    for name, path in found.items():
+    drawn = 0
+    for name, (source, draw) in FIGURES.items():
+        path = _find(arguments.results, source, name)
         if path is None:
-            print(f"{name}: not drawn, for there is no {FIGURES[name][0]}.parquet")
             continue
-        table = read_table(path)
+        table = _join(read_table(path), arguments.results, name)
         provenance = {"command": command, "table": path.name}
-        written = save_figure(FIGURES[name][1](table), table, arguments.output, name, provenance=provenance)
+        try:
+            figure = draw(table)
+        except NothingToDraw as reason:
+            print(f"{name}: left out, {reason}")
+            continue
+        written = save_figure(figure, table, arguments.output, name, provenance=provenance)
         print(f"{name}: {', '.join(path.name for path in written)} in {arguments.output}")
+        drawn += 1
+    if not drawn:
+        raise UserError(
+            f"{arguments.results} has no table that a figure is drawn from, neither of "
+            f"{', '.join(sorted({f'{source}.parquet' for source, _ in FIGURES.values()}))} nor a figure's CSV; "
+            f"run python -m probing.fit first."
+        )
 
 
 def _find(results: Path, table: str, figure: str) -> Path | None:
-    """Find the table of a figure, as the analysis wrote it or beside the figure; None if it was not made."""
-    candidates = [results / f"{table}.parquet", results / f"{figure}.csv"]
+    candidates = (results / f"{table}.parquet", results / f"{figure}.csv")
     return next((path for path in candidates if path.is_file()), None)
+
+
+def _join(table: pd.DataFrame, results: Path, name: str) -> pd.DataFrame:
+    """Add what lies beside a figure's table; a figure's own CSV has it already."""
+    if name not in BESIDE:
+        return table
+    sources, join = BESIDE[name]
+    others = {source: results / f"{source}.parquet" for source in sources}
+    there = {source: read_table(path) for source, path in others.items() if path.is_file()}
+    return join(table, **there) if there else table
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from probing.errors import UserError
 from probing.features.inputs import encode_images, encode_prompts
 from probing.features.noise import add_noise, item_noise
 from probing.features.plan import ExtractionPlan, latent_reductions
+from probing.features.prompts import given_prompts
 from probing.features.reductions import reduce_image, reduce_text
 from probing.features.store import FeatureStore, to_stored
 from probing.features.trace import BlockTrace
@@ -65,6 +66,7 @@ def extract(plan: ExtractionPlan, backbone: SD3Backbone, data: PreferenceData, o
         UserError: Other settings, a bad image, a full disk, too little memory.
     """
     items = extraction_order(data)
+    items["prompt"] = given_prompts(items, data.pairs, plan.settings.prompts, plan.settings.seed)
     store = FeatureStore.create(
         output,
         arrays=plan.arrays,
@@ -77,6 +79,8 @@ def extract(plan: ExtractionPlan, backbone: SD3Backbone, data: PreferenceData, o
         provenance={
             "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
             "data_settings": dict(data.settings),
+            "parameters": plan.spec.architecture.parameters,
+            "forward_flops": plan.forward_flops,
         },
     )
     data.pairs.to_parquet(store.pairs_path, index=False)
@@ -105,8 +109,10 @@ def _settings(plan: ExtractionPlan, backbone: SD3Backbone, data: PreferenceData)
         **{
             k: list(v) if isinstance(v, tuple) else v
             for k, v in asdict(settings).items()
-            if k not in ("sigmas", "blocks")
+            if k not in ("sigmas", "blocks", "prompts")
         },
+        # Stores made before there was a choice do not say it: they are of own prompts, and are continued.
+        **({} if settings.prompts == "own" else {"prompts": settings.prompts}),
         "blocks": list(plan.blocks),
         "model": plan.spec.name,
         "revision": backbone.weights_fingerprint(),
