@@ -34,16 +34,16 @@ from probing.plots import (
 FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
     "reward_curves": ("reward_curve", figure_reward_curves),
     "comparisons": ("comparisons", figure_comparisons),
+    "image_similarity": ("similarity", figure_image_similarity),
+    "trajectory_similarity": ("trajectory_similarity", figure_trajectory_similarity),
+    "stage_similarity": ("stage_similarity", figure_stage_similarity),
+    "token_maps": ("token_maps", figure_token_maps),
     "combinations": ("combinations", figure_combinations),
     "noise": ("noise", figure_noise),
     "noise_draws": ("noise", figure_noise_draws),
     "scaling": ("scaling", figure_scaling),
     "depth_curves": ("scaling", figure_depth_curves),
     "controls": ("controls", figure_controls),
-    "image_similarity": ("similarity", figure_image_similarity),
-    "trajectory_similarity": ("trajectory_similarity", figure_trajectory_similarity),
-    "stage_similarity": ("stage_similarity", figure_stage_similarity),
-    "token_maps": ("token_maps", figure_token_maps),
 }
 """By name: the table that a figure is drawn from, and the function that draws it."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from probing.analysis.recipe import Recipe
 from probing.analysis.token_maps import SELECTIONS, TokenCell, token_cells, token_maps
 from probing.backbones import COMPUTE_DTYPES, load_backbone, pick_device, resolve
 from probing.commands import run_command, words
@@ -42,6 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--stratify", metavar="COLUMN", help="as probing.fit was told")
     add("--held-out", type=words, default=[], help="as probing.fit was told")
     add("--seed", type=int, default=0, help="as probing.fit was told")
+    add("--labels", default="choice", metavar="COLUMN", help="as probing.fit was told")
+    add("--weights", metavar="COLUMN", help="as probing.fit was told")
     add("--pairs", type=int, default=4, help=f"test pairs of each kind: {', '.join(SELECTIONS)} margin")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--output", type=Path, help="folder of the table; --results if not given")
@@ -51,10 +54,12 @@ def build_parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> None:
     store = FeatureStore.open(arguments.store)
     pairs, table = _read_pairs(store, arguments), _read_curve(arguments.results)
-    cells = token_cells(table, facets=arguments.facets, sigma=arguments.sigma, block=arguments.block)
+    recipe = Recipe(labels=arguments.labels, weights=arguments.weights)
+    cells = token_cells(table, facets=arguments.facets, sigma=arguments.sigma, block=arguments.block, recipe=recipe)
     settings = settings_of(store.attributes)
     spec = resolve(arguments.model or str(store.attributes["model"]))
     data = load_data(arguments, split=None)
+    data = data.without(set(data.items["item_id"]) - set(store.item_ids))
     backbone = load_backbone(
         spec,
         device=pick_device(arguments.device),

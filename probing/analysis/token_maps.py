@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from PIL import Image
 
 from probing.analysis.comparisons import best
 from probing.analysis.pairs import Facet, facets_of
-from probing.analysis.recipe import Recipe
+from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.results import provenance
 from probing.analysis.source import FeatureSource
 from probing.errors import UserError
@@ -59,6 +59,7 @@ def token_cells(
     facets: Sequence[str] | None = None,
     sigma: float | None = None,
     block: int | None = None,
+    recipe: Recipe = LOGISTIC,
 ) -> list[TokenCell]:
     """Pick each facet's best linear probe on mean-pooled image tokens, by cross-validation on training pairs.
 
@@ -67,6 +68,7 @@ def token_cells(
         facets: Which facets; all if None.
         sigma: Noise level; the best if None.
         block: Block; the best if None.
+        recipe: What the table was fitted by; probe and scaling are the table's.
 
     Raises:
         UserError: The table has no such cell.
@@ -86,7 +88,8 @@ def token_cells(
                 f"fit it with python -m probing.fit --streams image --reductions mean."
             )
         one = best(here)
-        cells.append(TokenCell(facet, float(one["sigma"]), int(one["block"]), Recipe(one["probe"], one["scaling"])))
+        own = replace(recipe, probe=one["probe"], scaling=one["scaling"], code_length=False)
+        cells.append(TokenCell(facet, float(one["sigma"]), int(one["block"]), own))
     return cells
 
 

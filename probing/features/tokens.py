@@ -13,6 +13,7 @@ from torch import Tensor
 from probing.backbones import BackboneSpec, SD3Backbone
 from probing.errors import UserError
 from probing.features.plan import ExtractionSettings, make_plan
+from probing.features.prompts import given_prompts
 from probing.features.reading import read_images
 from probing.features.reductions import reduce_image
 from probing.preferences import PreferenceData
@@ -24,6 +25,8 @@ def settings_of(attributes: Mapping[str, Any]) -> ExtractionSettings:
     Raises:
         UserError: The store does not say one of them.
     """
+    # A store of own prompts does not say so.
+    attributes = {"prompts": "own", **attributes}
     names = [field.name for field in fields(ExtractionSettings) if field.name != "sigmas"]
     missing = [name for name in names if name not in attributes]
     if missing:
@@ -66,7 +69,7 @@ def read_image_tokens(
     Args:
         spec: Of the backbone.
         backbone: Loaded.
-        data: Opens the pictures.
+        data: The items of the store, for words of other prompts are dealt out among them.
         item_ids: Which items.
         settings: Of the store, by :func:`settings_of`: the same noise, resolution and text.
         sigma: Noise level.
@@ -75,7 +78,8 @@ def read_image_tokens(
     Raises:
         UserError: An unknown item, a bad image, a block that the model lacks.
     """
-    known = data.items.set_index("item_id", drop=False)
+    told = given_prompts(data.items, data.pairs, settings.prompts, settings.seed)
+    known = data.items.assign(prompt=told).set_index("item_id", drop=False)
     unknown = [item for item in item_ids if item not in known.index]
     if unknown:
         raise UserError(f"{data.name} has no item {unknown[0]}; give the data set that the store was made from.")

@@ -15,9 +15,7 @@ from matplotlib.figure import Figure
 from probing.plots.style import house_style
 
 DPI = 200
-_WHOLE = (
-    "block", "baseline_block", "first", "second", "channels", "draws", "n_models", "step", "stages_step",
-)  # fmt: skip
+_WHOLE = ("block", "baseline_block", "first", "second", "channels", "draws", "n_models", "step", "stages_step")
 
 
 def read_table(path: Path) -> pd.DataFrame:

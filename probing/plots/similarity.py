@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from probing.plots import style
+from probing.plots.series import NothingToDraw
 
 MOST_COLUMNS = 5
 _CAPTION = (
@@ -84,8 +85,8 @@ def figure_trajectory_similarity(table: pd.DataFrame) -> Figure:
 def _heatmaps(table: pd.DataFrame, source: str) -> Figure:
     rows = table[table["source"] == source]
     if rows.empty:
-        raise ValueError(f"Got no similarity on {source}, expected some; the table has that on "
-                         f"{', '.join(table['source'].unique()) or 'nothing'}.")  # fmt: skip
+        have = ", ".join(table["source"].unique()) or "nothing"
+        raise NothingToDraw(f"Got no similarity on {source}, expected some; the table has that on {have}.")
     column_of = "sigma" if source == "images" else "step"
     columns = _spread(sorted(rows[column_of].dropna().unique().tolist()))
     lines = _lines(rows)

@@ -21,8 +21,7 @@ def results(tmp_path):
     folder.mkdir()
     curve_table().to_parquet(folder / "reward_curve.parquet")
     comparison_table().to_parquet(folder / "comparisons.parquet")
-    tables = {**sweep_tables(), **similarity_tables(), "token_maps": token_table()}
-    for name, table in tables.items():
+    for name, table in {**sweep_tables(), **similarity_tables(), "token_maps": token_table()}.items():
         table.to_parquet(folder / f"{name}.parquet")
     return folder
 
