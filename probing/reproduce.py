@@ -70,8 +70,8 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
     fewer = ["--sigmas", FEWER_SIGMAS]
     means = ["--reductions", "mean,mean_t5"]
     analyses = [
-        Step("probing.similarity", similarity.main, ["--model", model, "--sigmas", SIGMAS, "--limit", "128", "--control",
-                                                     "--output", results]),
+        Step("probing.similarity", similarity.main, ["--model", model, "--sigmas", SIGMAS, "--limit", "128",
+                                                     "--control", "--output", results]),
         Step("probing.fit", fit.main, [*main, "--random-init-store", store(fresh)]),
         Step("probing.analyse", analyse.main, [
             "combinations", *main, *fewer, *means, "--stages", stages, "--similarity", f"{results}/similarity.parquet",
