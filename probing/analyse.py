@@ -83,7 +83,13 @@ def _combination_options(parser: argparse.ArgumentParser) -> None:
 def _scaling_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--stages", help="table of stages (.parquet, .csv) of all models; equal parts if not given")
-    add("--steps", action="append", default=[], metavar="NAME=VALUE", help="training steps of a store; give several")
+    add(
+        "--steps",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="training steps of a store, where no card.json beside its weights says them; give several",
+    )
     add("--depths", type=numbers, default=list(DEPTHS), help="relative depths at which models are matched")
 
 

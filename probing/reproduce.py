@@ -86,7 +86,6 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
         Step("probing.analyse", analyse.main, [
             "scaling", *main, *fewer, *means, "--store", store(fresh),
             *(option for name in others for option in ("--store", store(name))),
-            *(option for name in others for option in _steps_of(name)),
         ]),
         Step("probing.tokens", tokens.main, ["--store", store(model), "--results", results]),
         Step("probing.figures", figures.main, ["--results", results, "--output", str(drawn)]),
@@ -94,12 +93,6 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
                                              "--output", str(cache / "report.html")]),
     ]  # fmt: skip
     return [*stores, *analyses]
-
-
-def _steps_of(model: str) -> list[str]:
-    """Tell the training steps of weights kept along the way, which their name carries."""
-    _, _, along = model.partition("-step")
-    return ["--steps", f"{model}={int(along)}"] if along else []
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,7 +1,9 @@
-"""How large the backbone of a store is, and what a forward costs."""
+"""How large the backbone of a store is, what a forward costs, and how long it was trained."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import NamedTuple
 
 from probing.analysis.source import FeatureSource
@@ -40,3 +42,16 @@ def size_of(store: FeatureSource) -> ModelSize:
     text = int(attributes.get("clip_tokens", architecture.clip_length)) + int(attributes.get("t5_length", 0))
     resolution = int(attributes.get("resolution", architecture.native_resolution))
     return ModelSize(float(architecture.parameters), float(architecture.forward_flops(resolution, text)))
+
+
+def training_steps(store: FeatureSource) -> float:
+    """Read the ``steps`` of the ``card.json`` beside the model's weights; NaN if no such card is here."""
+    from probing.backbones import resolve
+
+    try:
+        spec = resolve(str(store.attributes.get("model")))
+    except UserError:
+        return float("nan")
+    card = Path(spec.transformer or spec.source) / "card.json"
+    steps = json.loads(card.read_text()).get("steps") if card.is_file() else None
+    return float("nan") if steps is None else float(steps)

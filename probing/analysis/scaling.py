@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from probing.analysis.fits import Blocks, Fit, Fitter, Job, Series, accuracies, common_columns, series_of, training_rows
-from probing.analysis.model_sizes import size_of
+from probing.analysis.model_sizes import size_of, training_steps
 from probing.analysis.pairs import facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.source import FeatureSource
@@ -69,7 +69,8 @@ def scaling(
         stores: Features of the same items in several backbones.
         pairs: As for :func:`probing.analysis.fit_cells`; each store must hold their items.
         stages: As for :func:`probing.analysis.stage_runs.stage_runs`.
-        steps: Training steps by store name (with or without ``.zarr``) or model.
+        steps: Training steps by store name (with or without ``.zarr``) or model; where none are given, those of the
+            card beside the model's weights.
         streams: Which streams; all that the stores share if None. Likewise the next three.
         reductions: Which reductions.
         sigmas: Which noise levels.
@@ -197,8 +198,11 @@ def _steps(stores: Sequence[FeatureSource], steps: Mapping[str, float]) -> list[
     found = []
     for store, known in zip(stores, names, strict=True):
         # Fresh weights have no steps, whatever the model of their architecture has.
-        given = [] if store.attributes.get("random_init") else [float(steps[name]) for name in known if name in steps]
-        found.append(given[0] if given else float("nan"))
+        if store.attributes.get("random_init"):
+            found.append(float("nan"))
+            continue
+        given = [float(steps[name]) for name in known if name in steps]
+        found.append(given[0] if given else training_steps(store))
     return found
 
 

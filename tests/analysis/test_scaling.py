@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import linregress
 
-from probing.analysis.model_sizes import size_of
+from probing.analysis.model_sizes import size_of, training_steps
 from probing.analysis.scaling import COLUMNS, scaling
 from probing.analysis.trends import fit_line
 from probing.errors import UserError
@@ -166,3 +168,12 @@ def test_stores_without_anything_in_common_are_refused(pairs):
         scaling([model(pairs, "xs", 0.2)] * 2, pairs, progress=False)
     with pytest.raises(UserError, match="no store to measure"):
         scaling([], pairs)
+
+
+@pytest.mark.parametrize(
+    ("model", "steps"),
+    [("testbed-xs-step00360", 360), ("testbed-xs", 3600), ("sd35-large", np.nan), ("of nobody", np.nan)],
+)
+def test_steps_are_those_of_the_card_beside_the_weights(model, steps):
+    store = SimpleNamespace(attributes={"model": model})
+    assert training_steps(store) == pytest.approx(steps, nan_ok=True)
