@@ -113,9 +113,9 @@ def train(
         optimizer.step()
         if averages:
             # A young average follows closely, so that it never remembers the initial weights.
-            keep = min(0.5 ** (1 / schedule.average), (1 + step) / (10 + step))
+            memory = min(0.5 ** (1 / schedule.average), (1 + step) / (10 + step))
             with torch.no_grad():
-                torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - keep)
+                torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - memory)
         if step + 1 in keep:
             _keep(folder, step + 1, modules, averages)
         recent.append({"loss": float(value.detach()), **numbers})
