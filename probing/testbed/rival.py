@@ -30,6 +30,8 @@ WIDTH = 96
 """Of the space that pictures and captions share."""
 LENGTH = 22
 """Words of a caption, and one position that sums it up."""
+GAIN = 8.0
+"""Of agreement in a reward; the temperature of contrast, many times that, would make it far too sure of choices."""
 _BATCH = 256
 
 
@@ -68,7 +70,7 @@ class RivalNetwork(nn.Module):
         """Reward pictures under captions: their agreement, and what an MLP adds of it and of the picture."""
         agreement = WIDTH**0.5 * seen * heard
         more = self.scorer(torch.cat([agreement, WIDTH**0.5 * seen], dim=-1))[:, 0]
-        return self.temperature() * (seen * heard).sum(dim=-1) + more.float()
+        return GAIN * (seen * heard).sum(dim=-1) + more.float()
 
     def temperature(self) -> Tensor:
         """By which cosines are multiplied (Radford et al. 2021); at most 100."""

@@ -22,11 +22,11 @@ from probing.testbed.scenes import attributes_of, contradict, parse
 CONTRAST = Schedule(
     steps=1_600, batch_size=128, learning_rate=1.5e-3, weight_decay=0.02, warmup=100, precision="bfloat16"
 )
-CHOICES = Schedule(steps=300, batch_size=64, learning_rate=3e-4, weight_decay=0.05, warmup=50, precision="bfloat16")
+CHOICES = Schedule(steps=150, batch_size=64, learning_rate=2e-4, weight_decay=0.05, warmup=50, precision="bfloat16")
 CONTRASTED = Path("rival-contrast") / "contrast.safetensors"
 """In the folder of runs: what the rival was before it heard of any choice."""
 _SPOILT = 0.3
-_REMEMBERED, _MEMORY = 48, 0.5
+_REMEMBERED, _MEMORY = 48, 1.0
 """While it hears of choices it still matches so many scenes and captions a step; weight of that loss."""
 _SHIFT = 3
 """Pixels by which pictures of pairs are moved at most: few pairs are seen many times."""
