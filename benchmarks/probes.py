@@ -1,44 +1,63 @@
 """What fitting probes costs, beside what one would do with scikit-learn: ``python benchmarks/probes.py``.
 
-Every comparison is on the same machine, the same numbers and one thread, in turns; the ratio is the median over turns
-with its range, and beside it stands how far the objective is from the optimum (relative, worst column; the optimum is
-scikit-learn's at tolerance 1e-10 or ours, whichever is lower).
+Every comparison is on the same machine, the same numbers and as many threads (``--threads``), in turns; a ratio is the
+median over turns with its range, and beside it stands how far the objective is from the optimum (relative, the worst
+column). The optimum is the lowest of ours at 1e-13 and, on one fold, scikit-learn's at tolerance 1e-10.
 
 - path: 5 folds × 8 strengths of the logistic probe; scikit-learn's lbfgs, warm-started from strength to strength.
-- refits: bootstrap refits of one strength.
+- grid: the same, and the scale, the choice of the strength and the last fit: all that ``LogisticProbe.fit`` does.
+- refits: 100 bootstrap refits of one strength.
 - ridge: 20 strengths with leave-one-out; RidgeCV.
 - interval: a cluster bootstrap of 96 probes; scipy.stats.bootstrap, one probe at a time, over prompts of one pair.
+
+Cells, refits and probes are independent, so scikit-learn and SciPy are timed on a few of them each turn
+(``--their-cells`` and so on) and their time is that of one times how many there are; the output says so. Ours is always
+timed on all. Cells differ in their choices; nothing is kept from one to the next.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
+import os
+import platform
+import pstats
 import time
 from collections.abc import Callable
+from unittest.mock import patch
 
 import numpy as np
+import scipy
 import scipy.stats
+import sklearn
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from threadpoolctl import threadpool_limits
 
-from probing.probes import RidgeProbe, grouped_folds
+from probing.probes import LogisticProbe, RidgeProbe, bootstrap_refits, descent, grouped_folds
 from probing.probes.solver import prepare, solve
 from probing.statistics import cluster_bootstrap
 
 FOLDS = 5
 STRENGTHS = np.logspace(-4, 0, 8)
+TARGET = 1e-6
+"""Relative distance from the optimum that is asked for."""
+PARTS = ("path", "grid", "refits", "ridge", "interval")
 
 
-def make_pairs(pairs: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Standardised differences with a spectrum that falls as features' do, and choices of a planted direction."""
+def make_features(pairs: int, width: int, seed: int = 0) -> np.ndarray:
+    """Standardised differences with a spectrum that falls as features' do."""
     rng = np.random.default_rng(seed)
     basis = np.linalg.qr(rng.normal(size=(width, width)))[0]
     X = rng.normal(size=(pairs, width)) * np.arange(1, width + 1) ** -0.5 @ basis
-    X /= np.sqrt((X**2).mean(0))
-    margins = X @ rng.normal(size=width)
-    y = (rng.random(pairs) < expit(1.5 * margins / margins.std())).astype(float)
-    return X, y, np.arange(pairs) // 2
+    return X / np.sqrt((X**2).mean(0))
+
+
+def make_choices(X: np.ndarray, seed: int) -> np.ndarray:
+    """Choices by a planted direction."""
+    rng = np.random.default_rng([seed, 1])
+    margins = X @ rng.normal(size=X.shape[1])
+    return (rng.random(len(X)) < expit(1.5 * margins / margins.std())).astype(float)
 
 
 def objective(X: np.ndarray, y: np.ndarray, alpha: float, coef: np.ndarray, weights: np.ndarray) -> float:
@@ -46,47 +65,52 @@ def objective(X: np.ndarray, y: np.ndarray, alpha: float, coef: np.ndarray, weig
     return float(weights @ (np.logaddexp(0, margins) - y * margins) + alpha / 2 * coef @ coef)
 
 
-def ours_path(X, y, groups):
+def our_path(X, y, groups, tolerance=TARGET):
     fold_of = grouped_folds(groups, FOLDS)
-    design = prepare(X)
+    order = np.argsort(fold_of, kind="stable")
+    X, y, fold_of = X[order], y[order], fold_of[order]
     kept = (fold_of[:, None] != np.arange(FOLDS)).astype(float)
     weights = np.repeat(kept / kept.sum(0), len(STRENGTHS), axis=1)
-    found = solve(design, y, weights, np.tile(STRENGTHS, FOLDS), tolerance=1e-5)
+    design = prepare(X)
+    found = solve(design, y, weights, np.tile(STRENGTHS, FOLDS), tolerance=tolerance)
     return design.coefficients(found).T.reshape(FOLDS, len(STRENGTHS), -1)
 
 
-def theirs_path(tol: float) -> Callable:
-    def run(X, y, groups):
-        fold_of = grouped_folds(groups, FOLDS)
-        found = np.empty((FOLDS, len(STRENGTHS), X.shape[1]))
-        for fold in range(FOLDS):
-            train = fold_of != fold
-            model = LogisticRegression(fit_intercept=False, warm_start=True, tol=tol, max_iter=10_000)
-            for place in np.argsort(-STRENGTHS):
-                model.set_params(C=1 / (train.sum() * STRENGTHS[place]))
-                found[fold, place] = model.fit(X[train], y[train]).coef_[0]
-        return found
-
-    return run
-
-
-def path_gap(X, y, groups, found) -> float:
-    """Worst relative distance of the objectives from the optimum, over columns."""
+def their_path(X, y, groups, tol, folds=FOLDS):
     fold_of = grouped_folds(groups, FOLDS)
-    optimum = theirs_path(1e-10)(X, y, groups)
-    worst = 0.0
+    found = np.empty((folds, len(STRENGTHS), X.shape[1]))
+    for fold in range(folds):
+        train = fold_of != fold
+        model = LogisticRegression(fit_intercept=False, warm_start=True, tol=tol, max_iter=10_000)
+        for place in np.argsort(-STRENGTHS):
+            model.set_params(C=1 / (train.sum() * STRENGTHS[place]))
+            found[fold, place] = model.fit(X[train], y[train]).coef_[0]
+    return found
+
+
+def their_choice(X, y, groups, tol, path):
+    """What is left of a cell after the path: score the held-out pairs, choose, and fit to all."""
+    fold_of = grouped_folds(groups, FOLDS)
+    losses = np.zeros(len(STRENGTHS))
+    for fold in range(FOLDS):
+        out = fold_of == fold
+        margins = X[out] @ path[fold].T
+        losses += (np.logaddexp(0, margins) - y[out, None] * margins).sum(0)
+    best = STRENGTHS[int(np.argmin(losses))]
+    model = LogisticRegression(C=1 / (len(y) * best), fit_intercept=False, tol=tol, max_iter=10_000)
+    return best, model.fit(X, y).coef_[0]
+
+
+def gap(X, y, groups, found, optima) -> float:
+    """Worst relative distance of the objectives from the lowest known, over folds and strengths."""
+    fold_of, worst = grouped_folds(groups, FOLDS), 0.0
     for fold in range(FOLDS):
         weights = (fold_of != fold) / (fold_of != fold).sum()
         for place, alpha in enumerate(STRENGTHS):
-            value, best = (objective(X, y, alpha, c[fold, place], weights) for c in (found, optimum))
-            worst = max(worst, (value - best) / best)
+            value = objective(X, y, alpha, found[fold, place], weights)
+            known = [objective(X, y, alpha, o[fold, place], weights) for o in optima if fold < len(o)]
+            worst = max(worst, (value - min(known)) / min(known))
     return worst
-
-
-def bootstrap_weights(pairs: int, groups: np.ndarray, resamples: int) -> np.ndarray:
-    rng, prompts = np.random.default_rng(1), int(groups.max()) + 1
-    drawn = np.stack([np.bincount(rng.integers(prompts, size=prompts), minlength=prompts) for _ in range(resamples)])
-    return drawn.T[groups].astype(float)
 
 
 def timed(run: Callable, *arguments) -> tuple[float, object]:
@@ -95,81 +119,172 @@ def timed(run: Callable, *arguments) -> tuple[float, object]:
     return time.perf_counter() - began, found
 
 
-def report(name: str, ours: list[float], theirs: dict[str, list[float]], gap: str = "") -> None:
-    print(f"{name}: {_range(ours)} s{gap}")
+def report(name: str, ours: list[float], theirs: dict[str, list[float]], note: str = "") -> None:
+    print(f"{name}: {_range(ours)} s{note}", flush=True)
     for label, seconds in theirs.items():
         ratios = [their / our for their, our in zip(seconds, ours, strict=True)]
-        print(f"    {label}: {_range(seconds)} s, {_range(ratios)} times ours")
+        print(f"    {label}: {_range(seconds)} s, {_range(ratios)} times ours", flush=True)
 
 
 def _range(values) -> str:
     return f"{np.median(values):.3g} [{np.min(values):.3g}, {np.max(values):.3g}]"
 
 
-def bench_path(pairs: int, width: int, cells: int, turns: int, exact: bool) -> None:
-    ways = {"scikit-learn, tol 1e-4": theirs_path(1e-4)} | (
-        {"scikit-learn, tol 1e-7": theirs_path(1e-7)} if exact else {}
-    )
+def bench_logistic(asked: list[str], pairs: int, width: int, cells: int, their_cells: int, options) -> None:
+    X, groups = make_features(pairs, width), np.arange(pairs) // 2
+    tols = (1e-4, 1e-7) if options.exact else (1e-4,)
+    path: list[float] = []
+    grid: list[float] = []
+    their_paths: dict[str, list[float]] = {}
+    their_grids: dict[str, list[float]] = {}
+    same, last_gaps, their_gaps = 0, [], dict.fromkeys(tols, 0.0)
+    for turn in range(options.turns):
+        choices = [make_choices(X, 1000 * turn + cell) for cell in range(cells)]
+        found = [timed(our_path, X, y, groups) for y in choices] if "path" in asked else []
+        path.append(sum(seconds for seconds, _ in found))
+        probes = []
+        if "grid" in asked:
+            probes = [timed(LogisticProbe(alphas=tuple(STRENGTHS)).fit, X, y, groups) for y in choices]
+            grid.append(sum(seconds for seconds, _ in probes))
+        for tol in tols:
+            label = f"scikit-learn, tol {tol:.0e}, {their_cells} of {cells} cells × {cells / their_cells:g}"
+            on_path = on_choice = 0.0
+            for cell in range(their_cells):
+                seconds, theirs = timed(their_path, X, choices[cell], groups, tol)
+                on_path += seconds
+                seconds, (alpha, coef) = timed(their_choice, X, choices[cell], groups, tol, theirs)
+                on_choice += seconds
+                if probes:
+                    probe, weights = probes[cell][1], np.full(pairs, 1 / pairs)
+                    # Both chose on the same grid; the probe's features are divided by scales of 1 but for rounding.
+                    same += np.isclose(probe.alpha_, alpha)
+                    value, other = (objective(X, choices[cell], alpha, c, weights) for c in (probe.coef_, coef))
+                    last_gaps.append((value - other) / other)
+            their_paths.setdefault(label, []).append(on_path * cells / their_cells)
+            their_grids.setdefault(label, []).append((on_path + on_choice) * cells / their_cells)
+            if turn == 0 and found:
+                y = choices[their_cells - 1]
+                best = [our_path(X, y, groups, 1e-13), their_path(X, y, groups, 1e-10, folds=1)]
+                their_gaps[tol] = gap(X, y, groups, theirs, best)
+                our_gap = gap(X, y, groups, found[their_cells - 1][1], best)
+    name = f"{pairs:,} pairs × {width}, {cells} cells"
+    if "path" in asked:
+        theirs_off = ", ".join(f"{value:.0e} at tol {tol:.0e}" for tol, value in their_gaps.items())
+        report(f"path, {name}", path, their_paths, f", gap {our_gap:.0e} (scikit-learn's {theirs_off})")
+        profile(X, choices[0], groups)
+    if "grid" in asked:
+        report(f"grid, {name}", grid, their_grids, f", same strength in {same} of {len(last_gaps)}, objective of the "
+               f"last fit less scikit-learn's at most {max(last_gaps):+.0e} of it")  # fmt: skip
+
+
+def profile(X: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
+    """Say where the time of one path goes, and what its matrix products cost by themselves."""
+    touched = [0]
+    gradient = descent._gradient
+
+    def counted(x, y, w, m, blocks):
+        touched[0] += sum((b.rows.stop - b.rows.start) * w[b.rows][:, b.columns].shape[1] for b in blocks)
+        return gradient(x, y, w, m, blocks)
+
+    with patch.object(descent, "_gradient", counted):
+        our_path(X, y, groups)
+    profiler = cProfile.Profile()
+    seconds = profiler.runcall(timed, our_path, X, y, groups)[0]
+    inside: dict[str, float] = {}
+    for (file, _, name), (_, _, _, cumulative, _) in pstats.Stats(profiler).stats.items():
+        if "probing" in file:
+            inside[f"{os.path.basename(file)}:{name}"] = cumulative
+    single = X.astype(np.float32)
+    columns = FOLDS * len(STRENGTHS)
+    b, r = (np.ones((size, columns), dtype=np.float32) for size in (X.shape[1], len(X)))
+    gram, step = (min(timed(run)[0] for _ in range(3)) for run in (lambda: single.T @ single,
+                                                                   lambda: (single @ b, single.T @ r)))  # fmt: skip
+    steps = touched[0] / (len(X) * columns)
+    print(f"    profile of one path, {seconds:.3g} s: copy and Gram matrix {inside['solver.py:prepare']:.3g}, factors "
+          f"{inside['preconditioner.py:__init__']:.3g}, their use {inside['preconditioner.py:__call__']:.3g}, "
+          f"gradients {inside['descent.py:_gradient']:.3g}, margins {inside['descent.py:_times']:.3g}, searches "
+          f"{inside['descent.py:_search']:.3g}\n"
+          f"    floor, bare products in single precision: Gram matrix {gram:.3g} s, and {steps:.1f} steps of {columns} "
+          f"columns (rows of left-out folds and finished columns skipped) × {step:.3g} = {steps * step:.3g} s",
+          flush=True)  # fmt: skip
+
+
+def bench_refits(pairs: int, width: int, resamples: int, their_refits: int, options) -> None:
+    X, groups, alpha = make_features(pairs, width), np.arange(pairs) // 2, 1e-2
+    y = make_choices(X, 0)
+    probe = LogisticProbe(alphas=(alpha,)).fit(X, y, groups)
+    rng, prompts = np.random.default_rng(0), int(groups.max()) + 1
+    drawn = np.stack([np.bincount(rng.integers(prompts, size=prompts), minlength=prompts) for _ in range(resamples)])
+    weights = drawn[:, groups].astype(float)
+    tols = (1e-4, 1e-7) if options.exact else (1e-4,)
     ours: list[float] = []
-    theirs: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(turns):
-        data = [make_pairs(pairs, width, seed=100 * turn + cell) for cell in range(cells)]
-        ours.append(sum(timed(ours_path, *cell)[0] for cell in data))
-        for name, way in ways.items():
-            theirs[name].append(sum(timed(way, *cell)[0] for cell in data))
-    gap = path_gap(*data[0], ours_path(*data[0]))
-    report(f"path, {pairs:,} pairs × {width}, {cells} cells", ours, theirs, f", gap {gap:.1e}")
+    theirs: dict[str, list[float]] = {}
+    for _ in range(options.turns):
+        seconds, found = timed(lambda: bootstrap_refits(probe, X, y, groups, resamples=resamples, tolerance=TARGET))
+        ours.append(seconds)
+        for tol in tols:
+            model = LogisticRegression(C=1 / (pairs * alpha), fit_intercept=False, tol=tol, max_iter=10_000)
+
+            def one_by_one(model=model):
+                return [model.fit(X, y, sample_weight=w).coef_[0].copy() for w in weights[:their_refits]]
+
+            label = f"scikit-learn, tol {tol:.0e}, {their_refits} of {resamples} refits × {resamples / their_refits:g}"
+            theirs.setdefault(label, []).append(timed(one_by_one)[0] * resamples / their_refits)
+    exact = bootstrap_refits(probe, X, y, groups, resamples=resamples, tolerance=1e-13)
+    worst = 0.0
+    for w, mine, optimum in zip(weights / weights.sum(1, keepdims=True), found, exact, strict=True):
+        value, best = (objective(X, y, alpha, c, w) for c in (mine, optimum))
+        worst = max(worst, (value - best) / best)
+    report(f"{resamples} refits, {pairs:,} × {width}, strength {alpha:g}", ours, theirs, f", gap {worst:.0e}")
 
 
-def bench_refits(pairs: int, width: int, resamples: int, turns: int) -> None:
-    X, y, groups = make_pairs(pairs, width)
-    weights, alpha = bootstrap_weights(pairs, groups, resamples), 1e-2
-
-    def together():
-        design = prepare(X)
-        return design.coefficients(
-            solve(design, y, weights / weights.sum(0), np.full(resamples, alpha), tolerance=1e-5)
-        )
-
-    def one_by_one():
-        model = LogisticRegression(C=1 / (pairs * alpha), fit_intercept=False, max_iter=10_000)
-        return [model.fit(X, y, sample_weight=column).coef_[0] for column in weights.T]
-
-    turns_of = [(timed(together)[0], timed(one_by_one)[0]) for _ in range(turns)]
-    ours, theirs = (list(column) for column in zip(*turns_of, strict=True))
-    report(f"{resamples} refits, {pairs:,} × {width}", ours, {"scikit-learn, tol 1e-4": theirs})
-
-
-def bench_ridge(pairs: int, width: int, turns: int) -> None:
-    X, y, _ = make_pairs(pairs, width)
-    alphas = np.logspace(-4, 1, 20)
+def bench_ridge(pairs: int, width: int, options) -> None:
+    X = make_features(pairs, width)
+    y, alphas = make_choices(X, 0), np.logspace(-4, 1, 20)
     ours, theirs = [], []
-    for _ in range(turns):
+    for _ in range(options.turns):
         seconds, probe = timed(RidgeProbe(alphas=alphas).fit, X, y)
         ours.append(seconds)
         S = X / probe.scale_
         seconds, model = timed(RidgeCV(alphas * pairs, fit_intercept=False).fit, S, 2 * y - 1)
         theirs.append(seconds)
     apart = np.abs(probe.coef_ * probe.scale_ - model.coef_).max() / np.abs(model.coef_).max()
-    same = np.isclose(probe.alpha_ * pairs, model.alpha_)
-    report(f"ridge, 20 strengths, {pairs:,} × {width}", ours, {"RidgeCV": theirs},
-           f", {'same' if same else 'ANOTHER'} strength, coefficients {apart:.0e} apart")  # fmt: skip
+    same = "same" if np.isclose(probe.alpha_ * pairs, model.alpha_) else "ANOTHER"
+    report(f"ridge, {len(alphas)} strengths, {pairs:,} × {width}", ours, {"RidgeCV": theirs},
+           f", {same} strength, coefficients {apart:.0e} apart")  # fmt: skip
 
 
-def bench_interval(pairs: int, probes: int, resamples: int, turns: int) -> None:
+def bench_interval(pairs: int, probes: int, their_probes: int, resamples: int, options) -> None:
     rng = np.random.default_rng(0)
     right = (rng.random((pairs, probes)) < np.linspace(0.5, 0.8, probes)).astype(float)
-    ours, theirs = [], []
-    for _ in range(turns):
-        ours.append(timed(lambda: cluster_bootstrap(right, np.arange(pairs), resamples=resamples))[0])
+    some = np.linspace(0, probes - 1, their_probes).astype(int)
+    ours, theirs, apart = [], [], 0.0
+    for _ in range(options.turns):
+        seconds, interval = timed(lambda: cluster_bootstrap(right, np.arange(pairs), resamples=resamples))
+        ours.append(seconds)
 
         def one_by_one():
-            for column in right.T:
-                scipy.stats.bootstrap((column,), np.mean, n_resamples=resamples, method="percentile", batch=100,
-                                      vectorized=True, rng=0)  # fmt: skip
+            return [scipy.stats.bootstrap((right[:, place],), np.mean, n_resamples=resamples, method="percentile",
+                                          batch=100, vectorized=True, rng=0).confidence_interval
+                    for place in some]  # fmt: skip
 
-        theirs.append(timed(one_by_one)[0])
-    report(f"interval, {probes} probes, {pairs:,} pairs, {resamples} resamples", ours, {"scipy.stats": theirs})
+        seconds, found = timed(one_by_one)
+        theirs.append(seconds * probes / their_probes)
+        ends = np.array([[interval.low[place], interval.high[place]] for place in some])
+        apart = max(apart, float(np.abs(ends - np.array(found)).max()))
+    report(f"interval, {probes} probes, {pairs:,} pairs, {resamples} resamples", ours,
+           {f"scipy.stats, {their_probes} of {probes} probes × {probes / their_probes:g}": theirs},
+           f", ends at most {apart:.1e} apart")  # fmt: skip
+
+
+def bench_many(pairs: int, resamples: int, options) -> None:
+    """Time the interval that is asked to take seconds, where right and wrong come in few kinds and where not."""
+    rng = np.random.default_rng(0)
+    groups = np.arange(pairs) // 2
+    for name, values in (("right or wrong", rng.random(pairs) < 0.7), ("bits", rng.normal(size=pairs))):
+        seconds = [timed(lambda v=values: cluster_bootstrap(v, groups, resamples=resamples))[0]
+                   for _ in range(options.turns)]  # fmt: skip
+        report(f"interval, {name}, {pairs:,} pairs of {pairs // 2:,} prompts, {resamples:,} resamples", seconds, {})
 
 
 def main() -> None:
@@ -177,21 +292,29 @@ def main() -> None:
     add = parser.add_argument
     add("--pairs", type=int, default=10_000)
     add("--turns", type=int, default=3)
+    add("--threads", type=int, default=1, help="of linear algebra, on both sides")
     add("--cells", type=int, nargs=2, default=(24, 60), help="cells at width 1536 and at width 192")
-    add("--only", choices=["path", "refits", "ridge", "interval"], nargs="+", help="leave the others out")
+    add("--their-cells", type=int, nargs=2, default=(1, 4), help="of them, how many scikit-learn is timed on a turn")
+    add("--their-refits", type=int, default=10, help="of 100 refits")
+    add("--their-probes", type=int, default=16, help="of 96 probes")
+    add("--only", choices=PARTS, nargs="+", default=PARTS, help="leave the others out")
     add("--exact", action="store_true", help="also scikit-learn at tolerance 1e-7, which takes several times longer")
-    arguments = parser.parse_args()
-    asked = arguments.only or ["path", "refits", "ridge", "interval"]
-    with threadpool_limits(1):
-        if "path" in asked:
-            for width, cells in zip((1536, 192), arguments.cells, strict=True):
-                bench_path(arguments.pairs, width, cells, arguments.turns, arguments.exact)
-        if "refits" in asked:
-            bench_refits(arguments.pairs, 1536, 100, arguments.turns)
-        if "ridge" in asked:
-            bench_ridge(arguments.pairs, 1536, arguments.turns)
-        if "interval" in asked:
-            bench_interval(arguments.pairs, 96, 1000, arguments.turns)
+    options = parser.parse_args()
+    print(f"{platform.machine()}, {options.threads} of {os.cpu_count()} threads; NumPy {np.__version__}, SciPy "
+          f"{scipy.__version__}, scikit-learn {sklearn.__version__}; median [least, most] of {options.turns} turns",
+          flush=True)  # fmt: skip
+    with threadpool_limits(options.threads):
+        asked = [part for part in ("path", "grid") if part in options.only]
+        if asked:
+            for width, cells, some in zip((1536, 192), options.cells, options.their_cells, strict=True):
+                bench_logistic(asked, options.pairs, width, cells, min(some, cells), options)
+        if "refits" in options.only:
+            bench_refits(options.pairs, 1536, 100, options.their_refits, options)
+        if "ridge" in options.only:
+            bench_ridge(options.pairs, 1536, options)
+        if "interval" in options.only:
+            bench_interval(options.pairs, 96, options.their_probes, 1000, options)
+            bench_many(100_000, 10_000, options)
 
 
 if __name__ == "__main__":

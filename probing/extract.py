@@ -12,6 +12,7 @@ from probing.commands import blocks, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import ExtractionPlan, ExtractionSettings, extract, make_plan
 from probing.features.plan import STREAMS, binary
+from probing.features.prompts import PROMPT_RULES
 from probing.features.reductions import REDUCTIONS
 from probing.preferences import PreferenceData
 from probing.preferences.audit import scan_images
@@ -44,6 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--t5-length", type=int, help="positions of the T5 part of the text; the model's own if not given")
     add("--no-t5", action="store_true", help="leave the T5 encoder out; its positions are zeros")
     add("--random-init", action="store_true", help="fresh weights in the transformer: the control of every curve")
+    add("--prompts", choices=PROMPT_RULES, default="own",
+        help="the words given with an image: its own, another prompt's (drawn within the split), or none")  # fmt: skip
     add("--output", type=Path, help="path of the store; cache/MODEL--DATA.zarr if not given")
     add("--dry-run", action="store_true", help="print the plan and stop before anything is loaded")
     return parser
@@ -69,6 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
         t5_length=spec.t5_length if arguments.t5_length is None else arguments.t5_length,
         use_t5=not arguments.no_t5,
         random_init=arguments.random_init,
+        prompts=arguments.prompts,
     )
     output = arguments.output or _default_output(arguments, spec.name)
     data = load_data(arguments, split=arguments.split)
@@ -101,7 +105,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _default_output(arguments: argparse.Namespace, model: str) -> Path:
     data = Path(arguments.data).stem + (f"-{arguments.split}" if arguments.split else "")
-    return Path("cache") / f"{model}{'-random-init' if arguments.random_init else ''}--{data}.zarr"
+    model += "-random-init" if arguments.random_init else ""
+    model += "" if arguments.prompts == "own" else f"-{arguments.prompts}-prompts"
+    return Path("cache") / f"{model}--{data}.zarr"
 
 
 def _without_bad_images(data: PreferenceData, output: Path) -> PreferenceData:

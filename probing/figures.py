@@ -10,15 +10,48 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from probing.analysis.marks import mark_curve
 from probing.commands import run_command
 from probing.errors import UserError
-from probing.plots import figure_comparisons, figure_reward_curves, read_table, save_figure
+from probing.plots import (
+    NothingToDraw,
+    figure_combinations,
+    figure_comparisons,
+    figure_controls,
+    figure_depth_curves,
+    figure_image_similarity,
+    figure_noise,
+    figure_noise_draws,
+    figure_reward_curves,
+    figure_scaling,
+    figure_stage_similarity,
+    figure_token_maps,
+    figure_trajectory_similarity,
+    read_table,
+    save_figure,
+)
+from probing.plots.save import find_table
 
 FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
     "reward_curves": ("reward_curve", figure_reward_curves),
     "comparisons": ("comparisons", figure_comparisons),
+    "combinations": ("combinations", figure_combinations),
+    "noise": ("noise", figure_noise),
+    "noise_draws": ("noise", figure_noise_draws),
+    "scaling": ("scaling", figure_scaling),
+    "depth_curves": ("scaling", figure_depth_curves),
+    "controls": ("controls", figure_controls),
+    "image_similarity": ("similarity", figure_image_similarity),
+    "trajectory_similarity": ("trajectory_similarity", figure_trajectory_similarity),
+    "stage_similarity": ("stage_similarity", figure_stage_similarity),
+    "token_maps": ("token_maps", figure_token_maps),
 }
 """By name: the table that a figure is drawn from, and the function that draws it."""
+
+BESIDE: dict[str, tuple[tuple[str, ...], Callable[..., pd.DataFrame]]] = {
+    "reward_curves": (("measures", "stages"), mark_curve),
+}
+"""By name: tables that add to a figure's own where they are there, and the function that joins them."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,22 +67,38 @@ def build_parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> None:
     options = ["--results", str(arguments.results), "--output", str(arguments.output)]
     command = f"python -m probing.figures {shlex.join(options)}"
+    drawn = 0
     for name, (source, draw) in FIGURES.items():
-        path = _find(arguments.results, source, name)
-        table = read_table(path)
+        path = find_table(arguments.results, source, name)
+        if path is None:
+            print(f"{name}: not drawn, for there is no {source}.parquet")
+            continue
+        table = join_beside(read_table(path), arguments.results, name)
         provenance = {"command": command, "table": path.name}
-        written = save_figure(draw(table), table, arguments.output, name, provenance=provenance)
+        try:
+            figure = draw(table)
+        except NothingToDraw as reason:
+            print(f"{name}: left out, {reason}")
+            continue
+        written = save_figure(figure, table, arguments.output, name, provenance=provenance)
         print(f"{name}: {', '.join(path.name for path in written)} in {arguments.output}")
+        drawn += 1
+    if not drawn:
+        raise UserError(
+            f"{arguments.results} has no table that a figure is drawn from, neither of "
+            f"{', '.join(sorted({f'{source}.parquet' for source, _ in FIGURES.values()}))} nor a figure's CSV; "
+            f"run python -m probing.fit first."
+        )
 
 
-def _find(results: Path, table: str, figure: str) -> Path:
-    candidates = [results / f"{table}.parquet", results / f"{figure}.csv"]
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise UserError(
-        f"{results} has neither {' nor '.join(p.name for p in candidates)}; run python -m probing.fit first."
-    )
+def join_beside(table: pd.DataFrame, results: Path, name: str) -> pd.DataFrame:
+    """Add what lies beside a figure's table; a figure's own CSV has it already."""
+    if name not in BESIDE:
+        return table
+    sources, join = BESIDE[name]
+    others = {source: results / f"{source}.parquet" for source in sources}
+    there = {source: read_table(path) for source, path in others.items() if path.is_file()}
+    return join(table, **there) if there else table
 
 
 def main(argv: Sequence[str] | None = None) -> int:

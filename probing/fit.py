@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from probing.analysis import CellResults, compare, reward_curve
-from probing.analysis.comparisons import best
+from probing.analysis import (
+    CellResults,
+    compare,
+    compare_blocks,
+    fit_cells,
+    linearity,
+    massive_activations,
+    measures,
+    reward_curve,
+)
+from probing.analysis.blocks import DELTA
+from probing.analysis.comparisons import LEVEL, best
 from probing.analysis.journal import clear
-from probing.analysis.massive import massive_activations
-from probing.analysis.measures import measures
 from probing.analysis.recipe import Recipe
 from probing.analysis.reward_curve import SHUFFLES
 from probing.analysis.rewards import rewards_of_best
@@ -21,6 +31,8 @@ from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.preferences.splits import SPLIT_RULES, resplit
 from probing.probes import PROBES, SCALINGS
+
+NETWORKS = ("mlp", "mlp_paper", "attention")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,6 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--probe", choices=sorted(PROBES), default="logistic", help="what is fitted")
     add("--scale", choices=(*SCALINGS, "auto"), default="standard", help="how features are scaled; auto: out of fold")
     add("--code-length", action="store_true", help="measure description lengths too, by online coding (logistic)")
+    add("--linearity", metavar="PROBE", choices=NETWORKS, help="also fit this network on the trained cells, and say "
+        "whether it reads more: " + ", ".join(NETWORKS))  # fmt: skip
+    add("--delta", type=float, default=DELTA, help="difference of accuracy that matters, in comparisons of blocks and "
+        "probes; 0.01 is one point")  # fmt: skip
+    add("--labels", default="choice", help="column of the pairs to train on, such as share_first of the annotators")
+    add("--weights", help="column that says how much each training pair counts, such as confidence")
+    add("--device", default="auto", help="of networks and of matrix products: auto, cpu, or as torch names it")
     add("--streams", type=words, help="with commas; all of the store if not given")
     add("--reductions", type=words, help="with commas; all of the store if not given")
     add("--sigmas", type=numbers, help="noise levels with commas; all of the store if not given")
@@ -49,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if not arguments.delta > 0:
+        raise UserError(f"Got --delta {arguments.delta}, expected a number above 0; 0.01 is one point.")
     store = FeatureStore.open(arguments.store)
     fresh = None if arguments.random_init_store is None else FeatureStore.open(arguments.random_init_store)
     if not store.pairs_path.is_file():
@@ -61,20 +82,15 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     journal = arguments.output / "cells"
+    recipe = Recipe(
+        arguments.probe, arguments.scale, arguments.code_length, arguments.labels, arguments.weights, arguments.device
+    )
+    asked: dict[str, Any] = {
+        name: getattr(arguments, name)
+        for name in ("streams", "reductions", "sigmas", "blocks", "facets", "seed", "workers")
+    }
     results = reward_curve(
-        store,
-        pairs,
-        random_init=fresh,
-        streams=arguments.streams,
-        reductions=arguments.reductions,
-        sigmas=arguments.sigmas,
-        blocks=arguments.blocks,
-        facets=arguments.facets,
-        recipe=Recipe(arguments.probe, arguments.scale, arguments.code_length),
-        shuffles=arguments.shuffles,
-        seed=arguments.seed,
-        workers=arguments.workers,
-        journal=journal,
+        store, pairs, random_init=fresh, recipe=recipe, shuffles=arguments.shuffles, journal=journal, **asked
     )
     comparisons = compare(results, seed=arguments.seed)
     measured = measures(results, pairs, seed=arguments.seed)
@@ -85,13 +101,18 @@ def run(arguments: argparse.Namespace) -> None:
         "outcomes": results.outcomes,
         "margins": results.margins,
         "measures": measured,
+        "blocks": compare_blocks(results, delta=arguments.delta, seed=arguments.seed),
         "massive": massive_activations(store, item_ids=_training_items(pairs)),
-        "rewards": rewards_of_best(store, pairs, results.table),
+        "rewards": rewards_of_best(store, pairs, results.table, recipe),
     }
+    if arguments.linearity:
+        network = replace(recipe, probe=arguments.linearity, scaling="standard", code_length=False)
+        other = fit_cells(store, pairs, recipe=network, journal=journal, **asked)
+        tables["linearity"] = linearity(_trained(results), other, margin=arguments.delta, seed=arguments.seed)
     for name, table in tables.items():
         table.to_parquet(arguments.output / f"{name}.parquet", index=False)
     clear(journal)
-    _report(results, comparisons, measured)
+    _report(results, comparisons, measured, tables)
     print(
         f"Tables:   {', '.join(f'{name}.parquet' for name in tables)} in {arguments.output}\n"
         f"Next:     python -m probing.figures --results {arguments.output}"
@@ -102,7 +123,13 @@ def _training_items(pairs: pd.DataFrame) -> list[str]:
     return pd.unique(pairs.loc[pairs["split"] == "train", ["first", "second"]].to_numpy().ravel()).tolist()
 
 
-def _report(results: CellResults, comparisons: pd.DataFrame, measured: pd.DataFrame) -> None:
+def _trained(results: CellResults) -> CellResults:
+    return CellResults(results.table[results.table["control"] == "none"], results.outcomes, results.margins)
+
+
+def _report(
+    results: CellResults, comparisons: pd.DataFrame, measured: pd.DataFrame, tables: dict[str, pd.DataFrame]
+) -> None:
     print("Best cell of each facet, chosen on training pairs; accuracy on test pairs [95% interval over prompts]:")
     for facet, cells in results.table[results.table["control"] == "none"].groupby("facet"):
         cell = best(cells)
@@ -113,6 +140,10 @@ def _report(results: CellResults, comparisons: pd.DataFrame, measured: pd.DataFr
         )
         if blocks := _may_be_best(measured, cell):
             print(f"    blocks of this curve that may be its best (95% confidence set): {', '.join(map(str, blocks))}")
+        if needed := _needed(tables["blocks"], cell):
+            print(f"    {needed}")
+    if "linearity" in tables:
+        _report_linearity(tables["linearity"])
     for statement in comparisons.loc[comparisons["scope"] == "overall", "statement"]:
         print(f"  {statement}")
 
@@ -122,6 +153,29 @@ def _may_be_best(measured: pd.DataFrame, cell: pd.Series) -> list[int]:
     for key in ("facet", "stream", "reduction", "sigma"):
         same = same[same[key] == cell[key]]
     return sorted(same["block"].astype(int))
+
+
+def _needed(blocks: pd.DataFrame, cell: pd.Series) -> str:
+    """Say how many test pairs would tell the chosen block from its runner-up."""
+    rivals = blocks[blocks["chosen_cell"] == cell["cell"]]
+    if not len(rivals):
+        return ""
+    rival = rivals.iloc[int(rivals["difference"].to_numpy().argmin())]
+    return (
+        f"to tell it from block {rival['block']} by {100 * rival['delta']:g} points (power 80%, level 5%): "
+        f"{rival['pairs_needed']:,} test pairs of {rival['prompts_needed']:,} prompts; here are {rival['n_pairs']:,}"
+    )
+
+
+def _report_linearity(table: pd.DataFrame) -> None:
+    """Count, for each facet, the cells where the network reads more, and where the two are shown to be the same."""
+    for facet, cells in table.groupby("facet"):
+        more = (cells["p_holm"] <= LEVEL) & (cells["difference"] > 0)
+        print(
+            f"  {facet}, {cells['other'].iloc[0]} less {cells['probe'].iloc[0]}: above in {int(more.sum())} of "
+            f"{len(cells)} cells after Holm's correction; the same to within {100 * cells['margin'].iloc[0]:g} points "
+            f"in {int(cells['equivalent'].sum())}"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

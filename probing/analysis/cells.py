@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from probing.analysis.fits import in_order
 from probing.analysis.journal import Journal, Measured
 from probing.analysis.pairs import Facet, Side, facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.results import COLUMNS, KEYS, CellResults, provenance
 from probing.analysis.source import FeatureSource, Place, choose, places
 from probing.errors import UserError
-from probing.statistics import cluster_bootstrap, fit_temperature, outcomes
+from probing.statistics import cluster_bootstrap, outcomes
 
 CONTROLS = ("none", "shuffled")
 LATENTS = "latents"
@@ -74,7 +73,7 @@ def fit_cells(
     if control not in CONTROLS:
         raise UserError(f"Unknown control {control!r}; known are {', '.join(CONTROLS)}.")
     asked = places(store, streams=streams, reductions=reductions, sigmas=sigmas, blocks=blocks)
-    named = _control_name(bool(store.attributes.get("random_init", False)), control)
+    named = _control_name(store, control)
 
     def readings() -> Iterable[_Reading]:
         for place in asked:
@@ -139,7 +138,8 @@ class _Grid:
         self.facets = facets_of(store, pairs, facets)
         self.control, self.shuffle, self.recipe, self.seed = control, shuffle, recipe, seed
         self.provenance = provenance(store)
-        hashed = pd.util.hash_pandas_object(pairs[[*KEYS, "first", "second", "choice", "split"]], index=False)
+        told = {"choice", recipe.labels, recipe.weights or "choice"} & set(pairs.columns)
+        hashed = pd.util.hash_pandas_object(pairs[[*KEYS, "first", "second", *sorted(told), "split"]], index=False)
         self.settings = {
             **self.provenance,
             "path": str(getattr(store, "path", "")),
@@ -161,7 +161,7 @@ class _Grid:
             disable=None if progress else True,
         )
         with bar:
-            for cells in _in_order(partial(self._place, kept), readings, workers):
+            for cells in in_order(partial(self._place, kept), readings, workers):
                 for facet, cell in zip(self.facets, cells, strict=True):
                     found[facet.name].append(cell)
                     bar.update()
@@ -189,35 +189,19 @@ class _Grid:
         return [Measured({**where, **cell.row}, cell.margins) for cell in known]
 
     def _cell(self, name: str, facet: Facet, features: Float[np.ndarray, "item ..."]) -> Measured:
-        sides, y = None, facet.train.choices
+        sides, y = None, self.recipe.labels_of(facet.train)
         if self.shuffle:
             sides, y = _shuffled(y, np.random.default_rng([self.seed, zlib.crc32(name.encode())]))
         probe = self.recipe.fit(features, facet.train, sides, y)
-        out_of_fold = getattr(probe, "cv_margins_", None)
         row = {
             "cell": name,
             "alpha": getattr(probe, "alpha_", float("nan")),
             "cv_accuracy": probe.cv_accuracy_,
             "scaling": getattr(probe, "scaling_", "standard"),
             "compression": self.recipe.compression(features, facet.train, y, sides),
-            "temperature": float("nan") if out_of_fold is None else fit_temperature(out_of_fold, y),
+            "temperature": self.recipe.temperature(probe, y),
         }
         return Measured(row, self.recipe.margins(probe, features, facet.test))
-
-
-def _in_order(
-    measure: Callable[[_Reading], list[Measured]], readings: list[_Reading], workers: int
-) -> Iterator[list[Measured]]:
-    if workers == 1:
-        yield from map(measure, readings)
-        return
-    # NumPy leaves the interpreter's lock while it multiplies; its own threads would only contend for the cores.
-    with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
-        try:
-            yield from pool.map(measure, readings)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _summary(
@@ -272,10 +256,15 @@ def _shuffled(
     return kept, rng.permutation(np.where(kept, y, 1 - y))
 
 
-def _control_name(random_init: bool, control: str) -> str:
-    if random_init:
-        return "random-init" if control == "none" else f"random-init-{control}"
-    return control
+def _control_name(store: FeatureSource, control: str) -> str:
+    """Name the control that a store and the asked one make together: ``random-init``, ``foreign-prompt-shuffled``."""
+    prompts = store.attributes.get("prompts", "own")
+    parts = [
+        *(["random-init"] if store.attributes.get("random_init", False) else []),
+        *([] if prompts == "own" else [f"{prompts}-prompt"]),
+        *([] if control == "none" else [control]),
+    ]
+    return "-".join(parts) or "none"
 
 
 def cell_name(control: str, facet: str, where: dict[str, Any], seed: int | None) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from probing.analysis.results import CellResults
 from probing.statistics import (
+    auroc,
     best_candidates,
     cluster_bootstrap,
     paired_difference,
@@ -28,6 +29,8 @@ def measures(results: CellResults, pairs: pd.DataFrame, *, seed: int = 0) -> pd.
       1 is all there is to know, 0 a coin.
     - ``ece``: expected calibration error of the same probabilities; no interval, for its estimate is biased upwards
       and a bootstrap's more so.
+    - ``auroc``: area under the ROC curve of margins against choices, both orders of a pair looked at (sides mean
+      nothing); its interval is Obuchowski's over prompts.
     - ``selectivity``: accuracy less that of the same cell fitted to shuffled choices, mean over shuffles (Hewitt and
       Liang 2019); of trained cells that have them.
     - ``may_be_best``: 1 where a block belongs to the 95% confidence set of the best block of its curve, else 0.
@@ -69,6 +72,8 @@ def _of_facet(
         errors = [reliability(column[asked], choices[asked]).error for column in log_odds.T]
         tables.append(known.assign(metric="ece", value=errors, ci_low=np.nan, ci_high=np.nan))
 
+    tables.append(_areas(cells[keys], margins, choices, prompts))
+
     shuffled = cells[cells["control"] == "shuffled"].groupby(_PLACE, dropna=False)["cell"].agg(list)
     trained = cells[cells["control"] == "none"]
     pairs_of = [(row["cell"], shuffled.get(tuple(row[key] for key in _PLACE))) for row in trained.to_dict("records")]
@@ -90,3 +95,15 @@ def _of_facet(
                 curve[keys].assign(metric="may_be_best", value=members.astype(float), ci_low=np.nan, ci_high=np.nan)
             )
     return pd.concat(tables, ignore_index=True)
+
+
+def _areas(known: pd.DataFrame, margins: pd.DataFrame, choices: np.ndarray, prompts: np.ndarray) -> pd.DataFrame:
+    asked = choices != 0.5
+    scores = margins[known["cell"]].to_numpy()[asked]
+    found = auroc(
+        np.concatenate([scores, -scores]),
+        np.concatenate([choices[asked], 1 - choices[asked]]),
+        np.tile(prompts[asked], 2),
+    )
+    low, high = found.interval()
+    return known.assign(metric="auroc", value=found.areas, ci_low=low, ci_high=high)

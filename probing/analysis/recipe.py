@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float
 
 from probing.analysis.pairs import Side
 from probing.errors import UserError
 from probing.probes import PROBES, SCALINGS, LinearProbe, LogisticProbe, NeuralProbe, RidgeProbe, online_code_length
+from probing.statistics import fit_temperature
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,10 @@ class Recipe:
         scaling: Of :data:`probing.probes.SCALINGS`, or ``auto``; only ``logistic`` and ``ridge`` know another than
             ``standard``.
         code_length: Whether to measure the description length of the training choices too, by online coding.
+        labels: Column of the pairs to train on, in [0, 1]: the choices, or ``share_first`` of the annotators.
+        weights: Column that says how much each training pair counts, such as ``confidence``; all alike if None.
+        device: Where matrix products of ``logistic`` and of networks are made, as torch names it; ``auto`` is an
+            accelerator where there is one.
 
     Raises:
         UserError: Either is unknown, or the two do not go together.
@@ -29,6 +35,9 @@ class Recipe:
     probe: str = "logistic"
     scaling: str = "standard"
     code_length: bool = False
+    labels: str = "choice"
+    weights: str | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.probe not in PROBES:
@@ -53,17 +62,57 @@ class Recipe:
             features: Of all items of the store.
             side: The pairs.
             kept: Where false, a pair's two items change places (a control's doing).
-            choices: In the place of the side's own.
+            choices: In the place of the side's own labels.
         """
         probe = self._probe()
-        y = side.choices if choices is None else choices
+        y = self.labels_of(side) if choices is None else choices
+        weights = self._weights_of(side)
         if isinstance(probe, NeuralProbe):
             items = self._items(features)
             rows = np.stack([side.first, side.second], axis=1)
             return probe.fit(rows if kept is None else np.where(kept[:, None], rows, rows[:, ::-1]), y, side.prompts,
-                             items=items)  # fmt: skip
+                             sample_weight=weights, items=items)  # fmt: skip
         X = side.differences(features)
-        return probe.fit(X if kept is None else np.where(kept[:, None], X, -X), y, side.prompts)
+        return probe.fit(X if kept is None else np.where(kept[:, None], X, -X), y, side.prompts, sample_weight=weights)
+
+    def labels_of(self, side: Side) -> Float[np.ndarray, " pair"]:
+        """Give what a side's pairs are trained on.
+
+        Raises:
+            UserError: The pairs have no such column, or it holds no shares.
+        """
+        values = self._column(side, self.labels)
+        if not ((values >= 0) & (values <= 1)).all():
+            raise UserError(f"The column {self.labels} holds values that are not in [0, 1]; train on another.")
+        return values
+
+    def _weights_of(self, side: Side) -> Float[np.ndarray, " pair"] | None:
+        if self.weights is None:
+            return None
+        values = self._column(side, self.weights)
+        if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
+            raise UserError(f"The column {self.weights} holds values that are no weights; give numbers above 0.")
+        return values
+
+    @staticmethod
+    def _column(side: Side, name: str) -> Float[np.ndarray, " pair"]:
+        if name not in side.table or not pd.api.types.is_numeric_dtype(side.table[name]):
+            numeric = side.table.select_dtypes("number").columns
+            raise UserError(f"The pairs have no column of numbers named {name}; they have {', '.join(numeric)}.")
+        return side.table[name].to_numpy(dtype=np.float64)
+
+    @staticmethod
+    def temperature(probe: LinearProbe | NeuralProbe, labels: Float[np.ndarray, " pair"]) -> float:
+        """Fit a temperature to margins of training pairs that the probe was not fitted to; NaN if it has none.
+
+        A network's are those of its validation part, which also said when to stop; one number fitted to them is what
+        Guo et al. (2017) do.
+        """
+        margins = getattr(probe, "validation_margins_", getattr(probe, "cv_margins_", None))
+        if margins is None:
+            return float("nan")
+        known = ~np.isnan(margins)
+        return fit_temperature(margins[known], labels[known])
 
     def compression(
         self,
@@ -84,6 +133,8 @@ class Recipe:
         probe = PROBES[self.probe]()
         if isinstance(probe, LogisticProbe | RidgeProbe):
             probe.set_params(scaling=self.scaling)
+        if isinstance(probe, LogisticProbe | NeuralProbe):
+            probe.set_params(device=_accelerator() if self.device == "auto" else self.device)
         return probe
 
     def margins(
@@ -113,6 +164,12 @@ class Recipe:
                 "and extract them if the store lacks them."
             )
         return features.reshape(len(features), -1, features.shape[-1])
+
+
+def _accelerator() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 LOGISTIC = Recipe()

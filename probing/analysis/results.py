@@ -65,10 +65,6 @@ def provenance(store: FeatureSource) -> dict[str, object]:
     """Say what a store's measurements come from; None where the store does not say."""
     attributes = store.attributes
     path = getattr(store, "path", None)
-    try:
-        version = metadata.version("dit-probing")
-    except metadata.PackageNotFoundError:
-        version = None
     return {
         "model": attributes.get("model"),
         "data": attributes.get("data"),
@@ -79,5 +75,13 @@ def provenance(store: FeatureSource) -> dict[str, object]:
         "data_fingerprint": attributes.get("data_fingerprint"),
         "resolution": attributes.get("resolution"),
         "extraction_seed": attributes.get("seed"),
-        "package_version": version,
+        "package_version": package_version(),
     }
+
+
+def package_version() -> str | None:
+    """Give the version of this package; None where it is used without being installed."""
+    try:
+        return metadata.version("dit-probing")
+    except metadata.PackageNotFoundError:
+        return None

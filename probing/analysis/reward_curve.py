@@ -63,8 +63,11 @@ def reward_curve(
         raise UserError(f"Got {shuffles} shuffles, expected 0 or more; 3 is usual.")
     if store.attributes.get("random_init"):
         raise UserError("The store given as trained holds a random-initialised backbone; give it as the control.")
+    if (prompts := store.attributes.get("prompts", "own")) != "own":
+        raise UserError(f"The store given as trained was extracted with {prompts} prompts; give one of own prompts.")
     if random_init is not None:
-        _check_comparable(store, random_init)
+        _check_fresh(random_init)
+        check_comparable(store, random_init)
 
     def cells(source: FeatureSource, control: str = "none", seed: int = seed) -> CellResults:
         return fit_cells(
@@ -105,18 +108,29 @@ def reward_curve(
     return CellResults.join(*parts)
 
 
-def _check_comparable(trained: FeatureSource, fresh: FeatureSource) -> None:
+def _check_fresh(fresh: FeatureSource) -> None:
     if not fresh.attributes.get("random_init"):
         raise UserError(
             "The store given as control holds trained weights; make one with probing.extract --random-init."
         )
+    if (prompts := fresh.attributes.get("prompts", "own")) != "own":
+        raise UserError(f"The store given as control was extracted with {prompts} prompts; give one of own prompts.")
+
+
+def check_comparable(trained: FeatureSource, control: FeatureSource) -> None:
+    """Refuse a control's store that differs in more than what makes it one.
+
+    Raises:
+        UserError: With what differs.
+    """
     different = [
-        f"{key} is {trained.attributes[key]!r} and {fresh.attributes[key]!r}"
+        f"{key} is {trained.attributes[key]!r} and {control.attributes[key]!r}"
         for key in _SAME
-        if key in trained.attributes and key in fresh.attributes and trained.attributes[key] != fresh.attributes[key]
-    ]
+        if key in trained.attributes and key in control.attributes
+        and trained.attributes[key] != control.attributes[key]
+    ]  # fmt: skip
     if different:
         raise UserError(
-            f"The two stores differ in more than their weights: {'; '.join(different)}; "
+            f"The two stores differ in more than their weights or prompts: {'; '.join(different)}; "
             f"extract both with the same settings."
         )

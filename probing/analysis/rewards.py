@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from probing.analysis.comparisons import best
 from probing.analysis.pairs import facets_of
-from probing.analysis.recipe import Recipe
+from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.source import FeatureSource
 
 
-def rewards_of_best(store: FeatureSource, pairs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+def rewards_of_best(
+    store: FeatureSource, pairs: pd.DataFrame, table: pd.DataFrame, recipe: Recipe = LOGISTIC
+) -> pd.DataFrame:
     """Fit the cell that did best on each facet's training pairs again, and score the items that are held out.
 
     Args:
         store: Features of the trained backbone.
         pairs: The pairs that the table was measured on.
         table: Of :func:`probing.analysis.reward_curve`.
+        recipe: What it was fitted by; probe and scaling are the table's.
 
     Returns:
         ``item_id, facet, reward, cell``: one row a facet and item of its validation and test pairs. Rewards are
@@ -31,8 +36,8 @@ def rewards_of_best(store: FeatureSource, pairs: pd.DataFrame, table: pd.DataFra
     for facet in facets_of(store, pairs, sorted(table["facet"].unique())):
         cell = best(table[(table["control"] == "none") & (table["facet"] == facet.name)])
         features = store.read(cell["stream"], cell["reduction"], cell["sigma"], int(cell["block"]))
-        recipe = Recipe(cell["probe"], cell["scaling"])
-        probe = recipe.fit(features, facet.train)
+        chosen = replace(recipe, probe=cell["probe"], scaling=cell["scaling"], code_length=False)
+        probe = chosen.fit(features, facet.train)
         held_out = pairs[(pairs["facet"] == facet.name) & (pairs["split"] != "train")]
         rows = np.flatnonzero(np.isin(ids, pd.unique(held_out[["first", "second"]].to_numpy().ravel())))
         parts.append(
@@ -40,7 +45,7 @@ def rewards_of_best(store: FeatureSource, pairs: pd.DataFrame, table: pd.DataFra
                 {
                     "item_id": ids[rows],
                     "facet": facet.name,
-                    "reward": recipe.rewards(probe, features[rows]),
+                    "reward": chosen.rewards(probe, features[rows]),
                     "cell": cell["cell"],
                 }
             )

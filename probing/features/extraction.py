@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +18,17 @@ from tqdm import tqdm
 
 from probing.backbones import Conditioning, SD3Backbone
 from probing.errors import UserError
+from probing.features.inputs import encode_images, encode_prompts
 from probing.features.noise import add_noise, item_noise
 from probing.features.plan import ExtractionPlan, latent_reductions
+from probing.features.prompts import given_prompts
 from probing.features.reductions import reduce_image, reduce_text
 from probing.features.store import FeatureStore, to_stored
 from probing.features.trace import BlockTrace
-from probing.preferences import PreferenceData, prepare
+from probing.preferences import PreferenceData
 from probing.preferences.images import RULES
 
 _VERSIONED = ("torch", "diffusers", "transformers", "nnsight", "zarr", "numpy")
-_ENCODED_AT_ONCE = 2**22
-"""Pixels that the VAE encodes at once: it needs far more memory than the transformer does."""
-_PROMPTS_AT_ONCE = 16
-_IMAGE_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -70,6 +66,7 @@ def extract(plan: ExtractionPlan, backbone: SD3Backbone, data: PreferenceData, o
         UserError: Other settings, a bad image, a full disk, too little memory.
     """
     items = extraction_order(data)
+    items["prompt"] = given_prompts(items, data.pairs, plan.settings.prompts, plan.settings.seed)
     store = FeatureStore.create(
         output,
         arrays=plan.arrays,
@@ -82,6 +79,8 @@ def extract(plan: ExtractionPlan, backbone: SD3Backbone, data: PreferenceData, o
         provenance={
             "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
             "data_settings": dict(data.settings),
+            "parameters": plan.spec.architecture.parameters,
+            "forward_flops": plan.forward_flops,
         },
     )
     data.pairs.to_parquet(store.pairs_path, index=False)
@@ -110,8 +109,10 @@ def _settings(plan: ExtractionPlan, backbone: SD3Backbone, data: PreferenceData)
         **{
             k: list(v) if isinstance(v, tuple) else v
             for k, v in asdict(settings).items()
-            if k not in ("sigmas", "blocks")
+            if k not in ("sigmas", "blocks", "prompts")
         },
+        # Stores made before there was a choice do not say it: they are of own prompts, and are continued.
+        **({} if settings.prompts == "own" else {"prompts": settings.prompts}),
         "blocks": list(plan.blocks),
         "model": plan.spec.name,
         "revision": backbone.weights_fingerprint(),
@@ -138,9 +139,9 @@ def _compute_run(
     settings = plan.settings
     try:
         with backbone.on_device("text_encoders"):
-            conditioning, row_of = _encode_prompts(backbone, items["prompt"].tolist())
+            conditioning, row_of = encode_prompts(backbone, items["prompt"].tolist())
         with backbone.on_device("vae"):
-            latents = torch.cat(list(_encode_images(backbone, data, items["item_id"].tolist(), plan)))
+            latents = torch.cat(list(encode_images(backbone, data, items["item_id"].tolist(), settings)))
         keys = items["prompt_id" if settings.pair_noise == "shared" else "item_id"]
         noise = torch.from_numpy(
             np.stack([item_noise(settings.seed, key, tuple(latents.shape[1:])) for key in keys.tolist()])
@@ -201,44 +202,6 @@ def _read_batch(
             # One copy off the device an array, not one a block.
             stacked = torch.stack([found[array.name] for found in blocks if array.name in found], dim=1)
             values[array.name][batch, s] = to_stored(stacked.cpu().numpy(), array.dtype, array.name)
-
-
-def _encode_prompts(backbone: SD3Backbone, prompts: Sequence[str]) -> tuple[Conditioning, Tensor]:
-    """Encode each different prompt of a run once; returns them and each item's row."""
-    different = list(dict.fromkeys(prompts))
-    row = {prompt: i for i, prompt in enumerate(different)}
-    encoded = [
-        backbone.encode_prompts(different[start : start + _PROMPTS_AT_ONCE])
-        for start in range(0, len(different), _PROMPTS_AT_ONCE)
-    ]
-    conditioning = Conditioning(
-        torch.cat([one.encoder_hidden_states for one in encoded]),
-        torch.cat([one.pooled_projections for one in encoded]),
-        {part: torch.cat([one.parts[part] for one in encoded]) for part in encoded[0].parts},
-    )
-    return conditioning, torch.tensor([row[prompt] for prompt in prompts])
-
-
-def _encode_images(
-    backbone: SD3Backbone, data: PreferenceData, item_ids: Sequence[str], plan: ExtractionPlan
-) -> Iterator[Tensor]:
-    """Open images in threads, a batch ahead of the VAE."""
-    settings = plan.settings
-    resolution = settings.resolution
-
-    def pixels(item_id: str) -> np.ndarray:
-        return np.asarray(prepare(data.open_image(item_id), resolution, settings.resize, settings.background))
-
-    size = max(1, min(plan.settings.batch_size, _ENCODED_AT_ONCE // resolution**2))
-    batches = [item_ids[start : start + size] for start in range(0, len(item_ids), size)]
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(_IMAGE_WORKERS))
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        ahead = [pool.submit(pixels, item_id) for item_id in batches[0]]
-        for following in [*batches[1:], []]:
-            here, ahead = ahead, [pool.submit(pixels, item_id) for item_id in following]
-            stacked = torch.from_numpy(np.stack([future.result() for future in here]))
-            yield backbone.encode_images(stacked.permute(0, 3, 1, 2).float().div(127.5).sub(1.0))
 
 
 def _reduce_latents(plan: ExtractionPlan, latents: Tensor, values: dict[str, np.ndarray]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from probing.backbones import BackboneSpec
 from probing.errors import UserError
 from probing.features.noise import check_sigma
+from probing.features.prompts import PROMPT_RULES
 from probing.features.reductions import POOLED, check_reductions
 from probing.features.store import ArraySpec
 
@@ -39,6 +41,7 @@ class ExtractionSettings:
         t5_length: Positions of the T5 part of the text.
         use_t5: Whether the T5 encoder is used.
         random_init: Whether the transformer's weights are fresh.
+        prompts: Which words the backbone is given, of :data:`probing.features.prompts.PROMPT_RULES`.
     """
 
     sigmas: tuple[float, ...] = (0.005,)
@@ -56,6 +59,7 @@ class ExtractionSettings:
     t5_length: int = 256
     use_t5: bool = True
     random_init: bool = False
+    prompts: str = "own"
 
 
 @dataclass(frozen=True)
@@ -110,11 +114,16 @@ class ExtractionPlan:
         activations = tokens * architecture.width * 14
         return size * max(architecture.text_parameters, architecture.parameters + activations)
 
+    @cached_property
+    def forward_flops(self) -> int:
+        """Floating-point operations of one whole forward of one item."""
+        return self.spec.architecture.forward_flops(self.settings.resolution, self.text_tokens)
+
     @property
     def flops(self) -> int:
         """Floating-point operations of all forwards and image encodings; text encoders are not counted."""
         architecture = self.spec.architecture
-        forward = architecture.forward_flops(self.settings.resolution, self.text_tokens)
+        forward = self.forward_flops
         # Blocks below the deepest asked one are not run.
         forward = forward * (self.blocks[-1] + 1) // architecture.num_blocks
         return self.forwards * forward + self.items * architecture.encoding_flops(self.settings.resolution)
@@ -136,7 +145,9 @@ class ExtractionPlan:
                      f"sigma {', '.join(f'{s:g}' for s in settings.sigmas)}"),
             ("tokens", f"{self.image_tokens} image at {settings.resolution}², {architecture.clip_length} CLIP, "
                        f"{settings.t5_length} T5" + (f" ({t5})" if settings.t5_length else "")),
-            ("items", f"{self.items:,} of {self.prompts:,} prompts"),
+            ("items", f"{self.items:,} of {self.prompts:,} prompts"
+                      + {"own": "", "foreign": ", each given another prompt's words",
+                         "empty": ", given no words"}[settings.prompts]),
             ("forwards", f"{self.forwards:,} ({math.ceil(self.items / settings.batch_size) * len(settings.sigmas):,} "
                          f"batches of up to {settings.batch_size}), {settings.compute_dtype}"),
             ("compute", f"{si(self.flops)}FLOP in forwards and image encoding"),
@@ -168,6 +179,8 @@ def make_plan(spec: BackboneSpec, settings: ExtractionSettings, *, items: int, p
         if stream not in STREAMS:
             raise UserError(f"Unknown stream {stream!r}; known are {', '.join(STREAMS)}.")
     check_reductions(settings.reductions, settings.streams)
+    if settings.prompts not in PROMPT_RULES:
+        raise UserError(f"Unknown rule of prompts {settings.prompts!r}; known are {', '.join(PROMPT_RULES)}.")
     blocks = tuple(range(architecture.num_blocks)) if settings.blocks is None else settings.blocks
     _check_distinct("block", blocks)
     for block in blocks:
@@ -192,7 +205,7 @@ def make_plan(spec: BackboneSpec, settings: ExtractionSettings, *, items: int, p
     )
     # Runs hold whole batches, so that batches are cut at the same places whenever a run is made again.
     run_length = max(1, fitting // settings.batch_size) * settings.batch_size
-    return ExtractionPlan(**{**vars(plan), "run_length": run_length})
+    return replace(plan, run_length=run_length)
 
 
 def _lay_out(spec: BackboneSpec, settings: ExtractionSettings, blocks: tuple[int, ...]) -> tuple[ArraySpec, ...]:

@@ -1,16 +1,48 @@
 """Figures: a tidy table in, matplotlib out. Nothing here shows, or writes but :func:`save_figure`."""
 
+from probing.plots.combinations import figure_combinations, plot_gains, plot_pairs_of_blocks
 from probing.plots.comparisons import figure_comparisons, plot_comparisons
+from probing.plots.controls import figure_controls, plot_controls
+from probing.plots.noise import figure_noise, figure_noise_draws, plot_gain_of_many, plot_noise, plot_redraws
 from probing.plots.pairs import figure_pairs
 from probing.plots.reward_curve import figure_reward_curves, plot_reward_curve
 from probing.plots.save import read_table, save_figure
+from probing.plots.scaling import figure_depth_curves, figure_scaling, plot_depth_curves, plot_paper, plot_scaling
+from probing.plots.series import NothingToDraw
+from probing.plots.similarity import figure_image_similarity, figure_trajectory_similarity, plot_similarity
+from probing.plots.stages import figure_stage_similarity, mark_stages, plot_stage_similarity
+from probing.plots.tokens import figure_token_maps, plot_token_map
 
 __all__ = [
+    "NothingToDraw",
+    "figure_combinations",
     "figure_comparisons",
+    "figure_controls",
+    "figure_depth_curves",
+    "figure_image_similarity",
+    "figure_noise",
+    "figure_noise_draws",
     "figure_pairs",
     "figure_reward_curves",
+    "figure_scaling",
+    "figure_stage_similarity",
+    "figure_token_maps",
+    "figure_trajectory_similarity",
+    "mark_stages",
     "plot_comparisons",
+    "plot_controls",
+    "plot_depth_curves",
+    "plot_gain_of_many",
+    "plot_gains",
+    "plot_noise",
+    "plot_pairs_of_blocks",
+    "plot_paper",
+    "plot_redraws",
     "plot_reward_curve",
+    "plot_scaling",
+    "plot_similarity",
+    "plot_stage_similarity",
+    "plot_token_map",
     "read_table",
     "save_figure",
 ]

@@ -7,12 +7,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from probing.analysis.paper import PAPER_CURVE
 from probing.plots import style
 
 CAPTION = (
     "Bands: 95% percentile cluster bootstrap over prompts. Points: the measured accuracies on test pairs. "
     "Filled: trained. Hollow: random-initialised."
 )
+_BEST = " Ticks along the lower edge: blocks that may be the best of their curve (95% confidence set)."
+_STAGES = " Dashed uprights: borders of stages."
+_PUBLISHED = " Grey crosses: what the paper says of this model, on HPDv3."
+PAPER = "#8A8A8A"
 
 
 def plot_reward_curve(
@@ -56,6 +61,9 @@ def plot_reward_curve(
         for sigma, part in _by_sigma(trained):
             _draw_curve(ax, part, *looks[sigma], trained=True)
         _draw_latents(ax, table[(table["facet"] == facet) & (table["control"] == "latents")], str(reduction))
+        _draw_paper(ax, trained, stream)
+        _draw_stages(ax, trained)
+        _draw_best(ax, trained, looks)
         style.reference_line(ax, 0.5, "chance", color=style.REFERENCE, linewidth=1.0)
         ceiling = trained["ceiling"].iloc[0]
         if pd.notna(ceiling):
@@ -95,7 +103,10 @@ def figure_reward_curves(table: pd.DataFrame) -> Figure:
                     depth=row == 0,
                 )  # fmt: skip
                 ax.label_outer()
-        style.caption_and_legend(figure, CAPTION, legend_handles(table), columns=3 if len(panels) > 1 else 2)
+        caption = CAPTION + (_BEST if "may_be_best" in table else "")
+        caption += _STAGES if "stage" in table and table["stage"].notna().any() else ""
+        caption += _PUBLISHED if _paper_marks(table) else ""
+        style.caption_and_legend(figure, caption, legend_handles(table), columns=3 if len(panels) > 1 else 2)
         models = ", ".join(str(model) for model in table["model"].dropna().unique())
         figure.suptitle(f"What {models or 'the backbone'} knows of preferences, block by block", fontsize=12)
     return figure
@@ -138,6 +149,47 @@ def _draw_curve(ax: Axes, part: pd.DataFrame, colour: str, marker: str, *, train
         markerfacecolor=colour if trained else "white",
         zorder=4 if trained else 3,
     )
+
+
+def _draw_best(ax: Axes, trained: pd.DataFrame, looks: dict[float, tuple[str, str]]) -> None:
+    """Mark the confidence set of each curve's best block, a row of ticks a noise level, in the curve's own marker."""
+    if "may_be_best" not in trained:
+        return
+    for row, (sigma, part) in enumerate(_by_sigma(trained[trained["may_be_best"] == 1])):
+        colour, marker = looks[sigma]
+        ax.plot(part["block"].astype(float), [0.015 + 0.035 * row] * len(part), marker, color=colour, markersize=3.6,
+                transform=ax.get_xaxis_transform(), clip_on=False, zorder=5)  # fmt: skip
+
+
+def _draw_stages(ax: Axes, trained: pd.DataFrame) -> None:
+    """Draw the borders of stages, their names above the curves' middle."""
+    if "stage" not in trained or trained["stage"].isna().all():
+        return
+    stages = trained.sort_values("sigma").drop_duplicates("block").sort_values("block")
+    names, blocks = stages["stage"].tolist(), stages["block"].astype(float).tolist()
+    for before, here, left, right in zip(names, names[1:], blocks, blocks[1:], strict=False):
+        if before != here:
+            ax.axvline((left + right) / 2, color="#555555", linewidth=0.9, linestyle=(0, (3, 2)), zorder=0)
+    for name in dict.fromkeys(names):
+        inside = [block for block, own in zip(blocks, names, strict=True) if own == name]
+        ax.text(sum(inside) / len(inside), 0.985, name, transform=ax.get_xaxis_transform(), ha="center", va="top",
+                fontsize=8, color="#555555", zorder=6,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # fmt: skip
+
+
+def _draw_paper(ax: Axes, trained: pd.DataFrame, stream: str) -> None:
+    """Mark what the paper says of single blocks of this model; it reads image tokens alone."""
+    if stream != "image":
+        return
+    for block, value in _paper_marks(trained):
+        ax.plot(block, value, "x", color=PAPER, markersize=8, markeredgewidth=2.0, zorder=2)
+        ax.annotate(f"paper {100 * value:.1f}%", (block, value), xytext=(0, -11), textcoords="offset points",
+                    ha="center", fontsize=7.5, color="#666666")  # fmt: skip
+
+
+def _paper_marks(table: pd.DataFrame) -> list[tuple[int, float]]:
+    models = set(table["model"].dropna()) if "model" in table else set()
+    return [(one.blocks[0], one.value) for one in PAPER_CURVE if one.backbone in models and one.blocks]
 
 
 def _by_sigma(cells: pd.DataFrame) -> list[tuple[float, pd.DataFrame]]:

@@ -15,6 +15,9 @@ from matplotlib.figure import Figure
 from probing.plots.style import house_style
 
 DPI = 200
+_WHOLE = (
+    "block", "baseline_block", "first", "second", "channels", "draws", "n_models", "step", "stages_step",
+)  # fmt: skip
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -22,8 +25,8 @@ def read_table(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     table = pd.read_csv(path)
-    # Latents have no block: CSV would make all block numbers fractions.
-    return table.astype({name: "Int64" for name in ("block", "baseline_block") if name in table})
+    # Latents have no block, and images no step: CSV would make all such numbers fractions.
+    return table.astype({name: "Int64" for name in _WHOLE if name in table})
 
 
 def find_table(results: Path, table: str, figure: str) -> Path | None:

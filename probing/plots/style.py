@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -82,8 +83,13 @@ def block_axis(ax: Axes, num_blocks: int | None, *, depth: bool) -> None:
         above.spines["top"].set_color("#999999")
 
 
+def percent() -> PercentFormatter:
+    """Format shares as whole percents."""
+    return PercentFormatter(1.0, decimals=0, symbol="%")
+
+
 def percent_axis(ax: Axes) -> None:
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol="%"))
+    ax.yaxis.set_major_formatter(percent())
 
 
 def reference_line(ax: Axes, value: float, label: str, **line) -> None:
@@ -102,7 +108,7 @@ def reference_line(ax: Axes, value: float, label: str, **line) -> None:
     )
 
 
-def legend_below(ax: Axes, handles: Sequence[Line2D], *, columns: int) -> None:
+def legend_below(ax: Axes, handles: Sequence[Artist], *, columns: int) -> None:
     """Put a legend under the axes' label, where no data are."""
     figure = ax.get_figure(root=True)
     assert figure is not None

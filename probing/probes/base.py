@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+_ROWS_AT_ONCE = 256
+
 
 class Training(NamedTuple):
     """Checked training data.
@@ -83,14 +85,24 @@ def check_shares(y: Float[np.ndarray, " pair"]) -> None:
         raise ValueError("Got labels outside [0, 1], expected 1 (first), 0 (second), 0.5 (tie) or a share between.")
 
 
+def log_loss(
+    margins: Float[np.ndarray, "pair column"], targets: Float[np.ndarray, "pair 1"]
+) -> Float[np.ndarray, "pair column"]:
+    """Return −y·log σ(m) − (1 − y)·log σ(−m) = log(1 + exp(m)) − y·m, without overflow."""
+    return np.maximum(margins, 0) + np.log1p(np.exp(-np.abs(margins))) - targets * margins
+
+
 def root_mean_square(
     X: Float[np.ndarray, "row channel"], weights: Float[np.ndarray, " row"]
 ) -> Float[np.ndarray, " channel"]:
     """Return each channel's scale about 0, and 1 for a channel that is 0 throughout."""
     # The largest value is taken out first, so that squares neither overflow nor vanish.
-    largest = np.abs(X).max(axis=0)
+    largest = np.maximum(X.max(axis=0), -X.min(axis=0))
     largest[largest == 0] = 1.0
-    scale = largest * np.sqrt(weights @ (X / largest) ** 2)
+    # A few rows at a time, so that what is squared stays in the cache.
+    parts = (slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(X), _ROWS_AT_ONCE))
+    power = sum((weights[rows] @ (X[rows] / largest) ** 2 for rows in parts), np.zeros(X.shape[1]))
+    scale = largest * np.sqrt(power)
     return np.where(scale > 0, scale, 1.0)
 
 

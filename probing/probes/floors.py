@@ -7,8 +7,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from probing.probes.base import LinearProbe, accuracy_of, check_shares, check_training, root_mean_square
+from probing.probes.rotation import rotate
 from probing.probes.selection import FOLDS, grouped_folds
-from probing.probes.solver import rotate
 
 
 class _Direction(LinearProbe):

@@ -43,6 +43,7 @@ class NeuralProbe(BaseEstimator, ABC):
 
     Attributes:
         cv_accuracy_: Accuracy on the validation part, mean over seeds.
+        validation_margins_: Margins of the validation part, mean over seeds; NaN for the pairs of the training part.
         validation_loss_: Lowest validation loss of each seed.
         epochs_: Epoch that each seed kept, from 1.
         n_features_in_: Numbers an item.
@@ -124,6 +125,8 @@ class NeuralProbe(BaseEstimator, ABC):
         self.validation_loss_ = best
         final = self._all_margins(self.network_, items, rows[held_out], torch.device("cpu")).numpy()
         self.cv_accuracy_ = float(np.mean([accuracy_of(m, y[held_out], weights[held_out]) for m in final]))
+        self.validation_margins_ = np.full(len(y), np.nan)
+        self.validation_margins_[held_out] = final.mean(axis=0)
         return self
 
     def decision_function(self, X: Rows) -> Float[np.ndarray, " row"]:

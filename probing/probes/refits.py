@@ -12,8 +12,6 @@ from probing.probes.logistic import LogisticProbe
 from probing.probes.scalings import find_scaling
 from probing.probes.solver import prepare, solve
 
-_TOLERANCE = 1e-9
-
 
 def bootstrap_refits(
     probe: LogisticProbe,
@@ -23,6 +21,7 @@ def bootstrap_refits(
     *,
     resamples: int = 100,
     seed: int = 0,
+    tolerance: float = 1e-9,
 ) -> Float[np.ndarray, "resample channel"]:
     """Fit the logistic probe to cluster bootstrap resamples of its prompt groups, all in one problem.
 
@@ -36,6 +35,7 @@ def bootstrap_refits(
         groups: Prompt groups.
         resamples: How many.
         seed: Of the draws.
+        tolerance: Relative distance from its optimum at which a refit's objective is left.
 
     Returns:
         Coefficients of each refit, for features in their own units.
@@ -47,7 +47,7 @@ def bootstrap_refits(
     X, y, groups, given = check_training(LogisticProbe(), X, y, groups, None)
     check_shares(y)
     scaling = find_scaling(probe.scaling_, X, given)
-    design = prepare(scaling.apply(X))
+    design = prepare(scaling.apply(X), probe.device)
     _, member = np.unique(groups, return_inverse=True)
     distinct = int(member.max()) + 1
     rng = np.random.default_rng(seed)
@@ -58,6 +58,6 @@ def bootstrap_refits(
         y,
         weights / weights.sum(axis=0),
         np.full(resamples, probe.alpha_),
-        tolerance=_TOLERANCE,
+        tolerance=tolerance,
     )
     return np.stack([scaling.back(column) for column in design.coefficients(found).T])

@@ -13,9 +13,9 @@ from scipy.stats import rankdata
 
 from probing.probes.base import LinearProbe, accuracy_of, check_shares, check_training
 from probing.probes.logistic import ALPHAS
+from probing.probes.rotation import Rotation, rotate
 from probing.probes.scalings import SCALINGS, find_scaling
 from probing.probes.selection import check_alphas, grouped_folds, largest_best
-from probing.probes.solver import Rotation, rotate
 
 Target = Literal["choices", "scores", "ranks"]
 

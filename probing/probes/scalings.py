@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probing.probes.base import root_mean_square
-from probing.probes.solver import rotate
+from probing.probes.rotation import rotate
 
 SCALINGS = ("raw", "standard", "whiten", "mask-massive")
 MASSIVE = 20.0

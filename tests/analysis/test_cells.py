@@ -190,6 +190,48 @@ def test_the_temperature_is_fitted_out_of_fold_and_makes_margins_log_odds(traine
     assert informed["temperature"].between(0.5, 2.0).all()
 
 
+def test_a_networks_temperature_is_that_of_its_validation_part(pairs):
+    asked = {"streams": ["image"], "sigmas": [0.6], "blocks": [4], "facets": ["quality"]}
+    row = fit_cells(FakeStore(pairs), pairs, recipe=Recipe("mlp"), **asked).table.iloc[0]
+    assert 0.3 < row["temperature"] < 3.0
+
+
+def test_shares_and_weights_of_the_pairs_reach_the_probe(pairs):
+    """Shares of 1 and 0 are choices; pairs without weight are no pairs; test pairs are scored by choice."""
+    asked = {"streams": ["image"], "sigmas": [0.6], "blocks": [4], "facets": ["quality"]}
+    store = FakeStore(pairs)
+    plain = fit_cells(store, pairs, **asked).table
+    told = pairs.assign(share_first=pairs["choice"], confidence=1.0)
+    same = fit_cells(store, told, recipe=Recipe(labels="share_first", weights="confidence"), **asked).table
+    pd.testing.assert_frame_equal(same, plain)
+    soft = fit_cells(store, pairs, recipe=Recipe(labels="probability"), **asked).table
+    assert not soft[["alpha", "cv_accuracy"]].equals(plain[["alpha", "cv_accuracy"]])
+    assert soft["value"].iloc[0] > 0.6
+    # Wrong choices of no weight do no harm.
+    wrong = np.random.default_rng(0).random(len(pairs)) < 0.4
+    spoilt = pairs.assign(
+        choice=np.where(wrong & (pairs["split"] == "train"), 1 - pairs["choice"], pairs["choice"]),
+        confidence=np.where(wrong, 0.0, 2.0),
+    )
+    heeded = fit_cells(store, spoilt, recipe=Recipe(weights="confidence"), **asked).table
+    ignored = fit_cells(store, spoilt, **asked).table
+    assert heeded["cv_accuracy"].iloc[0] > ignored["cv_accuracy"].iloc[0] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        (Recipe(labels="share"), "no column of numbers named share; they have choice"),
+        (Recipe(weights="facet"), "no column of numbers named facet"),
+        (Recipe(labels="reward_first"), "not in .0, 1."),
+        (Recipe(weights="reward_first"), "no weights"),
+    ],
+)
+def test_columns_that_are_no_labels_or_weights_are_refused(pairs, recipe, says):
+    with pytest.raises(UserError, match=says):
+        fit_cells(FakeStore(pairs), pairs, recipe=recipe, blocks=[4], sigmas=[0.6], facets=["quality"])
+
+
 def test_margins_are_the_outcomes_reasons(trained, pairs):
     choice = pairs.set_index("pair_id")["choice"]
     assert trained.margins["pair_id"].equals(trained.outcomes["pair_id"])

@@ -95,6 +95,14 @@ def test_stores_that_do_not_belong_together_are_refused(pairs):
         reward_curve(trained, pairs, random_init=FakeStore(pairs))
     with pytest.raises(UserError, match="give it as the control"):
         reward_curve(fresh, pairs)
+    foreign = FakeStore(pairs)
+    foreign.attributes["prompts"] = "foreign"
+    with pytest.raises(UserError, match="given as trained was extracted with foreign prompts"):
+        reward_curve(foreign, pairs)
+    fresh.attributes["prompts"] = "empty"
+    with pytest.raises(UserError, match="given as control was extracted with empty prompts"):
+        reward_curve(trained, pairs, random_init=fresh)
+    del fresh.attributes["prompts"]
     fresh.attributes["resolution"] = 128
     with pytest.raises(UserError, match="resolution is 64 and 128"):
         reward_curve(trained, pairs, random_init=fresh)

@@ -15,7 +15,7 @@ from probing.fit import main
 from tests.analysis.fake_store import CHANNELS, NUM_BLOCKS, FakeStore, make_pairs
 
 
-def write_store(path, pairs, *, random_init=False):
+def write_store(path, pairs, *, random_init=False, provenance=None):
     """Put a fake store's features into a real one, with its pairs beside it."""
     fake = FakeStore(pairs, random_init=random_init, seed=int(random_init))
     arrays = [
@@ -33,7 +33,7 @@ def write_store(path, pairs, *, random_init=False):
         num_blocks=NUM_BLOCKS,
         run_length=items,
         settings={"model": "fake", "data": "planted", "random_init": random_init, "seed": 0},
-        provenance={},
+        provenance=provenance or {},
     )
     values = {"latents/mean": fake.read_latents("mean")}
     for stream, reduction in fake.arrays():
@@ -85,3 +85,20 @@ def test_a_store_without_its_pairs_is_refused(stores, tmp_path, capsys):
     alone = shutil.copytree(stores[0], tmp_path / "alone.zarr")
     assert main(["--store", str(alone)]) == 2
     assert "no pairs at" in capsys.readouterr().err
+
+
+def test_a_network_beside_it_says_whether_the_knowledge_is_linear(stores, tmp_path, capsys):
+    asked = ["--sigmas", "0.6", "--streams", "image", "--blocks", "1,4", "--facets", "quality", "--shuffles", "0"]
+    more = ["--linearity", "mlp", "--delta", "0.1", "--device", "cpu", "--random-init-store", str(stores[1])]
+    assert main(["--store", str(stores[0]), *asked, *more, "--output", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "quality, mlp less logistic: above in 0 of 2 cells" in said and "to within 10 points" in said
+    table = pd.read_parquet(tmp_path / "linearity.parquet")
+    assert set(table["block"]) == {1, 4} and set(table["other"]) == {"mlp"} and set(table["margin"]) == {0.1}
+    blocks = pd.read_parquet(tmp_path / "blocks.parquet")
+    assert set(blocks["delta"]) == {0.1} and "to tell it from block 1 by 10 points" in said
+
+
+def test_a_difference_that_matters_is_above_zero(stores, tmp_path, capsys):
+    assert main(["--store", str(stores[0]), "--delta", "0", "--output", str(tmp_path / "none")]) == 2
+    assert "expected a number above 0" in capsys.readouterr().err

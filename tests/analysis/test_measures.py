@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 
 from probing.analysis import Recipe, fit_cells, reward_curve
 from probing.analysis.linearity import linearity
@@ -59,6 +60,18 @@ def test_information_of_true_log_odds_is_what_the_noise_leaves(found, pairs):
     p = pairs[(pairs["split"] == "test") & (pairs["facet"] == table["facet"].iloc[0])]["probability"]
     exact = 1 + np.mean(p * np.log2(p) + (1 - p) * np.log2(1 - p))
     assert row["ci_low"] < exact < row["ci_high"]
+
+
+def test_the_area_is_that_of_both_orders_of_each_pair(found, pairs):
+    results, table = found
+    rows, informed = of(table, "auroc")
+    assert (rows.loc[informed, "ci_low"] > 0.55).all()
+    row = rows.iloc[-1]
+    mine = results.margins[results.margins["facet"] == row["facet"]]
+    choices = pairs.set_index("pair_id")["choice"].loc[mine["pair_id"]].to_numpy()
+    margins = mine[row["cell"]].to_numpy()
+    assert row["value"] == pytest.approx(roc_auc_score([*choices, *(1 - choices)], [*margins, *-margins]))
+    assert row["ci_low"] < row["value"] < row["ci_high"]
 
 
 def test_selectivity_is_accuracy_less_that_of_shuffled_choices(found):

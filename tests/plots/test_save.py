@@ -11,6 +11,8 @@ import pytest
 from probing.figures import FIGURES, main
 from probing.plots import figure_comparisons, save_figure
 from tests.plots.figure_tables import comparison_table, curve_table
+from tests.plots.similarity_tables import similarity_tables, token_table
+from tests.plots.sweep_tables import sweep_tables
 
 
 @pytest.fixture
@@ -19,6 +21,9 @@ def results(tmp_path):
     folder.mkdir()
     curve_table().to_parquet(folder / "reward_curve.parquet")
     comparison_table().to_parquet(folder / "comparisons.parquet")
+    tables = {**sweep_tables(), **similarity_tables(), "token_maps": token_table()}
+    for name, table in tables.items():
+        table.to_parquet(folder / f"{name}.parquet")
     return folder
 
 
@@ -60,5 +65,38 @@ def test_the_command_draws_every_figure_and_again_from_their_csv(results, tmp_pa
 def test_missing_tables_are_said_in_one_sentence(tmp_path, capsys):
     assert main(["--results", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "neither reward_curve.parquet nor reward_curves.csv; run python -m probing.fit first" in error
-    assert "Traceback" not in error
+    assert "has no table that a figure is drawn from" in error and "run python -m probing.fit first" in error
+    assert "reward_curve.parquet" in error and "Traceback" not in error and error.strip().count("\n") == 0
+
+
+def test_what_is_there_is_drawn_and_the_rest_left_out(tmp_path, capsys):
+    comparison_table().to_parquet(tmp_path / "comparisons.parquet")
+    assert main(["--results", str(tmp_path), "--output", str(tmp_path / "figures")]) == 0
+    assert "\ncomparisons: comparisons.png" in capsys.readouterr().out
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"comparisons"}
+
+
+def test_marks_come_from_the_tables_beside_and_are_kept_in_the_csv(tmp_path):
+    curve = curve_table().assign(probe="logistic")
+    curve.to_parquet(tmp_path / "reward_curve.parquet")
+    cells = curve[curve["control"] == "none"]
+    cells.assign(metric="may_be_best", value=(cells["block"] == 2).astype(float)).to_parquet(
+        tmp_path / "measures.parquet"
+    )
+    stages = pd.DataFrame({"model": "fake", "sigma": 0.0, "measure": "cosine", "stage": ["B1", "B2"],
+                           "first_block": [0, 2], "last_block": [1, 3]})  # fmt: skip
+    stages.to_parquet(tmp_path / "stages.parquet")
+    assert main(["--results", str(tmp_path), "--output", str(tmp_path / "figures")]) == 0
+    drawn = pd.read_csv(tmp_path / "figures" / "reward_curves.csv")
+    trained = drawn[drawn["control"] == "none"]
+    assert (trained["may_be_best"] == (trained["block"] == 2)).all()
+    assert (trained["stage"] == trained["block"].map({0: "B1", 1: "B1", 2: "B2", 3: "B2"})).all()
+
+
+def test_what_was_not_measured_is_not_drawn_and_said(results, tmp_path, capsys):
+    (results / "token_maps.parquet").unlink()
+    assert main(["--results", str(results), "--output", str(tmp_path / "figures")]) == 0
+    assert "token_maps: not drawn, for there is no token_maps.parquet" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "comparisons.png").is_file() and not (
+        tmp_path / "figures" / "token_maps.png"
+    ).exists()

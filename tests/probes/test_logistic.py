@@ -10,7 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from probing.probes import LogisticProbe, bootstrap_refits, grouped_folds
+from probing.probes.device_rows import on_device
 from probing.probes.scalings import find_scaling
+from probing.probes.solver import prepare, solve
 from probing.statistics import cluster_bootstrap, outcomes
 
 
@@ -163,7 +165,12 @@ def test_constant_channels_are_safe():
 
 def test_it_is_an_estimator():
     probe = LogisticProbe(alphas=(0.1, 1.0), folds=3)
-    assert clone(probe).get_params() == {"alphas": (0.1, 1.0), "folds": 3, "scaling": "standard"}
+    assert clone(probe).get_params() == {
+        "alphas": (0.1, 1.0),
+        "folds": 3,
+        "scaling": "standard",
+        "device": "cpu",
+    }
     X, y, groups, _ = make_pairs(13)
     assert probe.fit(X, y, groups) is probe
     assert probe.n_features_in_ == 24 and probe.cv_scores_.shape == (2,)
@@ -244,3 +251,58 @@ def test_bad_strengths_and_widths_are_refused():
         LogisticProbe(alphas=(0.0, 1.0)).fit(X, y, groups)
     with pytest.raises(ValueError, match="expecting 24 features"):
         LogisticProbe().fit(X, y, groups).decision_function(X[:, :3])
+
+
+@pytest.mark.parametrize("shape", [(600, 24), (60, 150)])
+def test_products_made_elsewhere_give_the_same_optimum(shape):
+    """The accelerator's path, run by torch on the CPU: another arithmetic, the same optimum and choices."""
+    X, y, groups, _ = make_pairs(21, *shape)
+    here = LogisticProbe().fit(X, y, groups)
+    S = X / here.scale_
+    weights, alphas = np.full((len(y), 2), 1 / len(y)), np.array([1e-4, 1e-1])
+    designs = prepare(S), prepare(S)._replace(single=on_device(prepare(S).rows.astype(np.float32), "cpu"))
+    one, two = (design.coefficients(solve(design, y, weights, alphas, tolerance=1e-12)) for design in designs)
+    np.testing.assert_allclose(S @ two, S @ one, rtol=1e-5, atol=1e-7)
+    again = on_device(designs[0].single, "cpu")
+    np.testing.assert_allclose(again.T @ again / len(y), designs[0].gram, rtol=1e-4, atol=1e-5)
+
+
+def test_a_device_that_is_not_there_is_named():
+    X, y, groups, _ = make_pairs(22)
+    with pytest.raises(ValueError, match="Got device 'cuda:99', which is not there"):
+        LogisticProbe(device="cuda:99").fit(X, y, groups)
+
+
+@pytest.mark.parametrize(
+    "shape", [{"pairs": 900, "channels": 300, "strength": 8.0}, {"pairs": 300, "channels": 300, "strength": 60.0}]
+)
+def test_columns_of_every_difficulty_reach_their_optimum(shape):
+    """Nearly and quite separable folds under strengths down to 1e-8, where the loss hardly bends."""
+    X, y, groups, _ = make_pairs(23, **shape)
+    S = X / np.sqrt((X**2).mean(0))
+    alphas = np.repeat([1e-8, 1e-5, 1e-3, 1.0], 5)
+    kept = (grouped_folds(groups)[:, None] != np.arange(5)).astype(float)
+    weights = np.tile(kept / kept.sum(0), 4)
+    design = prepare(S)
+    found = design.coefficients(solve(design, y, weights, alphas, tolerance=1e-9))
+    margins = S @ found
+    losses = (weights * (np.logaddexp(0, margins) - y[:, None] * margins)).sum(0) + alphas / 2 * (found**2).sum(0)
+    gradient = S.T @ (weights * (expit(margins) - y[:, None])) + alphas * found
+    for column, alpha in enumerate(alphas):
+        # By the exact Hessian: the Newton decrement is the distance from the optimum, in the objective's units.
+        bend = weights[:, column] * expit(margins[:, column]) * expit(-margins[:, column])
+        hessian = S.T @ (bend[:, None] * S) + alpha * np.eye(S.shape[1])
+        left = gradient[:, column] @ np.linalg.solve(hessian, gradient[:, column]) / 2
+        assert left <= 1e-7 * losses[column]
+
+
+def test_columns_do_not_depend_on_one_another():
+    X, y, _, _ = make_pairs(24, 500, 40)
+    S = X / np.sqrt((X**2).mean(0))
+    weights = np.random.default_rng(0).dirichlet(np.ones(len(y)), 6).T
+    alphas = np.logspace(-4, 1, 6)
+    design = prepare(S)
+    together = solve(design, y, weights, alphas, tolerance=1e-12)
+    for column in range(6):
+        alone = solve(design, y, weights[:, [column]], alphas[[column]], tolerance=1e-12)
+        np.testing.assert_allclose(S @ together[:, [column]], S @ alone, rtol=1e-4, atol=1e-6)

@@ -129,6 +129,18 @@ def test_standardisation_sees_the_training_part_alone():
     np.testing.assert_allclose(probe.scale_, seen.std(0), rtol=1e-5)
 
 
+def test_validation_margins_are_those_of_pairs_it_was_not_fitted_to():
+    items, rows, groups, rng = make_items(9, 200)
+    y = choose(items[:, 0], rows, rng)
+    probe = MLPProbe(hidden=(8,), seeds=2, epochs=3).fit(rows, y, groups, items=items)
+    train, held_out = probe._split(groups)
+    assert np.isnan(probe.validation_margins_[train]).all()
+    rewards = probe.decision_function(items)
+    np.testing.assert_allclose(
+        probe.validation_margins_[held_out], rewards[rows[held_out, 0]] - rewards[rows[held_out, 1]], atol=1e-5
+    )
+
+
 def test_it_stops_when_validation_gains_no_more_and_keeps_the_best():
     items, rows, groups, rng = make_items(6, 200)
     y = rng.integers(0, 2, len(rows)).astype(float)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.model_selection import GroupKFold
 
 from probing.probes import check_apart, grouped_folds
 
@@ -16,6 +17,13 @@ def test_a_prompt_is_in_one_fold_and_every_fold_is_used(prompts, folds):
     fold_of = grouped_folds(groups, folds)
     assert all(len(np.unique(fold_of[groups == group])) == 1 for group in np.unique(groups))
     assert sorted(np.unique(fold_of)) == list(range(folds))
+
+
+@given(st.lists(st.integers(0, 30), min_size=60, max_size=120), st.integers(2, 5))
+def test_the_folds_are_scikit_learns(prompts, folds):
+    groups = np.array([*prompts, *range(5)])
+    for fold, (_, held_out) in enumerate(GroupKFold(folds).split(groups, groups=groups)):
+        assert set(np.flatnonzero(grouped_folds(groups, folds) == fold)) == set(held_out)
 
 
 def test_the_order_of_pairs_does_not_move_a_prompt():

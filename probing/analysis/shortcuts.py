@@ -1,0 +1,65 @@
+"""Probes without a backbone: how far a picture's looks, or the name of who painted it, tell the choice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from probing.analysis.fits import Fit, Fitter, Job
+from probing.errors import UserError
+
+SIZE = ("log_area", "log_shape")
+_SIDES = ("first", "second")
+
+
+def look_features(
+    item_ids: np.ndarray, looks: pd.DataFrame, columns: list[str]
+) -> Float[np.ndarray, "item look"] | None:
+    """Give the looks of a store's items; None where no two items differ in any of them.
+
+    Raises:
+        UserError: An item has none.
+    """
+    found = looks.set_index("item_id").reindex(item_ids)[columns].to_numpy(dtype=np.float64)
+    bare = ~np.isfinite(found).all(axis=1)
+    if bare.any():
+        raise UserError(f"Item {item_ids[bare][0]!r} has no looks ({int(bare.sum())} such); measure the same data.")
+    return found if (np.ptp(found, axis=0) > 0).any() else None
+
+
+def source_features(item_ids: np.ndarray, pairs: pd.DataFrame) -> Float[np.ndarray, "item name"] | None:
+    """Give the source model of a store's items, one channel a name; None where fewer than two are known.
+
+    An item without a known source has none of the channels.
+    """
+    if any(f"source_model_{side}" not in pairs for side in _SIDES):
+        return None
+    named = pd.concat([
+        pd.Series(pairs[f"source_model_{side}"].to_numpy(), index=pairs[side].to_numpy()) for side in _SIDES
+    ]).dropna()  # fmt: skip
+    of_item = named[~named.index.duplicated()].astype(str).reindex(item_ids)
+    names = sorted(of_item.dropna().unique())
+    if len(names) < 2:
+        return None
+    return (of_item.to_numpy()[:, None] == np.array(names, dtype=object)).astype(np.float64)
+
+
+def fit_shortcuts(
+    fitter: Fitter, item_ids: np.ndarray, pairs: pd.DataFrame, looks: pd.DataFrame | None
+) -> dict[str, Fit]:
+    """Fit a probe on each shortcut that the data have: ``looks``, ``size`` alone, ``source model``."""
+    columns = [] if looks is None else [str(name) for name in looks if name != "item_id"]
+    size = [name for name in columns if name in SIZE]
+    found = {
+        "looks": None if looks is None else look_features(item_ids, looks, columns),
+        "size": None if looks is None or not size else look_features(item_ids, looks, size),
+        "source model": source_features(item_ids, pairs),
+    }
+    jobs = {name: features for name, features in found.items() if features is not None}
+    fits = fitter.fit([Job(f"shortcut/{name}/{_hash(f)}", lambda f=f: f) for name, f in jobs.items()])  # type: ignore[misc]
+    return dict(zip(jobs, fits, strict=True))
+
+
+def _hash(features: np.ndarray) -> str:
+    return str(int(pd.util.hash_array(features.ravel()).sum()))

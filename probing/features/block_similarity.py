@@ -1,0 +1,165 @@
+"""Similarity of every block with every other, streamed: tokens are let go of as soon as their matrix is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from probing.backbones import SD3Backbone
+from probing.features.reading import Reading, Reduce, read_images, read_trajectories
+from probing.features.similarity_plan import SimilarityPlan
+from probing.features.token_similarity import MEASURES, fewest_tokens
+from probing.preferences import PreferenceData
+
+
+class SimilarityPlace(NamedTuple):
+    """Where similarities were measured.
+
+    Attributes:
+        source: ``images``, with noise added to them, or ``trajectory``, latents on their way to an image.
+        sigma: Noise level.
+        step: 0-indexed step of the trajectory; None for images.
+        stream: ``image`` or ``text``.
+        part: ``all`` image tokens, or the text encoder whose tokens they are.
+        measure: Of :data:`probing.features.token_similarity.MEASURES`.
+    """
+
+    source: str
+    sigma: float
+    step: int | None
+    stream: str
+    part: str
+    measure: str
+
+
+@dataclass(frozen=True)
+class BlockSimilarity:
+    """Block × block matrices of one place, a prompt each.
+
+    Attributes:
+        place: Where.
+        blocks: Which blocks, in running order.
+        prompt_ids: (prompt,).
+        items: How many items each prompt's matrix is the mean of.
+        values: Means over the prompt's items.
+    """
+
+    place: SimilarityPlace
+    blocks: tuple[int, ...]
+    prompt_ids: np.ndarray
+    items: Int[np.ndarray, " prompt"]
+    values: Float[np.ndarray, "prompt block block"]
+
+
+def measure(
+    plan: SimilarityPlan,
+    backbone: SD3Backbone,
+    data: PreferenceData,
+    *,
+    advance: Callable[[int], Any] = lambda rows: None,
+) -> list[BlockSimilarity]:
+    """Measure a backbone on the data's pictures, and on images that it generates from the data's prompts.
+
+    Args:
+        plan: What is measured.
+        backbone: Loaded.
+        data: Items and prompts.
+        advance: Told how many of the plan's rows were done.
+
+    Raises:
+        UserError: A bad image, too little memory.
+    """
+    reduce = keep_streams(plan.reading.settings.streams)
+    found = block_similarities(
+        read_images(plan.reading, backbone, data, data.items, reduce), plan.measures, advance=advance
+    )
+    if plan.read_at:
+        prompts = data.items.drop_duplicates("prompt_id")
+        readings = read_trajectories(
+            plan.reading, backbone, prompts, reduce, steps=plan.steps, guidance=plan.guidance, read_at=plan.read_at
+        )
+        found += block_similarities(readings, plan.measures, advance=advance)
+    return found
+
+
+def keep_streams(streams: Sequence[str]) -> Reduce:
+    """Make the reduction that keeps all tokens of some streams on the device, for :func:`block_similarities`."""
+
+    def reduce(block: int, found: dict[str, Tensor | None]) -> tuple[int, dict[str, Tensor]]:
+        return block, {name: tokens for name in streams if (tokens := found[name]) is not None}
+
+    return reduce
+
+
+@dataclass
+class _Sum:
+    """Running sums of one place, by prompt."""
+
+    blocks: tuple[int, ...]
+    sums: dict[str, np.ndarray] = field(default_factory=dict)
+    items: dict[str, int] = field(default_factory=dict)
+
+    def add(self, prompt_id: str, matrix: np.ndarray) -> None:
+        before = self.sums.get(prompt_id)
+        self.sums[prompt_id] = matrix if before is None else before + matrix
+        self.items[prompt_id] = self.items.get(prompt_id, 0) + 1
+
+
+def block_similarities(
+    readings: Iterable[Reading], measures: Sequence[str], *, advance: Callable[[int], Any] = lambda rows: None
+) -> list[BlockSimilarity]:
+    """Measure readings whose reduction is :func:`keep_streams`, item by item, and average them by prompt.
+
+    Only block × block matrices are kept. A text part with fewer real tokens than a measure needs is left out.
+
+    Args:
+        readings: Of :func:`probing.features.reading.read_images` or
+            :func:`probing.features.reading.read_trajectories`.
+        measures: Of :data:`probing.features.token_similarity.MEASURES`.
+        advance: Told how many rows were done.
+
+    Returns:
+        One entry a place, in the order in which they were first read.
+    """
+    found: dict[SimilarityPlace, _Sum] = {}
+    for reading in readings:
+        for row, prompt_id in enumerate(reading.rows["prompt_id"].tolist()):
+            for stream, part, blocks, tokens in _tokens_of(reading, row):
+                for measure in measures:
+                    if tokens.shape[1] < fewest_tokens(measure):
+                        continue
+                    source = "images" if reading.step is None else "trajectory"
+                    place = SimilarityPlace(source, reading.sigma, reading.step, stream, part, measure)
+                    matrix = MEASURES[measure](tokens).double().cpu().numpy()
+                    # Two sides of one product can differ in the last bit.
+                    found.setdefault(place, _Sum(blocks)).add(prompt_id, (matrix + matrix.T) / 2)
+        advance(len(reading.rows))
+    return [_finish(place, total) for place, total in found.items()]
+
+
+@torch.inference_mode()
+def _tokens_of(
+    reading: Reading, row: int
+) -> Iterator[tuple[str, str, tuple[int, ...], Float[Tensor, "block token channel"]]]:
+    """Stack one item's tokens over blocks, stream by stream and part by part, in float32."""
+    streams = dict.fromkeys(name for _, found in reading.blocks for name in found)
+    for stream in streams:
+        have = tuple(block for block, found in reading.blocks if stream in found)
+        tokens = torch.stack([found[stream][row].float() for _, found in reading.blocks if stream in found])
+        if stream == "image":
+            yield stream, "all", have, tokens
+            continue
+        for part, real in reading.parts.items():
+            yield stream, part, have, tokens[:, real[row]]
+
+
+def _finish(place: SimilarityPlace, total: _Sum) -> BlockSimilarity:
+    items = np.array(list(total.items.values()))
+    values = np.stack(list(total.sums.values())) / items[:, None, None]
+    return BlockSimilarity(place, total.blocks, np.array(list(total.sums)), items, values)

@@ -1,0 +1,58 @@
+"""Prompts and pictures to what the transformer takes, each different prompt once, pictures a batch ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probing.backbones import Conditioning, SD3Backbone
+from probing.features.plan import ExtractionSettings
+from probing.preferences import PreferenceData, prepare
+
+_ENCODED_AT_ONCE = 2**22
+"""Pixels that the VAE encodes at once: it needs far more memory than the transformer does."""
+_PROMPTS_AT_ONCE = 16
+_IMAGE_WORKERS = 4
+
+
+def encode_prompts(backbone: SD3Backbone, prompts: Sequence[str]) -> tuple[Conditioning, Tensor]:
+    """Encode each different prompt once; returns them and the row of each of ``prompts``."""
+    different = list(dict.fromkeys(prompts))
+    row = {prompt: i for i, prompt in enumerate(different)}
+    encoded = [
+        backbone.encode_prompts(different[start : start + _PROMPTS_AT_ONCE])
+        for start in range(0, len(different), _PROMPTS_AT_ONCE)
+    ]
+    conditioning = Conditioning(
+        torch.cat([one.encoder_hidden_states for one in encoded]),
+        torch.cat([one.pooled_projections for one in encoded]),
+        {part: torch.cat([one.parts[part] for one in encoded]) for part in encoded[0].parts},
+    )
+    return conditioning, torch.tensor([row[prompt] for prompt in prompts])
+
+
+def encode_images(
+    backbone: SD3Backbone, data: PreferenceData, item_ids: Sequence[str], settings: ExtractionSettings
+) -> Iterator[Float[Tensor, "item channel row column"]]:
+    """Open images in threads, a batch ahead of the VAE."""
+    resolution = settings.resolution
+
+    def pixels(item_id: str) -> np.ndarray:
+        return np.asarray(prepare(data.open_image(item_id), resolution, settings.resize, settings.background))
+
+    size = max(1, min(settings.batch_size, _ENCODED_AT_ONCE // resolution**2))
+    batches = [item_ids[start : start + size] for start in range(0, len(item_ids), size)]
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(_IMAGE_WORKERS))
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        ahead = [pool.submit(pixels, item_id) for item_id in batches[0]]
+        for following in [*batches[1:], []]:
+            here, ahead = ahead, [pool.submit(pixels, item_id) for item_id in following]
+            stacked = torch.from_numpy(np.stack([future.result() for future in here]))
+            yield backbone.encode_images(stacked.permute(0, 3, 1, 2).float().div(127.5).sub(1.0))

@@ -1,0 +1,34 @@
+"""Which of a table's many series a figure shows, when it shows one a facet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+SERIES = ["stream", "reduction", "sigma"]
+
+
+class NothingToDraw(ValueError):
+    """A table has nothing of what a figure shows: it was measured with less, which is no mistake."""
+
+
+def best_series(rows: pd.DataFrame, cells: pd.DataFrame, keys: list[str] | None = None) -> pd.DataFrame:
+    """Keep the rows of the series with the cell of highest out-of-fold accuracy on training pairs.
+
+    Args:
+        rows: Of one facet; those of other series are left out.
+        cells: Rows among which the best is looked for, with ``cv_accuracy``.
+        keys: What makes a series.
+    """
+    keys = keys or SERIES
+    best = cells.iloc[int(cells["cv_accuracy"].to_numpy(dtype=float).argmax())]
+    for key in keys:
+        rows = rows[rows[key] == best[key]]
+    return rows
+
+
+def say_series(row: Mapping[str, Any] | pd.Series) -> str:
+    """``image tokens (mean), σ = 0.005``."""
+    return f"{row['stream']} tokens ({str(row['reduction']).replace('_', ' ')}), σ = {row['sigma']:g}"

@@ -1,0 +1,164 @@
+"""Block × block similarity as heatmaps, with the borders of the stages."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from probing.plots import style
+
+MOST_COLUMNS = 5
+_CAPTION = (
+    "Similarity of two blocks' tokens, averaged over prompts, and its standard deviation over prompts (std). Squares: "
+    "stages, the runs of similar blocks that the rule finds; none where it finds one stage."
+)
+_MAPS = {"value": "viridis", "std": "cividis"}
+
+
+def plot_similarity(
+    table: pd.DataFrame,
+    *,
+    value: str = "value",
+    limits: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+) -> AxesImage:
+    """Draw one place's matrix, its first block in the upper left corner, its stages as squares.
+
+    Args:
+        table: Rows of :func:`probing.analysis.similarity.similarity_table` of one place, or of its CSV.
+        value: ``value``, or ``std`` (over prompts).
+        limits: Of the colours; those of the matrix if None.
+        ax: Axes to draw on; new ones if None.
+
+    Returns:
+        The image, for a colour bar.
+
+    Raises:
+        ValueError: Rows of several places, or of none.
+    """
+    if table.empty or table.duplicated(["block", "other"]).any():
+        raise ValueError(f"Expected the pairs of blocks of one place, each once, got {len(table)} rows.")
+    first, last = int(table["block"].min()), int(table["other"].max())
+    matrix = np.full((last - first + 1, last - first + 1), np.nan)
+    row, column = table["block"].to_numpy(dtype=int) - first, table["other"].to_numpy(dtype=int) - first
+    matrix[row, column] = matrix[column, row] = table[value]
+    with style.house_style():
+        ax = style.new_axes(ax, (3.4, 3.2))
+        low, high = limits or (float(np.nanmin(matrix)), float(np.nanmax(matrix)))
+        image = ax.imshow(matrix, cmap=_MAPS[value], vmin=low, vmax=high, interpolation="nearest",
+                          extent=(first - 0.5, last + 0.5, last + 0.5, first - 0.5))  # fmt: skip
+        ax.grid(False)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
+        if value == "value":
+            _outline_stages(ax, table)
+    return image
+
+
+def figure_image_similarity(table: pd.DataFrame) -> Figure:
+    """Draw similarity on images at several noise levels (columns): each measure's mean and spread, then the control's.
+
+    Args:
+        table: Of :func:`probing.analysis.similarity.similarity_table`, or its CSV.
+    """
+    return _heatmaps(table, "images")
+
+
+def figure_trajectory_similarity(table: pd.DataFrame) -> Figure:
+    """Draw similarity along a denoising trajectory (columns), as the paper's Figures 4a and 6.
+
+    Args:
+        table: As for :func:`figure_image_similarity`.
+    """
+    return _heatmaps(table, "trajectory")
+
+
+def _heatmaps(table: pd.DataFrame, source: str) -> Figure:
+    rows = table[table["source"] == source]
+    if rows.empty:
+        raise ValueError(f"Got no similarity on {source}, expected some; the table has that on "
+                         f"{', '.join(table['source'].unique()) or 'nothing'}.")  # fmt: skip
+    column_of = "sigma" if source == "images" else "step"
+    columns = _spread(sorted(rows[column_of].dropna().unique().tolist()))
+    lines = _lines(rows)
+    with style.house_style():
+        figure = Figure(figsize=(1.55 * len(columns) + 1.6, 1.62 * len(lines) + 1.5), layout="constrained")
+        grid = figure.subplots(len(lines), len(columns), squeeze=False)
+        for row, (said, of_line, value) in enumerate(lines):
+            limits = _limits(of_line, value)
+            for column, place in enumerate(columns):
+                ax = grid[row, column]
+                here = of_line[of_line[column_of] == place]
+                image = plot_similarity(here, value=value, limits=limits, ax=ax)
+                if row == 0:
+                    ax.set_title(_title(here.iloc[0], source), fontsize=12)
+                ax.tick_params(labelbottom=row == len(lines) - 1, labelleft=column == 0)
+                if row == len(lines) - 1:
+                    ax.set_xlabel("block")
+            grid[row, 0].set_ylabel(f"{said}\nblock")
+            bar = figure.colorbar(image, ax=grid[row].tolist(), shrink=0.9, aspect=12, pad=0.015)
+            bar.locator = MaxNLocator(nbins=4)
+            bar.update_ticks()
+            bar.outline.set_visible(False)
+        one = rows.iloc[0]
+        counted = "images" if source == "images" else "generated images"
+        caption = f"{_CAPTION} {one['n_items']:,} {counted} of {one['n_prompts']:,} prompts."
+        style.caption_and_legend(figure, caption, [], columns=1)
+        models = ", ".join(str(model) for model in rows["model"].dropna().unique())
+        figure.suptitle(f"How alike are the blocks of {models or 'the backbone'}?", fontsize=12)
+    return figure
+
+
+def _lines(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame, str]]:
+    """List what each row of panels shows: a measure's mean and spread, the next's, and at last the control's means."""
+    lines = []
+    for control, values in (("none", ("value", "std")), ("random-init", ("value",))):
+        of_control = rows[rows["control"] == control]
+        for (measure, stream, part), own in of_control.groupby(["measure", "stream", "part"], sort=False):
+            tokens = "" if stream == "image" else f", {part} text"
+            for value in values:
+                said = f"{measure}{tokens}" + (", std" if value == "std" else "")
+                lines.append((said if control == "none" else f"{said},\nrandom-init", own, value))
+    return lines
+
+
+def _outline_stages(ax: Axes, table: pd.DataFrame) -> None:
+    own = table[table["block"] == table["other"]]
+    stages = own.groupby("stage", sort=False)["block"].agg(["min", "max"])
+    if len(stages) < 2:
+        return
+    for name, (start, end) in zip(stages.index, stages.to_numpy(), strict=True):
+        side = end - start + 1
+        square = Rectangle((start - 0.5, start - 0.5), side, side, fill=False, linewidth=1.4, edgecolor="black")
+        square.set_path_effects([patheffects.withStroke(linewidth=3.0, foreground="white")])
+        square.set_clip_on(False)
+        ax.add_patch(square)
+        halo = [patheffects.withStroke(linewidth=2.2, foreground="white")]
+        middle = (start + end) / 2
+        ax.text(middle, middle, str(name), ha="center", va="center", fontsize=8, fontweight="bold", path_effects=halo)
+
+
+def _limits(rows: pd.DataFrame, value: str) -> tuple[float, float]:
+    """Give one scale a row: similarity up to 1, spreads from 0, the other end rounded outward."""
+    if value == "std":
+        return 0.0, max(math.ceil(100 * rows["std"].max()) / 100, 0.01)
+    return min(math.floor(20 * rows["value"].min()) / 20, 0.95), 1.0
+
+
+def _spread(places: list) -> list:
+    """Keep at most :data:`MOST_COLUMNS`, evenly spread, the first and last among them."""
+    if len(places) <= MOST_COLUMNS:
+        return places
+    return [places[round(i * (len(places) - 1) / (MOST_COLUMNS - 1))] for i in range(MOST_COLUMNS)]
+
+
+def _title(one: pd.Series, source: str) -> str:
+    return f"σ = {one['sigma']:g}" if source == "images" else f"step {int(one['step'])}\nσ = {one['sigma']:.2g}"

@@ -1,0 +1,211 @@
+"""Runs of similar positions in a similarity matrix: the best segmentations, how many there are, how sure that is.
+
+Segments are found by kernel change-point detection (Harchaoui and Cappé 2007): with a similarity that is an inner
+product, the cost of a segment is the scatter of its members about their mean in the space of that inner product,
+Σ_i S_ii − Σ_ij S_ij / length, and dynamic programming gives the segmentation of least cost into every number of
+segments.
+
+The number is chosen against a null of drift. Every matrix whose similarity falls off with distance is cut well by some
+segmentation, so cuts are compared with those of a *stationary* matrix: each diagonal of S replaced by its mean, which
+is a drift at constant speed with the same similarity at every distance. The gap of a number of segments is the share
+of scatter that the null keeps less the share that S keeps (after the gap statistic of Tibshirani et al. 2001).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+LARGEST = 10
+LEAST_GAP = 0.05
+"""Cuts must take away so much more of the scatter than those of a drift; with many prompts a trifle is significant."""
+LEVEL = 0.05
+RESAMPLES = 500
+_EXACT = 1e-9
+
+
+@dataclass(frozen=True)
+class Segmentations:
+    """The best segmentation into every number of segments, and the number that was chosen.
+
+    Attributes:
+        number: Of segments, chosen: 1 if the largest gap is below the least or not above the null's; else the smallest
+            number whose gap is within a standard error of the largest.
+        starts: First position of each segment, for 1, 2, … segments.
+        scatter: Share of the scatter that is left, by number.
+        gap: Share of the scatter that the null leaves, less that, by number.
+        gap_error: Standard error of the gap over groups.
+        p_value: Chance of a largest gap like this one in drifts with the same sampling noise.
+        number_share: Share of resamples that choose each number (by gap and least gap; their p-values are not asked).
+        segment_share: For each number, share of resamples whose best segmentation has exactly this segment.
+        start_share: For each number, share of resamples whose best segmentation starts a segment there.
+    """
+
+    number: int
+    starts: tuple[tuple[int, ...], ...]
+    scatter: Float[np.ndarray, " number"]
+    gap: Float[np.ndarray, " number"]
+    gap_error: Float[np.ndarray, " number"]
+    p_value: float
+    number_share: Float[np.ndarray, " number"]
+    segment_share: tuple[tuple[float, ...], ...]
+    start_share: tuple[tuple[float, ...], ...]
+
+
+def find_segments(
+    values: Float[np.ndarray, "group position position"],
+    *,
+    shortest: int = 1,
+    largest: int = LARGEST,
+    least_gap: float = LEAST_GAP,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Segmentations:
+    """Cut the mean of similarity matrices into runs, and resample groups to say how sure that is.
+
+    Args:
+        values: One symmetric matrix a group (a prompt).
+        shortest: Positions a segment has at least.
+        largest: Numbers of segments that are tried, 1 … largest, as far as there are positions.
+        least_gap: See :data:`LEAST_GAP`.
+        level: Largest p-value with which there is more than one segment.
+        resamples: Of groups with replacement.
+        seed: Of the resamples.
+
+    Raises:
+        ValueError: Not symmetric, not finite, fewer than two groups or positions, or no segment fits.
+    """
+    values = np.asarray(values, dtype=float)
+    groups, positions = values.shape[0], values.shape[-1]
+    if values.ndim != 3 or values.shape[1] != positions or positions < 2 or groups < 2:
+        raise ValueError(f"Expected at least 2 square matrices of at least 2 positions, got shape {values.shape}.")
+    if not np.allclose(values, values.transpose(0, 2, 1), atol=1e-6):
+        raise ValueError("Got matrices that are not symmetric or not finite; a similarity is both.")
+    if not 1 <= shortest <= positions:
+        raise ValueError(f"The shortest segment has 1 … {positions} positions, got {shortest}.")
+    numbers = max(1, min(largest, positions // shortest))
+    mean = values.mean(axis=0)
+    weights = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples) / groups
+    drawn = np.tensordot(weights, values, axes=1)
+    # Sampling noise as the drift has it too: what of it is no drift itself.
+    noise = drawn - mean
+    noise -= stationary(noise)
+
+    scatter, starts = _shares(mean[None], numbers, shortest)
+    drawn_scatter, drawn_starts = _shares(drawn, numbers, shortest)
+    null, _ = _shares(stationary(mean) + noise, numbers, shortest)
+    drawn_null, _ = _shares(stationary(drawn) + noise, numbers, shortest)
+    gap, drawn_gap = null.mean(axis=0) - scatter[0], drawn_null - drawn_scatter
+    error = drawn_gap.std(axis=0)
+    chance = (null.mean(axis=0) - null).max(axis=1)
+    p_value = float((np.sum(chance >= gap.max()) + 1) / (resamples + 1)) if gap.max() > _EXACT else 1.0
+
+    chosen = np.array([_choose(one, error, least_gap) for one in drawn_gap])
+    return Segmentations(
+        number=_choose(gap, error, least_gap) if p_value <= level else 1,
+        starts=tuple(tuple(starts[k][0].tolist()) for k in range(numbers)),
+        scatter=scatter[0],
+        gap=gap,
+        gap_error=error,
+        p_value=p_value,
+        number_share=np.bincount(chosen - 1, minlength=numbers) / resamples,
+        segment_share=tuple(_segment_share(starts[k][0], drawn_starts[k], positions) for k in range(numbers)),
+        start_share=tuple(
+            tuple(float((drawn_starts[k] == start).any(axis=1).mean()) for start in starts[k][0])
+            for k in range(numbers)
+        ),
+    )
+
+
+def best_segmentations(
+    similarity: Float[np.ndarray, "*batch position position"], numbers: int, shortest: int = 1
+) -> tuple[Float[np.ndarray, "*batch number"], list[Int[np.ndarray, "*batch segment"]]]:
+    """Find the segmentation of least cost into 1 … ``numbers`` segments, by dynamic programming.
+
+    Returns:
+        Their costs, and the first position of each segment, an array a number.
+    """
+    cost = segment_costs(similarity)
+    *batch, positions, _ = cost.shape
+    length = np.arange(positions)[None, :] - np.arange(positions)[:, None] + 1
+    cost = np.where(length >= shortest, cost, np.inf)
+    # least[k][..., j]: cost of positions 0 … j in k + 1 segments; back[k][..., j]: where the last of them starts.
+    least, back = [cost[..., 0, :]], [np.zeros((*batch, positions), dtype=int)]
+    for _ in range(1, numbers):
+        before = np.concatenate([np.full((*batch, 1), np.inf), least[-1][..., :-1]], axis=-1)
+        through = before[..., :, None] + cost
+        back.append(through.argmin(axis=-2))
+        least.append(np.take_along_axis(through, back[-1][..., None, :], axis=-2)[..., 0, :])
+    starts = []
+    for number in range(numbers):
+        found = np.zeros((*batch, number + 1), dtype=int)
+        end = np.full((*batch, 1), positions - 1)
+        for segment in range(number, 0, -1):
+            start = np.take_along_axis(back[segment], end, axis=-1)
+            found[..., segment] = start[..., 0]
+            end = start - 1
+        starts.append(found)
+    return np.stack([one[..., -1] for one in least], axis=-1), starts
+
+
+def segment_costs(similarity: Float[np.ndarray, "*batch position position"]) -> Float[np.ndarray, "*batch first last"]:
+    """Give the scatter of every segment first … last; infinity where the last comes before the first."""
+    positions = similarity.shape[-1]
+    batch = similarity.shape[:-2]
+    area = np.zeros((*batch, positions + 1, positions + 1))
+    area[..., 1:, 1:] = similarity.cumsum(axis=-1).cumsum(axis=-2)
+    trace = np.zeros((*batch, positions + 1))
+    trace[..., 1:] = np.diagonal(similarity, axis1=-2, axis2=-1).cumsum(axis=-1)
+    first, after = np.arange(positions)[:, None], np.arange(1, positions + 1)[None, :]
+    there = after > first
+    square = area[..., after, after] - area[..., first, after] - area[..., after, first] + area[..., first, first]
+    scatter = trace[..., after] - trace[..., first] - square / np.where(there, after - first, 1)
+    return np.where(there, scatter, np.inf)
+
+
+def stationary(
+    similarity: Float[np.ndarray, "*batch position position"],
+) -> Float[np.ndarray, "*batch position position"]:
+    """Replace every diagonal by its mean: the same similarity at every distance, and no borders."""
+    positions = similarity.shape[-1]
+    even = np.empty_like(similarity)
+    for distance in range(positions):
+        row = np.arange(positions - distance)
+        mean = np.diagonal(similarity, distance, axis1=-2, axis2=-1).mean(axis=-1)[..., None]
+        even[..., row, row + distance] = even[..., row + distance, row] = mean
+    return even
+
+
+def same_segment(starts: tuple[int, ...], positions: int) -> Bool[np.ndarray, "position position"]:
+    """Tell which pairs of positions are in one segment."""
+    label = np.searchsorted(starts, np.arange(positions), side="right")
+    return label[:, None] == label[None, :]
+
+
+def _shares(
+    similarity: Float[np.ndarray, "batch position position"], numbers: int, shortest: int
+) -> tuple[Float[np.ndarray, "batch number"], list[np.ndarray]]:
+    """Costs as shares of the cost of one segment: how alike all positions are shall not matter."""
+    costs, starts = best_segmentations(similarity, numbers, shortest)
+    whole = costs[:, :1]
+    return np.where(whole > _EXACT, costs / np.where(whole > _EXACT, whole, 1.0), 1.0), starts
+
+
+def _choose(gap: Float[np.ndarray, " number"], error: Float[np.ndarray, " number"], least_gap: float) -> int:
+    best = int(gap.argmax())
+    if gap[best] < least_gap:
+        return 1
+    return int(np.flatnonzero(gap >= gap[best] - error[best] - _EXACT)[0]) + 1
+
+
+def _segment_share(
+    starts: Int[np.ndarray, " segment"], drawn: Int[np.ndarray, "resample segment"], positions: int
+) -> tuple[float, ...]:
+    ends, drawn_ends = (
+        np.concatenate([one[..., 1:], np.full((*one.shape[:-1], 1), positions)], axis=-1) for one in (starts, drawn)
+    )
+    same = (drawn[:, :, None] == starts) & (drawn_ends[:, :, None] == ends)
+    return tuple(same.any(axis=1).mean(axis=0).tolist())

@@ -1,0 +1,105 @@
+"""Stores in memory that know what they were told to know: which part of the reward each place carries."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+CHANNELS = 8
+PARTS = 2
+"""A reward is the sum of so many independent parts."""
+
+Plant = Callable[[str, float, int], tuple[float, ...]]
+"""Given stream, sigma and block: how strongly each part of the reward shows there."""
+
+
+def planted_pairs(*, train: int = 300, test: int = 200, seed: int = 0, strength: float = 2.0) -> pd.DataFrame:
+    """One pair a prompt in one facet; ``parts`` of either item are known, and annotators follow their sum."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for split, prompts in (("train", train), ("test", test)):
+        for index in range(prompts):
+            parts = rng.normal(size=(2, PARTS)) * strength / np.sqrt(PARTS)
+            rewards = parts.sum(axis=1)
+            probability = float(expit(rewards[0] - rewards[1]))
+            name = f"{split}{index:04d}"
+            rows.append({
+                "pair_id": name, "prompt_id": name, "first": f"{name}-a", "second": f"{name}-b",
+                "choice": float(rng.random() < probability), "split": split, "facet": "all",
+                "probability": probability, "parts_first": parts[0], "parts_second": parts[1],
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+class PlantedStore:
+    """Noise in every channel; each part of the reward in its own channel, as strongly as it was planted.
+
+    Args:
+        pairs: Of :func:`planted_pairs`.
+        plant: Strength of each part at a place.
+        num_blocks: Blocks of the image stream; the text stream has one less.
+        sigmas: Noise levels.
+        seed: Of what the backbone's features are, beside the reward.
+        draw: Of the noise, if ``noise`` is above 0: what differs between stores of other extraction seeds.
+        noise: How strongly drawn noise moves features, at sigma 1.
+        shared: Whether the two items of a pair share the drawn noise.
+        attributes: Beside the usual ones.
+    """
+
+    def __init__(
+        self,
+        pairs: pd.DataFrame,
+        plant: Plant,
+        *,
+        num_blocks: int = 8,
+        sigmas: tuple[float, ...] = (0.1,),
+        streams: tuple[str, ...] = ("image",),
+        width: int = CHANNELS,
+        seed: int = 0,
+        draw: int = 0,
+        noise: float = 0.0,
+        shared: bool = False,
+        **attributes,
+    ) -> None:
+        self.item_ids = pairs[["first", "second"]].to_numpy().ravel().astype(str)
+        self._parts = np.stack(pairs[["parts_first", "parts_second"]].to_numpy().ravel())
+        self._plant, self._width, self._seed, self._streams = plant, width, seed, streams
+        self._draw, self._noise, self._shared = draw, noise, shared
+        self.sigmas, self.blocks, self.num_blocks = list(sigmas), list(range(num_blocks)), num_blocks
+        self.written = np.ones(len(self.item_ids), dtype=bool)
+        self.attributes = {
+            "model": "planted", "data": "planted", "random_init": False, "resolution": 64, "seed": draw,
+            "pair_noise": "shared" if shared else "independent", "config_hash": f"{num_blocks}x{width}",
+            "parameters": num_blocks * width**2, "forward_flops": 100 * num_blocks * width**2, **attributes,
+        }  # fmt: skip
+
+    def arrays(self):
+        return [(stream, "mean") for stream in self._streams]
+
+    def blocks_of(self, stream):
+        return self.blocks if stream == "image" else self.blocks[:-1]
+
+    def latent_reductions(self):
+        return ["mean"]
+
+    def read_latents(self, reduction):
+        return self._normal("latents", 4)
+
+    def read(self, stream, reduction, sigma, block):
+        features = self._normal(f"{stream}/{sigma}/{block}", self._width)
+        for part, strength in enumerate(self._plant(stream, sigma, block)):
+            features[:, part] += strength * self._parts[:, part]
+        if self._noise:
+            drawn = self._normal(f"draw{self._draw}/{sigma}", self._width)
+            if self._shared:
+                drawn = np.repeat(drawn[::2], 2, axis=0)
+            features += sigma * self._noise * drawn
+        return features
+
+    def _normal(self, name, channels):
+        rng = np.random.default_rng([self._seed, zlib.crc32(name.encode())])
+        return rng.normal(size=(len(self.item_ids), channels)).astype(np.float32)

@@ -1,0 +1,75 @@
+"""``python -m probing.analyse`` on real stores: tables, resume, and errors of one sentence."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from probing.analyse import main
+from probing.figures import main as draw
+from tests.analysis.fake_store import make_pairs
+from tests.analysis.test_fit_command import write_store
+
+LITTLE = ["--streams", "image", "--sigmas", "0.005", "--facets", "quality"]
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder, pairs = tmp_path_factory.mktemp("stores"), make_pairs()
+    size = {"parameters": 1000, "forward_flops": 5000}
+    return (
+        str(write_store(folder / "fake.zarr", pairs, provenance=size)),
+        str(write_store(folder / "fresh.zarr", pairs, random_init=True, provenance=size)),
+    )
+
+
+def test_each_experiment_writes_its_table_and_says_what_it_found(stores, tmp_path, capsys):
+    trained, fresh = stores
+    asked = {
+        "combinations": ["--store", trained, "--stages", "0-2,3-5", "--largest", "2"],
+        "noise": ["--store", trained],
+        "scaling": ["--store", trained, "--store", fresh, "--steps", "fake.zarr=600"],
+        "controls": ["--store", trained, "--store", fresh, "--shuffles", "1"],
+    }
+    for experiment, options in asked.items():
+        assert main([experiment, *options, *LITTLE, "--output", str(tmp_path)]) == 0, experiment
+        said = capsys.readouterr().out
+        table = pd.read_parquet(tmp_path / f"{experiment}.parquet")
+        assert f"{experiment}.parquet ({len(table):,} rows)" in said
+        assert set(table["facet"]) == {"quality"} and set(table["sigma"].dropna()) == {0.005}
+    assert "the random-initialised backbone" in said
+    assert not list(tmp_path.glob("*-cells"))
+    combined = pd.read_parquet(tmp_path / "combinations.parquet")
+    assert set(combined["stage_runs"]) == {"B1 0-2, B2 3-5"}
+    assert 600 in set(pd.read_parquet(tmp_path / "scaling.parquet")["steps"])
+    assert draw(["--results", str(tmp_path), "--output", str(tmp_path / "figures")]) == 0
+
+
+def test_mistakes_end_in_status_2_and_one_sentence(stores, tmp_path, capsys):
+    trained, fresh = stores
+    for options, says in (
+        (["noise", "--store", str(tmp_path / "none.zarr")], "no feature store"),
+        (["noise", "--store", trained, "--store", trained], "hold the same noise"),
+        (["combinations", "--store", trained, "--stages", "3-1"], "Stages are written like 0-2,3-5,6-7"),
+        (["combinations", "--store", trained, "--stages", "no.parquet"], "There is no table at no.parquet"),
+        (["scaling", "--store", trained, "--steps", "600"], "--steps wants NAME=VALUE"),
+        (["scaling", "--store", trained, "--steps", "fake=many"], "--steps wants NAME=VALUE"),
+        (["controls", "--store", fresh], "None of the stores is of a trained backbone"),
+        (["controls", "--store", trained, "--blocks", "9"], "no block 9"),
+    ):
+        assert main([*options, "--output", str(tmp_path / "results")]) == 2, options
+        error = capsys.readouterr().err
+        assert says in error and "Traceback" not in error and error.strip().count("\n") == 0
+    assert not (tmp_path / "results").exists()
+
+
+def test_every_experiment_has_help_with_defaults(capsys):
+    for experiment in ("combinations", "noise", "scaling", "controls"):
+        with pytest.raises(SystemExit) as stop:
+            main([experiment, "--help"])
+        assert stop.value.code == 0
+        said = capsys.readouterr().out
+        assert "--store" in said and "(default: cache/results)" in said
+    with pytest.raises(SystemExit) as stop:
+        main(["alchemy"])
+    assert stop.value.code == 2

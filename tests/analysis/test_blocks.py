@@ -1,0 +1,71 @@
+"""Blocks against the chosen one: every number of the table by hand, on a store where the signal is planted."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+
+from probing.analysis import compare_blocks, reward_curve
+from probing.analysis.blocks import COLUMNS
+from tests.analysis.fake_store import FIRST_WITH_SIGNAL, FakeStore, make_pairs
+
+
+@pytest.fixture(scope="module")
+def results():
+    pairs = make_pairs()
+    return reward_curve(FakeStore(pairs), pairs, streams=["image"], sigmas=[0.6], shuffles=1)
+
+
+@pytest.fixture(scope="module")
+def table(results):
+    return compare_blocks(results, delta=0.02)
+
+
+def test_each_curve_has_its_chosen_block_against_every_other(results, table):
+    assert tuple(table.columns) == COLUMNS
+    assert len(table) == 2 * 5 and set(table["control"]) == {"none"}
+    for facet, rows in table.groupby("facet"):
+        curve = results.table[(results.table["facet"] == facet) & (results.table["control"] == "none")]
+        curve = curve[curve["block"].notna()]
+        chosen = curve.loc[curve["cv_accuracy"].idxmax()]
+        assert set(rows["chosen_block"]) == {chosen["block"]}
+        assert chosen["block"] >= FIRST_WITH_SIGNAL["image"]
+        assert sorted([*rows["block"], chosen["block"]]) == sorted(curve["block"])
+
+
+def test_blocks_without_the_signal_are_below_and_others_are_not(table):
+    without = table["block"] < FIRST_WITH_SIGNAL["image"]
+    assert (table.loc[without, "p_holm"] < 0.05).all() and (table.loc[without, "ci_low"] > 0).all()
+    assert not table.loc[without, "equivalent"].any()
+    assert (table.loc[~without, "p_holm"] > 0.05).all()
+
+
+def test_numbers_are_those_of_the_two_cells(results, table):
+    outcomes = results.outcomes
+    z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+    for row in table.itertuples():
+        pairs = outcomes[outcomes["facet"] == row.facet]
+        one, two = pairs[row.chosen_cell].to_numpy(), pairs[row.cell].to_numpy()
+        assert row.difference == pytest.approx(np.mean(one - two))
+        counts = [[np.sum((one == i) & (two == j)) for j in (1, 0)] for i in (1, 0)]
+        assert row.p_mcnemar == pytest.approx(mcnemar(counts, exact=False, correction=False).pvalue)
+        # One pair a prompt here: a prompt's variance is that of the pairs' differences.
+        assert row.prompts_needed == math.ceil(z**2 * np.var(one - two, ddof=1) / 0.02**2)
+        assert row.pairs_needed == row.prompts_needed
+
+
+def test_a_wide_margin_makes_blocks_the_same(results):
+    wide = compare_blocks(results, delta=0.2)
+    assert wide.loc[wide["block"] >= FIRST_WITH_SIGNAL["image"], "equivalent"].all()
+    with pytest.raises(ValueError, match="expected a number above 0"):
+        compare_blocks(results, delta=0.0)
+
+
+def test_curves_of_one_block_give_an_empty_table():
+    pairs = make_pairs()
+    one = reward_curve(FakeStore(pairs), pairs, streams=["image"], sigmas=[0.6], blocks=[4], shuffles=0)
+    assert tuple(compare_blocks(one).columns) == COLUMNS and len(compare_blocks(one)) == 0

@@ -1,0 +1,168 @@
+"""Scaling finds the planted slope, none where there is none, and keeps checkpoints and controls apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import linregress
+
+from probing.analysis.model_sizes import size_of
+from probing.analysis.scaling import COLUMNS, scaling
+from probing.analysis.trends import fit_line
+from probing.errors import UserError
+from tests.analysis.planted_store import PlantedStore, planted_pairs
+
+SIZES = {"xs": (4, 8, 1e6), "s": (6, 10, 1e7), "m": (8, 12, 1e8), "l": (10, 14, 1e9)}
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return planted_pairs(test=500)
+
+
+def model(pairs, name, strength, *, fresh=False, seed=0, **changed):
+    blocks, width, parameters = SIZES[name]
+    attributes = {"model": name, "parameters": parameters, "forward_flops": 3e3 * parameters, "random_init": fresh,
+                  "revision": f"{name}{fresh}{seed}", **changed}  # fmt: skip
+    return PlantedStore(pairs, lambda *at: (strength, strength), num_blocks=blocks, width=width,
+                        seed=seed + 17 * blocks + 1000 * fresh, **attributes)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def planted(pairs):
+    """Larger models know more; random-initialised ones nothing; one has checkpoints."""
+    strengths = {"xs": 0.2, "s": 0.4, "m": 0.7, "l": 1.2}
+    stores = [model(pairs, name, strength) for name, strength in strengths.items()]
+    stores += [model(pairs, name, 0.0, fresh=True) for name in strengths]
+    stores += [model(pairs, "s", 0.05, model="s-step100", seed=1), model(pairs, "s", 0.15, model="s-step1000", seed=2)]
+    return scaling(stores, pairs, steps={"s-step100": 100, "s-step1000": 1000, "s": 10000}, progress=False)
+
+
+def fit_of(table, head="best", series="trained", against="parameters"):
+    rows = table[(table["kind"] == "fit") & (table["head"] == head) & (table["series"] == series)]
+    (row,) = rows[rows["against"] == against].to_dict("records")
+    return row
+
+
+def test_planted_slopes_are_found_and_nulls_say_nothing(planted):
+    assert tuple(planted.columns) == COLUMNS
+    for head in ("best", "stages", "depth 0.5", "best-matched"):
+        fit = fit_of(planted, head)
+        assert fit["ci_low"] > 0 and fit["n_models"] == 4 and fit["value"] > 0.03, head
+    null = fit_of(planted, "depth 0.5", "random-init")
+    assert min(null["ci_low"], null["models_low"]) <= 0 <= max(null["ci_high"], null["models_high"])
+    steps = fit_of(planted, "stages", "checkpoints of 1e+07 parameters", "steps")
+    assert steps["n_models"] == 3 and steps["ci_low"] > 0
+
+
+def test_where_size_adds_nothing_no_slope_is_claimed(pairs):
+    table = scaling([model(pairs, name, 0.6) for name in SIZES], pairs, progress=False)
+    fits = table[(table["kind"] == "fit") & (table["against"] == "parameters") & (table["head"] != "stages")]
+    wide = [fits[["ci_low", "models_low"]].min(axis=1), fits[["ci_high", "models_high"]].max(axis=1)]
+    assert ((wide[0] <= 0) & (wide[1] >= 0)).all()
+    covered = (fits["ci_low"] <= 0) & (fits["ci_high"] >= 0)
+    assert (fits["says"].str.contains("is not measurably related") == covered).all()
+
+
+def test_a_trend_is_ordinary_least_squares(planted):
+    """Slope, intercept, residuals and the interval over models against SciPy."""
+    points = planted[(planted["kind"] == "point") & (planted["head"] == "best") & (planted["control"] == "none")]
+    points = points[points["finished"].astype(bool)]
+    assert sorted(points["model"]) == ["l", "m", "s", "xs"]
+    x = np.log10(points["parameters"].to_numpy(dtype=float))
+    expected = linregress(x, points["value"].to_numpy(dtype=float))
+    fit = fit_of(planted)
+    assert (fit["value"], fit["intercept"]) == pytest.approx((expected.slope, expected.intercept))
+    from scipy.stats import t
+
+    reach = t.ppf(0.975, 2) * expected.stderr
+    assert (fit["models_low"], fit["models_high"]) == pytest.approx((expected.slope - reach, expected.slope + reach))
+    residuals = planted[(planted["kind"] == "residual") & (planted["head"] == "best") & (planted["series"] == "trained")
+                        & (planted["against"] == "parameters")].set_index("model")["value"]  # fmt: skip
+    by_hand = points.set_index("model")["value"] - expected.intercept - expected.slope * pd.Series(x, points["model"])
+    pd.testing.assert_series_equal(residuals.sort_index(), by_hand.sort_index(), check_names=False, check_dtype=False)
+    assert fit["residual_deviation"] == pytest.approx(np.sqrt((by_hand**2).sum() / 2))
+
+
+def test_fit_line_is_exact_on_lines():
+    x = np.array([1.0, 2.0, 4.0])
+    slopes, intercepts = fit_line(x, np.stack([0.1 + 0.2 * x, 1.0 - 0.3 * x]))
+    np.testing.assert_allclose(slopes, [0.2, -0.3])
+    np.testing.assert_allclose(intercepts, [0.1, 1.0])
+
+
+def test_heads_are_matched_in_depth_and_width(planted):
+    points = planted[(planted["kind"] == "point") & (planted["control"] == "none")]
+    matched = points[points["head"] == "best-matched"]
+    assert set(matched["channels"]) == {8}
+    assert set(points.loc[points["head"] == "best", "channels"]) == {8, 10, 12, 14}
+    half = points[points["head"] == "depth 0.5"].set_index("model")
+    assert half.loc["xs", "block"] == 1 and half.loc["l", "block"] == 4
+    assert (half["depth"] == 0.5).all()
+    stages = points[points["head"] == "stages"]
+    assert stages["blocks"].str.count(r"\+").isin([2, 3]).all() and set(stages["stage_source"]) == {"equal"}
+    best = points[points["head"] == "best"].set_index("model")
+    cells = planted[(planted["kind"] == "cell") & (planted["control"] == "none")]
+    for name, part in cells.groupby("model"):
+        assert best.loc[name, "cv_accuracy"] == part["cv_accuracy"].max()
+
+
+def test_two_models_make_a_line_and_no_interval_over_models(pairs):
+    table = scaling([model(pairs, "xs", 0.2), model(pairs, "l", 1.2)], pairs, depths=[1.0], progress=False)
+    fit = fit_of(table)
+    assert np.isnan(fit["models_low"]) and np.isnan(fit["residual_deviation"]) and fit["ci_low"] > 0
+    assert "two models say nothing of others" in fit["says"]
+    alone = scaling([model(pairs, "xs", 0.2)], pairs, progress=False)
+    assert not (alone["kind"] == "fit").any()
+
+
+def test_the_choice_of_block_never_looks_at_test_pairs(pairs):
+    spoilt = pairs.copy()
+    test = spoilt["split"] == "test"
+    spoilt.loc[test, "choice"] = 1 - spoilt.loc[test, "choice"]
+    tables = [scaling([model(of, "xs", 0.4), model(of, "s", 0.4)], of, progress=False) for of in (pairs, spoilt)]
+    points = [table[table["kind"] == "point"] for table in tables]
+    for column in ("blocks", "cv_accuracy"):
+        pd.testing.assert_series_equal(points[0][column], points[1][column])
+
+
+def test_sizes_are_read_or_counted_by_name(pairs):
+    store = model(pairs, "xs", 0.0)
+    assert size_of(store) == (1e6, 3e9)
+    old = PlantedStore(pairs, lambda *_: (0.0, 0.0), model="testbed-xs", clip_tokens=20, t5_length=16)
+    for name in ("parameters", "forward_flops", "config_hash"):
+        del old.attributes[name]
+    parameters, flops = size_of(old)
+    assert 2e6 < parameters < 3e6 and 1e8 < flops < 1e9
+    old.attributes["config_hash"] = "another"
+    with pytest.raises(UserError, match="is another than the one of the store"):
+        size_of(old)
+    old.attributes["model"] = "my-model"
+    with pytest.raises(UserError, match="does not say how large its backbone is"):
+        size_of(old)
+
+
+@pytest.mark.parametrize(
+    ("changed", "asked", "says"),
+    [
+        ({}, {"steps": {"nobody": 5}}, "Steps are given for 'nobody', and no store is called so; there are s, xs"),
+        ({}, {"steps": {"xs": 0}}, "Training steps are above 0"),
+        ({}, {"depths": [0.0]}, "above 0 and up to 1, got 0"),
+        ({}, {"sigmas": [0.3]}, "no sigma 0.3"),
+        ({"prompts": "foreign"}, {}, "was not extracted with own prompts"),
+    ],
+)
+def test_mistakes_are_said_in_one_sentence(pairs, changed, asked, says):
+    with pytest.raises(UserError, match=says):
+        scaling([model(pairs, "xs", 0.2), model(pairs, "s", 0.2, **changed)], pairs, progress=False, **asked)
+
+
+def test_stores_without_anything_in_common_are_refused(pairs):
+    other = PlantedStore(pairs, lambda *_: (0.0, 0.0), sigmas=(0.9,))
+    with pytest.raises(UserError, match="share no stream, reduction and noise level"):
+        scaling([model(pairs, "xs", 0.2), other], pairs, progress=False)
+    with pytest.raises(UserError, match="holds the same weights as one before it"):
+        scaling([model(pairs, "xs", 0.2)] * 2, pairs, progress=False)
+    with pytest.raises(UserError, match="no store to measure"):
+        scaling([], pairs)

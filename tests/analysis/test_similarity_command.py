@@ -1,0 +1,138 @@
+"""``python -m probing.similarity`` and ``python -m probing.tokens`` on a tiny pipeline: tables, plans, errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from probing.analysis.similarity import COLUMNS
+from probing.extract import main as extract
+from probing.figures import main as draw
+from probing.fit import main as fit
+from probing.similarity import main
+from probing.tokens import main as tokens
+from tests.tiny_sd3 import BLOCKS, T5_LENGTH
+
+SMALL = ["--data", "testbed", "--limit", "24", "--resolution", "16", "--t5-length", str(T5_LENGTH)]
+
+
+@pytest.fixture(scope="module")
+def results(tiny_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("similarity")
+    asked = [
+        "--sigmas",
+        "0.005,0.6",
+        "--steps",
+        "4",
+        "--trajectory-steps",
+        "0,3",
+        "--control",
+        "--streams",
+        "image,text",
+    ]
+    assert main(["--model", str(tiny_folder), *SMALL, *asked, "--output", str(folder)]) == 0
+    return folder
+
+
+def test_tables_say_what_was_measured_and_of_what(results):
+    tables = {path.stem: pd.read_parquet(path) for path in results.glob("*.parquet")}
+    assert set(tables) == {"similarity", "trajectory_similarity", "stages", "stage_similarity", "similarity_by_prompt"}
+    images = tables["similarity"]
+    assert tuple(images.columns) == COLUMNS
+    assert set(images["control"]) == {"none", "random-init"} and set(images["measure"]) == {"cka", "cosine"}
+    assert set(images["part"]) == {"all", "clip", "t5"} and set(images["source"]) == {"images"}
+    assert (images["num_blocks"] == BLOCKS).all() and (images["split"] == "train").all()
+    assert tables["trajectory_similarity"]["step"].unique().tolist() == [0, 3]
+    assert (tables["trajectory_similarity"]["steps"] == 4).all()
+    for table in tables.values():
+        assert (table["model"] == "tiny-sd3").all()
+    # Fresh weights are other weights.
+    assert images.groupby("control")["revision"].nunique().tolist() == [1, 1] and images["revision"].nunique() == 2
+    own = images[images["block"] == images["other"]]
+    np.testing.assert_allclose(own["value"], 1, atol=1e-5)
+
+
+def test_the_figures_are_drawn_from_the_tables(results, tmp_path, capsys):
+    assert draw(["--results", str(results), "--output", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "stage_similarity.png" in said and "token_maps: not drawn" in said
+    assert (tmp_path / "trajectory_similarity.png").is_file()
+
+
+def test_without_a_trajectory_none_is_left_behind(tiny_folder, tmp_path, capsys):
+    (tmp_path / "trajectory_similarity.parquet").write_bytes(b"of another run")
+    asked = ["--trajectory-steps", "none", "--sigmas", "0.3", "--measures", "cosine", "--output", str(tmp_path)]
+    assert main(["--model", str(tiny_folder), *SMALL, *asked]) == 0
+    assert not (tmp_path / "trajectory_similarity.parquet").exists()
+    assert "images, all tokens, cosine, σ = 0.3: B1 0" in capsys.readouterr().out
+
+
+def test_a_dry_run_plans_and_writes_nothing(tiny_folder, tmp_path, capsys):
+    asked = ["--steps", "4", "--trajectory-steps", "0,3", "--guidance", "4.5", "--sigmas", "0.1", "--dry-run"]
+    assert main(["--model", str(tiny_folder), *SMALL, *asked, "--output", str(tmp_path / "none")]) == 0
+    said = capsys.readouterr().out
+    # 24 items; 6 prompts read twice, with three guided steps before the last read.
+    assert "24 of 6 prompts" in said and f"forwards  {24 + 6 * 2 + 6 * 2 * 3}" in said
+    assert not (tmp_path / "none").exists()
+
+
+def test_mistakes_end_in_status_2_and_one_sentence(tiny_folder, tmp_path, capsys):
+    for options, says in (
+        (["--measures", "cca"], "Unknown measure 'cca'"),
+        (["--measures", "cka,cka"], "once, got cka, cka"),
+        (["--trajectory-steps", "40"], "steps 0 … 39, got 40"),
+        (["--sigmas", "2"], "noise level in [0, 1]"),
+        (["--shortest-stage", "9"], "--shortest-stage is 1 … 4 blocks"),
+        (["--limit", "4"], "at least 2, got 1; raise --limit"),
+        (["--streams", "video"], "Unknown stream 'video'"),
+    ):
+        assert main(["--model", str(tiny_folder), *SMALL, *options, "--output", str(tmp_path / "none")]) == 2
+        error = capsys.readouterr().err
+        assert says in error and "Traceback" not in error and error.strip().count("\n") == 0
+    with pytest.raises(SystemExit, match="2"):
+        main(["--model", "x", "--trajectory-steps", "soon"])
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokens")
+    small = ["--data", "testbed", "--limit", "96", "--resolution", "16", "--t5-length", str(T5_LENGTH)]
+    store = folder / "tiny.zarr"
+    assert extract(["--model", str(tiny_folder), *small, "--sigmas", "0.005", "--output", str(store)]) == 0
+    assert fit(["--store", str(store), "--shuffles", "0", "--output", str(folder / "results")]) == 0
+    return store, folder / "results", small[:4]
+
+
+def test_token_maps_are_written_and_drawn(tiny_folder, fitted, tmp_path, capsys):
+    store, results, data = fitted
+    asked = ["--store", str(store), "--results", str(results), "--model", str(tiny_folder), *data]
+    assert tokens([*asked, "--pairs", "1", "--output", str(tmp_path)]) == 0
+    assert "alignment: σ = 0.005, block" in capsys.readouterr().out
+    table = pd.read_parquet(tmp_path / "token_maps.parquet")
+    for item in table.to_dict("records"):
+        scores = [float(score) for score in item["scores"].split()]
+        assert len(scores) == item["rows"] * item["columns"] == 16
+        assert np.mean(scores) == pytest.approx(item["store_reward"], rel=1e-3, abs=1e-4)
+    assert set(table["facet"]) == {"alignment", "quality"} and (table["split"] == "test").all()
+    assert draw(["--results", str(tmp_path), "--output", str(tmp_path)]) == 0
+
+
+def test_mistakes_of_token_maps(tiny_folder, fitted, tmp_path, capsys):
+    store, results, data = fitted
+    asked = ["--store", str(store), "--results", str(results), *data, "--output", str(tmp_path / "none")]
+    for options, says in (
+        (
+            ["--model", "testbed-xs"],
+            "The store was made with another model: model is tiny-sd3 there and testbed-xs here",
+        ),
+        (["--model", str(tiny_folder), "--sigma", "0.4"], "no trained probe on the mean of image tokens"),
+        (["--model", str(tiny_folder), "--facets", "charm"], "for facet charm"),
+        (["--model", str(tiny_folder), "--results", str(tmp_path)], "run python -m probing.fit first"),
+        (["--model", str(tiny_folder), "--pairs", "0"], "expected 1 or more"),
+    ):
+        assert tokens([*asked, *options]) == 2
+        error = capsys.readouterr().err
+        assert says in error and "Traceback" not in error and error.strip().count("\n") == 0
+    assert not (tmp_path / "none").exists()
