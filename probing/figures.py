@@ -30,6 +30,7 @@ from probing.plots import (
     read_table,
     save_figure,
 )
+from probing.plots.save import find_table
 
 FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
     "reward_curves": ("reward_curve", figure_reward_curves),
@@ -68,11 +69,11 @@ def run(arguments: argparse.Namespace) -> None:
     command = f"python -m probing.figures {shlex.join(options)}"
     drawn = 0
     for name, (source, draw) in FIGURES.items():
-        path = _find(arguments.results, source, name)
+        path = find_table(arguments.results, source, name)
         if path is None:
             print(f"{name}: not drawn, for there is no {source}.parquet")
             continue
-        table = _join(read_table(path), arguments.results, name)
+        table = join_beside(read_table(path), arguments.results, name)
         provenance = {"command": command, "table": path.name}
         try:
             figure = draw(table)
@@ -90,13 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
 
 
-def _find(results: Path, table: str, figure: str) -> Path | None:
-    """Find the table of a figure, as the analysis wrote it or beside the figure; None if it was not made."""
-    candidates = (results / f"{table}.parquet", results / f"{figure}.csv")
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _join(table: pd.DataFrame, results: Path, name: str) -> pd.DataFrame:
+def join_beside(table: pd.DataFrame, results: Path, name: str) -> pd.DataFrame:
     """Add what lies beside a figure's table; a figure's own CSV has it already."""
     if name not in BESIDE:
         return table

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from probing.commands import run_command
-from probing.figures import FIGURES
+from probing.figures import FIGURES, join_beside
 from probing.page import build_page, collect, public_path, write_page
 
 
@@ -24,7 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    sources = collect(FIGURES, arguments.results, arguments.figures)
+    sources = collect(
+        FIGURES,
+        arguments.results,
+        arguments.figures,
+        join=lambda table, figure: join_beside(table, arguments.results, figure),
+    )
     options = {"--results": arguments.results, "--figures": arguments.figures}
     said = shlex.join(part for name, path in options.items() if path is not None for part in (name, public_path(path)))
     page = build_page(
@@ -33,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
         redraw=f"python -m probing.figures --results {shlex.quote(public_path(arguments.results))}",
     )
     write_page(page, arguments.output)
-    drawn = sum(len(source.figures) for source in sources)
+    drawn = page.count("<figure>")
     print(f"Page: {arguments.output} ({drawn} figures, {len(sources)} tables, {len(page.encode()) / 1e6:.1f} MB)")
 
 

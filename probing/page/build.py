@@ -20,6 +20,7 @@ from probing.page.grid import Grid, csv_of, preview
 from probing.page.provenance import commands, facts, stores, versions
 from probing.page.sections import ASKED, TITLE, Section, in_words, section_of
 from probing.page.sources import Source
+from probing.plots import NothingToDraw
 
 _HERE = Path(__file__).parent
 _MOST_CSV = 1_000_000
@@ -78,17 +79,13 @@ class Part:
         return overall if len(overall) <= _MOST_STATEMENTS else []
 
 
-def build_page(
-    sources: Sequence[Source], *, command: str, redraw: str, nothing: tuple[type[Exception], ...] = ()
-) -> str:
+def build_page(sources: Sequence[Source], *, command: str, redraw: str) -> str:
     """Make the page, the same text for the same tables.
 
     Args:
         sources: Of :func:`probing.page.collect`.
         command: What made the page.
         redraw: What draws the figures alone.
-        nothing: What a figure's function raises when its table was measured with less than the figure shows; such a
-            figure is left out, with the reason. Anything else that it raises stops the page.
 
     Raises:
         UserError: A table does not hold what its figure shows.
@@ -97,7 +94,7 @@ def build_page(
     left = _MOST_CSV_TOGETHER
     parts = []
     for source in sources:
-        parts.append(_part(source, redraw, left, nothing))
+        parts.append(_part(source, redraw, left))
         left -= len(parts[-1].csv)
     drawn = [source.table for source in sources if source.figures]
     style, script = (_text(name) for name in ("page.css", "sort.js"))
@@ -118,13 +115,13 @@ def build_page(
     )
 
 
-def _part(source: Source, redraw: str, left: int, nothing: tuple[type[Exception], ...]) -> Part:
+def _part(source: Source, redraw: str, left: int) -> Part:
     table = source.table
     pictures, missing = [], []
     for name, drawn in source.figures.items():
         try:
-            pictures.append(draw_picture(name, drawn, nothing))
-        except nothing as reason:
+            pictures.append(draw_picture(name, drawn))
+        except NothingToDraw as reason:
             missing.append((in_words(name), str(reason)))
     csv = csv_of(table) if table.size <= _MOST_CELLS else None
     table_hash = None if csv is None else hashlib.sha256(csv).hexdigest()

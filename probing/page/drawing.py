@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from probing.errors import UserError
 from probing.page.sections import in_words
 from probing.page.sources import Drawn
+from probing.plots import NothingToDraw
 from probing.plots.save import DPI
 from probing.plots.style import house_style
 
@@ -42,15 +43,16 @@ class Picture:
     height: int
 
 
-def draw_picture(name: str, drawn: Drawn, nothing: tuple[type[Exception], ...] = ()) -> Picture:
+def draw_picture(name: str, drawn: Drawn) -> Picture:
     """Draw a figure, as vectors unless a raster is lighter, the same bytes each time.
 
     Raises:
+        NothingToDraw: The table was measured with less than the figure shows.
         UserError: The table does not hold what the figure shows.
     """
     try:
         figure = drawn.draw(drawn.table)
-    except nothing:
+    except NothingToDraw:
         raise
     except (LookupError, TypeError, ValueError) as error:
         said = " ".join(str(error).split())

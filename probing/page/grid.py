@@ -11,7 +11,7 @@ import pandas as pd
 
 ROWS, COLUMNS = 100, 40
 """Of a long table; the rest is in its CSV."""
-_LONG_TEXT, _LONG_WORD, _CUT_WORD = 400, 100, 24
+_LONG_TEXT, _LONG_WORD, _CUT_WORD = 240, 100, 24
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ SECTIONS: dict[str, Section] = {
         "How many bits do the margins carry, are they calibrated, and which blocks may be the best of their curve?",
     ),
     "massive": Section("Massive activations", "Where do a few channels dwarf all the others?"),
+    "similarity_by_prompt": Section("Block similarity by prompt", "How alike are the blocks on each prompt's images?"),
     "rewards": Section("Rewards", "What reward does the best probe of each facet give every item that was held out?"),
     "outcomes": Section("Outcomes", "Which test pair did each cell get right?"),
     "margins": Section("Margins", "How far apart did each cell place the two images of every test pair?"),

@@ -132,7 +132,7 @@ def test_the_choice_of_block_never_looks_at_test_pairs(pairs):
 def test_sizes_are_read_or_counted_by_name(pairs):
     store = model(pairs, "xs", 0.0)
     assert size_of(store) == (1e6, 3e9)
-    old = PlantedStore(pairs, lambda *_: (0.0, 0.0), model="testbed-xs", clip_tokens=20, t5_length=16)
+    old = PlantedStore(pairs, lambda *_: (0.0, 0.0), model="testbed-s", clip_tokens=22, t5_length=20)
     for name in ("parameters", "forward_flops", "config_hash"):
         del old.attributes[name]
     parameters, flops = size_of(old)

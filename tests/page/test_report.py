@@ -10,13 +10,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from probing.errors import UserError
 from probing.figures import FIGURES
 from probing.figures import main as draw
 from probing.page import SECTIONS, build_page, collect
 from probing.page.drawing import draw_picture
 from probing.page.sources import Drawn
-from probing.plots import figure_comparisons
+from probing.plots import NothingToDraw, figure_comparisons
 from probing.report import main
 from tests.plots.figure_tables import comparison_table, curve_table
 
@@ -171,15 +170,15 @@ def test_other_statements_say_of_what_and_of_which_model(tmp_path):
     table = pd.DataFrame(
         {"model": ["s", "m"], "facet": "quality", "sigma": [0.6, None], "stream": "text", "says": ["grows.", "grows."]}
     )
-    page = report(write_results(tmp_path / "results", scaling=table), tmp_path / "report.html")
+    page = report(write_results(tmp_path / "results", linearity=table), tmp_path / "report.html")
     assert "s, quality, text, σ = 0.6: grows." in page.said and "m, quality, text: grows." in page.said
 
 
 def test_the_best_cell_is_chosen_on_training_pairs(tmp_path):
-    curve = small_curve().assign(cv_accuracy=0.5)
+    curve = small_curve().assign(cv_accuracy=0.5, probe="logistic")
     here = (curve["block"] == 1) & (curve["control"] == "none") & (curve["sigma"] == 0.6)
     curve.loc[here, "cv_accuracy"] = 0.9
-    keys = ["model", "facet", "stream", "reduction", "sigma", "block", "control"]
+    keys = ["model", "facet", "probe", "stream", "reduction", "sigma", "block", "control"]
     measures = curve.loc[curve["control"] == "none", keys].assign(metric="may_be_best", value=1.0)
     page = report(write_results(tmp_path / "results", reward_curve=curve, measures=measures), tmp_path / "report.html")
     cells = page.said.split("Best cell of each facet")[1].split("Chosen by cross-validation")[0]
@@ -191,12 +190,8 @@ def test_a_figure_without_its_table_is_left_out(tmp_path):
     assert len(page.all("img")) == 1 and "comparisons" not in {a.get("id") for a in page.all("section")}
 
 
-class Nothing(ValueError):
-    pass
-
-
 def nothing_to_draw(table):
-    raise Nothing("no draws were measured.")
+    raise NothingToDraw("no draws were measured.")
 
 
 def test_a_figure_with_nothing_to_show_is_named_and_one_that_is_given_more_shows_it(results):
@@ -205,11 +200,9 @@ def test_a_figure_with_nothing_to_show_is_named_and_one_that_is_given_more_shows
         "differences": ("comparisons", figure_comparisons),
     }
     sources = collect(figures, results, join=lambda table, name: table[table["facet"] == "quality"])
-    page = Page(build_page(sources, command="c", redraw="r", nothing=(Nothing,)))
+    page = Page(build_page(sources, command="c", redraw="r"))
     assert "Curve is not drawn: no draws were measured." in page.said and len(page.all("img")) == 1
     assert "alignment" not in page.all("img")[0]["alt"] and "Table: 12 rows" in page.said
-    with pytest.raises(UserError, match="curve cannot be drawn from its table .Nothing: no draws"):
-        build_page(sources, command="c", redraw="r")
 
 
 def test_a_caption_under_all_axes_becomes_text_too(tmp_path):
