@@ -146,8 +146,8 @@ def test_the_shipped_rival_knows_alignment_and_quality():
     data = preferences.load("testbed", split="test").select(limit=1200)
     scored = score_items(data, Rival.load().rewards)
     table = truth.accuracy(data, dict(zip(scored["item_id"], scored["reward"], strict=True))).set_index("facet")
-    assert (table["ci_low"] > 0.55).all()
-    assert (table["accuracy"] < table["ceiling"] + 0.06).all()
+    assert table.loc["alignment", "ci_low"] > 0.7 and table.loc["quality", "ci_low"] > 0.52
+    assert (table["accuracy"] > 0.53).all() and (table["accuracy"] < table["ceiling"] + 0.06).all()
 
 
 @shipped
