@@ -21,6 +21,7 @@ from probing.extract import main
 from probing.features import ExtractionSettings, FeatureStore, extract, make_plan
 from probing.features.noise import add_noise, item_noise
 from probing.preferences import DrawnImages, PreferenceData
+from probing.testbed.recipes.text import CAPTION_LENGTH
 from tests.features.test_trace import hooked
 from tests.tiny_sd3 import BLOCKS, T5_LENGTH
 
@@ -241,7 +242,12 @@ def test_the_store_says_how_it_was_made(spec, backbone, tmp_path):
     assert said["model"] == spec.name
     assert said["revision"] == backbone.weights_fingerprint()
     assert (said["data"], said["data_fingerprint"]) == ("noise", data.fingerprint)
-    assert (said["seed"], said["resolution"], said["t5_length"], said["clip_tokens"]) == (0, 16, T5_LENGTH, 20)
+    assert (said["seed"], said["resolution"], said["t5_length"], said["clip_tokens"]) == (
+        0,
+        16,
+        T5_LENGTH,
+        CAPTION_LENGTH,
+    )
     assert said["versions"]["torch"] == torch.__version__
     pd.testing.assert_frame_equal(pd.read_parquet(store.pairs_path), data.pairs, check_dtype=False)
 
@@ -274,14 +280,14 @@ def test_a_bad_image_loses_nothing(spec, backbone, tmp_path):
     [
         (["--sigmas", "5"], "in [0, 1]"),
         (["--sigmas", "0.1,0.1"], "asked for once"),
-        (["--blocks", "0,8"], "blocks 0 … 7, got 8"),
-        (["--blocks", "7", "--streams", "text"], "its last block has none"),
+        (["--blocks", "0,8"], "blocks 0 … 5, got 8"),
+        (["--blocks", "5", "--streams", "text"], "its last block has none"),
         (["--streams", "images"], "Unknown stream 'images'"),
         (["--reductions", "average"], "Unknown reduction 'average'"),
         (["--resolution", "100"], "multiple of 8"),
         (["--data", "testbad"], "testbed"),
         (["--batch-size", "0"], "at least 1"),
-        (["--model", "testbed-sx"], "did you mean testbed-xs"),
+        (["--model", "testbed-sx"], "did you mean testbed-s or testbed-xs"),
         (["--compute-dtype", "float16", "--device", "cpu"], "float32"),
     ],
 )

@@ -13,6 +13,7 @@ from probing.backbones import load_backbone, resolve
 from probing.errors import UserError
 from probing.extract import main
 from probing.features.prompts import given_prompts
+from probing.testbed.recipes.text import CAPTION_LENGTH
 from tests.features.test_extraction import CPU, PROMPTS, make_data, run
 from tests.tiny_sd3 import T5_LENGTH
 
@@ -89,7 +90,7 @@ def test_a_store_says_its_words_and_its_backbones_size(spec, backbone, tmp_path)
     assert "prompts" not in own.attributes["settings"]
     assert "parameters" not in own.attributes["settings"]
     assert own.attributes["parameters"] == sum(p.numel() for p in backbone.transformer.parameters())
-    assert own.attributes["forward_flops"] == spec.architecture.forward_flops(16, 20 + T5_LENGTH)
+    assert own.attributes["forward_flops"] == spec.architecture.forward_flops(16, CAPTION_LENGTH + T5_LENGTH)
     foreign = run(spec, backbone, data, tmp_path / "foreign.zarr", prompts="foreign").store
     assert foreign.attributes["prompts"] == "foreign"
     with pytest.raises(UserError, match="prompts was 'foreign' and is now 'empty'"):
