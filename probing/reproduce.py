@@ -68,23 +68,23 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
     ]
     main = ["--store", store(model), "--output", results]
     fewer = ["--sigmas", FEWER_SIGMAS]
-    means = ["--reductions", "mean,mean_t5"]
+    image = ["--streams", "image"]
     analyses = [
         Step("probing.similarity", similarity.main, ["--model", model, "--sigmas", SIGMAS, "--limit", "128",
                                                      "--control", "--output", results]),
         Step("probing.fit", fit.main, [*main, "--random-init-store", store(fresh)]),
         Step("probing.analyse", analyse.main, [
-            "combinations", *main, *fewer, *means, "--stages", stages, "--similarity", f"{results}/similarity.parquet",
+            "combinations", *main, *fewer, *image, "--stages", stages, "--similarity", f"{results}/similarity.parquet",
         ]),
         Step("probing.analyse", analyse.main, [
-            "noise", *main, "--streams", "image", "--store", store(redrawn), "--store", store(shared),
+            "noise", *main, *image, "--store", store(redrawn), "--store", store(shared),
         ]),
         Step("probing.analyse", analyse.main, [
             "controls", *main, *fewer, "--store", store(fresh), "--store", store(foreign), "--store", store(empty),
             "--looks", *few,
         ]),
         Step("probing.analyse", analyse.main, [
-            "scaling", *main, *fewer, *means, "--store", store(fresh),
+            "scaling", *main, *fewer, *image, "--store", store(fresh),
             *(option for name in others for option in ("--store", store(name))),
         ]),
         Step("probing.tokens", tokens.main, ["--store", store(model), "--results", results]),
