@@ -60,8 +60,8 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
     stores = [
         extracted(model, model, sigmas=SIGMAS),
         extracted(fresh, model, "--random-init", sigmas=SIGMAS),
-        extracted(redrawn, model, "--seed", "1", streams="image"),
-        extracted(shared, model, "--pair-noise", "shared", streams="image"),
+        extracted(redrawn, model, "--seed", "1", sigmas=SIGMAS, streams="image"),
+        extracted(shared, model, "--pair-noise", "shared", sigmas=SIGMAS, streams="image"),
         extracted(foreign, model, "--prompts", "foreign"),
         extracted(empty, model, "--prompts", "empty"),
         *(extracted(name, name) for name in others),
