@@ -56,7 +56,7 @@ def test_tables_say_what_was_measured_and_of_what(results):
 def test_the_figures_are_drawn_from_the_tables(results, tmp_path, capsys):
     assert draw(["--results", str(results), "--output", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "stage_similarity.png" in said and "token_maps" not in said
+    assert "stage_similarity.png" in said and "token_maps: not drawn" in said
     assert (tmp_path / "trajectory_similarity.png").is_file()
 
 
@@ -73,7 +73,7 @@ def test_a_dry_run_plans_and_writes_nothing(tiny_folder, tmp_path, capsys):
     assert main(["--model", str(tiny_folder), *SMALL, *asked, "--output", str(tmp_path / "none")]) == 0
     said = capsys.readouterr().out
     # 24 items; 6 prompts read twice, with three guided steps before the last read.
-    assert "24 of 6 prompts" in said and f"forwards  {24 + 6 * 2 + 6 * 2 * 3}" in said
+    assert "24 of 5 prompts" in said and f"forwards  {24 + 5 * 2 + 5 * 2 * 3}" in said
     assert not (tmp_path / "none").exists()
 
 
@@ -84,7 +84,7 @@ def test_mistakes_end_in_status_2_and_one_sentence(tiny_folder, tmp_path, capsys
         (["--trajectory-steps", "40"], "steps 0 … 39, got 40"),
         (["--sigmas", "2"], "noise level in [0, 1]"),
         (["--shortest-stage", "9"], "--shortest-stage is 1 … 4 blocks"),
-        (["--limit", "4"], "at least 2, got 1; raise --limit"),
+        (["--limit", "6"], "at least 2, got 1; raise --limit"),
         (["--streams", "video"], "Unknown stream 'video'"),
     ):
         assert main(["--model", str(tiny_folder), *SMALL, *options, "--output", str(tmp_path / "none")]) == 2
@@ -101,7 +101,8 @@ def fitted(tiny_folder, tmp_path_factory):
     small = ["--data", "testbed", "--limit", "96", "--resolution", "16", "--t5-length", str(T5_LENGTH)]
     store = folder / "tiny.zarr"
     assert extract(["--model", str(tiny_folder), *small, "--sigmas", "0.005", "--output", str(store)]) == 0
-    assert fit(["--store", str(store), "--shuffles", "0", "--output", str(folder / "results")]) == 0
+    facets = ["--facets", "alignment,quality"]
+    assert fit(["--store", str(store), *facets, "--shuffles", "0", "--output", str(folder / "results")]) == 0
     return store, folder / "results", small[:4]
 
 
