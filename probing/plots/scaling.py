@@ -52,7 +52,10 @@ def plot_scaling(
     """
     rows = _rows(table, facet)
     points = rows[(rows["kind"] == "point") & rows[against].notna()]
-    if against != "steps":
+    if against == "steps":
+        # A model without checkpoints beside it says nothing of training.
+        points = points[points.groupby("config_hash")["store"].transform("nunique") > 1]
+    else:
         points = points[points["finished"].astype(bool)]
     if points.empty:
         raise ValueError(f"Got {against!r} of facet {facet!r}, and the table has no point of it.")
