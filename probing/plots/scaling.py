@@ -51,12 +51,7 @@ def plot_scaling(
         ValueError: The table has no such facet, or no point with such a size.
     """
     rows = _rows(table, facet)
-    points = rows[(rows["kind"] == "point") & rows[against].notna()]
-    if against == "steps":
-        # A model without checkpoints beside it says nothing of training.
-        points = points[points.groupby("config_hash")["store"].transform("nunique") > 1]
-    else:
-        points = points[points["finished"].astype(bool)]
+    points = _points(rows, against)
     if points.empty:
         raise ValueError(f"Got {against!r} of facet {facet!r}, and the table has no point of it.")
     looks = _looks(points, depth)
@@ -101,6 +96,14 @@ def plot_scaling(
     return ax
 
 
+def _points(rows: pd.DataFrame, against: str) -> pd.DataFrame:
+    points = rows[(rows["kind"] == "point") & rows[against].notna()]
+    if against != "steps":
+        return points[points["finished"].astype(bool)]
+    # A model without checkpoints beside it says nothing of training.
+    return points[points.groupby("config_hash", dropna=False)["steps"].transform("nunique") > 1]
+
+
 def plot_paper(benchmark: str = "hpdv3", *, ax: Axes | None = None) -> Axes:
     """Draw what the paper and its relatives say of SD3.5-M and L on a benchmark, in grey, as theirs.
 
@@ -138,8 +141,7 @@ def figure_scaling(table: pd.DataFrame) -> Figure:
         table: Of :func:`probing.analysis.scaling.scaling`, or its CSV.
     """
     facets = sorted(table["facet"].unique())
-    points = table[table["kind"] == "point"]
-    columns = [name for name in AGAINST if points[name].notna().any()]
+    columns = [name for name in AGAINST if len(_points(table, name))]
     with style.house_style():
         size = (max(4.1 * len(facets) + 3.0, 7.0), 3.6 * len(columns) + 1.6)
         figure = Figure(figsize=size, layout="constrained")
