@@ -153,7 +153,7 @@ def figure_scaling(table: pd.DataFrame) -> Figure:
             if row:
                 grid[row, -1].axis("off")
         plot_paper(ax=grid[0, -1])
-        style.caption_and_legend(figure, CAPTION, _handles(points, 0.5), columns=2)
+        style.caption_and_legend(figure, CAPTION, _handles(table[table["kind"] == "point"], 0.5), columns=2)
         figure.suptitle("Does a larger backbone know more?", fontsize=12)
     return figure
 
