@@ -103,7 +103,8 @@ def figure_token_maps(table: pd.DataFrame) -> Figure:
             largest = float(np.quantile(np.abs(np.stack(own["map"].tolist())), 0.99)) or 1.0
             one = own.iloc[0]
             column.suptitle(
-                f"{facet}\nblock {one['block']}, σ = {one['sigma']:g}\n{one['n_pairs']:,} pairs, {one['n_prompts']:,} prompts",
+                f"{facet}\nblock {one['block']}, σ = {one['sigma']:g}\n"
+                f"{one['n_pairs']:,} pairs, {one['n_prompts']:,} prompts",
                 fontsize=8.5,
             )
             top, bottom = column.subfigures(2, 1, height_ratios=[2.75 * len(selections), 0.6])
