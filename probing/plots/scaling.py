@@ -223,7 +223,9 @@ def figure_depth_curves(table: pd.DataFrame) -> Figure:
             for column, stream in enumerate(streams):
                 ax = plot_depth_curves(table, facet=facet, stream=stream, ax=grid[row, column], legend=False)
                 ax.label_outer()
-        style.caption_and_legend(figure, DEPTH_CAPTION, _model_handles(table), columns=2)
+        handles = _model_handles(table)
+        # A narrow figure has no room for two names side by side.
+        style.caption_and_legend(figure, DEPTH_CAPTION, handles, columns=1 if figure.get_figwidth() < 8 else 2)
         figure.suptitle("Reward curves by relative depth", fontsize=12)
     return figure
 

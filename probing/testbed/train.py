@@ -17,14 +17,14 @@ from probing.commands import numbers, run_command, words
 from probing.testbed.recipes.mmdit import SIZES
 
 RECIPES = (
-    "vae", "text", "mmdit", "assemble", "judge", "judge-card", "card", "generated", "rival", "rival-card",
+    "unpack", "vae", "text", "mmdit", "assemble", "judge", "judge-card", "card", "generated", "rival", "rival-card",
 )  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m probing.testbed.train", description=__doc__)
     add = parser.add_argument
-    add("recipe", choices=RECIPES, help="what to do, in this order")
+    add("recipe", choices=RECIPES, help="what to do, in this order; unpack takes the place of vae and text")
     add("--runs", type=Path, default=Path("runs"), help="checkpoints and logs (default: %(default)s)")
     add("--size", default="xs", choices=SIZES, help="size of the MMDiT (default: %(default)s)")
     add("--seed", type=int, default=0, help="of the MMDiT's training (default: %(default)s)")
@@ -49,7 +49,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _backbone(arguments: argparse.Namespace) -> None:
     runs: Path = arguments.runs
-    if arguments.recipe == "vae":
+    if arguments.recipe == "unpack":
+        from probing.testbed.recipes import assemble
+
+        assemble.unpack((arguments.output or assemble.WEIGHTS) / arguments.size, runs)
+        print(f"VAE, text encoders and tokenizers: {runs}")
+    elif arguments.recipe == "vae":
         from probing.testbed.recipes import vae
 
         vae.run(runs / "vae")

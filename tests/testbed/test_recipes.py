@@ -185,6 +185,21 @@ def test_other_trainings_are_transformers_alone(runs, tmp_path):
     assert folder.name == "xs-seed1"
 
 
+def test_a_shipped_pipeline_is_unpacked_for_another_training(tmp_path):
+    folder, caption = assemble.WEIGHTS / "xs", "a small red circle on a white background"
+    assemble.unpack(folder, tmp_path)
+    stock = StableDiffusion3Pipeline.from_pretrained(folder)
+    with torch.no_grad():
+        expected, _, pooled, _ = stock.encode_prompt(
+            caption, None, None, do_classifier_free_guidance=False, max_sequence_length=text.T5_LENGTH
+        )
+    tokens, heard = mmdit.Captions(tmp_path).encode([caption])
+    assert torch.equal(tokens, expected) and torch.equal(heard, pooled)
+    vae_again = AutoencoderKL.from_pretrained(tmp_path / "vae" / "vae")
+    assert torch.equal(vae_again.decoder.conv_out.weight, stock.vae.decoder.conv_out.weight)
+    assert vae_again.config.scaling_factor == stock.vae.config.scaling_factor
+
+
 def test_every_word_is_one_token(tmp_path):
     clip, t5 = text.build_tokenizer(tmp_path), text.build_t5_tokenizer()
     for word in vocabulary():

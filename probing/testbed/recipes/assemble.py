@@ -42,6 +42,24 @@ def run(runs: Path, size: str, seed: int, weights: Path = WEIGHTS) -> list[Path]
     return written
 
 
+def unpack(folder: Path, runs: Path) -> None:
+    """Lay a shipped pipeline's VAE, text encoders and tokenizers where the recipes look for them.
+
+    So another MMDiT can be trained beside the shipped ones without training these again; they are as rounded as on disk.
+    """
+    pipeline = StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32)
+    parts = {
+        "vae/vae": pipeline.vae,
+        "tokenizer": pipeline.tokenizer,
+        "text_encoder/text_encoder": pipeline.text_encoder,
+        "text_encoder_2/text_encoder_2": pipeline.text_encoder_2,
+        "text_encoder_3/text_encoder_3": pipeline.text_encoder_3,
+        "text_encoder_3/tokenizer": pipeline.tokenizer_3,
+    }
+    for place, part in parts.items():
+        part.save_pretrained(runs / place)
+
+
 def _save(transformer: SD3Transformer2DModel, folder: Path) -> Path:
     torch.nn.Module.to(transformer, torch.float16).save_pretrained(folder, max_shard_size=LARGEST_FILE)
     return folder
