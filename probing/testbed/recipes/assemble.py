@@ -45,7 +45,8 @@ def run(runs: Path, size: str, seed: int, weights: Path = WEIGHTS) -> list[Path]
 def unpack(folder: Path, runs: Path) -> None:
     """Lay a shipped pipeline's VAE, text encoders and tokenizers where the recipes look for them.
 
-    So another MMDiT can be trained beside the shipped ones without training these again; they are as rounded as on disk.
+    So another MMDiT can be trained beside the shipped ones without training these again; they are rounded as on
+    disk.
     """
     pipeline = StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32)
     parts = {
