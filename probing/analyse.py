@@ -21,8 +21,7 @@ from probing.commands import blocks, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.preferences.audit import item_looks
-from probing.preferences.options import add_data_options, load_data
-from probing.preferences.splits import SPLIT_RULES, resplit
+from probing.preferences.options import add_data_options, add_split_options, load_data, read_pairs
 from probing.probes import PROBES, SCALINGS
 
 
@@ -61,9 +60,7 @@ def _add_common(parser: argparse.ArgumentParser, experiment: str) -> None:
     if experiment != "scaling":
         add("--blocks", type=blocks, default="all", help="'all', or 0-indexed numbers with commas")
     add("--facets", type=words, help="with commas; all of the pairs' if not given")
-    add("--split-by", choices=SPLIT_RULES, default="official", help="how training and test pairs are told apart")
-    add("--stratify", metavar="COLUMN", help="with --split-by prompt: a column in which both sides shall be alike")
-    add("--held-out", type=words, default=[], help="with --split-by source-model: models to hold out, with commas")
+    add_split_options(parser)
     add("--seed", type=int, default=0, help="of the bootstrap, and of whatever is drawn")
     add("--workers", type=int, default=1, help="probes fitted at once")
     add("--output", type=Path, default=Path("cache/results"), help="folder of the tables")
@@ -110,7 +107,7 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], Any]] = {
 
 def run(arguments: argparse.Namespace) -> None:
     stores = [FeatureStore.open(path) for path in arguments.store]
-    pairs = _pairs(stores[0], arguments)
+    pairs = read_pairs(stores[0].pairs_path, arguments)
     journal = arguments.output / f"{arguments.experiment}-cells"
     common: dict[str, Any] = {
         "streams": arguments.streams,
@@ -176,18 +173,6 @@ _EXPERIMENTS: dict[str, Callable[..., pd.DataFrame]] = {
     "scaling": _scaling,
     "controls": _controls,
 }
-
-
-def _pairs(store: FeatureStore, arguments: argparse.Namespace) -> pd.DataFrame:
-    if not store.pairs_path.is_file():
-        raise UserError(f"There are no pairs at {store.pairs_path}; python -m probing.extract writes them there.")
-    return resplit(
-        pd.read_parquet(store.pairs_path),
-        arguments.split_by,
-        stratify=arguments.stratify,
-        held_out=arguments.held_out,
-        seed=arguments.seed,
-    )
 
 
 def _stages(said: str | None) -> pd.DataFrame | None:

@@ -70,6 +70,14 @@ def words(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def name_and_value(text: str) -> tuple[str, str]:
+    """Read ``NAME=VALUE`` as an argparse type."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"wants NAME=VALUE, got {text!r}")
+    return name, value
+
+
 def blocks(text: str) -> list[int] | None:
     """Read ``all`` (None) or ``0,5,9`` as an argparse type."""
     if text == "all":

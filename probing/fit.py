@@ -24,12 +24,14 @@ from probing.analysis.blocks import DELTA
 from probing.analysis.comparisons import LEVEL, best
 from probing.analysis.journal import clear
 from probing.analysis.recipe import Recipe
+from probing.analysis.references import reference
 from probing.analysis.reward_curve import SHUFFLES
 from probing.analysis.rewards import rewards_of_best
-from probing.commands import blocks, numbers, run_command, words
+from probing.commands import blocks, name_and_value, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import FeatureStore
-from probing.preferences.splits import SPLIT_RULES, resplit
+from probing.preferences.options import add_split_options, read_pairs
+from probing.preferences.rewards import read_rewards
 from probing.probes import PROBES, SCALINGS
 
 NETWORKS = ("mlp", "mlp_paper", "attention")
@@ -42,6 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--store", type=Path, required=True, help="feature store; its pairs lie beside it as NAME.pairs.parquet")
     add("--random-init-store", type=Path, help="store of the same items in the same architecture with fresh weights")
+    add("--reference", action="append", type=name_and_value, default=[], metavar="NAME=FILE",
+        help="another model's rewards of the same items (item_id, reward; .csv, .parquet or .jsonl), as a line in the "
+        "reward curve; give several")  # fmt: skip
     add("--probe", choices=sorted(PROBES), default="logistic", help="what is fitted")
     add("--scale", choices=(*SCALINGS, "auto"), default="standard", help="how features are scaled; auto: out of fold")
     add("--code-length", action="store_true", help="measure description lengths too, by online coding (logistic)")
@@ -57,9 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--sigmas", type=numbers, help="noise levels with commas; all of the store if not given")
     add("--blocks", type=blocks, default="all", help="'all', or 0-indexed numbers with commas")
     add("--facets", type=words, help="with commas; all of the pairs' if not given")
-    add("--split-by", choices=SPLIT_RULES, default="official", help="how training and test pairs are told apart")
-    add("--stratify", metavar="COLUMN", help="with --split-by prompt: a column in which both sides shall be alike")
-    add("--held-out", type=words, default=[], help="with --split-by source-model: models to hold out, with commas")
+    add_split_options(parser)
     add("--shuffles", type=int, default=SHUFFLES, help="shuffles of the training choices, as a control")
     add("--seed", type=int, default=0, help="of shuffles and bootstrap")
     add("--workers", type=int, default=1, help="cells' places fitted at once")
@@ -72,15 +75,12 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"Got --delta {arguments.delta}, expected a number above 0; 0.01 is one point.")
     store = FeatureStore.open(arguments.store)
     fresh = None if arguments.random_init_store is None else FeatureStore.open(arguments.random_init_store)
-    if not store.pairs_path.is_file():
-        raise UserError(f"There are no pairs at {store.pairs_path}; python -m probing.extract writes them there.")
-    pairs = resplit(
-        pd.read_parquet(store.pairs_path),
-        arguments.split_by,
-        stratify=arguments.stratify,
-        held_out=arguments.held_out,
-        seed=arguments.seed,
-    )
+    pairs = read_pairs(store.pairs_path, arguments)
+    # Read and scored first: a mistake in them should not be told after all probes are fitted.
+    others = [
+        reference(name, read_rewards(Path(file)), store, pairs, facets=arguments.facets, seed=arguments.seed)
+        for name, file in arguments.reference
+    ]
     journal = arguments.output / "cells"
     recipe = Recipe(
         arguments.probe, arguments.scale, arguments.code_length, arguments.labels, arguments.weights, arguments.device
@@ -92,6 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
     results = reward_curve(
         store, pairs, random_init=fresh, recipe=recipe, shuffles=arguments.shuffles, journal=journal, **asked
     )
+    results = CellResults.join(results, *others)
     comparisons = compare(results, seed=arguments.seed)
     measured = measures(results, pairs, seed=arguments.seed)
     arguments.output.mkdir(parents=True, exist_ok=True)

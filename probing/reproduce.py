@@ -6,13 +6,13 @@ Each step is a command that can be run by itself; it is printed before it runs, 
 from __future__ import annotations
 
 import argparse
+import importlib
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from probing import analyse, extract, figures, fit, report, similarity, tokens
 from probing.backbones import model_names
 from probing.commands import run_command
 from probing.errors import UserError
@@ -22,13 +22,14 @@ SIGMAS = "0.005,0.3,0.6"
 FEWER_SIGMAS = "0.005,0.6"
 """Of the stores beside the main one: near-clean, and where alignment is read."""
 BATCH_SIZE = 32
+RIVAL = "testbed-rival"
+"""As tables and figures call the testbed's discriminative model, a line in the reward curves."""
 
 
 class Step(NamedTuple):
-    """A command: its module, the function that runs it, its options."""
+    """A command: the module whose ``main`` runs it, and its options."""
 
     module: str
-    main: Callable[[Sequence[str]], int]
     options: list[str]
 
 
@@ -51,12 +52,12 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
 
     def extracted(name: str, of: str, *options: str, sigmas: str = FEWER_SIGMAS, streams: str = "image,text") -> Step:
         common = ["--model", of, "--sigmas", sigmas, "--streams", streams, "--batch-size", str(BATCH_SIZE), *few]
-        return Step("probing.extract", extract.main, [*common, *options, "--output", store(name)])
+        return Step("probing.extract", [*common, *options, "--output", store(name)])
 
     others = [name for name in model_names() if name.startswith("testbed-") and name != model]
     fresh, redrawn, shared = f"{model}-random-init", f"{model}-seed-1", f"{model}-shared-noise"
     foreign, empty = f"{model}-foreign", f"{model}-empty"
-    stages = str(cache / "results" / "stages.parquet")
+    stages, rewards = f"{results}/stages.parquet", str(cache / f"{RIVAL}.parquet")
     stores = [
         extracted(model, model, sigmas=SIGMAS),
         extracted(fresh, model, "--random-init", sigmas=SIGMAS),
@@ -70,26 +71,27 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
     fewer = ["--sigmas", FEWER_SIGMAS]
     image = ["--streams", "image"]
     analyses = [
-        Step("probing.similarity", similarity.main, ["--model", model, "--sigmas", SIGMAS, "--limit", "128",
+        Step("probing.similarity", ["--model", model, "--sigmas", SIGMAS, "--limit", "128",
                                                      "--control", "--output", results]),
-        Step("probing.fit", fit.main, [*main, "--random-init-store", store(fresh)]),
-        Step("probing.analyse", analyse.main, [
+        Step("probing.testbed.rival", [*few, "--output", rewards]),
+        Step("probing.fit", [*main, "--random-init-store", store(fresh), "--reference", f"{RIVAL}={rewards}"]),
+        Step("probing.analyse", [
             "combinations", *main, *fewer, *image, "--stages", stages, "--similarity", f"{results}/similarity.parquet",
         ]),
-        Step("probing.analyse", analyse.main, [
+        Step("probing.analyse", [
             "noise", *main, *image, "--store", store(redrawn), "--store", store(shared),
         ]),
-        Step("probing.analyse", analyse.main, [
+        Step("probing.analyse", [
             "controls", *main, *fewer, "--store", store(fresh), "--store", store(foreign), "--store", store(empty),
             "--looks", *few,
         ]),
-        Step("probing.analyse", analyse.main, [
+        Step("probing.analyse", [
             "scaling", *main, *fewer, *image, "--store", store(fresh),
             *(option for name in others for option in ("--store", store(name))),
         ]),
-        Step("probing.tokens", tokens.main, ["--store", store(model), "--results", results]),
-        Step("probing.figures", figures.main, ["--results", results, "--output", str(drawn)]),
-        Step("probing.report", report.main, ["--results", results, "--figures", str(drawn),
+        Step("probing.tokens", ["--store", store(model), "--results", results]),
+        Step("probing.figures", ["--results", results, "--output", str(drawn)]),
+        Step("probing.report", ["--results", results, "--figures", str(drawn),
                                              "--output", str(cache / "report.html")]),
     ]  # fmt: skip
     return [*stores, *analyses]
@@ -100,7 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
     todo = steps(arguments.model, arguments.cache, arguments.figures, arguments.limit)
     for number, step in enumerate(todo, start=1):
         print(f"\n[{number}/{len(todo)}] $ python -m {step.module} {shlex.join(step.options)}", flush=True)
-        if status := step.main(step.options):
+        if status := importlib.import_module(step.module).main(step.options):
             raise UserError(
                 f"python -m {step.module} ended with status {status}; the steps before it are done and kept."
             )

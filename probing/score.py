@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +13,7 @@ from probing.commands import run_command, words
 from probing.errors import UserError
 from probing.preferences import BENCHMARKS
 from probing.preferences.options import add_data_options, load_data
+from probing.preferences.rewards import read_rewards
 from probing.statistics import RULES
 
 
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     table = score_by_rules(
         wanted,
-        _read(arguments.scores),
+        read_rewards(arguments.scores),
         rules=arguments.rules,
         split=arguments.split,
         partial=arguments.partial,
@@ -57,23 +58,6 @@ def run(arguments: argparse.Namespace) -> None:
         write = table.to_csv if arguments.output.suffix == ".csv" else table.to_parquet
         write(arguments.output, index=False)
         print(f"Table:    {arguments.output}")
-
-
-def _read(path: Path) -> pd.DataFrame:
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": lambda p: pd.read_csv(p, dtype={"item_id": str, "prompt": str, "image": str}, keep_default_na=False,
-                                      na_values={"reward": [""]}),
-        ".parquet": pd.read_parquet,
-        ".jsonl": lambda p: pd.read_json(p, lines=True, dtype=False, precise_float=True),
-    }  # fmt: skip
-    if path.suffix not in readers:
-        raise UserError(f"--scores is a file that ends in {', '.join(readers)}, got {path}.")
-    if not path.is_file():
-        raise UserError(f"There is no file {path}; --list-items writes what it should hold.")
-    try:
-        return readers[path.suffix](path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is no {path.suffix} table ({' '.join(str(error).split())}).") from error
 
 
 def _report(data: str, table: pd.DataFrame) -> None:

@@ -16,8 +16,7 @@ from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.features.tokens import check_same_model, read_image_tokens, settings_of
 from probing.preferences import prepare
-from probing.preferences.options import add_data_options, load_data
-from probing.preferences.splits import SPLIT_RULES, resplit
+from probing.preferences.options import add_data_options, add_split_options, load_data, read_pairs
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,12 +38,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--facets", type=words, help="with commas; all of the reward curve if not given")
     add("--sigma", type=float, help="noise level in [0, 1]; each facet's best by cross-validation if not given")
     add("--block", type=int, help="0-indexed; each facet's best by cross-validation if not given")
-    add("--split-by", choices=SPLIT_RULES, default="official", help="as probing.fit was told")
-    add("--stratify", metavar="COLUMN", help="as probing.fit was told")
-    add("--held-out", type=words, default=[], help="as probing.fit was told")
-    add("--seed", type=int, default=0, help="as probing.fit was told")
-    add("--labels", default="choice", metavar="COLUMN", help="as probing.fit was told")
-    add("--weights", metavar="COLUMN", help="as probing.fit was told")
+    add_split_options(parser)
+    add("--seed", type=int, default=0, help="of the split; it, labels and weights as probing.fit was told")
+    add("--labels", default="choice", metavar="COLUMN", help="column of the pairs that the probe is trained on")
+    add("--weights", metavar="COLUMN", help="column that says how much each training pair counts")
     add("--pairs", type=int, default=4, help=f"test pairs of each kind: {', '.join(SELECTIONS)} margin")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--output", type=Path, help="folder of the table; --results if not given")
@@ -53,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> None:
     store = FeatureStore.open(arguments.store)
-    pairs, table = _read_pairs(store, arguments), _read_curve(arguments.results)
+    pairs, table = read_pairs(store.pairs_path, arguments), _read_curve(arguments.results)
     recipe = Recipe(labels=arguments.labels, weights=arguments.weights)
     cells = token_cells(table, facets=arguments.facets, sigma=arguments.sigma, block=arguments.block, recipe=recipe)
     settings = settings_of(store.attributes)
@@ -93,18 +90,6 @@ def run(arguments: argparse.Namespace) -> None:
     print(
         f"Table:    token_maps.parquet ({len(maps):,} pictures) in {output}\n"
         f"Next:     python -m probing.figures --results {output}"
-    )
-
-
-def _read_pairs(store: FeatureStore, arguments: argparse.Namespace) -> pd.DataFrame:
-    if not store.pairs_path.is_file():
-        raise UserError(f"There are no pairs at {store.pairs_path}; python -m probing.extract writes them there.")
-    return resplit(
-        pd.read_parquet(store.pairs_path),
-        arguments.split_by,
-        stratify=arguments.stratify,
-        held_out=arguments.held_out,
-        seed=arguments.seed,
     )
 
 

@@ -7,6 +7,7 @@ from probing.analysis.linearity import linearity
 from probing.analysis.massive import massive_activations
 from probing.analysis.measures import measures
 from probing.analysis.recipe import Recipe
+from probing.analysis.references import reference
 from probing.analysis.results import CellResults
 from probing.analysis.reward_curve import reward_curve
 from probing.analysis.source import FeatureSource
@@ -22,5 +23,6 @@ __all__ = [
     "linearity",
     "massive_activations",
     "measures",
+    "reference",
     "reward_curve",
 ]

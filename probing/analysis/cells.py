@@ -172,7 +172,7 @@ class _Grid:
             "control": self.control,
             "seed": self.seed,
         }
-        parts = [_summary(facet, found[facet.name], common, self.seed) for facet in self.facets]
+        parts = [summarise(facet, found[facet.name], common, self.seed) for facet in self.facets]
         return CellResults(*(pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)))
 
     def _place(self, kept: Journal, reading: _Reading) -> list[Measured]:
@@ -204,7 +204,7 @@ class _Grid:
         return Measured(row, self.recipe.margins(probe, features, facet.test))
 
 
-def _summary(
+def summarise(
     facet: Facet, cells: list[Measured], common: dict[str, Any], seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Give each cell of a facet its accuracy and interval; all cells share their resamples of prompts."""

@@ -1,4 +1,4 @@
-"""Is the trained backbone better than its controls? Paired differences on the same test prompts."""
+"""Is the trained backbone better than its controls, and than other rewards? Paired differences on the same prompts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from probing.analysis.results import CellResults
+from probing.analysis.results import REFERENCE, CellResults
 from probing.errors import UserError
 from probing.statistics import holm, paired_difference
 
@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def compare(results: CellResults, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
-    """Compare the best cell of the trained backbone with the best of each control.
+    """Compare the best cell of the trained backbone with the best of each control, and with each reference.
 
     For every facet × sigma × stream (scope ``stream``), and over all of them (scope ``overall``), the best cell of
     either side is the one of highest cross-validated accuracy **on training pairs**; the test pairs are used once,
@@ -72,6 +72,8 @@ def _matches(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series, pd.Seri
         for name, control in controls.items():
             if len(control):
                 yield "overall", name, best(cells), best(control)
+        for _, other in table[(table["control"] == REFERENCE) & (table["facet"] == facet)].iterrows():
+            yield "overall", REFERENCE, best(cells), other
 
 
 def _row(
@@ -108,6 +110,8 @@ def _row(
 
 
 def _describe(cell: pd.Series) -> str:
+    if cell["control"] == REFERENCE:
+        return str(cell["model"])
     if pd.isna(cell["block"]):
         return f"latents {cell['reduction']}"
     return f"{cell['stream']} {cell['reduction']}, σ = {cell['sigma']:g}, block {cell['block']}"
@@ -118,10 +122,9 @@ def _statement(row: Mapping[Any, Any]) -> str:
     measured = (
         f"{100 * row['difference']:+.1f} points, 95% interval [{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}]"
     )
-    sides = (
-        f"the trained backbone ({row['chosen']}; {100 * row['value']:.1f}%) {{}} {BASELINES[row['baseline']]} "
-        f"({row['baseline_chosen']}; {100 * row['baseline_value']:.1f}%)"
-    )
+    said, value = row["baseline_chosen"], f"{100 * row['baseline_value']:.1f}%"
+    other = f"{said} ({value})" if row["baseline"] == REFERENCE else f"{BASELINES[row['baseline']]} ({said}; {value})"
+    sides = f"the trained backbone ({row['chosen']}; {100 * row['value']:.1f}%) {{}} {other}"
     if row["ci_low"] <= 0 <= row["ci_high"]:
         verdict = "is not told apart from"
     else:

@@ -16,11 +16,13 @@ COLUMNS = (
     "n_train_pairs", "scaling", "temperature", "compression", "probe_seeds", "seed_deviation", "cell", "store",
     "revision",    "config_hash", "data_fingerprint", "resolution", "extraction_seed", "package_version",
 )  # fmt: skip
-"""Of a result table. ``control`` is none, random-init, latents or shuffled; ``cell`` names a column of outcomes and of
-margins. ``temperature`` divides margins into log odds, fitted out of fold on training pairs; ``compression`` is how
-many times shorter than coins an online code of the training choices is; ``value`` is a mean over ``probe_seeds``
-trainings, ``seed_deviation`` their standard deviation."""
+"""Of a result table. ``control`` is none, random-init, latents, shuffled, or reference (another model's rewards, where
+nothing is fitted); ``cell`` names a column of outcomes and of margins. ``temperature`` divides margins into log odds,
+fitted out of fold on training pairs; ``compression`` is how many times shorter than coins an online code of the
+training choices is; ``value`` is a mean over ``probe_seeds`` trainings, ``seed_deviation`` their standard deviation."""
 
+REFERENCE = "reference"
+"""The control that is another model's rewards."""
 KEYS = ["pair_id", "prompt_id", "facet"]
 
 

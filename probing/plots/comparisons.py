@@ -13,17 +13,19 @@ CAPTION = (
     "Accuracy of the trained backbone's best block minus that of the control's best, both chosen by cross-validation "
     "on training pairs. Bars: 95% paired cluster bootstrap over prompts. Filled: p ≤ 0.05 after Holm's correction."
 )
+_REFERENCES = " Another reward is taken as it is."
 LEVEL = 0.05
 _LOOKS = {
     "random-init": (style.RANDOM_INIT, "o", "minus random-initialised"),
     "latents": (style.LATENTS, "s", "minus pooled latents"),
+    "reference": ("#CC79A7", "D", "minus another reward"),
 }
 
 
 def plot_comparisons(
     table: pd.DataFrame, *, facet: str | None = None, ax: Axes | None = None, legend: bool = True
 ) -> Axes:
-    """Draw differences with their intervals and a line at zero, a row a stream and noise level.
+    """Draw differences with their intervals and a line at zero, a row a stream and noise level, and one a reference.
 
     Args:
         table: Of :func:`probing.analysis.compare`, or its CSV.
@@ -67,21 +69,25 @@ def figure_comparisons(table: pd.DataFrame) -> Figure:
         table: Of :func:`probing.analysis.compare`, or its CSV.
     """
     facets = sorted(table["facet"].unique())
-    lines = table.groupby("facet")[["scope", "sigma", "stream"]].apply(lambda part: len(part.drop_duplicates())).max()
+    lines = max(len({_label(row, with_facet=False) for row in part.to_dict("records")})
+                for _, part in table.groupby("facet"))  # fmt: skip
     with style.house_style():
-        size = (max(3.6 * len(facets) + 2.0, 6.0), 0.42 * int(lines) + 2.0)
+        size = (max(3.6 * len(facets) + 2.0, 6.0), 0.42 * lines + 2.0)
         figure = Figure(figsize=size, layout="constrained")
         columns = figure.subplots(1, len(facets), squeeze=False, sharex=True)[0]
         for ax, facet in zip(columns, facets, strict=True):
             plot_comparisons(table, facet=facet, ax=ax, legend=False)
         baselines = [name for name in _LOOKS if name in set(table["baseline"])]
-        style.caption_and_legend(figure, CAPTION, _handles(baselines), columns=2)
+        caption = CAPTION + (_REFERENCES if "reference" in baselines else "")
+        style.caption_and_legend(figure, caption, _handles(baselines), columns=2)
         figure.suptitle("Is the trained backbone better than its controls?", fontsize=12)
     return figure
 
 
 def _label(row: dict, *, with_facet: bool) -> str:
     what = "best σ and stream" if row["scope"] == "overall" else f"{row['stream']}, σ = {row['sigma']:g}"
+    if row["baseline"] == "reference":
+        what = f"beside {row['baseline_chosen']}"
     return f"{row['facet']}: {what}" if with_facet else what
 
 

@@ -9,15 +9,19 @@ from matplotlib.lines import Line2D
 
 from probing.analysis.paper import PAPER_CURVE
 from probing.plots import style
+from probing.plots.stages import mark_stages
 
 CAPTION = (
     "Bands: 95% percentile cluster bootstrap over prompts. Points: the measured accuracies on test pairs. "
     "Filled: trained. Hollow: random-initialised."
 )
+_REFERENCES = " Finely dotted, with its interval: other rewards on the same pairs."
 _BEST = " Ticks along the lower edge: blocks that may be the best of their curve (95% confidence set)."
-_STAGES = " Dashed uprights: borders of stages."
+_STAGES = " Every second stage is shaded."
 _PUBLISHED = " Grey crosses: what the paper says of this model, on HPDv3."
 PAPER = "#8A8A8A"
+_REFERENCE_LINE = (0, (1, 1))
+_REFERENCE_COLOURS = ("#CC79A7", "#B8860B", "#56B4E9")
 
 
 def plot_reward_curve(
@@ -61,6 +65,7 @@ def plot_reward_curve(
         for sigma, part in _by_sigma(trained):
             _draw_curve(ax, part, *looks[sigma], trained=True)
         _draw_latents(ax, table[(table["facet"] == facet) & (table["control"] == "latents")], str(reduction))
+        _draw_references(ax, table[(table["facet"] == facet) & (table["control"] == "reference")])
         _draw_paper(ax, trained, stream)
         _draw_stages(ax, trained)
         _draw_best(ax, trained, looks)
@@ -106,8 +111,10 @@ def figure_reward_curves(table: pd.DataFrame) -> Figure:
         caption = CAPTION + (_BEST if "may_be_best" in table else "")
         caption += _STAGES if "stage" in table and table["stage"].notna().any() else ""
         caption += _PUBLISHED if _paper_marks(table) else ""
+        caption += _REFERENCES if (table["control"] == "reference").any() else ""
         style.caption_and_legend(figure, caption, legend_handles(table), columns=3 if len(panels) > 1 else 2)
-        models = ", ".join(str(model) for model in table["model"].dropna().unique())
+        backbones = table.loc[table["control"] != "reference", "model"]
+        models = ", ".join(str(model) for model in backbones.dropna().unique())
         figure.suptitle(f"What {models or 'the backbone'} knows of preferences, block by block", fontsize=12)
     return figure
 
@@ -131,6 +138,8 @@ def legend_handles(table: pd.DataFrame) -> list[Line2D]:
         shuffles = table.loc[table["control"] == "shuffled", "seed"].nunique()
         said = "shuffled choices" + (f" (mean of {shuffles})" if shuffles > 1 else "")
         handles.append(Line2D([], [], color=style.SHUFFLED, linestyle="", marker="x", markersize=4, label=said))
+    for name, colour in _reference_colours(table[table["control"] == "reference"]).items():
+        handles.append(Line2D([], [], color=colour, linestyle=_REFERENCE_LINE, linewidth=1.6, label=name))
     return handles
 
 
@@ -162,19 +171,10 @@ def _draw_best(ax: Axes, trained: pd.DataFrame, looks: dict[float, tuple[str, st
 
 
 def _draw_stages(ax: Axes, trained: pd.DataFrame) -> None:
-    """Draw the borders of stages, their names above the curves' middle."""
     if "stage" not in trained or trained["stage"].isna().all():
         return
-    stages = trained.sort_values("sigma").drop_duplicates("block").sort_values("block")
-    names, blocks = stages["stage"].tolist(), stages["block"].astype(float).tolist()
-    for before, here, left, right in zip(names, names[1:], blocks, blocks[1:], strict=False):
-        if before != here:
-            ax.axvline((left + right) / 2, color="#555555", linewidth=0.9, linestyle=(0, (3, 2)), zorder=0)
-    for name in dict.fromkeys(names):
-        inside = [block for block, own in zip(blocks, names, strict=True) if own == name]
-        ax.text(sum(inside) / len(inside), 0.985, name, transform=ax.get_xaxis_transform(), ha="center", va="top",
-                fontsize=8, color="#555555", zorder=6,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # fmt: skip
+    blocks = trained.dropna(subset="stage").astype({"block": int}).groupby("stage")["block"]
+    mark_stages(ax, blocks.agg(first_block="min", last_block="max").reset_index())
 
 
 def _draw_paper(ax: Axes, trained: pd.DataFrame, stream: str) -> None:
@@ -210,6 +210,18 @@ def _draw_latents(ax: Axes, part: pd.DataFrame, reduction: str) -> None:
             ax.axhspan(one["ci_low"], one["ci_high"], color=style.LATENTS, alpha=0.10, linewidth=0, zorder=0)
             ax.axhline(one["value"], color=style.LATENTS, linestyle=":", linewidth=2.2, zorder=2)
             return
+
+
+def _draw_references(ax: Axes, part: pd.DataFrame) -> None:
+    for name, colour in _reference_colours(part).items():
+        one = part[part["model"] == name].iloc[0]
+        ax.axhspan(one["ci_low"], one["ci_high"], color=colour, alpha=0.12, linewidth=0, zorder=0)
+        ax.axhline(one["value"], color=colour, linestyle=_REFERENCE_LINE, linewidth=1.6, zorder=2)
+
+
+def _reference_colours(part: pd.DataFrame) -> dict[str, str]:
+    names = sorted(part["model"].unique())
+    return {name: _REFERENCE_COLOURS[place % len(_REFERENCE_COLOURS)] for place, name in enumerate(names)}
 
 
 def _panels(table: pd.DataFrame) -> list[tuple[str, str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,11 +22,17 @@ from probing.plots import style
 CAPTION = (
     "Scores of a linear probe by token, less what is common to all maps of the facet at that place, and centred by "
     "pair: a map's mean is half the margin, above 0 for one picture and below for the other. Green frame: chosen by "
-    "people. + and − mark scores beyond half of the scale."
+    "the annotators. + and − mark scores beyond half of the scale."
 )
 _SAID = {"highest": "surest and right", "lowest": "margin nearest 0", "wrong": "surest and wrong"}
 _MAP = "RdBu_r"
 _PICTURES_ACROSS = 8
+_MARGIN, _PICTURE, _GAP = 0.15, 0.88, 0.1
+_WORDS, _CHOSEN = 0.72, 0.17
+_CELL_WIDTH = 2 * _PICTURE + _GAP + _MARGIN
+_CELL_HEIGHT = _WORDS + _CHOSEN + 2 * _PICTURE + _GAP + 0.1
+_HEADER, _BAR = 1.05, 0.65
+"""Of the gallery, in inches."""
 _LARGEST_MARKED = 16
 """Tokens along a side, up to which the strongest are marked by a sign."""
 
@@ -87,56 +95,78 @@ def plot_token_map(
 def figure_token_maps(table: pd.DataFrame) -> Figure:
     """Draw the highest, lowest and most wrongly ranked pairs of each facet as a gallery.
 
+    Places are computed and not solved for: a layout of nested solvers moves by fractions of a pixel from run to run.
+
     Args:
         table: Of :func:`probing.analysis.token_maps.token_maps`, or its CSV.
     """
     facets = list(dict.fromkeys(table["facet"]))
     across = max(1, _PICTURES_ACROSS // (2 * len(facets)))
     selections = [name for name in _SAID if (table["selection"] == name).any()]
+    width = _MARGIN + across * len(facets) * _CELL_WIDTH
+    caption = textwrap.fill(CAPTION, int(width * 14))
+    below = 0.2 * (caption.count("\n") + 1) + 0.1
+    height = _HEADER + len(selections) * _CELL_HEIGHT + _BAR + below
+    models = ", ".join(str(model) for model in table["model"].dropna().unique())
     with style.house_style():
-        size = (1.95 * across * len(facets) + 0.2, 2.75 * len(selections) + 1.75)
-        figure = Figure(figsize=size, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr, call-arg]
-        for column, facet in zip(figure.subfigures(1, len(facets), squeeze=False)[0], facets, strict=True):
+        figure = Figure(figsize=(width, height))
+        page = _Page(figure, width, height)
+        page.write(width / 2, 0.2, f"Where do margins come from in {models or 'the backbone'}?", fontsize=12)
+        page.write(width / 2, height - below / 2, caption, fontsize=8.5, color="#444444")
+        for number, facet in enumerate(facets):
+            left = _MARGIN + number * across * _CELL_WIDTH
             own = table[table["facet"] == facet].reset_index(drop=True)
             own = own.assign(map=centred_maps(own))
             largest = float(np.quantile(np.abs(np.stack(own["map"].tolist())), 0.99)) or 1.0
             one = own.iloc[0]
-            column.suptitle(
-                f"{facet}\nblock {one['block']}, σ = {one['sigma']:g}\n"
-                f"{one['n_pairs']:,} pairs, {one['n_prompts']:,} prompts",
-                fontsize=8.5,
-            )
-            top, bottom = column.subfigures(2, 1, height_ratios=[2.75 * len(selections), 0.6])
-            cells = top.subfigures(len(selections), across, squeeze=False)
+            said = f"block {one['block']}, σ = {one['sigma']:g}\n{one['n_pairs']:,} pairs, {one['n_prompts']:,} prompts"
+            page.write(left + (across * _CELL_WIDTH - _MARGIN) / 2, 0.7, f"{facet}\n{said}", fontsize=8.5)
             for line, selection in enumerate(selections):
                 pairs = own[own["selection"] == selection].groupby("rank")
-                for cell, (_, pair) in zip(cells[line], pairs, strict=False):
-                    image = _draw_pair(cell, pair.sort_values("side"), largest)
-            bar = bottom.colorbar(image, cax=bottom.add_axes((0.12, 0.75, 0.76, 0.18)), orientation="horizontal")
+                for place, (_, pair) in zip(range(across), pairs, strict=False):
+                    top = _HEADER + line * _CELL_HEIGHT
+                    image = _draw_pair(page, left + place * _CELL_WIDTH, top, pair.sort_values("side"), largest)
+            side = 0.1 * across * _CELL_WIDTH
+            ax = page.axes(left + side, height - below - _BAR + 0.1, across * _CELL_WIDTH - _MARGIN - 2 * side, 0.12)
+            bar = figure.colorbar(image, cax=ax, orientation="horizontal")
             bar.ax.tick_params(labelsize=8)
             bar.set_label("token score, centred (logits)", fontsize=8)
-        figure.supxlabel(textwrap.fill(CAPTION, int(figure.get_figwidth() * 15)), fontsize=8.5, color="#444444")
-        models = ", ".join(str(model) for model in table["model"].dropna().unique())
-        figure.suptitle(f"Where do margins come from in {models or 'the backbone'}?", fontsize=12)
     return figure
 
 
-def _draw_pair(cell, pair: pd.DataFrame, largest: float) -> AxesImage:
+@dataclass(frozen=True)
+class _Page:
+    """A figure on which things are placed in inches, from its upper left corner."""
+
+    figure: Figure
+    width: float
+    height: float
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        bottom = self.height - top - height
+        return self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
+
+    def write(self, x: float, y: float, text: str, **look: Any) -> None:
+        self.figure.text(x / self.width, 1 - y / self.height, text, ha="center", va="center", **look)
+
+
+def _draw_pair(page: _Page, left: float, top: float, pair: pd.DataFrame, largest: float) -> AxesImage:
     one = pair.iloc[0]
-    prompt = textwrap.fill(textwrap.shorten(str(one["prompt"]), 78, placeholder=" …"), 28)
-    cell.suptitle(f"{_SAID[one['selection']]}, {one['margin']:+.2f}\n{prompt}", fontsize=7.5)
-    axes = cell.subplots(2, 2, gridspec_kw={"hspace": 0.02})
+    prompt = textwrap.fill(textwrap.shorten(str(one["prompt"]), 78, placeholder=" …"), 27)
+    said = f"{_SAID[one['selection']]}, {one['margin']:+.2f}\n{prompt}"
+    page.write(left + (_CELL_WIDTH - _MARGIN) / 2, top + _WORDS / 2, said, fontsize=7.5)
     for place, (_, item) in enumerate(pair.iterrows()):
-        picture = axes[0, place]
+        x = left + place * (_PICTURE + _GAP)
+        picture = page.axes(x, top + _WORDS + _CHOSEN, _PICTURE, _PICTURE)
         picture.imshow(picture_of(item), interpolation="nearest")
         _bare(picture)
         for spine in picture.spines.values():
             spine.set(visible=True, linewidth=3.0 if item["chosen"] else 0.5,
                       color="#009E73" if item["chosen"] else "0.7")  # fmt: skip
         if item["chosen"]:
-            picture.set_title("chosen", fontsize=7, color="#00654a", pad=2)
-        image = plot_token_map(item["map"], largest=largest, ax=axes[1, place])
+            page.write(x + _PICTURE / 2, top + _WORDS + _CHOSEN / 2 - 0.02, "chosen", fontsize=7, color="#00654a")
+        scores = page.axes(x, top + _WORDS + _CHOSEN + _PICTURE + _GAP, _PICTURE, _PICTURE)
+        image = plot_token_map(item["map"], largest=largest, ax=scores)
     return image
 
 

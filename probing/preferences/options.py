@@ -1,4 +1,4 @@
-"""The options with which every command takes preference data."""
+"""The options with which every command takes preference data, and splits the pairs beside a store."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import argparse
 from collections.abc import Collection
 from pathlib import Path
 
+import pandas as pd
+
+from probing.commands import words
+from probing.errors import UserError
 from probing.preferences.data import PreferenceData
 from probing.preferences.registry import LEAKS, NAMES, load
+from probing.preferences.splits import SPLIT_RULES, resplit
 
 
 def add_data_options(parser: argparse.ArgumentParser, *, leaks: str = "refuse") -> None:
@@ -31,3 +36,28 @@ def load_data(arguments: argparse.Namespace, *, split: str | Collection[str] | N
     if arguments.where:
         data = data.where(arguments.where)
     return data.select(limit=arguments.limit) if arguments.limit is not None else data
+
+
+def add_split_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--split-by``, ``--stratify``, ``--held-out``; ``--seed``, which draws splits, is the command's own."""
+    add = parser.add_argument
+    add("--split-by", choices=SPLIT_RULES, default="official", help="how training and test pairs are told apart")
+    add("--stratify", metavar="COLUMN", help="with --split-by prompt: a column in which both sides shall be alike")
+    add("--held-out", type=words, default=[], help="with --split-by source-model: models to hold out, with commas")
+
+
+def read_pairs(path: Path, arguments: argparse.Namespace) -> pd.DataFrame:
+    """Read the pairs beside a store, split as the options ask.
+
+    Raises:
+        UserError: They are not there, or what :func:`probing.preferences.splits.resplit` refuses.
+    """
+    if not path.is_file():
+        raise UserError(f"There are no pairs at {path}; python -m probing.extract writes them there.")
+    return resplit(
+        pd.read_parquet(path),
+        arguments.split_by,
+        stratify=arguments.stratify,
+        held_out=arguments.held_out,
+        seed=arguments.seed,
+    )

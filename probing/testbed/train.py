@@ -30,6 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of the MMDiT's training (default: %(default)s)")
     add("--encoder", choices=["text_encoder", "text_encoder_2", "text_encoder_3"], help="train one text encoder alone")
     add("--stop-after", type=int, metavar="STEP", help="stop the MMDiT early, with a checkpoint")
+    add("--device", default="cpu", help="of the MMDiT: auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    add("--compile", action="store_true", help="compile the MMDiT's forward: a slow start, faster steps")
     add("--threads", type=int, help="CPU threads (default: all)")
     add("--models", type=words, help="generated: names or pipeline folders, with commas (default: all of the testbed)")
     add("--steps", type=numbers, help="generated: numbers of steps, with commas")
@@ -67,10 +69,12 @@ def _backbone(arguments: argparse.Namespace) -> None:
             else:
                 text.run_t5(runs / name)
     elif arguments.recipe == "mmdit":
+        from probing.backbones import pick_device
         from probing.testbed.recipes import mmdit
 
         schedule = replace(mmdit.SCHEDULE, seed=arguments.seed)
-        mmdit.run(runs, arguments.size, schedule, stop_after=arguments.stop_after)
+        device, compiled = pick_device(arguments.device), arguments.compile
+        mmdit.run(runs, arguments.size, schedule, stop_after=arguments.stop_after, device=device, compiled=compiled)
     elif arguments.recipe == "assemble":
         from probing.testbed.recipes import assemble
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -142,10 +144,22 @@ def test_centring_keeps_the_difference_of_every_pair_and_takes_out_places():
 
 def test_the_gallery_frames_the_chosen_and_names_the_margin():
     figure = figure_token_maps(token_table())
-    framed = [ax for column in figure.subfigs for ax in column.get_figure(root=True).axes if ax.get_title() == "chosen"]
-    # Two facets, three kinds, two pairs; each column of the figure lists all axes.
-    assert len(set(framed)) == 12
+    framed = [ax for ax in figure.axes if ax.spines["left"].get_edgecolor() == to_rgba("#009E73")]
+    said = [text for text in figure.texts if text.get_text() == "chosen"]
+    # Two facets, three kinds, two pairs.
+    assert len(framed) == len(said) == 12
     assert len(figure_token_maps(token_table((32, 32))).axes) == len(figure.axes)
+
+
+def test_nothing_of_the_gallery_overlaps_or_leaves_the_page():
+    figure = figure_token_maps(token_table())
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [box for ax in figure.axes if (box := ax.get_tightbbox(renderer)) is not None]
+    boxes += [text.get_window_extent(renderer) for text in figure.texts]
+    page = figure.bbox
+    for number, box in enumerate(boxes):
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+        assert not [other for other in boxes[:number] if box.shrunk(0.9, 0.9).overlaps(other.shrunk(0.9, 0.9))]
 
 
 def test_the_global_style_is_left_alone(tables):

@@ -1,0 +1,112 @@
+"""Other rewards beside a reward curve: scored on the same pairs, compared, drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from probing.analysis import CellResults, compare, reference, reward_curve
+from probing.errors import UserError
+from probing.fit import main
+from probing.plots import figure_comparisons, figure_reward_curves, plot_reward_curve
+from tests.analysis.fake_store import FakeStore, make_pairs
+from tests.analysis.test_fit_command import write_store
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return make_pairs()
+
+
+@pytest.fixture(scope="module")
+def truth(pairs):
+    """The true reward of every item."""
+    sides = [
+        pairs[[side, f"reward_{side}"]].set_axis(["item_id", "reward"], axis="columns") for side in ("first", "second")
+    ]
+    return pd.concat(sides, ignore_index=True)
+
+
+def test_the_true_reward_reaches_the_ceiling(pairs, truth):
+    found = reference("truth", truth, FakeStore(pairs), pairs).table
+    assert found["control"].tolist() == ["reference"] * 2 and set(found["model"]) == {"truth"}
+    assert ((found["ci_low"] <= found["ceiling"]) & (found["ceiling"] <= found["ci_high"])).all()
+
+
+def test_a_reference_is_scored_as_by_hand_in_any_order_and_by_order_alone(pairs, truth):
+    rewards = truth.assign(reward=truth["reward"] + np.random.default_rng(0).normal(size=len(truth)))
+    store = FakeStore(pairs, order=np.random.default_rng(1).permutation(len(truth)))
+    found = reference("other", rewards.sample(frac=1, random_state=2), store, pairs)
+    known = rewards.set_index("item_id")["reward"]
+    test = pairs[pairs["split"] == "test"]
+    right = (known.loc[test["first"]].to_numpy() > known.loc[test["second"]].to_numpy()) == (test["choice"] == 1)
+    by_hand = right.groupby(test["facet"]).mean()
+    assert found.table.set_index("facet")["value"].to_dict() == pytest.approx(by_hand.to_dict())
+    monotone = rewards.assign(reward=np.exp(3 * rewards["reward"]))
+    again = reference("other", monotone, store, pairs)
+    pd.testing.assert_frame_equal(again.table, found.table)
+
+
+def test_rewards_of_facets_are_kept_apart(pairs, truth):
+    both = pd.concat(
+        [truth.assign(facet="alignment"), truth.assign(facet="quality", reward=-truth["reward"])], ignore_index=True
+    )
+    values = reference("turned", both, FakeStore(pairs), pairs).table.set_index("facet")["value"]
+    straight = reference("truth", truth, FakeStore(pairs), pairs).table.set_index("facet")["value"]
+    assert values["alignment"] == straight["alignment"]
+    assert values["quality"] == pytest.approx(1 - straight["quality"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda t: t.drop(columns="reward"), "have no column reward"),
+        (lambda t: pd.concat([t, t.head(1)]), "twice"),
+        (lambda t: t.iloc[:-1], "lack a finite one for 1 items of quality's test pairs"),
+        (lambda t: t.assign(reward=t["reward"].where(t.index > 700, np.nan)), "lack a finite one"),
+    ],
+)
+def test_rewards_that_do_not_fit_are_refused_in_one_sentence(pairs, truth, spoil, says):
+    with pytest.raises(UserError, match=says):
+        reference("other", spoil(truth), FakeStore(pairs), pairs)
+
+
+def test_a_reference_is_compared_and_drawn(pairs, truth):
+    store = FakeStore(pairs)
+    curve = reward_curve(store, pairs, sigmas=[0.6], shuffles=1)
+    joined = CellResults.join(curve, reference("truth", truth, store, pairs))
+    compared = compare(joined, resamples=2000)
+    beside = compared[compared["baseline"] == "reference"].set_index("facet")
+    assert set(beside.index) == {"alignment", "quality"} and set(beside["baseline_chosen"]) == {"truth"}
+    # The planted direction carries the reward and noise beside it: no probe can be above the reward itself.
+    assert (beside["ci_low"] < 0).all() and beside["statement"].str.contains("truth (", regex=False).all()
+    drawn = plot_reward_curve(joined.table, facet="quality")
+    line = next(line for line in drawn.get_lines() if line.get_color() == "#CC79A7")
+    expected = joined.table.query("control == 'reference' and facet == 'quality'")["value"].item()
+    assert set(line.get_ydata()) == {expected}
+    assert "truth" in {text.get_text() for text in drawn.get_legend().get_texts()}
+    figure = figure_reward_curves(joined.table)
+    assert "truth" not in figure.get_suptitle() and "other rewards on the same pairs" in _words(figure)
+    rows = {label.get_text() for ax in figure_comparisons(compared).axes for label in ax.get_yticklabels()}
+    assert "beside truth" in rows
+
+
+def test_the_command_takes_rewards_from_files(pairs, truth, tmp_path, capsys):
+    store = write_store(tmp_path / "fake.zarr", pairs)
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    asked = ["--store", str(store), "--sigmas", "0.005", "--streams", "image", "--blocks", "4", "--shuffles", "0"]
+    given = ["--reference", f"truth={tmp_path / 'truth.csv'}", "--output", str(tmp_path / "results")]
+    assert main([*asked, *given]) == 0
+    assert "truth (" in capsys.readouterr().out
+    table = pd.read_parquet(tmp_path / "results" / "reward_curve.parquet")
+    assert table.query("control == 'reference'")["model"].tolist() == ["truth"] * 2
+    assert main([*asked, "--reference", f"truth={tmp_path / 'none.csv'}", "--output", str(tmp_path / "new")]) == 2
+    assert "There is no file" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    with pytest.raises(SystemExit):
+        main([*asked, "--reference", "truth.csv"])
+    assert "wants NAME=VALUE, got 'truth.csv'" in capsys.readouterr().err
+
+
+def _words(figure) -> str:
+    return " ".join(legend.get_title().get_text() for legend in figure.legends).replace("\n", " ")
