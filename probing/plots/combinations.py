@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from probing.plots import style
 from probing.plots.heatmap import accuracy_bar, draw_heatmap, limits_of
-from probing.plots.series import best_series, say_series
+from probing.plots.series import best_series, say_counts, say_series
 
 CAPTION = (
     "Left: accuracy of a probe on two blocks side by side, in percent; on the diagonal one block alone. Framed: chosen "
@@ -64,8 +64,7 @@ def plot_pairs_of_blocks(
             axis.set_label_text(label)
         _draw_borders(ax, single, at)
         any_cell = single.iloc[0]
-        counted = f"{any_cell['n_pairs']:,} pairs of {any_cell['n_prompts']:,} prompts"
-        ax.set_title(f"{facet}: {say_series(any_cell)}\n{counted}", fontsize=10)
+        ax.set_title(f"{facet}: {say_series(any_cell)}\n{say_counts(single)}", fontsize=10)
     return ax
 
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from probing.plots import style
+from probing.plots.series import say_counts
 
 CAPTION = (
     "Accuracy of the trained backbone's best block minus that of the control's best, both chosen by cross-validation "
@@ -92,9 +93,7 @@ def _label(row: dict, *, with_facet: bool) -> str:
 
 
 def _title(rows: pd.DataFrame, facet: str | None) -> str:
-    one = rows.iloc[0]
-    counted = f"{one['n_pairs']:,} pairs of {one['n_prompts']:,} prompts"
-    return counted + (" a facet" if rows["facet"].nunique() > 1 else "") if facet is None else f"{facet}\n{counted}"
+    return say_counts(rows) if facet is None else f"{facet}\n{say_counts(rows)}"
 
 
 def _handles(baselines: list[str]) -> list[Line2D]:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from probing.plots import style
+from probing.plots.series import say_counts
 
 CAPTION = (
     "Each row: the best of its own cells, chosen on training pairs; accuracy on the same test pairs. Bars: 95% cluster "
@@ -69,7 +70,7 @@ def plot_controls(table: pd.DataFrame, *, facet: str, ax: Axes | None = None, le
         ax.set_ylim(-len(rows) + 0.4, top)
         ax.xaxis.set_major_formatter(style.percent())
         ax.set_xlabel("pair accuracy")
-        ax.set_title(f"{facet}: {trained['place']}\n{trained['n_pairs']:,} pairs of {trained['n_prompts']:,} prompts",
+        ax.set_title(f"{facet}: {trained['place']}\n{say_counts(rows)}",
                      fontsize=10, pad=16)  # fmt: skip
         if legend:
             style.legend_below(ax, _handles(rows), columns=2)

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from probing.plots import style
 from probing.plots.heatmap import MOST_NUMBERS, accuracy_bar, draw_heatmap, limits_of
-from probing.plots.series import NothingToDraw
+from probing.plots.series import NothingToDraw, say_counts
 
 CAPTION = (
     "Accuracy on test pairs, in percent. Framed: the best noise level of each block, chosen on training pairs; in "
@@ -61,8 +61,7 @@ def plot_noise(
         ax.set_ylabel("noise level σ")
         one = cells.iloc[0]
         ax.set_title(
-            f"{facet}, {stream} tokens ({str(one['reduction']).replace('_', ' ')})\n"
-            f"{one['n_pairs']:,} pairs of {one['n_prompts']:,} prompts",
+            f"{facet}, {stream} tokens ({str(one['reduction']).replace('_', ' ')})\n{say_counts(cells)}",
             fontsize=10,
         )
     return ax
@@ -228,9 +227,8 @@ def figure_noise_draws(table: pd.DataFrame) -> Figure:
         ]  # fmt: skip
         style.caption_and_legend(figure, DRAWS_CAPTION, handles, columns=3)
         models = ", ".join(map(str, table["model"].dropna().unique()))
-        one = table.iloc[0]
-        counted = f"{one['n_pairs']:,} pairs of {one['n_prompts']:,} prompts{' a facet' if len(facets) > 1 else ''}"
-        figure.suptitle(f"Levels and draws of the noise: {models or 'the backbone'}\n{counted}", fontsize=12)
+        said = f"Levels and draws of the noise: {models or 'the backbone'}\n{say_counts(table)}"
+        figure.suptitle(said, fontsize=12)
     return figure
 
 

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from probing.analysis.paper import PAPER_CURVE
 from probing.plots import style
+from probing.plots.series import say_counts
 from probing.plots.stages import mark_stages
 
 CAPTION = (
@@ -80,8 +81,7 @@ def plot_reward_curve(
         style.percent_axis(ax)
         ax.set_ylabel("pair accuracy")
         ax.set_title(
-            f"{facet}, {stream} tokens ({str(reduction).replace('_', ' ')})\n"
-            f"{last['n_pairs']:,} pairs of {last['n_prompts']:,} prompts",
+            f"{facet}, {stream} tokens ({str(reduction).replace('_', ' ')})\n{say_counts(trained)}",
             fontsize=10,
         )
         if legend:

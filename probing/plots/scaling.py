@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from probing.analysis.paper import Published, published
 from probing.plots import style
-from probing.plots.series import SERIES, NothingToDraw, best_series, say_series
+from probing.plots.series import SERIES, NothingToDraw, best_series, say_counts, say_series
 
 CAPTION = (
     "One head recipe for all models. Points: accuracy on test pairs; bars: 95% cluster bootstrap over prompts. Lines: "
@@ -89,8 +89,7 @@ def plot_scaling(
         one = points.iloc[0]
         slope = fits[(fits["head"] == "best") & (fits["control"] == "none")]
         said = "" if slope.empty else "\n" + _slope(slope.iloc[0])
-        ax.set_title(f"{facet}: {say_series(one)}\n{one['n_pairs']:,} pairs of {one['n_prompts']:,} prompts{said}",
-                     fontsize=9)  # fmt: skip
+        ax.set_title(f"{facet}: {say_series(one)}\n{say_counts(points)}{said}", fontsize=9)
         if legend:
             style.legend_below(ax, _handles(points, depth), columns=2)
     return ax
@@ -198,9 +197,7 @@ def plot_depth_curves(
         ax.set_ylabel("pair accuracy")
         style.percent_axis(ax)
         one = cells.iloc[0]
-        ax.set_title(
-            f"{facet}: {say_series(one)}\n{one['n_pairs']:,} pairs of {one['n_prompts']:,} prompts", fontsize=9.5
-        )
+        ax.set_title(f"{facet}: {say_series(one)}\n{say_counts(cells)}", fontsize=9.5)
         if legend:
             style.legend_below(ax, _model_handles(table), columns=2)
     return ax

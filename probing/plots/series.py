@@ -1,4 +1,4 @@
-"""Which of a table's many series a figure shows, when it shows one a facet."""
+"""Which of a table's many series a figure shows, when it shows one a facet; and how it says what it shows."""
 
 from __future__ import annotations
 
@@ -32,3 +32,14 @@ def best_series(rows: pd.DataFrame, cells: pd.DataFrame, keys: list[str] | None 
 def say_series(row: Mapping[str, Any] | pd.Series) -> str:
     """``image tokens (mean), σ = 0.005``."""
     return f"{row['stream']} tokens ({str(row['reduction']).replace('_', ' ')}), σ = {row['sigma']:g}"
+
+
+def say_counts(rows: pd.DataFrame) -> str:
+    """``1,000 pairs of 1,000 prompts``; where facets have more or fewer, from the least to the most of them."""
+
+    def said(name: str) -> str:
+        least, most = int(rows[name].min()), int(rows[name].max())
+        return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+    counted = f"{said('n_pairs')} pairs of {said('n_prompts')} prompts"
+    return counted + (" a facet" if rows["facet"].nunique() > 1 else "")
