@@ -18,7 +18,7 @@ CAPTION = (
 )
 _REFERENCES = " Finely dotted, with its interval: other rewards on the same pairs."
 _BEST = " Ticks along the lower edge: blocks that may be the best of their curve (95% confidence set)."
-_STAGES = " Every second stage is shaded."
+_STAGES = " Every second stage is shaded (stages at the lowest σ)."
 _PUBLISHED = " Grey crosses: what the paper says of this model, on HPDv3."
 PAPER = "#8A8A8A"
 _REFERENCE_LINE = (0, (1, 1))
@@ -171,9 +171,11 @@ def _draw_best(ax: Axes, trained: pd.DataFrame, looks: dict[float, tuple[str, st
 
 
 def _draw_stages(ax: Axes, trained: pd.DataFrame) -> None:
+    """Mark the stages of the lowest noise level: they may differ from level to level."""
     if "stage" not in trained or trained["stage"].isna().all():
         return
-    blocks = trained.dropna(subset="stage").astype({"block": int}).groupby("stage")["block"]
+    named = trained.dropna(subset="stage").astype({"block": int})
+    blocks = named[named["sigma"] == named["sigma"].min()].groupby("stage")["block"]
     mark_stages(ax, blocks.agg(first_block="min", last_block="max").reset_index())
 
 

@@ -1,7 +1,8 @@
 """Train the testbed from nothing: ``python -m probing.testbed.train RECIPE``.
 
-Of the backbones: vae, text, mmdit, assemble, card. Of what judges them: judge, judge-card. Pictures of theirs under the
-prompts of the preference data: generated. Of the discriminative rival: rival, rival-card.
+Of the backbones: vae, text, then mmdit and assemble for each size and seed, or family for all of them, and card. Of
+what judges them: judge, judge-card. Pictures of theirs under the prompts of the preference data: generated. Of the
+discriminative rival: rival, rival-card.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from probing.commands import numbers, run_command, words
 from probing.testbed.recipes.mmdit import SIZES
 
 RECIPES = (
-    "unpack", "vae", "text", "mmdit", "assemble", "judge", "judge-card", "card", "generated", "rival", "rival-card",
+    "unpack", "vae", "text", "mmdit", "assemble", "family", "judge", "judge-card", "card", "generated", "rival",
+    "rival-card",
 )  # fmt: skip
 
 
@@ -31,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--encoder", choices=["text_encoder", "text_encoder_2", "text_encoder_3"], help="train one text encoder alone")
     add("--stop-after", type=int, metavar="STEP", help="stop the MMDiT early, with a checkpoint")
     add("--device", default="cpu", help="of the MMDiT: auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    add("--jobs", type=int, default=1, help="family: trainings at once (default: %(default)s)")
     add("--compile", action="store_true", help="compile the MMDiT's forward: a slow start, faster steps")
     add("--threads", type=int, help="CPU threads (default: all)")
     add("--models", type=words, help="generated: names or pipeline folders, with commas (default: all of the testbed)")
@@ -44,9 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    {"judge": _judge, "judge-card": _judge, "rival": _rival, "rival-card": _rival, "generated": _generated}.get(
-        arguments.recipe, _backbone
-    )(arguments)
+    others = {"judge": _judge, "judge-card": _judge, "rival": _rival, "rival-card": _rival}
+    others |= {"generated": _generated, "family": _family}
+    others.get(arguments.recipe, _backbone)(arguments)
 
 
 def _backbone(arguments: argparse.Namespace) -> None:
@@ -84,6 +87,19 @@ def _backbone(arguments: argparse.Namespace) -> None:
         from probing.testbed.recipes import card
 
         print(f"Card: {card.run(runs, arguments.size, arguments.output or card.WEIGHTS)}")
+
+
+def _family(arguments: argparse.Namespace) -> None:
+    from probing.backbones import pick_device
+    from probing.testbed.recipes import assemble, family
+
+    device = pick_device(arguments.device)
+    options = ["--device", str(device), *(["--compile"] if arguments.compile else [])]
+    options += ["--threads", str(arguments.threads)] if arguments.threads else []
+    weights = arguments.output or assemble.WEIGHTS
+    for folder in family.run(arguments.runs, weights, jobs=arguments.jobs, device=device, options=options):
+        print(f"Weights: {folder}")
+    print("Next:    python -m probing.testbed.train card --size SIZE, for each size; then generated, rival")
 
 
 def _judge(arguments: argparse.Namespace) -> None:

@@ -82,6 +82,23 @@ def _pixels(figure):
     return canvas.buffer_rgba()
 
 
+def test_stages_are_those_of_the_lowest_noise_level(curve):
+    cut = {sigma: place for place, sigma in enumerate(sorted(curve["sigma"].dropna().unique()), start=1)}
+    staged = curve.assign(
+        stage=[
+            None if pd.isna(row["block"]) else ("B1" if row["block"] < cut[row["sigma"]] else "B2")
+            for row in curve.to_dict("records")
+        ]
+    )
+    ax = plot_reward_curve(staged, facet="quality")
+    named = {text.get_text(): text.get_position()[0] for text in ax.texts}
+    assert named["B1"] < 0.5 < named["B2"]
+    borders = [
+        line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":" and line.get_color() == "#8A8A8A"
+    ]
+    assert borders == [0.5]
+
+
 def test_comparisons_show_differences_in_points_and_zero():
     ax = plot_comparisons(comparison_table(), facet="quality")
     labels = [label.get_text() for label in ax.get_yticklabels()]

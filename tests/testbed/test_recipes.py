@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from probing.testbed.recipes import assemble, mmdit, pixels, text, vae
+from probing.errors import UserError
+from probing.testbed.recipes import assemble, family, loop, mmdit, pixels, text, vae
 from probing.testbed.recipes.loop import Schedule, train
 from probing.testbed.scenes import parse, vocabulary
 
@@ -96,13 +99,22 @@ def test_rates():
     assert [plateau.rate_at(step) for step in (10, 24, 27, 30)] == pytest.approx([0.05, 0.05, 0.025, 0.0])
 
 
+def test_bfloat16_is_asked_of_hardware_that_has_it(monkeypatch):
+    for capability, enabled in (("AVX2", False), ("AVX512", True)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda said=capability: said)
+        with loop.autocast(torch.device("cpu"), "bfloat16"):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if enabled else torch.float32)
+        with loop.autocast(torch.device("cpu"), "float32"):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two steps of every recipe on a few scenes: enough to see that it runs and saves."""
     folder = tmp_path_factory.mktemp("runs")
     patch = pytest.MonkeyPatch()
-    patch.setattr(pixels.TrainingScenes.__init__, "__defaults__", (SCENES,))
-    patch.setattr(mmdit.EncodedScenes.__init__, "__defaults__", (SCENES,))
+    patch.setattr(pixels.TrainingScenes.__init__, "__defaults__", (SCENES, 1))
+    patch.setattr(mmdit.EncodedScenes.__init__, "__defaults__", (SCENES, "cpu", 1))
     short = Schedule(steps=2, batch_size=4, learning_rate=1e-3, warmup=1)
     for name in text.WIDTHS:
         text.run_clip(folder / name, name, short)
@@ -126,6 +138,50 @@ def test_scenes_are_encoded_as_the_pipeline_encodes_them(runs):
         half = torch.from_numpy(np.array(stored[:3])).float()
         torch.testing.assert_close(half, exact, rtol=2e-3, atol=2e-3 * float(exact.abs().max()))
     assert parse(said).caption == said
+
+
+def test_scenes_are_the_same_by_any_number_of_workers(tmp_path):
+    alone, together = (pixels.TrainingScenes(tmp_path / str(n), 600, n) for n in (1, 2))
+    assert alone.captions == together.captions and len(set(alone.captions)) > 500
+    np.testing.assert_array_equal(alone.pixels, together.pixels)
+
+
+def test_the_family_is_every_size_and_seed_and_says_which_failed(runs, tmp_path, monkeypatch):
+    """With other processes in the place of trainings: one writes what a training writes, the other fails."""
+    assert {size for size, _ in family.trainings()} == set(mmdit.SIZES) and ("xs", 1) in family.trainings()
+    monkeypatch.setattr(family, "trainings", lambda: [("xs", 0), ("xs", 1)])
+    started = []
+
+    def ended(command, **_):
+        started.append(command)
+        return subprocess.CompletedProcess(command, int(fails and "1" in command))
+
+    monkeypatch.setattr(family.subprocess, "run", ended)
+    fails = False
+    written = family.run(runs, tmp_path, jobs=2, options=["--threads", "1"])
+    assert (written[0].name, written[-1].name) == ("xs", "xs-seed1") and all(path.is_dir() for path in written)
+    assert all(command[-2:] == ["--threads", "1"] for command in started) and len(started) == 2
+    fails = True
+    with pytest.raises(UserError, match="The training of xs-seed1 ended with an error"):
+        family.run(runs, tmp_path, jobs=2)
+
+
+@pytest.mark.slow
+def test_a_compiled_forward_trains_as_the_plain_one(runs, tmp_path):
+    """As far as rounding: the first steps' losses, on the same scenes and noise."""
+    for name in ("vae", "tokenizer", *text.WIDTHS, "text_encoder_3"):
+        (tmp_path / name).symlink_to(runs / name)
+    for path in runs.glob("*.npy"):
+        (tmp_path / path.name).symlink_to(path)
+    short = Schedule(steps=3, batch_size=4, learning_rate=1e-3, warmup=1)
+    losses = []
+    for compiled in (False, True):
+        folder = tmp_path / f"mmdit-{mmdit.run_name('xs')}"
+        mmdit.run(tmp_path, "xs", short, compiled=compiled)
+        model = SD3Transformer2DModel.from_pretrained(folder / "transformer")
+        losses.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        shutil.rmtree(folder)
+    torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-4)
 
 
 def test_seeds_are_trainings_of_their_own(runs):

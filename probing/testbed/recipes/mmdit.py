@@ -85,13 +85,20 @@ class Captions:
         self.t5_tokenizer = T5Tokenizer.from_pretrained(runs / "text_encoder_3" / "tokenizer")
         self.t5 = T5EncoderModel.from_pretrained(runs / "text_encoder_3" / "text_encoder_3").eval()
 
+    def to(self, device: torch.device | str) -> Captions:
+        """Move the encoders, and give them back."""
+        for encoder in (*self.clips, self.t5):
+            torch.nn.Module.to(encoder, device)
+        return self
+
     @torch.no_grad()
     def encode(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Return token features (caption, 22 + 20, 160), CLIP first, and pooled features (caption, 160)."""
-        ids = tokenize(self.tokenizer, captions)
+        device = self.t5.device
+        ids = tokenize(self.tokenizer, captions).to(device)
         outputs = [clip(ids, output_hidden_states=True) for clip in self.clips]
         tokens = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
-        pieces = self.t5(tokenize_t5(self.t5_tokenizer, captions)).last_hidden_state
+        pieces = self.t5(tokenize_t5(self.t5_tokenizer, captions).to(device)).last_hidden_state
         tokens = torch.nn.functional.pad(tokens, (0, pieces.shape[-1] - tokens.shape[-1]))
         return torch.cat([tokens, pieces], dim=1), torch.cat([output.text_embeds for output in outputs], dim=-1)
 
@@ -107,7 +114,7 @@ class EncodedScenes:
     On a CPU all are mapped from disk, so that several trainings share them; an accelerator holds them (1.1 GB).
     """
 
-    def __init__(self, runs: Path, scenes: int = SCENES, device: torch.device | str = "cpu") -> None:
+    def __init__(self, runs: Path, scenes: int = SCENES, device: torch.device | str = "cpu", workers: int = 1) -> None:
         parts = {
             "latents": (8, 16, 16),
             "tokens": (CAPTION_LENGTH + T5_LENGTH, T5_WIDTH),
@@ -120,7 +127,7 @@ class EncodedScenes:
                 name: np.lib.format.open_memmap(partial[name], "w+", np.float16, (scenes, *shape))
                 for name, shape in parts.items()
             }
-            self._encode(runs, TrainingScenes(runs, scenes), arrays)
+            self._encode(runs, TrainingScenes(runs, scenes, workers), arrays, device)
             for name, array in arrays.items():
                 array.flush()
                 os.replace(partial[name], paths[name])
@@ -130,17 +137,19 @@ class EncodedScenes:
         )
 
     @staticmethod
-    def _encode(runs: Path, scenes: TrainingScenes, arrays: Mapping[str, np.ndarray]) -> None:
-        vae = AutoencoderKL.from_pretrained(runs / "vae" / "vae").eval()
-        said = Captions(runs)
+    def _encode(
+        runs: Path, scenes: TrainingScenes, arrays: Mapping[str, np.ndarray], device: torch.device | str
+    ) -> None:
+        vae = torch.nn.Module.to(AutoencoderKL.from_pretrained(runs / "vae" / "vae").eval(), device)
+        said = Captions(runs).to(device)
         for start in tqdm(range(0, len(scenes.captions), 500), desc="encoding scenes", disable=None):
             batch = slice(start, start + 500)
             pixels = torch.from_numpy(np.array(scenes.pixels[batch])).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
             with torch.no_grad():
-                means = vae.encode(pixels).latent_dist.mean
-            arrays["latents"][batch] = ((means - vae.config.shift_factor) * vae.config.scaling_factor).numpy()
+                means = vae.encode(pixels.to(device)).latent_dist.mean
+            arrays["latents"][batch] = ((means - vae.config.shift_factor) * vae.config.scaling_factor).cpu().numpy()
             tokens, pooled = said.encode(scenes.captions[batch])
-            arrays["tokens"][batch], arrays["pooled"][batch] = tokens.numpy(), pooled.numpy()
+            arrays["tokens"][batch], arrays["pooled"][batch] = tokens.cpu().numpy(), pooled.cpu().numpy()
 
 
 def flow_matching_loss(model, latents: Tensor, tokens: Tensor, pooled: Tensor, sigmas: Tensor, noise: Tensor) -> Tensor:

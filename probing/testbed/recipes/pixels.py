@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -19,6 +21,7 @@ from probing.testbed.scenes import sample_scene
 SCENES = 60_000
 """Different scenes seen in training; held-out scenes come from other seeds."""
 _SCENES_SEED = 1_000_000
+_DRAWN_AT_ONCE = 500
 
 
 def to_tensor(images: list[Image.Image]) -> Tensor:
@@ -45,18 +48,20 @@ class TrainingScenes:
         pixels: uint8, (scene, 64, 64, 3), mapped from disk, so that several trainings share it.
     """
 
-    def __init__(self, runs: Path, scenes: int = SCENES) -> None:
+    def __init__(self, runs: Path, scenes: int = SCENES, workers: int = 1) -> None:
         said, drawn = runs / f"scenes-{scenes}.json", runs / f"scenes-{scenes}.npy"
         if not said.exists():
             runs.mkdir(parents=True, exist_ok=True)
             partial = drawn.with_suffix(".partial.npy")
             pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (scenes, RESOLUTION, RESOLUTION, 3))
-            captions = []
-            for number in tqdm(range(scenes), desc="drawing scenes", disable=None):
-                rng = np.random.default_rng([_SCENES_SEED, number])
-                scene = sample_scene(rng)
-                captions.append(scene.caption)
-                pixels[number] = np.asarray(render(scene, rng))
+            captions: list[str] = []
+            parts = [range(start, min(start + _DRAWN_AT_ONCE, scenes)) for start in range(0, scenes, _DRAWN_AT_ONCE)]
+            drawing = Parallel(workers, return_as="generator")(delayed(_draw)(part) for part in parts)
+            for part, (told, shown) in zip(
+                parts, tqdm(drawing, total=len(parts), desc="drawing scenes", disable=None), strict=True
+            ):
+                captions += told
+                pixels[part.start : part.stop] = shown
             pixels.flush()
             os.replace(partial, drawn)
             said.write_text(json.dumps(captions))
@@ -68,6 +73,17 @@ class TrainingScenes:
         chosen = rng.integers(len(self.captions), size=size)
         images = [_spoil(Image.fromarray(self.pixels[number]), degraded, rng) for number in chosen]
         return [self.captions[number] for number in chosen], to_tensor(images)
+
+
+def _draw(numbers: Iterable[int]) -> tuple[list[str], np.ndarray]:
+    """Draw scenes by their numbers: captions, and pixels (scene, 64, 64, 3)."""
+    captions, pixels = [], []
+    for number in numbers:
+        rng = np.random.default_rng([_SCENES_SEED, number])
+        scene = sample_scene(rng)
+        captions.append(scene.caption)
+        pixels.append(np.asarray(render(scene, rng)))
+    return captions, np.stack(pixels)
 
 
 def _spoil(image: Image.Image, degraded: float, rng: np.random.Generator) -> Image.Image:
