@@ -58,7 +58,7 @@ class Schedule:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Compute in ``precision`` where the device has instructions for it, and in float32 where it would emulate them.
 
-    A CPU with AVX2 alone takes ten times as long for a step in bfloat16 as for one in float32.
+    A CPU with AVX2 alone takes many times as long for a step in bfloat16 as for one in float32.
     """
     has_bfloat16 = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16" and has_bfloat16)
