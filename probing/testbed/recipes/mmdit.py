@@ -183,8 +183,7 @@ def run(
         stop_after: Stop early at this step, with a checkpoint.
         device: Where it is trained. Which scenes and noise levels a step sees is the same everywhere; the noise itself
             comes from the device's own generator.
-        compiled: Whether the forward is compiled: minutes at the start, and steps that take two thirds of the time on a
-            CPU.
+        compiled: Whether the forward is compiled: it costs minutes at the start, and steps are faster after them.
 
     Returns:
         The averaged weights, on the CPU.
@@ -204,7 +203,7 @@ def run(
         dropped = put(rng.random(len(chosen)) < CAPTION_DROPOUT)
         tokens = torch.where(dropped[:, None, None], empty_tokens, tokens)
         pooled = torch.where(dropped[:, None], empty_pooled, pooled)
-        sigmas = torch.sigmoid(put(rng.standard_normal(len(chosen)))).float()
+        sigmas = torch.sigmoid(torch.from_numpy(rng.standard_normal(len(chosen)))).float().to(device)
         errors = flow_matching_loss(forward, clean, tokens, pooled, sigmas, torch.randn_like(clean))
         return errors.mean(), {}
 
