@@ -43,13 +43,15 @@ def plot_comparisons(
     labels = [_label(row, with_facet=facet is None) for row in rows.to_dict("records")]
     places = {label: -place for place, label in enumerate(dict.fromkeys(labels))}
     baselines = [name for name in _LOOKS if name in set(rows["baseline"])]
+    # Controls share a row; another reward has its own.
+    controls = [name for name in baselines if name != "reference"]
+    beside = {name: 0.26 * ((len(controls) - 1) / 2 - place) for place, name in enumerate(controls)}
     with style.house_style():
         ax = style.new_axes(ax, (6.4, 1.6 + 0.42 * len(places)))
         ax.axvline(0, color=style.REFERENCE, linewidth=1.0, zorder=1)
         for row, label in zip(rows.to_dict("records"), labels, strict=True):
             colour, marker, _ = _LOOKS[row["baseline"]]
-            beside = (len(baselines) - 1) / 2 - baselines.index(row["baseline"])
-            y = places[label] + 0.26 * beside
+            y = places[label] + beside.get(row["baseline"], 0.0)
             ax.plot([100 * row["ci_low"], 100 * row["ci_high"]], [y, y], color=colour, linewidth=1.8, zorder=2)
             filled = row["p_holm"] <= LEVEL
             ax.plot(100 * row["difference"], y, marker, color=colour, markerfacecolor=colour if filled else "white",
@@ -80,7 +82,7 @@ def figure_comparisons(table: pd.DataFrame) -> Figure:
             plot_comparisons(table, facet=facet, ax=ax, legend=False)
         baselines = [name for name in _LOOKS if name in set(table["baseline"])]
         caption = CAPTION + (_REFERENCES if "reference" in baselines else "")
-        style.caption_and_legend(figure, caption, _handles(baselines), columns=2)
+        style.caption_and_legend(figure, caption, _handles(baselines), columns=len(baselines))
         figure.suptitle("Is the trained backbone better than its controls?", fontsize=12)
     return figure
 
