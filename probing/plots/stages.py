@@ -45,7 +45,7 @@ def mark_stages(ax: Axes, stages: pd.DataFrame) -> Axes:
         if position % 2:
             ax.axvspan(left, right, color="#000000", alpha=0.05, linewidth=0, zorder=0)
         if position:
-            ax.axvline(left, color="#8A8A8A", linewidth=0.8, linestyle=":", zorder=1)
+            ax.axvline(left, color="#555555", linewidth=0.8, linestyle=":", zorder=1)
         ax.text((left + right) / 2, 0.985, name, transform=ax.get_xaxis_transform(), ha="center", va="top", fontsize=8,
                 color="#555555", zorder=6,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # fmt: skip

@@ -94,7 +94,7 @@ def test_stages_are_those_of_the_lowest_noise_level(curve):
     named = {text.get_text(): text.get_position()[0] for text in ax.texts}
     assert named["B1"] < 0.5 < named["B2"]
     borders = [
-        line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":" and line.get_color() == "#8A8A8A"
+        line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":" and line.get_color() == "#555555"
     ]
     assert borders == [0.5]
 
