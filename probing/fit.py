@@ -77,6 +77,9 @@ def run(arguments: argparse.Namespace) -> None:
     fresh = None if arguments.random_init_store is None else FeatureStore.open(arguments.random_init_store)
     pairs = read_pairs(store.pairs_path, arguments)
     # Read and scored first: a mistake in them should not be told after all probes are fitted.
+    names = [name for name, _ in arguments.reference]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"Two references are called {twice[0]!r}; give each --reference its own name.")
     others = [
         reference(name, read_rewards(Path(file)), store, pairs, facets=arguments.facets, seed=arguments.seed)
         for name, file in arguments.reference

@@ -103,6 +103,9 @@ def test_the_command_takes_rewards_from_files(pairs, truth, tmp_path, capsys):
     assert table.query("control == 'reference'")["model"].tolist() == ["truth"] * 2
     assert main([*asked, "--reference", f"truth={tmp_path / 'none.csv'}", "--output", str(tmp_path / "new")]) == 2
     assert "There is no file" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    twice = ["--reference", f"truth={tmp_path / 'truth.csv'}"] * 2
+    assert main([*asked, *twice, "--output", str(tmp_path / "new")]) == 2
+    assert "Two references are called 'truth'" in capsys.readouterr().err and not (tmp_path / "new").exists()
     with pytest.raises(SystemExit):
         main([*asked, "--reference", "truth.csv"])
     assert "wants NAME=VALUE, got 'truth.csv'" in capsys.readouterr().err
