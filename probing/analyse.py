@@ -17,7 +17,7 @@ from probing.analysis.recipe import Recipe
 from probing.analysis.reward_curve import SHUFFLES
 from probing.analysis.scaling import DEPTHS, scaling
 from probing.analysis.stage_runs import parse_stages
-from probing.commands import blocks, numbers, run_command, words
+from probing.commands import blocks, named_values, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.preferences.audit import item_looks
@@ -149,15 +149,14 @@ def _noise(stores: list[FeatureStore], pairs: pd.DataFrame, arguments: argparse.
 
 
 def _scaling(stores: list[FeatureStore], pairs: pd.DataFrame, arguments: argparse.Namespace, common: dict) -> Any:
+    example = "testbed-s-step00600=600"
     steps = {}
-    for said in arguments.steps:
-        name, _, value = said.rpartition("=")
+    for name, value in named_values("--steps", arguments.steps, example).items():
         try:
             steps[name] = float(value)
         except ValueError:
-            name = ""
-        if not name:
-            raise UserError(f"--steps wants NAME=VALUE, such as testbed-s-step00600=600; got {said!r}.")
+            said = f"{name}={value}"
+            raise UserError(f"--steps wants NAME=VALUE with a number, such as {example}; got {said!r}.") from None
     stages = _stages(arguments.stages)
     return scaling(stores, pairs, stages=stages, steps=steps, depths=arguments.depths, **common)
 

@@ -70,12 +70,21 @@ def words(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def name_and_value(text: str) -> tuple[str, str]:
-    """Read ``NAME=VALUE`` as an argparse type."""
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise argparse.ArgumentTypeError(f"wants NAME=VALUE, got {text!r}")
-    return name, value
+def named_values(option: str, given: Sequence[str], example: str) -> dict[str, str]:
+    """Read an option that is given several times as ``NAME=VALUE``.
+
+    Raises:
+        UserError: One is not written so, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if not (name and value):
+            raise UserError(f"{option} wants NAME=VALUE, such as {example}; got {text!r}.")
+        if name in found:
+            raise UserError(f"{option} is given twice for {name!r}; give each its own name.")
+        found[name] = value
+    return found
 
 
 def blocks(text: str) -> list[int] | None:

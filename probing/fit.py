@@ -27,7 +27,7 @@ from probing.analysis.recipe import Recipe
 from probing.analysis.references import reference
 from probing.analysis.reward_curve import SHUFFLES
 from probing.analysis.rewards import rewards_of_best
-from probing.commands import blocks, name_and_value, numbers, run_command, words
+from probing.commands import blocks, named_values, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.preferences.options import add_split_options, read_pairs
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--store", type=Path, required=True, help="feature store; its pairs lie beside it as NAME.pairs.parquet")
     add("--random-init-store", type=Path, help="store of the same items in the same architecture with fresh weights")
-    add("--reference", action="append", type=name_and_value, default=[], metavar="NAME=FILE",
+    add("--reference", action="append", default=[], metavar="NAME=FILE",
         help="another model's rewards of the same items (item_id, reward; .csv, .parquet or .jsonl), as a line in the "
         "reward curve; give several")  # fmt: skip
     add("--probe", choices=sorted(PROBES), default="logistic", help="what is fitted")
@@ -77,12 +77,9 @@ def run(arguments: argparse.Namespace) -> None:
     fresh = None if arguments.random_init_store is None else FeatureStore.open(arguments.random_init_store)
     pairs = read_pairs(store.pairs_path, arguments)
     # Read and scored first: a mistake in them should not be told after all probes are fitted.
-    names = [name for name, _ in arguments.reference]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"Two references are called {twice[0]!r}; give each --reference its own name.")
     others = [
         reference(name, read_rewards(Path(file)), store, pairs, facets=arguments.facets, seed=arguments.seed)
-        for name, file in arguments.reference
+        for name, file in named_values("--reference", arguments.reference, "HPSv3=scores.parquet").items()
     ]
     journal = arguments.output / "cells"
     recipe = Recipe(

@@ -105,10 +105,11 @@ def test_the_command_takes_rewards_from_files(pairs, truth, tmp_path, capsys):
     assert "There is no file" in capsys.readouterr().err and not (tmp_path / "new").exists()
     twice = ["--reference", f"truth={tmp_path / 'truth.csv'}"] * 2
     assert main([*asked, *twice, "--output", str(tmp_path / "new")]) == 2
-    assert "Two references are called 'truth'" in capsys.readouterr().err and not (tmp_path / "new").exists()
-    with pytest.raises(SystemExit):
-        main([*asked, "--reference", "truth.csv"])
-    assert "wants NAME=VALUE, got 'truth.csv'" in capsys.readouterr().err
+    assert "--reference is given twice for 'truth'" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    assert main([*asked, "--reference", "truth.csv", "--output", str(tmp_path / "new")]) == 2
+    error = capsys.readouterr().err
+    assert "--reference wants NAME=VALUE, such as HPSv3=scores.parquet; got 'truth.csv'" in error
+    assert error.strip().count("\n") == 0 and not (tmp_path / "new").exists()
 
 
 def _words(figure) -> str:
