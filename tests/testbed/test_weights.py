@@ -1,6 +1,9 @@
-"""The shipped model draws what captions say, by a stock call and nothing of ours."""
+"""The shipped models draw what captions say by a stock call, and larger ones model unseen scenes better."""
 
 from __future__ import annotations
+
+import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from probing.backbones import resolve
+from probing.testbed.recipes.assemble import WEIGHTS
+from probing.testbed.recipes.mmdit import SIZES
 from probing.testbed.scenes import BACKGROUNDS, COLOURS
 
 
@@ -43,3 +48,14 @@ def test_colours_are_those_of_the_captions(pictures):
         right += len(thing) > 100 and nearest(np.median(thing, axis=0), COLOURS) == colour
     # Chance is 4 of 24.
     assert right >= 18
+
+
+def test_every_size_is_shipped_and_is_better_on_unseen_scenes_than_the_one_below():
+    """By more than both intervals together, all after the same number of steps."""
+    cards = [json.loads((WEIGHTS / size / "card.json").read_text()) for size in SIZES]
+    assert len({card["steps"] for card in cards}) == 1
+    assert [card["parameters"] for card in cards] == sorted(card["parameters"] for card in cards)
+    means = [card["held_out_loss"][-1] for card in cards]
+    assert all(mean["sigma"] is None for mean in means)
+    for small, large in pairwise(means):
+        assert large["loss"] + large["half_width"] < small["loss"] - small["half_width"]

@@ -203,7 +203,9 @@ from diffusers import StableDiffusion3Pipeline
 pipeline = StableDiffusion3Pipeline.from_pretrained("probing/testbed/weights/{size}")
 pipeline(
     "{held_out_captions(1)[0]}",
-    max_sequence_length={text.T5_LENGTH}, num_inference_steps={STEPS}, guidance_scale={GUIDANCE},
+    max_sequence_length={text.T5_LENGTH},
+    num_inference_steps={STEPS},
+    guidance_scale={GUIDANCE},
 )
 ```
 
