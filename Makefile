@@ -1,6 +1,7 @@
 # Every verb makes the environment it needs; Python ≥ 3.11 and make are enough.
 PYTHON ?= python3
 BIN := .venv/bin
+AT_ONCE := -n auto --maxprocesses 8 --dist loadfile  # files of tests
 
 .PHONY: reproduce test test-all lint format notebooks clean
 
@@ -8,10 +9,10 @@ reproduce: .venv/made  ## stores, tables and figures of the testbed, from nothin
 	$(BIN)/python -m probing.reproduce
 
 test: lint  ## what CI runs
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(AT_ONCE) -m "not slow"
 
 test-all: lint  ## the slow tests too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(AT_ONCE)
 
 lint: .venv/made
 	$(BIN)/ruff check .

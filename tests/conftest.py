@@ -6,6 +6,9 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    # Workers that each take all cores cost one another several times what they gain.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 from hypothesis import settings
 
