@@ -1,7 +1,8 @@
 # Every verb makes the environment it needs; Python ≥ 3.11 and make are enough.
 PYTHON ?= python3
 BIN := .venv/bin
-AT_ONCE := -n auto --maxprocesses 8 --dist loadfile  # files of tests
+# By file, for the tests of one share what is slow to make.
+AT_ONCE := -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: reproduce test test-all lint format notebooks clean
 

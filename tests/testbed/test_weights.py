@@ -50,6 +50,19 @@ def test_colours_are_those_of_the_captions(pictures):
     assert right >= 18
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_a_stock_call_draws_from_every_folder(size):
+    pipeline = StableDiffusion3Pipeline.from_pretrained(WEIGHTS / size)
+    pipeline.set_progress_bar_config(disable=True)
+    white, black = pipeline(
+        ["a large red circle on a white background", "a large red circle on a black background"],
+        max_sequence_length=20, num_inference_steps=6, guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(0), output_type="np",
+    ).images  # fmt: skip
+    assert white.shape == (64, 64, 3)
+    assert np.median(white) > 0.7 and np.median(black) < 0.3
+
+
 def test_every_size_is_shipped_and_is_better_on_unseen_scenes_than_the_one_below():
     """By more than both intervals together, all after the same number of steps."""
     cards = [json.loads((WEIGHTS / size / "card.json").read_text()) for size in SIZES]
