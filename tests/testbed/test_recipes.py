@@ -41,14 +41,16 @@ def make_problem():
 
 
 @pytest.mark.parametrize("stop", [1, 7, 29])
-def test_a_resumed_training_ends_in_the_same_weights(tmp_path, stop):
+@pytest.mark.parametrize("matrix_rate", [0.0, 0.2])
+def test_a_resumed_training_ends_in_the_same_weights(tmp_path, stop, matrix_rate):
+    schedule = replace(SCHEDULE, matrix_rate=matrix_rate)
     model, loss = make_problem()
-    train({"model": model}, loss, SCHEDULE, tmp_path / "whole")
+    train({"model": model}, loss, schedule, tmp_path / "whole", matrices=[model.weight])
     cut, loss = make_problem()
-    train({"model": cut}, loss, SCHEDULE, tmp_path / "cut", stop_after=stop)
+    train({"model": cut}, loss, schedule, tmp_path / "cut", matrices=[cut.weight], stop_after=stop)
     again, loss = make_problem()
     nn.init.zeros_(again.weight)
-    train({"model": again}, loss, SCHEDULE, tmp_path / "cut")
+    train({"model": again}, loss, schedule, tmp_path / "cut", matrices=[again.weight])
     assert torch.equal(again.weight, model.weight)
     assert torch.equal(again.bias, model.bias)
 
@@ -92,11 +94,37 @@ def test_weights_are_kept_along_the_way(tmp_path, average):
 
 
 def test_rates():
-    assert SCHEDULE.rate_at(0) == pytest.approx(0.01)
-    assert SCHEDULE.rate_at(5) == pytest.approx(0.05)
-    assert SCHEDULE.rate_at(30) == pytest.approx(0.0005)
+    assert [SCHEDULE.fraction_at(step) for step in (0, 5, 30)] == pytest.approx([0.2, 1.0, 0.01])
     plateau = replace(SCHEDULE, shape="plateau")
-    assert [plateau.rate_at(step) for step in (10, 24, 27, 30)] == pytest.approx([0.05, 0.05, 0.025, 0.0])
+    assert [plateau.fraction_at(step) for step in (10, 24, 27, 30)] == pytest.approx([1.0, 1.0, 0.5, 0.0])
+
+
+def test_muon_takes_the_matrices_where_the_schedule_says_so(tmp_path):
+    """Without a rate of its own AdamW takes them, as if they had not been named."""
+    ends = []
+    for folder, rate, named in (("plain", 0.0, False), ("named", 0.0, True), ("muon", 0.2, True)):
+        model, loss = make_problem()
+        schedule = replace(SCHEDULE, matrix_rate=rate)
+        train({"model": model}, loss, schedule, tmp_path / folder, matrices=[model.weight] if named else [])
+        ends.append(model.weight.detach().clone())
+    assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
+    # The truth of the problem is a weight of ones.
+    start = make_problem()[0].weight
+    assert all((end - 1).norm() < (start - 1).norm() / 2 for end in ends)
+
+
+def test_muon_has_attention_and_mlp_but_no_modulation():
+    model = mmdit.build("m")
+    chosen = {id(matrix) for matrix in mmdit.matrices(model)}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in chosen}
+    assert {name.rsplit(".", 1)[1] for name in names} == {"weight"}
+    kinds = {name.split(".", 2)[2].removesuffix(".weight") for name in names}
+    linear = {
+        name.split(".", 2)[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith("transformer_blocks.")
+    }
+    assert kinds == {name for name in linear if not name.startswith("norm1")} and len(linear) > len(kinds) > 10
 
 
 def test_bfloat16_is_asked_of_hardware_that_has_it(monkeypatch):

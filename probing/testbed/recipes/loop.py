@@ -16,13 +16,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from probing.testbed.recipes.muon import Muon
+
 
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast to train; saved beside the weights.
 
-    ``average`` is the half-life, in steps, of the exponential moving average of the weights (0: none). ``precision``
-    is of the forwards, ``bfloat16`` where the device has it: see :func:`autocast`.
+    ``learning_rate`` is AdamW's, ``matrix_rate`` that of Muon, which takes the matrices given to :func:`train` (0:
+    AdamW takes all). ``average`` is the half-life, in steps, of the exponential moving average of the weights (0:
+    none). ``precision`` is of the forwards, ``bfloat16`` where the device has it: see :func:`autocast`.
     """
 
     steps: int
@@ -35,19 +38,20 @@ class Schedule:
     precision: Literal["float32", "bfloat16"] = "float32"
     shape: Literal["cosine", "plateau"] = "cosine"
     seed: int = 0
+    matrix_rate: float = 0.0
 
-    def rate_at(self, step: int) -> float:
-        """Linear warm-up, then ``shape``: a cosine down to 1%, or a plateau and a linear descent to zero.
+    def fraction_at(self, step: int) -> float:
+        """Fraction of the full rates: linear warm-up, then a cosine down to 1%, or a plateau and a linear descent to zero.
 
         Before the descent a plateau does not depend on ``steps``, so such a run can be made longer or
         shorter while it runs.
         """
         if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
+            return (step + 1) / self.warmup
         if self.shape == "plateau":
-            return self.learning_rate * min(1.0, (self.steps - step) / (self.steps - self.fixed_from))
+            return min(1.0, (self.steps - step) / (self.steps - self.fixed_from))
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
     @property
     def fixed_from(self) -> int:
@@ -73,6 +77,7 @@ def train(
     schedule: Schedule,
     folder: Path,
     *,
+    matrices: Collection[nn.Parameter] = (),
     checkpoint_every: int = 200,
     stop_after: int | None = None,
     keep: Collection[int] = (),
@@ -87,6 +92,7 @@ def train(
         loss: Draws its own batch from the generator it is given; returns a scalar and numbers for the log.
         schedule: Length, rates and seed.
         folder: Receives ``checkpoint.pt`` and ``log.jsonl`` (one line every 50 steps).
+        matrices: Which of the parameters Muon takes where the schedule has a ``matrix_rate``.
         checkpoint_every: Steps between two checkpoints.
         stop_after: Stop early at this step, with a checkpoint (the schedule stays that of the full run).
         keep: Steps after which the weights (averaged where the schedule averages) are kept too, as
@@ -97,15 +103,9 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for module in modules.values() for p in module.parameters()]
-    decayed = [p for p in parameters if p.ndim > 1]
-    plain = [p for p in parameters if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=schedule.learning_rate,
-        betas=(0.9, 0.98),
-    )
+    optimizers = _optimizers(parameters, matrices, schedule)
     averages = [p.detach().clone() for p in parameters] if schedule.average else []
-    start = _resume(folder, modules, optimizer, averages, schedule)
+    start = _resume(folder, modules, optimizers, averages, schedule)
     end = min(schedule.steps, stop_after or schedule.steps)
     device = parameters[0].device
     computing = autocast(device, schedule.precision)
@@ -113,14 +113,17 @@ def train(
     bar = tqdm(range(start, end), initial=start, total=end, desc=folder.name, disable=None)
     for step in bar:
         torch.manual_seed(schedule.seed * 1_000_003 + step)
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate_at(step)
+        for optimizer, rate in zip(optimizers, (schedule.learning_rate, schedule.matrix_rate), strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * schedule.fraction_at(step)
         with computing:
             value, numbers = loss(np.random.default_rng([schedule.seed, step]))
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(parameters, schedule.clip)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         if averages:
             # A young average follows closely, so that it never remembers the initial weights.
             memory = min(0.5 ** (1 / schedule.average), (1 + step) / (10 + step))
@@ -136,18 +139,34 @@ def train(
                 log.write(json.dumps({"step": step + 1, **means}) + "\n")
             bar.set_postfix({key: f"{number:.3g}" for key, number in means.items()})
         if (step + 1) % checkpoint_every == 0 or step + 1 == end:
-            _save(folder, step + 1, modules, optimizer, averages, schedule)
+            _save(folder, step + 1, modules, optimizers, averages, schedule)
     with torch.no_grad():
         for parameter, average in zip(parameters if averages else [], averages, strict=True):
             parameter.copy_(average)
     return dict(modules)
 
 
-def _save(folder: Path, step: int, modules, optimizer, averages, schedule: Schedule) -> None:
+def _optimizers(
+    parameters: Collection[nn.Parameter], matrices: Collection[nn.Parameter], schedule: Schedule
+) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon after it where the schedule has it; only matrices and kernels decay."""
+    of_muon = {id(matrix) for matrix in matrices} if schedule.matrix_rate else set()
+    others = [p for p in parameters if id(p) not in of_muon]
+    groups = [
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98))]
+    if of_muon:
+        optimizers.append(Muon(matrices, lr=schedule.matrix_rate, weight_decay=schedule.weight_decay))
+    return optimizers
+
+
+def _save(folder: Path, step: int, modules, optimizers, averages, schedule: Schedule) -> None:
     state = {
         "step": step,
         "modules": {name: module.state_dict() for name, module in modules.items()},
-        "optimizer": optimizer.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "averages": averages,
         "schedule": asdict(schedule),
     }
@@ -166,7 +185,7 @@ def _keep(folder: Path, step: int, modules: Mapping[str, nn.Module], averages: l
         os.replace(partial, folder / f"{name}-step{step:05d}.safetensors")
 
 
-def _resume(folder: Path, modules, optimizer, averages, schedule: Schedule) -> int:
+def _resume(folder: Path, modules, optimizers, averages, schedule: Schedule) -> int:
     path = folder / "checkpoint.pt"
     if not path.exists():
         return 0
@@ -179,7 +198,8 @@ def _resume(folder: Path, modules, optimizer, averages, schedule: Schedule) -> i
         )
     for name, module in modules.items():
         module.load_state_dict(state["modules"][name])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
     for average, saved in zip(averages, state["averages"], strict=True):
         average.copy_(saved)
     return int(state["step"])

@@ -33,7 +33,7 @@ SEEDS = {"xs": (0, 1), "s": (0, 1), "m": (0,), "l": (0,)}
 """Trainings of each size; they differ in initial weights, order of scenes, and noise."""
 
 SCHEDULE = Schedule(
-    steps=3_600,
+    steps=6_000,
     batch_size=32,
     learning_rate=2e-3,
     weight_decay=0.02,
@@ -41,6 +41,7 @@ SCHEDULE = Schedule(
     average=150,
     precision="bfloat16",
     shape="plateau",
+    matrix_rate=0.012,
 )
 KEPT = (0.01, 0.03, 0.1, 0.3)
 """Parts of the training after which the averaged weights are kept, so that knowledge can be followed as it comes."""
@@ -165,6 +166,12 @@ def flow_matching_loss(model, latents: Tensor, tokens: Tensor, pooled: Tensor, s
     return (predicted - (noise - latents)).square().mean(dim=(1, 2, 3))
 
 
+def matrices(model: SD3Transformer2DModel) -> list[torch.nn.Parameter]:
+    """List the matrices of the attentions and MLPs."""
+    named = model.transformer_blocks.named_parameters()
+    return [parameter for name, parameter in named if parameter.ndim == 2 and ".norm1" not in name]
+
+
 def run(
     runs: Path,
     size: str,
@@ -175,6 +182,8 @@ def run(
     compiled: bool = False,
 ) -> SD3Transformer2DModel:
     """Train one size; noise levels are logit-normal (Esser et al. 2024, section 3.1).
+
+    Muon has the matrices of the attentions and MLPs, AdamW the rest.
 
     Args:
         runs: Holds what the recipes before left; receives checkpoints and the transformer.
@@ -209,6 +218,6 @@ def run(
 
     folder = runs / f"mmdit-{run_name(size, schedule.seed)}"
     kept = [round(part * schedule.steps) for part in KEPT]
-    train({"mmdit": model}, loss, schedule, folder, stop_after=stop_after, keep=kept)
+    train({"mmdit": model}, loss, schedule, folder, matrices=matrices(model), stop_after=stop_after, keep=kept)
     torch.nn.Module.to(model, "cpu").eval().save_pretrained(folder / "transformer")
     return model
