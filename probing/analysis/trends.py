@@ -13,6 +13,7 @@ from probing.statistics.bootstrap import resampled_means, sums_by_group
 
 RESAMPLES = 2000
 _SAID = {"parameters": "parameters", "forward_flops": "forward FLOPs", "steps": "training steps"}
+_SERIES = ["stream", "reduction", "sigma"]
 _KEPT = ["model", "data", "split", "facet", "stream", "reduction", "sigma", "head", "control", "probe", "seed",
          "metric", "n_pairs", "n_prompts", "n_train_pairs"]  # fmt: skip
 
@@ -82,20 +83,29 @@ def _over_models(
 
 
 def finished(points: pd.DataFrame) -> pd.Series:
-    """Tell which trained points stand for their model: of checkpoints the one of most steps."""
+    """Tell which trained points stand for their model: of checkpoints those of most steps, one a training seed."""
     checkpoints = points[(points["control"] == "none") & points["steps"].notna()]
-    last = [part["steps"].idxmax() for _, part in checkpoints.groupby("config_hash", dropna=False)]
-    return points["steps"].isna() | points.index.isin(last)
+    most = checkpoints.groupby("config_hash", dropna=False)["steps"].transform("max")
+    return points["steps"].isna() | points.index.isin(checkpoints.index[checkpoints["steps"] == most])
+
+
+def over_training(points: pd.DataFrame) -> pd.DataFrame:
+    """Keep the trained points that lie along a training: checkpoints of one architecture, one at each of its steps.
+
+    Further seeds end where the first one does; the first given stands for the training that is followed.
+    """
+    checkpoints = points[(points["control"] == "none") & points["steps"].notna()]
+    checkpoints = checkpoints.drop_duplicates(["config_hash", "facet", *_SERIES, "head", "steps"])
+    return checkpoints[checkpoints.groupby("config_hash", dropna=False)["steps"].transform("nunique") > 1]
 
 
 def _series(points: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield (series, against, its points): models by size, checkpoints by steps."""
     trained = points[points["control"] == "none"]
-    checkpoints = trained[trained["steps"].notna()]
     for against in ("parameters", "forward_flops"):
         yield "trained", against, trained[finished(trained)]
         yield "random-init", against, points[points["control"] == "random-init"]
-    for _, part in checkpoints.groupby("config_hash", dropna=False):
+    for _, part in over_training(points).groupby("config_hash", dropna=False):
         sizes = part["parameters"].iloc[0]
         yield f"checkpoints of {sizes:.3g} parameters", "steps", part
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from probing.analysis.paper import Published, published
+from probing.analysis.trends import over_training
 from probing.plots import style
 from probing.plots.series import SERIES, NothingToDraw, best_series, say_counts, say_series
 
@@ -97,10 +98,7 @@ def plot_scaling(
 
 def _points(rows: pd.DataFrame, against: str) -> pd.DataFrame:
     points = rows[(rows["kind"] == "point") & rows[against].notna()]
-    if against != "steps":
-        return points[points["finished"].astype(bool)]
-    # A model without checkpoints beside it says nothing of training.
-    return points[points.groupby("config_hash", dropna=False)["steps"].transform("nunique") > 1]
+    return over_training(points) if against == "steps" else points[points["finished"].astype(bool)]
 
 
 def plot_paper(benchmark: str = "hpdv3", *, ax: Axes | None = None) -> Axes:

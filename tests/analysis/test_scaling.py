@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +14,12 @@ from probing.analysis.model_sizes import size_of, training_steps
 from probing.analysis.scaling import COLUMNS, scaling
 from probing.analysis.trends import fit_line
 from probing.errors import UserError
+from probing.plots.scaling import _points
+from probing.testbed.recipes.assemble import WEIGHTS
 from tests.analysis.planted_store import PlantedStore, planted_pairs
 
+STEPS = json.loads((WEIGHTS / "xs" / "card.json").read_text())["steps"]
+KEPT = [(f"testbed-{path.name}", int(path.name[-5:])) for path in (WEIGHTS / "trainings").glob("xs-step*")]
 SIZES = {"xs": (4, 8, 1e6), "s": (6, 10, 1e7), "m": (8, 12, 1e8), "l": (10, 14, 1e9)}
 
 
@@ -56,6 +61,22 @@ def test_planted_slopes_are_found_and_nulls_say_nothing(planted):
     assert min(null["ci_low"], null["models_low"]) <= 0 <= max(null["ci_high"], null["models_high"])
     steps = fit_of(planted, "stages", "checkpoints of 1e+07 parameters", "steps")
     assert steps["n_models"] == 3 and steps["ci_low"] > 0
+
+
+@pytest.mark.parametrize("carded", [True, False])
+def test_a_further_seed_is_a_model_of_its_size_and_no_checkpoint(pairs, carded):
+    """Whether or not the steps of that training are known."""
+    stores = [
+        model(pairs, "xs", 0.2), model(pairs, "s", 0.1, model="s-step100", seed=1), model(pairs, "s", 0.4),
+        model(pairs, "s", 0.6, model="s-seed1", seed=2),
+    ]  # fmt: skip
+    steps = {"s-step100": 100, "s": 10000} | ({"s-seed1": 10000} if carded else {})
+    table = scaling(stores, pairs, steps=steps, depths=[1.0], progress=False)
+    best = table[(table["head"] == "best") & (table["kind"] == "residual")]
+    assert list(best.loc[best["against"] == "parameters", "model"]) == ["xs", "s", "s-seed1"]
+    assert list(best.loc[best["against"] == "steps", "model"]) == ["s-step100", "s"]
+    drawn = {against: len(_points(table[table["head"] == "best"], against)) for against in ("parameters", "steps")}
+    assert drawn == {"parameters": 3, "steps": 2}
 
 
 def test_where_size_adds_nothing_no_slope_is_claimed(pairs):
@@ -172,7 +193,7 @@ def test_stores_without_anything_in_common_are_refused(pairs):
 
 @pytest.mark.parametrize(
     ("model", "steps"),
-    [("testbed-xs-step00360", 360), ("testbed-xs", 3600), ("sd35-large", np.nan), ("of nobody", np.nan)],
+    [("testbed-xs", STEPS), *KEPT, ("sd35-large", np.nan), ("of nobody", np.nan)],
 )
 def test_steps_are_those_of_the_card_beside_the_weights(model, steps):
     store = SimpleNamespace(attributes={"model": model})

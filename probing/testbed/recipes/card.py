@@ -119,7 +119,7 @@ def draw_training(log: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(6, 3), layout="constrained")
     ax = figure.subplots()
     ax.plot(log["step"], log["loss"], color="0.75", linewidth=0.8, label="mean of 50 steps")
-    ax.plot(log["step"], log["loss"].rolling(10, min_periods=1).mean(), color="#0072B2", label="mean of 500 steps")
+    ax.plot(log["step"], log["loss"].rolling(10).mean(), color="#0072B2", label="mean of 500 steps")
     ax.set(xlabel="training step", ylabel="flow-matching loss", yscale="log")
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
