@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -16,14 +17,18 @@ from safetensors.torch import load_file
 from torch import nn
 
 from probing.errors import UserError
-from probing.testbed.recipes import assemble, family, loop, mmdit, pixels, text, vae
-from probing.testbed.recipes.loop import Schedule, train
-from probing.testbed.scenes import parse, vocabulary
+from probing.testbed.recipes import assemble, card, family, mmdit, pixels, text, vae
+from probing.testbed.recipes.loop import Schedule, computed_in, train
+from probing.testbed.scenes import canonical, parse, vocabulary
 
 SCENES = 12
 """Of the trainings below."""
 
 SCHEDULE = Schedule(steps=30, batch_size=4, learning_rate=0.05, warmup=5, average=5)
+
+
+SHORT = Schedule(steps=4, batch_size=4, learning_rate=1e-3, warmup=1, average=2, shape="plateau", matrix_rate=0.01)
+"""As the MMDiT's, and short."""
 
 
 def make_problem():
@@ -127,29 +132,36 @@ def test_muon_has_attention_and_mlp_but_no_modulation():
     assert kinds == {name for name in linear if not name.startswith("norm1")} and len(linear) > len(kinds) > 10
 
 
-def test_bfloat16_is_asked_of_hardware_that_has_it(monkeypatch):
-    for capability, enabled in (("AVX2", False), ("AVX512", True)):
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda said=capability: said)
-        with loop.autocast(torch.device("cpu"), "bfloat16"):
-            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if enabled else torch.float32)
-        with loop.autocast(torch.device("cpu"), "float32"):
-            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+def test_bfloat16_is_asked_of_hardware_that_has_it(monkeypatch, tmp_path):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for capability, granted in (("avx512_f", torch.float32), ("avx512_bf16", torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda said=capability: {said: True}, raising=False)
+        assert computed_in(cpu, "bfloat16") == granted and computed_in(gpu, "bfloat16") == torch.bfloat16
+        assert computed_in(cpu, "float32") == computed_in(gpu, "float32") == torch.float32
+        model, dtypes = nn.Linear(2, 1), []
+
+        def loss(rng, model=model, seen=dtypes):
+            value = model(torch.ones(2, 2))
+            seen.append(value.dtype)
+            return value.float().square().mean(), {}
+
+        train({"model": model}, loss, replace(SCHEDULE, precision="bfloat16", steps=1), tmp_path / capability)
+        assert dtypes == [granted]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two steps of every recipe on a few scenes: enough to see that it runs and saves."""
+    """A few steps of every recipe on a few scenes: enough to see that it runs and saves."""
     folder = tmp_path_factory.mktemp("runs")
     patch = pytest.MonkeyPatch()
     patch.setattr(pixels.TrainingScenes.__init__, "__defaults__", (SCENES, 1))
     patch.setattr(mmdit.EncodedScenes.__init__, "__defaults__", (SCENES, "cpu", 1))
-    short = Schedule(steps=2, batch_size=4, learning_rate=1e-3, warmup=1)
     for name in text.WIDTHS:
-        text.run_clip(folder / name, name, short)
-    text.run_t5(folder / "text_encoder_3", short)
-    vae.run(folder / "vae", short)
-    mmdit.run(folder, "xs", short)
-    mmdit.run(folder, "xs", replace(short, seed=1))
+        text.run_clip(folder / name, name, replace(SHORT, steps=2))
+    text.run_t5(folder / "text_encoder_3", replace(SHORT, steps=2))
+    vae.run(folder / "vae", replace(SHORT, steps=2))
+    mmdit.run(folder, "xs", SHORT)
+    mmdit.run(folder, "xs", replace(SHORT, seed=1))
     yield folder
     patch.undo()
 
@@ -267,6 +279,61 @@ def test_other_trainings_are_transformers_alone(runs, tmp_path):
         other = SD3Transformer2DModel.from_pretrained(folder)
         assert other.config.num_layers == mmdit.SIZES["xs"].blocks
     assert folder.name == "xs-seed1"
+
+
+def test_a_further_seed_takes_the_place_of_nothing_and_weights_along_the_way_are_of_one_training(runs, tmp_path):
+    stale, seed = tmp_path / "trainings" / "xs-step00777", tmp_path / "trainings" / "xs-seed1"
+    stale.mkdir(parents=True)
+    assemble.run(runs, "xs", 1, tmp_path)
+    (seed / "card.json").write_text("of other weights")
+    assemble.run(runs, "xs", 0, tmp_path)
+    assert not stale.exists() and (seed / "card.json").exists()
+    assemble.run(runs, "xs", 1, tmp_path)
+    assert not (seed / "card.json").exists()
+
+
+def test_an_unfinished_training_is_not_assembled(runs, tmp_path):
+    for part in ("tokenizer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae"):
+        (tmp_path / part).symlink_to(runs / part)
+    for path in runs.glob("*-*.npy"):
+        (tmp_path / path.name).symlink_to(path)
+    mmdit.run(tmp_path, "xs", replace(SHORT, seed=2), stop_after=2)
+    with pytest.raises(UserError, match="holds no finished training"):
+        assemble.run(tmp_path, "xs", 2, tmp_path / "weights")
+    mmdit.run(tmp_path, "xs", replace(SHORT, seed=2))
+    assert assemble.run(tmp_path, "xs", 2, tmp_path / "weights")
+
+
+def test_cards_say_how_weights_were_trained_and_what_they_do(runs, tmp_path, monkeypatch):
+    for name, value in {"_SCENES": 6, "_JUDGED": 3, "STEPS": 2}.items():
+        monkeypatch.setattr(card, name, value)
+    monkeypatch.setattr(card.draw_samples, "__defaults__", (1, 2))
+    for seed in (0, 1):
+        assemble.run(runs, "xs", seed, tmp_path)
+    curve = tmp_path / "xs" / "training.png"
+    curve.write_bytes(b"drawn where the log was")
+    written = card.run(tmp_path / "nowhere", "xs", tmp_path)
+    assert curve.read_bytes() == b"drawn where the log was"
+    cards = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.rglob("card.json")}
+    steps = {name: one["steps"] for name, one in cards.items()}
+    assert steps == {"xs": 4, "xs-seed1": 4} | {"xs-step00001": 1}
+    assert [cards[name]["schedule"]["seed"] for name in ("xs", "xs-seed1")] == [0, 1]
+    assert all(one["computed_in"] in {"float32", "bfloat16"} for one in cards.values())
+    assert "after 4 steps" in written.read_text() and '"matrix_rate": 0.01' in written.read_text()
+    (tmp_path / "xs" / mmdit.RECORD).unlink()
+    with pytest.raises(UserError, match="assemble them again"):
+        card.run(runs, "xs", tmp_path)
+
+
+def test_held_out_captions_are_of_no_training_scene():
+    trained = pixels.trained_scenes(2_000)
+    again = {canonical(parse(c)) for c in pixels._draw(range(40))[0]}
+    assert again <= trained
+    captions = [parse(caption) for caption in card.held_out_captions(200)]
+    assert not {canonical(scene) for scene in captions} & pixels.trained_scenes()
+    kinds = [len(scene.things) for scene in captions]
+    # 45, 40 and 15 of a hundred; three standard errors.
+    assert abs(kinds.count(1) - 90) < 22 and abs(kinds.count(2) - 80) < 21 and abs(kinds.count(3) - 30) < 16
 
 
 def test_a_shipped_pipeline_is_unpacked_for_another_training(tmp_path):

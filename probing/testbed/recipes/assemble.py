@@ -7,13 +7,17 @@ alone, which take the place of the pipeline's own.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from safetensors.torch import load_file
 
+from probing.errors import UserError
 from probing.testbed.recipes import mmdit
+from probing.testbed.recipes.loop import Schedule
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """Where the registry looks for them."""
@@ -24,21 +28,38 @@ LARGEST_FILE = "14MB"
 
 
 def run(runs: Path, size: str, seed: int, weights: Path = WEIGHTS) -> list[Path]:
-    """Save what one training gave, with the very encoders and tokenizers that it heard.
+    """Save what one finished training gave, with its record and the very encoders and tokenizers that it heard.
+
+    Of :data:`FOLLOWED` the transformers along the way take the place of all that lay there, for they are of one
+    training.
 
     Returns:
         The folders written: the pipeline and, of :data:`FOLLOWED`, the transformers along the way; or the one
         transformer of a further seed.
+
+    Raises:
+        UserError: The training is not finished.
     """
-    trained = runs / f"mmdit-{mmdit.run_name(size, seed)}"
+    name = mmdit.run_name(size, seed)
+    trained = runs / f"mmdit-{name}"
+    if not (trained / mmdit.RECORD).exists():
+        raise UserError(
+            f"{trained} holds no finished training; python -m probing.testbed.train mmdit --size {size} --seed {seed} "
+            f"makes it."
+        )
+    record = json.loads((trained / mmdit.RECORD).read_text())
     transformer = SD3Transformer2DModel.from_pretrained(trained / "transformer")
     if seed:
-        return [_save(transformer, weights / TRAININGS / mmdit.run_name(size, seed))]
-    written = [_save_pipeline(runs, transformer, weights / size)]
-    for kept in sorted(trained.glob("mmdit-step*.safetensors")) if size == FOLLOWED else []:
+        return [_save(transformer, weights / TRAININGS / name, record)]
+    written = [_save_pipeline(runs, transformer, weights / size, record)]
+    if size != FOLLOWED:
+        return written
+    for earlier in (weights / TRAININGS).glob(f"{size}-step*"):
+        shutil.rmtree(earlier)
+    for step in mmdit.kept(Schedule(**record["schedule"])):
         transformer = mmdit.build(size)
-        transformer.load_state_dict(load_file(kept))
-        written.append(_save(transformer, weights / TRAININGS / kept.stem.replace("mmdit", size)))
+        transformer.load_state_dict(load_file(trained / f"mmdit-step{step:05d}.safetensors"))
+        written.append(_save(transformer, weights / TRAININGS / f"{size}-step{step:05d}", {**record, "steps": step}))
     return written
 
 
@@ -61,12 +82,19 @@ def unpack(folder: Path, runs: Path) -> None:
         part.save_pretrained(runs / place)
 
 
-def _save(transformer: SD3Transformer2DModel, folder: Path) -> Path:
+def _save(transformer: SD3Transformer2DModel, folder: Path, record: dict[str, Any]) -> Path:
     torch.nn.Module.to(transformer, torch.float16).save_pretrained(folder, max_shard_size=LARGEST_FILE)
+    return _save_record(folder, record)
+
+
+def _save_record(folder: Path, record: dict[str, Any]) -> Path:
+    (folder / mmdit.RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    # A card that lay here was of other weights.
+    (folder / "card.json").unlink(missing_ok=True)
     return folder
 
 
-def _save_pipeline(runs: Path, transformer: SD3Transformer2DModel, folder: Path) -> Path:
+def _save_pipeline(runs: Path, transformer: SD3Transformer2DModel, folder: Path, record: dict[str, Any]) -> Path:
     said = mmdit.Captions(runs)
     pipeline = StableDiffusion3Pipeline(
         transformer=transformer,
@@ -83,4 +111,4 @@ def _save_pipeline(runs: Path, transformer: SD3Transformer2DModel, folder: Path)
     for path in folder.glob("text_encoder*/config.json"):
         # Transformers loads in the dtype that is written here, diffusers in float32: a call without dtype needs both.
         path.write_text(json.dumps({**json.loads(path.read_text()), "dtype": "float32"}, indent=2) + "\n")
-    return folder
+    return _save_record(folder, record)

@@ -18,11 +18,11 @@ import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from matplotlib.figure import Figure
 
+from probing.errors import UserError
 from probing.testbed.judge import judged_accuracy
 from probing.testbed.recipes import mmdit, text, vae
 from probing.testbed.recipes.assemble import TRAININGS, WEIGHTS
-from probing.testbed.recipes.pixels import SCENES, sample_batch
-from probing.testbed.scenes import sample_scene
+from probing.testbed.recipes.pixels import SCENES, sample_batch, sample_held_out
 
 STEPS, GUIDANCE = 20, 4.0
 _HELD_OUT = 2_000_000
@@ -33,21 +33,27 @@ _BATCH = 50
 
 
 def run(runs: Path, size: str, weights: Path = WEIGHTS) -> Path:
-    """Measure a size's pipeline and its other trainings, draw ``samples.png`` and ``training.png``, write the cards."""
+    """Measure a size's pipeline and its other trainings, draw ``samples.png`` and ``training.png``, write the cards.
+
+    The curve of the training is drawn from its log in ``runs``; where that is not, the curve that is there stays.
+
+    Raises:
+        UserError: A folder lacks the record of its training.
+    """
     folder = weights / size
-    pipeline = StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    for path in sorted((weights / TRAININGS).glob(f"{size}-*")):
-        other = StableDiffusion3Pipeline.from_pretrained(
-            folder, dtype=torch.float32, transformer=SD3Transformer2DModel.from_pretrained(path)
-        )
-        other.set_progress_bar_config(disable=True)
-        _write_json(path / "card.json", measure(other, size, _steps_of(path.name)))
+    others = sorted((weights / TRAININGS).glob(f"{size}-*"))
+    records = {path: _record(path) for path in [folder, *others]}
+    for path in others:
+        pipeline = load_pipeline(folder, path)
+        _write_json(path / "card.json", measure(pipeline, size, records[path]))
+    pipeline = load_pipeline(folder)
     draw_samples(pipeline).savefig(folder / "samples.png", dpi=110, metadata={"Software": None})
-    log = pd.read_json(runs / f"mmdit-{size}" / "log.jsonl", lines=True).drop_duplicates("step", keep="last")
-    draw_training(log).savefig(folder / "training.png", dpi=110, metadata={"Software": None})
+    log = runs / f"mmdit-{size}" / "log.jsonl"
+    if log.exists():
+        curve = pd.read_json(log, lines=True).drop_duplicates("step", keep="last")
+        draw_training(curve).savefig(folder / "training.png", dpi=110, metadata={"Software": None})
     measured = {
-        **measure(pipeline, size, int(log["step"].max())),
+        **measure(pipeline, size, records[folder]),
         "parts": {
             name: sum(p.numel() for p in getattr(pipeline, name).parameters())
             for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
@@ -61,21 +67,42 @@ def run(runs: Path, size: str, weights: Path = WEIGHTS) -> Path:
     return card
 
 
-def measure(pipeline: StableDiffusion3Pipeline, size: str, steps: int) -> dict[str, Any]:
-    """Measure held-out loss by noise level, and how often the judge finds in a picture what its caption says."""
+def load_pipeline(folder: Path | str, transformer: Path | str | None = None) -> StableDiffusion3Pipeline:
+    """Load a pipeline in float32, with another transformer where the model is another training of a size."""
+    replaced = {}
+    if transformer is not None:
+        replaced["transformer"] = SD3Transformer2DModel.from_pretrained(transformer, torch_dtype=torch.float32)
+    pipeline = StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32, **replaced)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / mmdit.RECORD
+    if not path.exists():
+        raise UserError(f"{path} is missing, which says how these weights were trained; assemble them again.")
+    return json.loads(path.read_text())
+
+
+def measure(pipeline: StableDiffusion3Pipeline, size: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Measure held-out loss by noise level, and how often the judge finds in a picture what its caption says.
+
+    Args:
+        pipeline: Of the size, with the transformer that is measured.
+        size: Which of the family.
+        record: Of the transformer's training.
+
+    Returns:
+        The card, the record in it.
+    """
     captions = held_out_captions(_JUDGED)
     return {
         "size": size,
-        "steps": steps,
+        **record,
         "parameters": sum(p.numel() for p in pipeline.transformer.parameters()),
         "held_out_loss": held_out_losses(pipeline).to_dict("records"),
         "judged": judged_accuracy(generate(pipeline, captions), captions).to_dict("records"),
     }
-
-
-def _steps_of(name: str) -> int:
-    _, _, along = name.partition("-step")
-    return int(along) if along else mmdit.SCHEDULE.steps
 
 
 def _write_json(path: Path, measured: dict[str, Any]) -> None:
@@ -99,8 +126,9 @@ def generate(pipeline: StableDiffusion3Pipeline, captions: list[str], seed: int 
 
 
 def held_out_captions(count: int) -> list[str]:
+    """Draw captions that no training scene has."""
     rng = np.random.default_rng(_HELD_OUT)
-    return [sample_scene(rng).caption for _ in range(count)]
+    return [sample_held_out(rng).caption for _ in range(count)]
 
 
 def draw_samples(pipeline: StableDiffusion3Pipeline, rows: int = 5, columns: int = 6) -> Figure:
@@ -128,11 +156,11 @@ def draw_training(log: pd.DataFrame) -> Figure:
 
 @torch.inference_mode()
 def held_out_losses(pipeline: StableDiffusion3Pipeline) -> pd.DataFrame:
-    """Measure the flow-matching loss on unseen scenes by noise level, with a 95% normal interval over scenes.
+    """Measure the flow-matching loss on held-out scenes by noise level, with a 95% normal interval over scenes.
 
     The last row, without a sigma, is the mean over the levels.
     """
-    captions, pixels = sample_batch(_SCENES, np.random.default_rng([_HELD_OUT, 1]))
+    captions, pixels = sample_batch(_SCENES, np.random.default_rng([_HELD_OUT, 1]), draw=sample_held_out)
     config = pipeline.vae.config
     rows: dict[float, list[torch.Tensor]] = {sigma: [] for sigma in _SIGMAS}
     generator = torch.Generator().manual_seed(_HELD_OUT)
@@ -181,7 +209,8 @@ def _text(card: dict[str, Any]) -> str:
         for row in card["judged"]
     )
     dual = f", the first {shape.dual} of them with dual attention," if shape.dual else ""
-    schedules = {"vae": vae.SCHEDULE, "CLIP": text.SCHEDULE, "T5": text.T5_SCHEDULE, "mmdit": mmdit.SCHEDULE}
+    schedules = {"vae": vae.SCHEDULE, "CLIP": text.SCHEDULE, "T5": text.T5_SCHEDULE}
+    said = {name: asdict(schedule) for name, schedule in schedules.items()} | {"mmdit": card["schedule"]}
     return f"""# testbed-{size}
 
 A complete, small text-to-image model of Stable Diffusion 3.5's classes, trained from nothing on captioned scenes.
@@ -218,17 +247,18 @@ many. Captions are those of `probing/testbed/scenes.py`, e.g. "{held_out_caption
 
 `python -m probing.testbed.train vae`, then `text`, `mmdit`, `assemble` and `card`; float16 on disk is the only change
 after training. The MMDiT saw {SCENES:,} rendered scenes, logit-normal noise levels and {mmdit.CAPTION_DROPOUT:.0%} empty
-captions; the shipped weights are the moving average after {card["steps"]:,} steps. All sizes have the same schedule.
+captions; the shipped weights are the moving average after {card["steps"]:,} steps. It was computed in
+{card["computed_in"]}. All sizes have the same schedule.
 
 ![training loss](training.png)
 
 Schedules:
 
 ```json
-{json.dumps({name: asdict(schedule) for name, schedule in schedules.items()}, indent=1)}
+{json.dumps(said, indent=1)}
 ```
 
-## Measured on unseen scenes
+## Measured on scenes that no training caption describes
 
 Flow-matching loss ({_SCENES} scenes, 95% interval):
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from PIL import Image
 from tqdm import tqdm
 
@@ -18,6 +17,7 @@ from probing.errors import UserError
 from probing.testbed import preferences
 from probing.testbed.generated import EVERY, FOLDER, SEED, SHEET, TABLE, make_sheet
 from probing.testbed.judge import Judge
+from probing.testbed.recipes.card import load_pipeline
 from probing.testbed.scenes import ATTRIBUTES
 from probing.testbed.seen import Reading, obeys
 
@@ -25,16 +25,6 @@ STEPS = (6, 12, 28)
 GUIDANCE = (1.0, 2.5, 5.0)
 _SEED = 4_000_000
 _BATCH = 32
-
-
-def load_pipeline(spec: BackboneSpec) -> StableDiffusion3Pipeline:
-    """Load a pipeline in float32, with another transformer where the model is another training of a size."""
-    replaced = {}
-    if spec.transformer is not None:
-        replaced["transformer"] = SD3Transformer2DModel.from_pretrained(spec.transformer, torch_dtype=torch.float32)
-    pipeline = StableDiffusion3Pipeline.from_pretrained(spec.source, dtype=torch.float32, **replaced)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def plan(models: Sequence[str], steps: Sequence[int], guidance: Sequence[float], limit: int | None) -> pd.DataFrame:
@@ -71,7 +61,7 @@ def make(planned: pd.DataFrame, specs: Sequence[BackboneSpec], cache: Path) -> l
                 batch = rows.iloc[start : start + _BATCH]
                 kept = [cache / f"{item_id}.png" for item_id in batch["item_id"]]
                 if not all(path.exists() for path in kept):
-                    pipeline = pipeline or load_pipeline(spec)
+                    pipeline = pipeline or load_pipeline(spec.source, spec.transformer)
                     made = pipeline(
                         list(batch["prompt"]),
                         max_sequence_length=spec.t5_length,

@@ -25,7 +25,7 @@ class Schedule:
 
     ``learning_rate`` is AdamW's, ``matrix_rate`` that of Muon, which takes the matrices given to :func:`train` (0:
     AdamW takes all). ``average`` is the half-life, in steps, of the exponential moving average of the weights (0:
-    none). ``precision`` is of the forwards, ``bfloat16`` where the device has it: see :func:`autocast`.
+    none). ``precision`` is of the forwards, ``bfloat16`` where the device has it: see :func:`computed_in`.
     """
 
     steps: int
@@ -41,7 +41,7 @@ class Schedule:
     matrix_rate: float = 0.0
 
     def fraction_at(self, step: int) -> float:
-        """Fraction of the full rates: linear warm-up, then a cosine down to 1%, or a plateau and a linear descent to zero.
+        """Fraction of the full rates: linear warm-up, then a cosine down to 1%, or a plateau and a line down to zero.
 
         Before the descent a plateau does not depend on ``steps``, so such a run can be made longer or
         shorter while it runs.
@@ -59,13 +59,14 @@ class Schedule:
         return int(0.8 * self.steps) if self.shape == "plateau" else 0
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Compute in ``precision`` where the device has instructions for it, and in float32 where it would emulate them.
+def computed_in(device: torch.device, precision: str) -> torch.dtype:
+    """Say in what a forward is computed: ``bfloat16`` is granted where the device has instructions for it.
 
-    A CPU with AVX2 alone takes many times as long for a step in bfloat16 as for one in float32.
+    A CPU without them would emulate it, and take many times as long for a step as in float32.
     """
-    has_bfloat16 = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16" and has_bfloat16)
+    can = getattr(torch.cpu, "get_capabilities", dict)()
+    has_bfloat16 = device.type != "cpu" or any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if precision == "bfloat16" and has_bfloat16 else torch.float32
 
 
 Loss = Callable[[np.random.Generator], tuple[Tensor, dict[str, float]]]
@@ -108,7 +109,8 @@ def train(
     start = _resume(folder, modules, optimizers, averages, schedule)
     end = min(schedule.steps, stop_after or schedule.steps)
     device = parameters[0].device
-    computing = autocast(device, schedule.precision)
+    dtype = computed_in(device, schedule.precision)
+    computing = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
     recent: list[dict[str, float]] = []
     bar = tqdm(range(start, end), initial=start, total=end, desc=folder.name, disable=None)
     for step in bar:

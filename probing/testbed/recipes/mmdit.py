@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
-from probing.testbed.recipes.loop import Schedule, train
+from probing.testbed.recipes.loop import Schedule, computed_in, train
 from probing.testbed.recipes.pixels import SCENES, TrainingScenes
 from probing.testbed.recipes.text import CAPTION_LENGTH, T5_LENGTH, T5_WIDTH, WIDTHS, tokenize, tokenize_t5
 
@@ -43,9 +44,11 @@ SCHEDULE = Schedule(
     shape="plateau",
     matrix_rate=0.012,
 )
-KEPT = (0.01, 0.03, 0.1, 0.3)
+KEPT = (0.03, 0.1, 0.3)
 """Parts of the training after which the averaged weights are kept, so that knowledge can be followed as it comes."""
 CAPTION_DROPOUT = 0.1
+RECORD = "training.json"
+"""What is kept of a finished training, and goes with its weights: steps, the schedule, what it was computed in."""
 
 
 def run_name(size: str, seed: int = 0) -> str:
@@ -166,6 +169,11 @@ def flow_matching_loss(model, latents: Tensor, tokens: Tensor, pooled: Tensor, s
     return (predicted - (noise - latents)).square().mean(dim=(1, 2, 3))
 
 
+def kept(schedule: Schedule) -> list[int]:
+    """List the steps after which weights are kept along the way."""
+    return sorted({max(1, round(part * schedule.steps)) for part in KEPT})
+
+
 def matrices(model: SD3Transformer2DModel) -> list[torch.nn.Parameter]:
     """List the matrices of the attentions and MLPs."""
     named = model.transformer_blocks.named_parameters()
@@ -189,13 +197,13 @@ def run(
         runs: Holds what the recipes before left; receives checkpoints and the transformer.
         size: Which of :data:`SIZES`.
         schedule: Its seed names the training.
-        stop_after: Stop early at this step, with a checkpoint.
+        stop_after: Stop early at this step, with a checkpoint and nothing else.
         device: Where it is trained. Which scenes and noise levels a step sees is the same everywhere; the noise itself
             comes from the device's own generator.
         compiled: Whether the forward is compiled: it costs minutes at the start, and steps are faster after them.
 
     Returns:
-        The averaged weights, on the CPU.
+        The averaged weights, on the CPU; of a finished training they are saved as ``transformer``, with a record.
     """
     scenes = EncodedScenes(runs, device=device)
     empty_tokens, empty_pooled = (said.to(device) for said in Captions(runs).encode([""]))
@@ -217,7 +225,12 @@ def run(
         return errors.mean(), {}
 
     folder = runs / f"mmdit-{run_name(size, schedule.seed)}"
-    kept = [round(part * schedule.steps) for part in KEPT]
-    train({"mmdit": model}, loss, schedule, folder, matrices=matrices(model), stop_after=stop_after, keep=kept)
-    torch.nn.Module.to(model, "cpu").eval().save_pretrained(folder / "transformer")
+    keep = kept(schedule)
+    train({"mmdit": model}, loss, schedule, folder, matrices=matrices(model), stop_after=stop_after, keep=keep)
+    torch.nn.Module.to(model, "cpu").eval()
+    if stop_after is None or stop_after >= schedule.steps:
+        model.save_pretrained(folder / "transformer")
+        dtype = computed_in(torch.device(device), schedule.precision)
+        said = {"steps": schedule.steps, "computed_in": str(dtype).removeprefix("torch."), "schedule": asdict(schedule)}
+        (folder / RECORD).write_text(json.dumps(said, indent=1) + "\n")
     return model

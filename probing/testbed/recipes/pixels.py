@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from probing.testbed.degradations import KINDS, degrade
 from probing.testbed.render import RESOLUTION, render
-from probing.testbed.scenes import sample_scene
+from probing.testbed.scenes import Scene, canonical, sample_scene
 
 SCENES = 60_000
 """Different scenes seen in training; held-out scenes come from other seeds."""
@@ -30,11 +31,36 @@ def to_tensor(images: list[Image.Image]) -> Tensor:
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
 
 
-def sample_batch(size: int, rng: np.random.Generator, *, degraded: float = 0.0) -> tuple[list[str], Tensor]:
+@cache
+def trained_scenes(scenes: int = SCENES) -> frozenset[Scene]:
+    """All that the captions of the training scenes say, in canonical telling."""
+    return frozenset(canonical(sample_scene(_rng_of(number))) for number in range(scenes))
+
+
+def sample_held_out(rng: np.random.Generator) -> Scene:
+    """Draw as :func:`sample_scene` does, but a scene that no training caption describes.
+
+    Of each number of kinds of thing there are as many as there. Nearly all scenes of one kind are trained on, of more
+    kinds nearly none: without this, what is measured would be recall of one and composition of the other.
+    """
+    scene = sample_scene(rng)
+    kinds = len(scene.things)
+    while len(scene.things) != kinds or canonical(scene) in trained_scenes():
+        scene = sample_scene(rng)
+    return scene
+
+
+def sample_batch(
+    size: int,
+    rng: np.random.Generator,
+    *,
+    degraded: float = 0.0,
+    draw: Callable[[np.random.Generator], Scene] = sample_scene,
+) -> tuple[list[str], Tensor]:
     """Draw captions and images (image, 3, 64, 64); a fraction ``degraded`` of the images is spoilt."""
     captions, images = [], []
     for _ in range(size):
-        scene = sample_scene(rng)
+        scene = draw(rng)
         captions.append(scene.caption)
         images.append(_spoil(render(scene, rng), degraded, rng))
     return captions, to_tensor(images)
@@ -64,7 +90,10 @@ class TrainingScenes:
                 pixels[part.start : part.stop] = shown
             pixels.flush()
             os.replace(partial, drawn)
-            said.write_text(json.dumps(captions))
+            # The captions come last, and at once: where they are, the pictures are whole.
+            told_all = said.with_suffix(".partial")
+            told_all.write_text(json.dumps(captions))
+            os.replace(told_all, said)
         self.captions: list[str] = json.loads(said.read_text())
         self.pixels = np.load(drawn, mmap_mode="r")
 
@@ -75,11 +104,15 @@ class TrainingScenes:
         return [self.captions[number] for number in chosen], to_tensor(images)
 
 
+def _rng_of(number: int) -> np.random.Generator:
+    return np.random.default_rng([_SCENES_SEED, number])
+
+
 def _draw(numbers: Iterable[int]) -> tuple[list[str], np.ndarray]:
     """Draw scenes by their numbers: captions, and pixels (scene, 64, 64, 3)."""
     captions, pixels = [], []
     for number in numbers:
-        rng = np.random.default_rng([_SCENES_SEED, number])
+        rng = _rng_of(number)
         scene = sample_scene(rng)
         captions.append(scene.caption)
         pixels.append(np.asarray(render(scene, rng)))
