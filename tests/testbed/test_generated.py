@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from probing.errors import UserError
 from probing.testbed import generated, preferences
@@ -66,6 +68,19 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_bytes(made, tiny_folder, tmp
 def test_other_settings_are_not_mixed(made, tiny_folder):
     with pytest.raises(UserError, match="other settings"):
         recipe.run(made / "runs", [str(tiny_folder)], **WAYS, limit=5, folder=made, judge=Judge(JudgeNetwork()))
+
+
+def test_pictures_of_other_weights_are_not_mixed(made, tiny_folder, tmp_path):
+    """The same name, trained anew."""
+    again = tmp_path / tiny_folder.name
+    shutil.copytree(tiny_folder, again)
+    asked = {**WAYS, "limit": 4, "folder": made, "judge": Judge(JudgeNetwork())}
+    recipe.run(made / "runs", [str(again)], **asked)
+    path = again / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    save_file({name: 2 * weight for name, weight in weights.items()}, path)
+    with pytest.raises(UserError, match="or weights"):
+        recipe.run(made / "runs", [str(again)], **asked)
 
 
 def test_one_way_alone_makes_no_pairs(tiny_folder, tmp_path):

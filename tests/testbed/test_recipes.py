@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +68,14 @@ def test_another_schedule_may_not_resume(tmp_path):
         train({"model": model}, loss, replace(SCHEDULE, learning_rate=0.1), tmp_path)
     with pytest.raises(ValueError, match="another schedule"):
         train({"model": model}, loss, replace(SCHEDULE, steps=60), tmp_path)
+
+
+def test_a_training_goes_on_with_what_it_was_fed(tmp_path):
+    model, loss = make_problem()
+    train({"model": model}, loss, SCHEDULE, tmp_path, fed="these", stop_after=10)
+    with pytest.raises(UserError, match="was fed otherwise"):
+        train({"model": model}, loss, SCHEDULE, tmp_path, fed="those")
+    train({"model": model}, loss, SCHEDULE, tmp_path, fed="these")
 
 
 def test_a_plateau_can_be_made_longer_before_its_descent(tmp_path):
@@ -178,6 +187,21 @@ def test_scenes_are_encoded_as_the_pipeline_encodes_them(runs):
         half = torch.from_numpy(np.array(stored[:3])).float()
         torch.testing.assert_close(half, exact, rtol=2e-3, atol=2e-3 * float(exact.abs().max()))
     assert parse(said).caption == said
+
+
+def test_scenes_encoded_by_other_weights_are_not_taken(runs, tmp_path):
+    shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(UserError, match="unpack, or vae and text, first"):
+        mmdit.EncodedScenes(tmp_path / "nothing")
+    first = mmdit.EncodedScenes(tmp_path).fed
+    changed = AutoencoderKL.from_pretrained(tmp_path / "vae" / "vae")
+    nn.init.zeros_(changed.decoder.conv_out.bias.data)
+    changed.save_pretrained(tmp_path / "vae" / "vae")
+    with pytest.raises(UserError, match="encoded by another VAE") as refused:
+        mmdit.EncodedScenes(tmp_path)
+    for said in str(refused.value).split("remove ")[1].split(" to encode")[0].split(", "):
+        Path(said).unlink()
+    assert mmdit.EncodedScenes(tmp_path).fed != first
 
 
 def test_scenes_are_the_same_by_any_number_of_workers(tmp_path):

@@ -17,6 +17,7 @@ from probing.errors import UserError
 from probing.testbed import preferences
 from probing.testbed.generated import EVERY, FOLDER, SEED, SHEET, TABLE, make_sheet
 from probing.testbed.judge import Judge
+from probing.testbed.recipes import fingerprint
 from probing.testbed.recipes.card import load_pipeline
 from probing.testbed.scenes import ATTRIBUTES
 from probing.testbed.seen import Reading, obeys
@@ -115,15 +116,17 @@ def run(
         judge: The shipped one if None.
 
     Raises:
-        UserError: An unknown model, too few ways to make a picture, or pictures of an earlier run with other settings.
+        UserError: An unknown model, too few ways to make a picture, or pictures of an earlier run with other settings
+            or weights.
     """
     specs = [resolve(model) for model in models]
     planned = plan([spec.name for spec in specs], steps, guidance, limit)
-    settings = {"models": list(models), "steps": list(steps), "guidance": list(guidance), "limit": limit}
+    weights = {spec.name: fingerprint.of_weights(Path(spec.transformer or spec.source)) for spec in specs}
+    settings = {"weights": weights, "steps": list(steps), "guidance": list(guidance), "limit": limit}
     cache = runs / "generated"
     noted = cache / "settings.json"
     if noted.exists() and json.loads(noted.read_text()) != settings:
-        raise UserError(f"{cache} holds pictures made with other settings ({noted}); remove that folder.")
+        raise UserError(f"{cache} holds pictures made with other settings or weights ({noted}); remove that folder.")
     cache.mkdir(parents=True, exist_ok=True)
     noted.write_text(json.dumps(settings))
     images = make(planned, specs, cache)
@@ -136,7 +139,7 @@ def run(
     )
     card = {
         "pictures": len(table), "prompts": int(table["prompt_id"].nunique()), "steps": list(steps),
-        "guidance": list(guidance), "sheet_bytes": (folder / SHEET).stat().st_size,
+        "guidance": list(guidance), "weights": weights, "sheet_bytes": (folder / SHEET).stat().st_size,
         "models": by_model.reset_index().round(4).to_dict("records"),
     }  # fmt: skip
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")

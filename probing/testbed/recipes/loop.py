@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from probing.errors import UserError
 from probing.testbed.recipes.muon import Muon
 
 
@@ -79,6 +80,7 @@ def train(
     folder: Path,
     *,
     matrices: Collection[nn.Parameter] = (),
+    fed: str = "",
     checkpoint_every: int = 200,
     stop_after: int | None = None,
     keep: Collection[int] = (),
@@ -94,6 +96,7 @@ def train(
         schedule: Length, rates and seed.
         folder: Receives ``checkpoint.pt`` and ``log.jsonl`` (one line every 50 steps).
         matrices: Which of the parameters Muon takes where the schedule has a ``matrix_rate``.
+        fed: A fingerprint of what ``loss`` draws from; a checkpoint goes on with the same only.
         checkpoint_every: Steps between two checkpoints.
         stop_after: Stop early at this step, with a checkpoint (the schedule stays that of the full run).
         keep: Steps after which the weights (averaged where the schedule averages) are kept too, as
@@ -101,12 +104,15 @@ def train(
 
     Returns:
         The modules with averaged weights where ``schedule.average`` asks for it.
+
+    Raises:
+        UserError: ``folder`` holds a checkpoint of another schedule, or of a training that was fed otherwise.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for module in modules.values() for p in module.parameters()]
     optimizers = _optimizers(parameters, matrices, schedule)
     averages = [p.detach().clone() for p in parameters] if schedule.average else []
-    start = _resume(folder, modules, optimizers, averages, schedule)
+    start = _resume(folder, modules, optimizers, averages, schedule, fed)
     end = min(schedule.steps, stop_after or schedule.steps)
     device = parameters[0].device
     dtype = computed_in(device, schedule.precision)
@@ -141,7 +147,7 @@ def train(
                 log.write(json.dumps({"step": step + 1, **means}) + "\n")
             bar.set_postfix({key: f"{number:.3g}" for key, number in means.items()})
         if (step + 1) % checkpoint_every == 0 or step + 1 == end:
-            _save(folder, step + 1, modules, optimizers, averages, schedule)
+            _save(folder, step + 1, modules, optimizers, averages, schedule, fed)
     with torch.no_grad():
         for parameter, average in zip(parameters if averages else [], averages, strict=True):
             parameter.copy_(average)
@@ -164,13 +170,14 @@ def _optimizers(
     return optimizers
 
 
-def _save(folder: Path, step: int, modules, optimizers, averages, schedule: Schedule) -> None:
+def _save(folder: Path, step: int, modules, optimizers, averages, schedule: Schedule, fed: str) -> None:
     state = {
         "step": step,
         "modules": {name: module.state_dict() for name, module in modules.items()},
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "averages": averages,
         "schedule": asdict(schedule),
+        "fed": fed,
     }
     partial = folder / "checkpoint.partial"
     torch.save(state, partial)
@@ -187,7 +194,7 @@ def _keep(folder: Path, step: int, modules: Mapping[str, nn.Module], averages: l
         os.replace(partial, folder / f"{name}-step{step:05d}.safetensors")
 
 
-def _resume(folder: Path, modules, optimizers, averages, schedule: Schedule) -> int:
+def _resume(folder: Path, modules, optimizers, averages, schedule: Schedule, fed: str) -> int:
     path = folder / "checkpoint.pt"
     if not path.exists():
         return 0
@@ -195,9 +202,11 @@ def _resume(folder: Path, modules, optimizers, averages, schedule: Schedule) -> 
     saved = Schedule(**state["schedule"])
     lengthened = state["step"] <= min(saved.fixed_from, schedule.fixed_from)
     if saved != (replace(schedule, steps=saved.steps) if lengthened else schedule):
-        raise ValueError(
-            f"{path} was written by another schedule ({saved}); delete the folder or train with the same settings."
+        raise UserError(
+            f"{path} was written by another schedule ({saved}); remove the folder, or train with the same settings."
         )
+    if state["fed"] != fed:
+        raise UserError(f"{path} is of a training that was fed otherwise than this one; remove {folder} to train anew.")
     for name, module in modules.items():
         module.load_state_dict(state["modules"][name])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):

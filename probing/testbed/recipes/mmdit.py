@@ -15,6 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
+from probing.errors import UserError
+from probing.testbed.recipes import fingerprint
 from probing.testbed.recipes.loop import Schedule, computed_in, train
 from probing.testbed.recipes.pixels import SCENES, TrainingScenes
 from probing.testbed.recipes.text import CAPTION_LENGTH, T5_LENGTH, T5_WIDTH, WIDTHS, tokenize, tokenize_t5
@@ -114,6 +116,7 @@ class EncodedScenes:
         latents: float16, (scene, 8, 16, 16), shifted and scaled means.
         tokens: float16, (scene, 42, 160).
         pooled: float16, (scene, 160).
+        fed: Fingerprint of the VAE and the text encoders.
 
     On a CPU all are mapped from disk, so that several trainings share them; an accelerator holds them (1.1 GB).
     """
@@ -124,8 +127,18 @@ class EncodedScenes:
             "tokens": (CAPTION_LENGTH + T5_LENGTH, T5_WIDTH),
             "pooled": (sum(width for width, _, _ in WIDTHS.values()),),
         }
+        encoders = [runs / place for place in ("vae/vae", *(f"{name}/{name}" for name in (*WIDTHS, "text_encoder_3")))]
+        if missing := [folder for folder in encoders if not folder.exists()]:
+            raise UserError(f"{missing[0]} is missing; python -m probing.testbed.train unpack, or vae and text, first.")
+        self.fed = fingerprint.of_weights(*encoders)
         paths = {name: runs / f"{name}-{scenes}.npy" for name in parts}
-        if not all(path.exists() for path in paths.values()):
+        noted = runs / f"encoded-{scenes}.txt"
+        if noted.exists() and noted.read_text() != self.fed:
+            raise UserError(
+                f"{noted} says that the scenes were encoded by another VAE or other text encoders; remove "
+                f"{', '.join(str(path) for path in (noted, *paths.values()))} to encode them anew."
+            )
+        if not noted.exists():
             partial = {name: path.with_suffix(".partial.npy") for name, path in paths.items()}
             arrays = {
                 name: np.lib.format.open_memmap(partial[name], "w+", np.float16, (scenes, *shape))
@@ -135,6 +148,7 @@ class EncodedScenes:
             for name, array in arrays.items():
                 array.flush()
                 os.replace(partial[name], paths[name])
+            noted.write_text(self.fed)
         # Mapped as copy-on-write, for torch wants arrays that could be written.
         self.latents, self.tokens, self.pooled = (
             torch.from_numpy(np.load(path, mmap_mode="c")).to(device) for path in paths.values()
@@ -226,7 +240,8 @@ def run(
 
     folder = runs / f"mmdit-{run_name(size, schedule.seed)}"
     keep = kept(schedule)
-    train({"mmdit": model}, loss, schedule, folder, matrices=matrices(model), stop_after=stop_after, keep=keep)
+    chosen = {"matrices": matrices(model), "fed": scenes.fed, "stop_after": stop_after, "keep": keep}
+    train({"mmdit": model}, loss, schedule, folder, **chosen)
     torch.nn.Module.to(model, "cpu").eval()
     if stop_after is None or stop_after >= schedule.steps:
         model.save_pretrained(folder / "transformer")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from probing.preferences import PreferenceData
 from probing.testbed import preferences
+from probing.testbed.recipes import fingerprint
 from probing.testbed.recipes.judge import save_half
 from probing.testbed.recipes.loop import Schedule, train
 from probing.testbed.recipes.pixels import SCENES, TrainingScenes
@@ -133,6 +134,7 @@ def run(
         kept, _ = contrastive_loss(network, scene_pixels, said, [contradiction(c, rng) for c in said])
         return value + _MEMORY * kept, {"right": float(right), "kept": float(kept.detach())}
 
-    train({"rival": network}, of_annotators, choices, runs / "rival-choices", checkpoint_every=200)
+    fed = f"{data.fingerprint} after {fingerprint.of_weights(runs / CONTRASTED.parent)}"
+    train({"rival": network}, of_annotators, choices, runs / "rival-choices", fed=fed, checkpoint_every=200)
     save_half(network, weights)
     return network.eval()
