@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from probing.errors import UserError
 
@@ -55,6 +56,14 @@ def _sentence(error: Exception) -> str:
         return str(error)
     said = " ".join(str(error).split()) or "no message"
     return f"{type(error).__name__}: {said} (add --debug to see where)"
+
+
+def add_transformer_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--transformer",
+        type=Path,
+        help="folder of a transformer, such as a fine-tuned one, in the place of the model's",
+    )
 
 
 def numbers(text: str) -> list[float]:

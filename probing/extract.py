@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from probing.backbones import COMPUTE_DTYPES, load_backbone, model_names, pick_compute_dtype, pick_device, resolve
-from probing.commands import blocks, numbers, run_command, words
+from probing.commands import add_transformer_option, blocks, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import ExtractionPlan, ExtractionSettings, extract, make_plan
 from probing.features.plan import STREAMS, binary
@@ -26,11 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", required=True, help=f"a name ({', '.join(model_names())}) or a diffusers pipeline folder")
-    add(
-        "--transformer",
-        type=Path,
-        help="folder of a transformer, such as a fine-tuned one, in the place of the model's",
-    )
+    add_transformer_option(parser)
     add_data_options(parser)
     add("--split", default=None, help="train, validation or test; all of them if not given")
     add("--sigmas", type=numbers, default=[0.005], help="noise levels in [0, 1], with commas")
@@ -112,6 +108,8 @@ def _default_output(arguments: argparse.Namespace, model: str) -> Path:
     data = Path(arguments.data).stem + (f"-{arguments.split}" if arguments.split else "")
     model += "-random-init" if arguments.random_init else ""
     model += "" if arguments.prompts == "own" else f"-{arguments.prompts}-prompts"
+    model += "" if arguments.seed == 0 else f"-noise-{arguments.seed}"
+    model += "" if arguments.pair_noise == "independent" else f"-{arguments.pair_noise}-noise"
     return Path("cache") / f"{model}--{data}.zarr"
 
 

@@ -180,7 +180,7 @@ def _report_linearity(table: pd.DataFrame) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(run, build_parser(), argv)
+    return run_command(run, build_parser(), argv, resumes=True)
 
 
 if __name__ == "__main__":

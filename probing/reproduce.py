@@ -1,6 +1,7 @@
 """Run everything on the testbed, from weights to figures: ``python -m probing.reproduce``.
 
-Each step is a command that can be run by itself; it is printed before it runs, and what is done is not done again.
+Each step is a command that can be run by itself; it is printed before it runs. What is extracted is not extracted
+again; tables and figures are made anew.
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from probing.backbones import model_names
-from probing.commands import run_command
-from probing.errors import UserError
+from probing.commands import OK, run_command
 
 MODEL = "testbed-s"
 SIGMAS = "0.005,0.3,0.6"
@@ -39,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="stores and tables (default: %(default)s)")
     parser.add_argument("--figures", type=Path, default=Path("figures"), help="figures (default: %(default)s)")
     parser.add_argument("--limit", type=int, help="at most so many items: a quick look, not the published numbers")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and run none")
     return parser
 
 
@@ -55,7 +57,7 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
         return Step("probing.extract", [*common, *options, "--output", store(name)])
 
     others = [name for name in model_names() if name.startswith("testbed-") and name != model]
-    fresh, redrawn, shared = f"{model}-random-init", f"{model}-seed-1", f"{model}-shared-noise"
+    fresh, redrawn, shared = f"{model}-random-init", f"{model}-noise-1", f"{model}-shared-noise"
     foreign, empty = f"{model}-foreign", f"{model}-empty"
     stages, rewards = f"{results}/stages.parquet", str(cache / f"{RIVAL}.parquet")
     stores = [
@@ -97,23 +99,31 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
     return [*stores, *analyses]
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     todo = steps(arguments.model, arguments.cache, arguments.figures, arguments.limit)
     for number, step in enumerate(todo, start=1):
         print(f"\n[{number}/{len(todo)}] $ python -m {step.module} {shlex.join(step.options)}", flush=True)
+        if arguments.dry_run:
+            continue
         if status := importlib.import_module(step.module).main(step.options):
-            raise UserError(
-                f"python -m {step.module} ended with status {status}; the steps before it are done and kept."
+            print(
+                f"python -m {step.module} ended with status {status}; the steps before it are done, and what was "
+                f"extracted is kept.",
+                file=sys.stderr,
             )
+            return status
+    if arguments.dry_run:
+        return OK
     print(
         f"\nAll done in {(time.monotonic() - began) / 60:.1f} minutes. Figures: {arguments.figures}; "
         f"on one page: {arguments.cache / 'report.html'}"
     )
+    return OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(run, build_parser(), argv)
+    return run_command(run, build_parser(), argv, resumes=True)
 
 
 if __name__ == "__main__":

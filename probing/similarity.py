@@ -24,7 +24,7 @@ from probing.backbones import (
     resolve,
 )
 from probing.backbones.sampling import GUIDANCE, STEPS
-from probing.commands import numbers, run_command, words
+from probing.commands import add_transformer_option, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import ExtractionSettings, make_plan
 from probing.features.block_similarity import measure
@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", required=True, help=f"a name ({', '.join(model_names())}) or a diffusers pipeline folder")
+    add_transformer_option(parser)
     add_data_options(parser)
     parser.set_defaults(limit=256)
     add("--split", default="train", help="train, validation or test, whose items and prompts are read; no choice is")
@@ -81,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    spec = resolve(arguments.model)
+    spec = resolve(arguments.model, arguments.transformer)
     device = pick_device(arguments.device)
     dtype = pick_compute_dtype(arguments.compute_dtype, device)
     settings = ExtractionSettings(

@@ -11,7 +11,7 @@ import pandas as pd
 from probing.analysis.recipe import Recipe
 from probing.analysis.token_maps import SELECTIONS, TokenCell, token_cells, token_maps
 from probing.backbones import COMPUTE_DTYPES, load_backbone, pick_device, resolve
-from probing.commands import run_command, words
+from probing.commands import add_transformer_option, run_command, words
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.features.tokens import check_same_model, read_image_tokens, settings_of
@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder of probing.fit's tables; this one goes there",
     )
     add("--model", help="name or folder of the store's model; the store's own name if not given")
+    add_transformer_option(parser)
     add_data_options(parser)
     add("--facets", type=words, help="with commas; all of the reward curve if not given")
     add("--sigma", type=float, help="noise level in [0, 1]; each facet's best by cross-validation if not given")
@@ -54,7 +55,11 @@ def run(arguments: argparse.Namespace) -> None:
     recipe = Recipe(labels=arguments.labels, weights=arguments.weights)
     cells = token_cells(table, facets=arguments.facets, sigma=arguments.sigma, block=arguments.block, recipe=recipe)
     settings = settings_of(store.attributes)
-    spec = resolve(arguments.model or str(store.attributes["model"]))
+    # A name such as sd35-medium+tuned says that the store was made with --transformer.
+    named, _, replaced = str(store.attributes["model"]).partition("+")
+    if replaced and arguments.transformer is None:
+        raise UserError(f"The store was made with another transformer, {replaced}; give its folder by --transformer.")
+    spec = resolve(arguments.model or named, arguments.transformer)
     data = load_data(arguments, split=None)
     data = data.without(set(data.items["item_id"]) - set(store.item_ids))
     backbone = load_backbone(

@@ -51,7 +51,10 @@ def check_same_model(attributes: Mapping[str, Any], backbone: SD3Backbone) -> No
         if name in attributes and attributes[name] != value
     ]
     if different:
-        raise UserError(f"The store was made with another model: {'; '.join(different)}; give the same by --model.")
+        raise UserError(
+            f"The store was made with another model: {'; '.join(different)}; give the same by --model, and by "
+            f"--transformer where it had one."
+        )
 
 
 def read_image_tokens(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from probing.analysis.similarity import COLUMNS
 from probing.extract import main as extract
@@ -118,6 +121,27 @@ def test_token_maps_are_written_and_drawn(tiny_folder, fitted, tmp_path, capsys)
         assert np.mean(scores) == pytest.approx(item["store_reward"], rel=1e-3, abs=1e-4)
     assert set(table["facet"]) == {"alignment", "quality"} and (table["split"] == "test").all()
     assert draw(["--results", str(tmp_path), "--output", str(tmp_path)]) == 0
+
+
+def test_token_maps_of_another_transformer(tiny_folder, tmp_path, capsys):
+    """The store says that there was one, and which."""
+    tuned = tmp_path / "tuned"
+    shutil.copytree(tiny_folder / "transformer", tuned)
+    path = tuned / "diffusion_pytorch_model.safetensors"
+    save_file({name: 1.1 * weight for name, weight in load_file(path).items()}, path)
+    data = ["--data", "testbed", "--limit", "96"]
+    sizes = ["--resolution", "16", "--t5-length", str(T5_LENGTH)]
+    store, model = tmp_path / "tuned.zarr", ["--model", str(tiny_folder)]
+    assert extract([*model, "--transformer", str(tuned), *data, *sizes, "--output", str(store)]) == 0
+    fitting = ["--facets", "quality", "--shuffles", "0", "--output", str(tmp_path)]
+    assert fit(["--store", str(store), *fitting]) == 0
+    asked = ["--store", str(store), "--results", str(tmp_path), *model, *data, "--pairs", "1"]
+    capsys.readouterr()
+    assert tokens(asked) == 2
+    assert "made with another transformer, tuned; give its folder by --transformer" in capsys.readouterr().err
+    assert tokens([*asked, "--transformer", str(tiny_folder / "transformer")]) == 2
+    assert "The store was made with another model" in capsys.readouterr().err
+    assert tokens([*asked, "--transformer", str(tuned)]) == 0
 
 
 def test_mistakes_of_token_maps(tiny_folder, fitted, tmp_path, capsys):

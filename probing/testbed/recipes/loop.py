@@ -65,7 +65,7 @@ def computed_in(device: torch.device, precision: str) -> torch.dtype:
 
     A CPU without them would emulate it, and take many times as long for a step as in float32.
     """
-    can = getattr(torch.cpu, "get_capabilities", dict)()
+    can: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     has_bfloat16 = device.type != "cpu" or any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return torch.bfloat16 if precision == "bfloat16" and has_bfloat16 else torch.float32
 

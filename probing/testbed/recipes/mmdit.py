@@ -239,9 +239,10 @@ def run(
         return errors.mean(), {}
 
     folder = runs / f"mmdit-{run_name(size, schedule.seed)}"
-    keep = kept(schedule)
-    chosen = {"matrices": matrices(model), "fed": scenes.fed, "stop_after": stop_after, "keep": keep}
-    train({"mmdit": model}, loss, schedule, folder, **chosen)
+    train(
+        {"mmdit": model}, loss, schedule, folder,
+        matrices=matrices(model), fed=scenes.fed, stop_after=stop_after, keep=kept(schedule),
+    )  # fmt: skip
     torch.nn.Module.to(model, "cpu").eval()
     if stop_after is None or stop_after >= schedule.steps:
         model.save_pretrained(folder / "transformer")

@@ -55,9 +55,11 @@ class Muon(torch.optim.Optimizer):
                     )
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        gradient = parameter.grad
+        assert gradient is not None
         mean = self.state[parameter].setdefault("mean", torch.zeros_like(parameter))
-        mean.lerp_(parameter.grad, 1 - momentum)
-        return parameter.grad.lerp(mean, momentum)
+        mean.lerp_(gradient, 1 - momentum)
+        return gradient.lerp(mean, momentum)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
