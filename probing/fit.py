@@ -21,7 +21,7 @@ from probing.analysis import (
     reward_curve,
 )
 from probing.analysis.blocks import DELTA
-from probing.analysis.comparisons import LEVEL, best
+from probing.analysis.comparisons import best
 from probing.analysis.journal import clear
 from probing.analysis.recipe import Recipe
 from probing.analysis.references import reference
@@ -33,6 +33,7 @@ from probing.features import FeatureStore
 from probing.preferences.options import add_split_options, read_pairs
 from probing.preferences.rewards import read_rewards
 from probing.probes import PROBES, SCALINGS
+from probing.statistics import LEVEL
 
 NETWORKS = ("mlp", "mlp_paper", "attention")
 

@@ -21,7 +21,7 @@ from probing.commands import OK, run_command
 MODEL = "testbed-s"
 SIGMAS = "0.005,0.3,0.6"
 FEWER_SIGMAS = "0.005,0.6"
-"""Of the stores beside the main one: near-clean, and where alignment is read."""
+"""Of other models' stores: near-clean, and where alignment is read."""
 BATCH_SIZE = 32
 RIVAL = "testbed-rival"
 """As tables and figures call the testbed's discriminative model, a line in the reward curves."""
@@ -65,8 +65,8 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
         extracted(fresh, model, "--random-init", sigmas=SIGMAS),
         extracted(redrawn, model, "--seed", "1", sigmas=SIGMAS, streams="image"),
         extracted(shared, model, "--pair-noise", "shared", sigmas=SIGMAS, streams="image"),
-        extracted(foreign, model, "--prompts", "foreign"),
-        extracted(empty, model, "--prompts", "empty"),
+        extracted(foreign, model, "--prompts", "foreign", sigmas=SIGMAS),
+        extracted(empty, model, "--prompts", "empty", sigmas=SIGMAS),
         *(extracted(name, name) for name in others),
     ]
     main = ["--store", store(model), "--output", results]
@@ -84,7 +84,7 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
             "noise", *main, *image, "--store", store(redrawn), "--store", store(shared),
         ]),
         Step("probing.analyse", [
-            "controls", *main, *fewer, "--store", store(fresh), "--store", store(foreign), "--store", store(empty),
+            "controls", *main, "--store", store(fresh), "--store", store(foreign), "--store", store(empty),
             "--looks", *few,
         ]),
         Step("probing.analyse", [

@@ -18,11 +18,10 @@ from probing.analysis.relation import relate, similarity_of
 from probing.analysis.source import FeatureSource
 from probing.analysis.stage_runs import StageRuns, stage_runs
 from probing.errors import UserError
-from probing.statistics import holm, paired_difference
+from probing.statistics import LEVEL, holm, paired_difference
 
 LARGEST = 4
 """Blocks of the greedy head: as many as the paper's reads."""
-LEVEL = 0.05
 MOST_STAGES = 6
 """All subsets of more stages are more than a figure can show."""
 

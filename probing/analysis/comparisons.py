@@ -9,10 +9,9 @@ import pandas as pd
 
 from probing.analysis.results import REFERENCE, CellResults
 from probing.errors import UserError
-from probing.statistics import holm, paired_difference
+from probing.statistics import LEVEL, holm, paired_difference
 
 RESAMPLES = 10_000
-LEVEL = 0.05
 BASELINES = {"random-init": "the random-initialised backbone", "latents": "the pooled latents"}
 
 COLUMNS = (

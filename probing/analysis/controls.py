@@ -19,7 +19,7 @@ from probing.analysis.reward_curve import SHUFFLES, check_comparable
 from probing.analysis.shortcuts import fit_shortcuts
 from probing.analysis.source import FeatureSource
 from probing.errors import UserError
-from probing.statistics import holm
+from probing.statistics import LEVEL, holm
 
 TRAINED = "trained"
 SAID = {
@@ -118,9 +118,10 @@ def controls(
             rows.append(
                 {**{k: own[k] for k in ("stream", "reduction", "sigma", "block", "place")}, "control": "shuffled"}
             )
+        own_pairs = pd.concat([facet.train.table, facet.test.table])
         # Looks are a few numbers an item, whatever reads the features.
         fitter = Fitter(trained, facet, LOGISTIC, journal=journal)
-        for name, fit in fit_shortcuts(fitter, np.asarray(trained.item_ids), pairs, looks).items():
+        for name, fit in fit_shortcuts(fitter, np.asarray(trained.item_ids), own_pairs, looks).items():
             rows.append({"control": name, "place": "", "cv_accuracy": fit.cv_accuracy})
             columns.append(fit.outcomes)
         matrix, prompts = np.stack(columns, axis=1), facet.test.prompts
@@ -197,7 +198,10 @@ def _say(row: Mapping[Any, Any], trained: str) -> str:
         against = "the trained backbone is below it"
     else:
         against = "the trained backbone is not told apart from it"
-    return f"{said}; {against}, {points(row['difference'], low, high)}."
+    said = f"{said}; {against}, {points(row['difference'], low, high)}"
+    if (low > 0 or high < 0) and row["difference_p_holm"] > LEVEL:
+        said += f", but not after Holm's correction (p = {row['difference_p_holm']:.2g})"
+    return f"{said}."
 
 
 def _place(cell: pd.Series) -> str:

@@ -29,11 +29,14 @@ def look_features(
 
 
 def source_features(item_ids: np.ndarray, pairs: pd.DataFrame) -> Float[np.ndarray, "item name"] | None:
-    """Give the source model of a store's items, one channel a name; None where fewer than two are known.
+    """Give the source model of a store's items, one channel a name; None where no pair's two items differ in it.
 
     An item without a known source has none of the channels.
     """
     if any(f"source_model_{side}" not in pairs for side in _SIDES):
+        return None
+    known = pairs.dropna(subset=[f"source_model_{side}" for side in _SIDES])
+    if (known["source_model_first"] == known["source_model_second"]).all():
         return None
     named = pd.concat([
         pd.Series(pairs[f"source_model_{side}"].to_numpy(), index=pairs[side].to_numpy()) for side in _SIDES

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from probing.plots import style
 from probing.plots.heatmap import accuracy_bar, draw_heatmap, limits_of
 from probing.plots.series import best_series, say_counts, say_series
+from probing.statistics import LEVEL
 
 CAPTION = (
     "Left: accuracy of a probe on two blocks side by side, in percent; on the diagonal one block alone. Framed: chosen "
@@ -18,7 +19,6 @@ CAPTION = (
     "channels that the head reads; bars: 95% paired cluster bootstrap over prompts. Filled: p ≤ 0.05 after Holm's "
     "correction."
 )
-LEVEL = 0.05
 _FORMS = {
     "full": ("#0072B2", "o", "blocks side by side"),
     "pca": ("#009E73", "s", "reduced to one block's width (principal components)"),

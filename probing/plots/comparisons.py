@@ -9,13 +9,13 @@ from matplotlib.lines import Line2D
 
 from probing.plots import style
 from probing.plots.series import say_counts
+from probing.statistics import LEVEL
 
 CAPTION = (
     "Accuracy of the trained backbone's best block minus that of the control's best, both chosen by cross-validation "
     "on training pairs. Bars: 95% paired cluster bootstrap over prompts. Filled: p ≤ 0.05 after Holm's correction."
 )
 _REFERENCES = " Another reward is taken as it is."
-LEVEL = 0.05
 _LOOKS = {
     "random-init": (style.RANDOM_INIT, "o", "minus random-initialised"),
     "latents": (style.LATENTS, "s", "minus pooled latents"),

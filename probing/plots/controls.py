@@ -9,13 +9,13 @@ from matplotlib.lines import Line2D
 
 from probing.plots import style
 from probing.plots.series import say_counts
+from probing.statistics import LEVEL
 
 CAPTION = (
     "Each row: the best of its own cells, chosen on training pairs; accuracy on the same test pairs. Bars: 95% cluster "
     "bootstrap over prompts. At the right: the trained backbone minus the row, in points, with its paired interval; "
     "bold where p ≤ 0.05 after Holm's correction."
 )
-LEVEL = 0.05
 _KINDS = {
     "trained": ("#0072B2", "o", "trained"),
     "part": ("#56B4E9", "P", "one stream of it"),

@@ -4,7 +4,7 @@ from probing.statistics.auroc import Auroc, auroc
 from probing.statistics.bootstrap import Difference, Interval, cluster_bootstrap, paired_difference
 from probing.statistics.calibration import Reliability, fit_temperature, log2_losses, reliability, usable_information
 from probing.statistics.confidence_set import ConfidenceSet, best_candidates
-from probing.statistics.corrections import benjamini_hochberg, holm
+from probing.statistics.corrections import LEVEL, benjamini_hochberg, holm
 from probing.statistics.equivalence import Equivalence, equivalence
 from probing.statistics.mcnemar import McNemar, clustered_mcnemar
 from probing.statistics.power import pairs_needed, power_of, prompts_needed, variance_of_difference
@@ -12,6 +12,7 @@ from probing.statistics.rules import RULES, Score, ScoredPairs, score
 from probing.statistics.scoring import TIE_RULES, outcomes
 
 __all__ = [
+    "LEVEL",
     "RULES",
     "TIE_RULES",
     "Auroc",

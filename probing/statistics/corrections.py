@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+LEVEL = 0.05
+"""Of every test in the project."""
+
 
 def holm(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
     """Adjust p-values so that the chance of any false finding in the family stays below the level (Holm 1979).

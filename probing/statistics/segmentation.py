@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from probing.statistics.corrections import LEVEL
+
 LARGEST = 10
 LEAST_GAP = 0.05
 """Cuts must take away so much more of the scatter than those of a drift; with many prompts a trifle is significant."""
-LEVEL = 0.05
 RESAMPLES = 500
 _EXACT = 1e-9
 

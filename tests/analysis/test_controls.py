@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from probing.analysis.controls import COLUMNS, SAID, controls
+from probing.analysis.controls import COLUMNS, SAID, _say, controls
 from probing.analysis.shortcuts import look_features, source_features
 from probing.errors import UserError
 from probing.preferences import DrawnImages, PreferenceData
@@ -91,6 +91,21 @@ def test_a_shortcut_by_hand(pairs, page):
     trained = page["value"].iloc[0]
     expected = paired_difference(np.full(len(right), trained), right, test["prompt_id"].to_numpy())
     assert row["difference"] == pytest.approx(expected.estimate)
+
+
+def test_what_is_said_heeds_the_correction(page):
+    """An interval away from zero counts after Holm's correction only."""
+    row = page[page["control"] == "random-init"].iloc[0].to_dict()
+    row |= {"difference": 0.02, "difference_low": 0.001, "difference_high": 0.04, "difference_p_holm": 0.11}
+    assert _say(row, "").endswith("[+0.1, +4.0], but not after Holm's correction (p = 0.11).")
+    assert "Holm" not in _say({**row, "difference_p_holm": 0.04}, "")
+    assert "Holm" not in _say({**row, "difference_low": -0.01}, "")
+
+
+def test_a_source_that_both_sides_share_is_no_shortcut(pairs):
+    shared = pairs.assign(source_model_second=pairs["source_model_first"])
+    page = controls([store(pairs, 1.0)], shared, streams=["image"], shuffles=0, progress=False)
+    assert "source model" not in set(page["control"])
 
 
 def test_what_is_not_given_is_left_out(pairs):
