@@ -14,6 +14,7 @@ from probing.analysis.controls import controls
 from probing.analysis.journal import clear
 from probing.analysis.noise import noise
 from probing.analysis.recipe import Recipe
+from probing.analysis.results import was_made_from
 from probing.analysis.reward_curve import SHUFFLES
 from probing.analysis.scaling import DEPTHS, scaling
 from probing.analysis.stage_runs import parse_stages
@@ -64,6 +65,7 @@ def _add_common(parser: argparse.ArgumentParser, experiment: str) -> None:
     add("--seed", type=int, default=0, help="of the bootstrap, and of whatever is drawn")
     add("--workers", type=int, default=1, help="probes fitted at once")
     add("--output", type=Path, default=Path("cache/results"), help="folder of the tables")
+    add("--keep", action="store_true", help="leave a table that was made from these stores as they are, however asked")
     add("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
 
 
@@ -109,6 +111,10 @@ def run(arguments: argparse.Namespace) -> None:
     stores = [FeatureStore.open(path) for path in arguments.store]
     pairs = read_pairs(stores[0].pairs_path, arguments)
     journal = arguments.output / f"{arguments.experiment}-cells"
+    written = arguments.output / f"{arguments.experiment}.parquet"
+    if arguments.keep and was_made_from(written, stores, all_of_them=arguments.experiment == "scaling"):
+        print(f"Kept:     {written}, which was made from these stores")
+        return
     common: dict[str, Any] = {
         "streams": arguments.streams,
         "reductions": arguments.reductions,
@@ -121,7 +127,6 @@ def run(arguments: argparse.Namespace) -> None:
     }
     table = _EXPERIMENTS[arguments.experiment](stores, pairs, arguments, common)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    written = arguments.output / f"{arguments.experiment}.parquet"
     table.to_parquet(written, index=False)
     clear(journal)
     if "says" in table:

@@ -77,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--t5-length", type=int, help="positions of the T5 part of the text; the model's own if not given")
     add("--no-t5", action="store_true", help="leave the T5 encoder out; its positions are zeros")
     add("--output", type=Path, default=Path("cache/results"), help="folder of the tables")
+    add("--keep", action="store_true", help="leave tables that were made of this model and these data, however asked")
     add("--dry-run", action="store_true", help="print the plan and stop before anything is loaded")
     return parser
 
@@ -127,6 +128,9 @@ def run(arguments: argparse.Namespace) -> None:
                 t5_length=settings.t5_length,
                 use_t5=settings.use_t5,
             )
+            if arguments.keep and _is_there(arguments.output / "similarity.parquet", backbone, data):
+                print(f"Kept:     the tables in {arguments.output}, which were made of this model and these data")
+                return
             measured = measure(plan, backbone, data, advance=bar.update)
             about = _about(plan, backbone, data, arguments.split, control)
             stages = find_stages(measured, about, shortest=arguments.shortest_stage, seed=settings.seed)
@@ -153,6 +157,13 @@ def run(arguments: argparse.Namespace) -> None:
         f"Tables:   {', '.join(f'{name}.parquet' for name in parts)} in {arguments.output}\n"
         f"Next:     python -m probing.figures --results {arguments.output}"
     )
+
+
+def _is_there(table: Path, backbone: SD3Backbone, data: PreferenceData) -> bool:
+    if not table.is_file():
+        return False
+    found = pd.read_parquet(table, columns=["revision", "data_fingerprint"]).drop_duplicates()
+    return (backbone.weights_fingerprint(), data.fingerprint) in set(found.itertuples(index=False, name=None))
 
 
 def _about(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from importlib import metadata
+from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from probing.analysis.source import FeatureSource
 
@@ -79,6 +82,23 @@ def provenance(store: FeatureSource) -> dict[str, object]:
         "extraction_seed": attributes.get("seed"),
         "package_version": package_version(),
     }
+
+
+def was_made_from(table: Path, stores: Sequence[FeatureSource], *, all_of_them: bool) -> bool:
+    """Tell whether a table is there that was made from these stores as they are now.
+
+    Args:
+        table: A Parquet file with the columns of :func:`provenance`.
+        stores: The first is the one that is measured.
+        all_of_them: Whether the table has rows of every store; else of the first, at least.
+    """
+    names = ["store", "revision", "data_fingerprint"]
+    if not table.is_file() or not set(names) <= set(pq.read_schema(table).names):
+        return False
+    found = pd.read_parquet(table, columns=names).dropna().drop_duplicates()
+    seen = set(found.itertuples(index=False, name=None))
+    given = [tuple(provenance(store)[name] for name in names) for store in stores]
+    return seen == set(given) if all_of_them else given[0] in seen <= set(given)
 
 
 def package_version() -> str | None:

@@ -16,10 +16,10 @@ LITTLE = ["--streams", "image", "--sigmas", "0.005", "--facets", "quality"]
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
     folder, pairs = tmp_path_factory.mktemp("stores"), make_pairs()
-    size = {"parameters": 1000, "forward_flops": 5000}
+    said = {"parameters": 1000, "forward_flops": 5000, "data_fingerprint": "planted"}
     return (
-        str(write_store(folder / "fake.zarr", pairs, provenance=size)),
-        str(write_store(folder / "fresh.zarr", pairs, random_init=True, provenance=size)),
+        str(write_store(folder / "fake.zarr", pairs, provenance={**said, "revision": "one"})),
+        str(write_store(folder / "fresh.zarr", pairs, random_init=True, provenance={**said, "revision": "two"})),
     )
 
 
@@ -73,3 +73,28 @@ def test_every_experiment_has_help_with_defaults(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["alchemy"])
     assert stop.value.code == 2
+
+
+def test_a_table_of_the_same_stores_is_kept_if_so_asked(stores, tmp_path, capsys):
+    trained, fresh = stores
+    asked = ["controls", "--store", trained, "--shuffles", "0", *LITTLE, "--output", str(tmp_path), "--keep"]
+    assert main(asked) == 0
+    assert "Kept" not in capsys.readouterr().out
+    table = tmp_path / "controls.parquet"
+    written = table.stat().st_mtime_ns
+    assert main([*asked, "--store", fresh]) == 0
+    assert "Kept" in capsys.readouterr().out and table.stat().st_mtime_ns == written
+    # As if the store had been made of other weights since.
+    pd.read_parquet(table).assign(revision="another").to_parquet(table)
+    assert main(asked) == 0
+    assert "another" not in set(pd.read_parquet(table)["revision"])
+
+
+def test_scaling_is_kept_where_all_stores_are_in_it(stores, tmp_path, capsys):
+    trained, fresh = stores
+    asked = ["scaling", "--store", trained, "--steps", "fake.zarr=600", *LITTLE, "--output", str(tmp_path), "--keep"]
+    assert main(asked) == 0
+    assert main([*asked, "--store", fresh]) == 0
+    assert "Kept" not in capsys.readouterr().out
+    assert main([*asked, "--store", fresh]) == 0
+    assert "Kept" in capsys.readouterr().out
