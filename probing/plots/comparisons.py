@@ -66,7 +66,7 @@ def plot_comparisons(
 
 
 def figure_comparisons(table: pd.DataFrame) -> Figure:
-    """Draw every facet side by side, with one legend and a caption.
+    """Draw every facet, two in a row, with one legend and a caption.
 
     Args:
         table: Of :func:`probing.analysis.compare`, or its CSV.
@@ -75,16 +75,29 @@ def figure_comparisons(table: pd.DataFrame) -> Figure:
     lines = max(len({_label(row, with_facet=False) for row in part.to_dict("records")})
                 for _, part in table.groupby("facet"))  # fmt: skip
     with style.house_style():
-        size = (max(3.6 * len(facets) + 2.0, 6.0), 0.42 * lines + 2.0)
+        across = min(len(facets), 2)
+        down = -(-len(facets) // across)
+        size = (max(3.9 * across + 1.0, 6.0), (0.36 * lines + 0.9) * down + 1.3)
         figure = Figure(figsize=size, layout="constrained")
-        columns = figure.subplots(1, len(facets), squeeze=False, sharex=True)[0]
-        for ax, facet in zip(columns, facets, strict=True):
-            plot_comparisons(table, facet=facet, ax=ax, legend=False)
+        grid = figure.subplots(down, across, squeeze=False, sharex=True)
+        for number, facet in enumerate(facets):
+            ax = plot_comparisons(table, facet=facet, ax=grid.flat[number], legend=False)
+            same = number % across and _rows_of(ax) == _rows_of(grid.flat[number - 1])
+            if same:
+                ax.set_yticklabels([])
+            if number < len(facets) - across:
+                ax.set_xlabel("")
+        for ax in grid.flat[len(facets) :]:
+            ax.axis("off")
         baselines = [name for name in _LOOKS if name in set(table["baseline"])]
         caption = CAPTION + (_REFERENCES if "reference" in baselines else "")
         style.caption_and_legend(figure, caption, _handles(baselines), columns=len(baselines))
         figure.suptitle("Is the trained backbone better than its controls?", fontsize=12)
     return figure
+
+
+def _rows_of(ax: Axes) -> list[str]:
+    return [label.get_text() for label in ax.get_yticklabels()]
 
 
 def _label(row: dict, *, with_facet: bool) -> str:

@@ -140,7 +140,7 @@ def plot_gain_of_many(
                          color=colour, linestyle=line, marker=marker, label=label)  # fmt: skip
         style.block_axis(ax, None, depth=False)
         ax.set_ylabel("gain (points)")
-        ax.set_title(f"{facet}, {stream}: {says}", fontsize=9)
+        ax.set_title(f"{facet}, {stream}\n{says}", fontsize=9)
         if legend:
             style.legend_below(ax, ax.get_legend_handles_labels()[0], columns=3)
     return ax
@@ -177,12 +177,13 @@ def plot_redraws(
             colour, marker = looks[sigma]
             _draw_points(ax, rows[rows["sigma"] == sigma], ["value", "ci_low", "ci_high"], place, len(sigmas), 1.0,
                          color=colour, linestyle="-", marker=marker, label=f"σ = {sigma:g}")  # fmt: skip
-        ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+        # The bottom only: the top stays free, for panels that share the axis have points of their own.
+        ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]), auto=True)
         style.block_axis(ax, None, depth=False)
         ax.set_ylabel(labels[metric], fontsize=9.5)
         if metric == "flip_rate":
             style.percent_axis(ax)
-        ax.set_title(f"{facet}, {stream}: {rows['draws'].iloc[0]} draws", fontsize=9)
+        ax.set_title(f"{facet}, {stream}\n{rows['draws'].iloc[0]} draws", fontsize=9)
         if legend:
             style.legend_below(ax, ax.get_legend_handles_labels()[0], columns=3)
     return ax
@@ -205,17 +206,17 @@ def figure_noise_draws(table: pd.DataFrame) -> Figure:
     if not gains + moved:
         raise NothingToDraw("the table holds one noise level and one draw; measure several.")
     with style.house_style():
-        size = (max(3.9 * len(facets), 5.5), 2.35 * len(gains + moved) + 1.5)
+        size = (max(2.4 * len(facets) + 0.6, 5.5), 2.2 * len(gains + moved) + 1.5)
         figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(len(gains + moved), len(facets), squeeze=False, sharex=True)
+        grid = figure.subplots(len(gains + moved), len(facets), squeeze=False, sharex=True, sharey="row")
         for column, facet in enumerate(facets):
             where: dict[str, Any] = {"facet": facet, "stream": stream, "reduction": reduction, "legend": False}
             for row, kind in enumerate(gains):
                 plot_gain_of_many(table, kind=kind, ax=grid[row, column], **where)
             for row, metric in enumerate(moved, start=len(gains)):
                 plot_redraws(table, metric=metric, ax=grid[row, column], **where)
-            for ax in grid[:-1, column]:
-                ax.set_xlabel("")
+        for ax in grid.flat:
+            ax.label_outer()
         handles = [
             Line2D([], [], color=colour, marker=marker, label=f"σ = {sigma:g}")
             for sigma, (colour, marker) in style.sigma_looks(table["sigma"].dropna().tolist()).items()

@@ -18,7 +18,7 @@ CAPTION = (
 )
 _REFERENCES = " Finely dotted, with its interval: other rewards on the same pairs."
 _BEST = " Ticks along the lower edge: blocks that may be the best of their curve (95% confidence set)."
-_STAGES = " Every second stage is shaded (stages at the lowest σ)."
+_STAGES = " Every second stage is shaded (stages of image tokens at the lowest σ)."
 _PUBLISHED = " Grey crosses: what the paper says of this model, on HPDv3."
 PAPER = "#8A8A8A"
 _REFERENCE_LINE = (0, (1, 1))

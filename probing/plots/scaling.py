@@ -16,11 +16,12 @@ from probing.plots.series import SERIES, NothingToDraw, best_series, say_counts,
 CAPTION = (
     "One head recipe for all models. Points: accuracy on test pairs; bars: 95% cluster bootstrap over prompts. Lines: "
     "least squares on the logarithm; slopes with intervals over the same prompts, and, of three models or more, over "
-    "models (Student's t). Hollow: the best block of random-initialised models. Apart: what the paper says of its own."
+    "models (Student's t). Hollow: the best block of random-initialised models. A facet's stream and noise level are "
+    "those that are best on training pairs, over all trained models. In grey, apart: what is published of other models."
 )
 DEPTH_CAPTION = (
     "Bands: 95% cluster bootstrap over prompts. Points: accuracies of single blocks on test pairs. Dashed and hollow: "
-    "random-initialised."
+    "random-initialised. All at the lowest noise level; of checkpoints the last."
 )
 AGAINST = {"parameters": "parameters", "forward_flops": "FLOPs of one forward", "steps": "training steps"}
 _HEADS = {
@@ -132,24 +133,25 @@ def plot_paper(benchmark: str = "hpdv3", *, ax: Axes | None = None) -> Axes:
 
 
 def figure_scaling(table: pd.DataFrame) -> Figure:
-    """Draw every facet (columns) against every size that the table has (rows), and the paper's points beside.
+    """Draw every facet (rows) against parameters and training steps (columns), and what is published below.
+
+    Forward FLOPs rise as parameters do; :func:`plot_scaling` draws them.
 
     Args:
         table: Of :func:`probing.analysis.scaling.scaling`, or its CSV.
     """
     facets = sorted(table["facet"].unique())
-    columns = [name for name in AGAINST if len(_points(table, name))]
+    columns = [name for name in ("parameters", "steps") if len(_points(table, name))]
     with style.house_style():
-        size = (max(4.1 * len(facets) + 3.0, 7.0), 3.6 * len(columns) + 1.6)
+        size = (max(4.4 * len(columns), 5.6), 3.1 * (len(facets) + 1) + 1.6)
         figure = Figure(figsize=size, layout="constrained")
-        ratios = [*([1.0] * len(facets)), 0.7]
-        grid = figure.subplots(len(columns), len(facets) + 1, squeeze=False, width_ratios=ratios)
-        for row, against in enumerate(columns):
-            for column, facet in enumerate(facets):
+        grid = figure.subplots(len(facets) + 1, len(columns), squeeze=False)
+        for column, against in enumerate(columns):
+            for row, facet in enumerate(facets):
                 plot_scaling(table, facet=facet, against=against, ax=grid[row, column], legend=False)
-            if row:
-                grid[row, -1].axis("off")
-        plot_paper(ax=grid[0, -1])
+            if column:
+                grid[-1, column].axis("off")
+        plot_paper(ax=grid[-1, 0])
         style.caption_and_legend(figure, CAPTION, _handles(table[table["kind"] == "point"], 0.5), columns=2)
         figure.suptitle("Does a larger backbone know more?", fontsize=12)
     return figure
@@ -170,7 +172,8 @@ def plot_depth_curves(
     Raises:
         ValueError: The table has no such cells.
     """
-    cells = table[(table["kind"] == "cell") & (table["facet"] == facet) & (table["stream"] == stream)]
+    cells = _finished_cells(table)
+    cells = cells[(cells["facet"] == facet) & (cells["stream"] == stream)]
     if cells.empty:
         raise ValueError(f"Got facet {facet!r} in stream {stream!r}, and the table has no cells of it.")
     cells = cells[(cells["sigma"] == cells["sigma"].min()) & (cells["reduction"] == cells["reduction"].iloc[0])]
@@ -202,7 +205,7 @@ def plot_depth_curves(
 
 
 def figure_depth_curves(table: pd.DataFrame) -> Figure:
-    """Draw every facet (rows) in every stream (columns), a curve a model.
+    """Draw every facet (rows) in every stream (columns), a curve a finished model.
 
     Args:
         table: Of :func:`probing.analysis.scaling.scaling`, or its CSV.
@@ -264,14 +267,21 @@ def _say_paper(one: Published) -> str:
     return f"{one.model.split(' SD')[0]}, {one.training}"
 
 
+def _finished_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The cells of models that stand for their size, not of checkpoints on the way there."""
+    points = table[(table["kind"] == "point") & (table["head"] == "best")]
+    standing = set(points.loc[points["finished"].astype(bool), "model"])
+    return table[(table["kind"] == "cell") & table["model"].isin(standing)]
+
+
 def _model_looks(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    cells = table[table["kind"] == "cell"].drop_duplicates("model").sort_values("parameters")
+    cells = _finished_cells(table).drop_duplicates("model").sort_values("parameters")
     colours = style.sigma_looks(list(range(len(cells))))
     return {str(model): colours[place] for place, model in enumerate(cells["model"])}
 
 
 def _model_handles(table: pd.DataFrame) -> list[Line2D]:
-    sizes = table[table["kind"] == "cell"].drop_duplicates("model").set_index("model")["parameters"]
+    sizes = _finished_cells(table).drop_duplicates("model").set_index("model")["parameters"]
     return [
         Line2D([], [], color=colour, marker=marker, label=f"{model} ({_count(float(sizes[model]))} parameters)")
         for model, (colour, marker) in _model_looks(table).items()

@@ -94,7 +94,7 @@ def _heatmaps(table: pd.DataFrame, source: str) -> Figure:
         figure = Figure(figsize=(1.55 * len(columns) + 1.6, 1.62 * len(lines) + 1.5), layout="constrained")
         grid = figure.subplots(len(lines), len(columns), squeeze=False)
         for row, (said, of_line, value) in enumerate(lines):
-            limits = _limits(of_line, value)
+            limits = _limits(_same_measure(rows, of_line), value)
             for column, place in enumerate(columns):
                 ax = grid[row, column]
                 here = of_line[of_line[column_of] == place]
@@ -147,8 +147,13 @@ def _outline_stages(ax: Axes, table: pd.DataFrame) -> None:
         ax.text(middle, middle, str(name), ha="center", va="center", fontsize=8, fontweight="bold", path_effects=halo)
 
 
+def _same_measure(rows: pd.DataFrame, line: pd.DataFrame) -> pd.DataFrame:
+    names = ["measure", "stream", "part"]
+    return rows[(rows[names] == line[names].iloc[0]).all(axis=1)]
+
+
 def _limits(rows: pd.DataFrame, value: str) -> tuple[float, float]:
-    """Give one scale a row: similarity up to 1, spreads from 0, the other end rounded outward."""
+    """Give one scale a measure, trained and control: similarity up to 1, spreads from 0, the other end rounded."""
     if value == "std":
         return 0.0, max(math.ceil(100 * rows["std"].max()) / 100, 0.01)
     return min(math.floor(20 * rows["value"].min()) / 20, 0.95), 1.0

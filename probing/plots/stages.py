@@ -15,7 +15,8 @@ from probing.plots import style
 
 CAPTION = (
     "Mean similarity of two different blocks, of one stage and of two. Bands: 95% percentile cluster bootstrap over "
-    "prompts. Hollow: what the same pairs of blocks would have if similarity depended on their distance alone."
+    "prompts. Hollow: what the same pairs of blocks would have if similarity depended on their distance alone. "
+    "Blocks are cut at every noise level as they are at the lowest."
 )
 _KINDS: Mapping[str, tuple[str, str, Any]] = {
     "within": ("#0072B2", "o", "-"),

@@ -36,7 +36,7 @@ SEEDS = {"xs": (0, 1), "s": (0, 1), "m": (0,), "l": (0,)}
 """Trainings of each size; they differ in initial weights, order of scenes, and noise."""
 
 SCHEDULE = Schedule(
-    steps=6_000,
+    steps=3_000,
     batch_size=32,
     learning_rate=2e-3,
     weight_decay=0.02,
