@@ -4,7 +4,9 @@ BIN := .venv/bin
 # By file, for the tests of one share what is slow to make.
 AT_ONCE := -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: reproduce test test-all lint format notebooks clean
+.PHONY: env reproduce test test-all lint format notebooks clean
+
+env: .venv/made  ## the environment
 
 reproduce: .venv/made  ## stores, tables and figures of the testbed, from nothing
 	$(BIN)/python -m probing.reproduce

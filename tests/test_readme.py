@@ -12,16 +12,43 @@ from probing import audit, extract, figures, fit, report, score
 from probing.backbones import model_names
 from probing.preferences import BENCHMARKS
 from probing.preferences.registry import NAMES
-from probing.statistics import RULES
+from probing.reproduce import RIVAL
+from probing.statistics import LEVEL, RULES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_findings_are_those_of_the_table():
-    table = pd.read_csv(ROOT / "figures" / "comparisons.csv")
-    for statement in table.loc[table["scope"] == "overall", "statement"]:
-        assert statement in re.sub(r"\s+", " ", README)
+CONTROLS = {
+    "trained": "trained backbone, best cell", "random-init": "random-initialised backbone",
+    "foreign prompt": "trained, another prompt's words", "empty prompt": "trained, no words",
+    "latents": "pooled VAE latents", "looks": "looks of the pictures", "source model": "name of the source model",
+}  # fmt: skip
+
+
+def findings() -> list[str]:
+    """The rows of README's table of findings, from the committed tables."""
+    controls, curve = (pd.read_csv(ROOT / "figures" / f"{name}.csv") for name in ("controls", "reward_curves"))
+    facets = sorted(controls["facet"].unique())
+
+    def row(name: str, rows: pd.DataFrame) -> str:
+        by_facet = rows.set_index("facet").to_dict("index")
+        return f"| {name} | " + " | ".join(said(by_facet[f]) if f in by_facet else "" for f in facets) + " |"
+
+    def said(one) -> str:
+        mark = "*" if one.get("difference_p_holm", 1.0) <= LEVEL and one["difference"] > 0 else ""
+        return f"{100 * one['value']:.1f} [{100 * one['ci_low']:.1f}, {100 * one['ci_high']:.1f}]{mark and ' ' + mark}"
+
+    made = [row(name, controls[controls["control"] == control]) for control, name in CONTROLS.items()]
+    rival = curve[(curve["control"] == "reference") & (curve["facet"].isin(facets))]
+    made.append(row("`testbed-rival`", rival))
+    ceilings = controls.drop_duplicates("facet").set_index("facet")["ceiling"]
+    return [*made, "| annotators' ceiling | " + " | ".join(f"{100 * ceilings[f]:.1f}" for f in facets) + " |"]
+
+
+@pytest.mark.parametrize("row", findings())
+def test_findings_are_those_of_the_tables(row):
+    assert row.replace("*", r"\*") in README, "\n".join(findings())
 
 
 def test_links_lead_somewhere():
@@ -39,7 +66,7 @@ def test_options_exist(command):
 
 
 def test_models_exist():
-    assert set(re.findall(r"`(sd3[a-z0-9-]*|testbed-[a-z]+)`", README)) <= {*model_names(), *NAMES}
+    assert set(re.findall(r"`(sd3[a-z0-9-]*|testbed-[a-z]+)`", README)) <= {*model_names(), *NAMES, RIVAL}
 
 
 def test_the_table_of_benchmarks_is_that_of_the_code():
