@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from probing.commands import run_command
 from probing.preferences import PreferenceData
 from probing.testbed import preferences, report_figures, shortcut, truth
 from probing.testbed.page import Page
+from probing.testbed.sizes import SEEDS, SIZES, is_along, run_name, size_of
 
 WEIGHTS = Path(__file__).parent / "weights"
-SIZES = ("xs", "s", "m", "l")
 _SHOWN = 6
 """Pairs of each facet."""
 
@@ -64,12 +65,16 @@ def _card(folder: Path) -> dict[str, Any] | None:
 def _models(page: Page, weights: Path) -> None:
     page.section("Models")
     cards = {size: card for size in SIZES if (card := _card(weights / size)) is not None}
-    missing = [size for size in SIZES if size not in cards]
-    if missing:
-        page.miss(f"Without a card: {', '.join(missing)}; python -m probing.testbed.train card --size SIZE writes it.")
     trainings = {p.parent.name: _card(p.parent) or {} for p in sorted(weights.glob("trainings/*/card.json"))}
+    every = [run_name(size, seed) for size in SIZES for seed in SEEDS[size]]
+    if missing := [name for name in every if name not in {**cards, **trainings}]:
+        page.miss(
+            f"Without a card: {', '.join(missing)}; python -m probing.testbed.train mmdit and assemble make what is not "
+            f"there, card --size SIZE measures it."
+        )
     if cards:
         page.table(pd.DataFrame([_summary(name, card) for name, card in {**cards, **trainings}.items()]))
+        page.say(_between_seeds(cards, trainings))
         page.figure(
             report_figures.losses_by_size(cards, trainings),
             "Flow-matching loss on unseen scenes by noise level; open marks are further seeds.",
@@ -78,7 +83,7 @@ def _models(page: Page, weights: Path) -> None:
             report_figures.judged_by_size(cards, trainings),
             "How often the judge finds in a generated picture what its caption says.",
         )
-    along = {name: card for name, card in trainings.items() if "-step" in name}
+    along = {name: card for name, card in trainings.items() if is_along(name)}
     if along:
         page.figure(report_figures.along_training(cards, along), "The same over one training.")
     for size in cards:
@@ -87,6 +92,22 @@ def _models(page: Page, weights: Path) -> None:
             page.file(
                 weights / size / "samples.png", "Held-out captions, one generated picture each, none chosen by hand"
             )
+
+
+def _between_seeds(cards: Mapping[str, dict[str, Any]], trainings: Mapping[str, dict[str, Any]]) -> str:
+    """Say how far two trainings of one size are apart in loss, beside neighbouring sizes: intervals are over scenes."""
+    pairs = [(size, name) for size in cards for name in trainings if size_of(name) == size and not is_along(name)]
+    if not pairs:
+        return "No size has two seeds yet, so how far trainings of one size differ is not known."
+    said = [
+        f"{name} differs from {size} by {abs(_loss(trainings[name]) - _loss(cards[size])):.4f}" for size, name in pairs
+    ]
+    gaps = [f"{one} from {other} by {_loss(cards[one]) - _loss(cards[other]):.4f}" for one, other in pairwise(cards)]
+    return f"In mean held-out loss {'; '.join(said)}. Of neighbouring sizes {'; '.join(gaps) or 'there are none'}."
+
+
+def _loss(card: dict[str, Any]) -> float:
+    return next(row["loss"] for row in card["held_out_loss"] if row.get("sigma") is None)
 
 
 def _summary(name: str, card: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from probing.testbed.sizes import is_along, size_of
+
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's, told apart by the colour-blind too."""
 Cards = Mapping[str, dict[str, Any]]
@@ -62,7 +64,7 @@ def judged_by_size(cards: Cards, trainings: Cards) -> Figure:
 
 def along_training(cards: Cards, along: Cards) -> Figure:
     """Judged accuracy by attribute over the steps of one training."""
-    size = next(iter(along)).split("-")[0]
+    size = size_of(next(iter(along)))
     whole = [*along.values(), *([cards[size]] if size in cards else [])]
     table = pd.DataFrame(
         [{"steps": card["steps"], **row} for card in whole for row in card["judged"]]
@@ -96,7 +98,7 @@ def judge_under_damage(card: dict[str, Any]) -> Figure:
 
 def _with_seeds(cards: Cards, trainings: Cards) -> list[tuple[str, dict[str, Any]]]:
     """The sizes, then their further seeds, but no weights kept along the way."""
-    return [*cards.items(), *((name, card) for name, card in trainings.items() if "-step" not in name)]
+    return [*cards.items(), *((name, card) for name, card in trainings.items() if not is_along(name))]
 
 
 def _plain(ax) -> None:

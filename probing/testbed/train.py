@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from probing.commands import numbers, run_command, words
-from probing.testbed.recipes.mmdit import SIZES
+from probing.testbed.sizes import SIZES
 
 RECIPES = (
     "unpack", "vae", "text", "mmdit", "assemble", "family", "judge", "judge-card", "card", "generated", "rival",

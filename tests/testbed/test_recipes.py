@@ -21,6 +21,7 @@ from probing.errors import UserError
 from probing.testbed.recipes import assemble, card, family, mmdit, pixels, text, vae
 from probing.testbed.recipes.loop import Schedule, computed_in, train
 from probing.testbed.scenes import canonical, parse, vocabulary
+from probing.testbed.sizes import SIZES, run_name
 
 SCENES = 12
 """Of the trainings below."""
@@ -212,7 +213,7 @@ def test_scenes_are_the_same_by_any_number_of_workers(tmp_path):
 
 def test_the_family_is_every_size_and_seed_and_says_which_failed(runs, tmp_path, monkeypatch):
     """With other processes in the place of trainings: one writes what a training writes, the other fails."""
-    assert {size for size, _ in family.trainings()} == set(mmdit.SIZES) and ("xs", 1) in family.trainings()
+    assert {size for size, _ in family.trainings()} == set(SIZES) and ("xs", 1) in family.trainings()
     monkeypatch.setattr(family, "trainings", lambda: [("xs", 0), ("xs", 1)])
     started = []
 
@@ -240,7 +241,7 @@ def test_a_compiled_forward_trains_as_the_plain_one(runs, tmp_path):
     short = Schedule(steps=3, batch_size=4, learning_rate=1e-3, warmup=1)
     losses = []
     for compiled in (False, True):
-        folder = tmp_path / f"mmdit-{mmdit.run_name('xs')}"
+        folder = tmp_path / f"mmdit-{run_name('xs')}"
         mmdit.run(tmp_path, "xs", short, compiled=compiled)
         model = SD3Transformer2DModel.from_pretrained(folder / "transformer")
         losses.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
@@ -257,7 +258,7 @@ def test_seeds_are_trainings_of_their_own(runs):
 
 
 def test_sizes_grow_and_one_has_dual_attention():
-    models = {size: mmdit.build(size) for size in mmdit.SIZES}
+    models = {size: mmdit.build(size) for size in SIZES}
     counts = [sum(p.numel() for p in model.parameters()) for model in models.values()]
     assert counts == sorted(counts) and counts[0] < 1.1e6 and counts[-1] > 10e6
     assert [len(model.config.dual_attention_layers) > 0 for model in models.values()] == [False, False, True, False]
@@ -301,7 +302,7 @@ def test_other_trainings_are_transformers_alone(runs, tmp_path):
     for folder in [*assemble.run(runs, "xs", 0, tmp_path)[1:], *assemble.run(runs, "xs", 1, tmp_path)]:
         assert folder.parent == tmp_path / "trainings"
         other = SD3Transformer2DModel.from_pretrained(folder)
-        assert other.config.num_layers == mmdit.SIZES["xs"].blocks
+        assert other.config.num_layers == SIZES["xs"].blocks
     assert folder.name == "xs-seed1"
 
 

@@ -68,10 +68,17 @@ def test_the_page_stands_alone_and_says_what_is_missing(weights, tmp_path):
     tags.feed(text)
     assert tags.open == []
     assert all(source.startswith(("data:image/png;base64,", "#")) for source in tags.sources)
-    assert "Without a card: s, l" in text and "There is no judge" in text
+    assert (
+        "Without a card: s, s-seed1, l;" in text
+        and "xs-seed1 differs from xs by 0.0000" in text
+        and "There is no judge" in text
+    )
     for said in ("testbed-xs-seed1", "10,000,000", "80.0 [70.0, 90.0]", "0.3000 ± 0.0100", "true reward"):
         assert said in text, said
-    assert len(tags.sources) > 30
+    # Two sizes, attributes, a training; the sheet of the one size that has one; 4 facets of 6 pairs, 3 with a mark.
+    for said in ("Flow-matching loss on unseen scenes", "How often the judge finds", "The same over one training"):
+        assert said in text, said
+    assert len([source for source in tags.sources if source.startswith("data:")]) == 3 + 1 + 2 * 6 * 4 + 2 * 3
 
 
 def test_the_checks_on_the_page_are_those_of_the_data(weights, tmp_path):

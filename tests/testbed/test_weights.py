@@ -12,8 +12,8 @@ from diffusers import StableDiffusion3Pipeline
 
 from probing.backbones import resolve
 from probing.testbed.recipes.assemble import WEIGHTS
-from probing.testbed.recipes.mmdit import SIZES
 from probing.testbed.scenes import BACKGROUNDS, COLOURS
+from probing.testbed.sizes import SIZES
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from probing.errors import UserError
 from probing.testbed.recipes import mmdit
 from probing.testbed.recipes.loop import Schedule
+from probing.testbed.sizes import run_name
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """Where the registry looks for them."""
@@ -40,7 +41,7 @@ def run(runs: Path, size: str, seed: int, weights: Path = WEIGHTS) -> list[Path]
     Raises:
         UserError: The training is not finished.
     """
-    name = mmdit.run_name(size, seed)
+    name = run_name(size, seed)
     trained = runs / f"mmdit-{name}"
     if not (trained / mmdit.RECORD).exists():
         raise UserError(

@@ -23,6 +23,7 @@ from probing.testbed.judge import judged_accuracy
 from probing.testbed.recipes import mmdit, text, vae
 from probing.testbed.recipes.assemble import TRAININGS, WEIGHTS
 from probing.testbed.recipes.pixels import SCENES, sample_batch, sample_held_out
+from probing.testbed.sizes import SIZES
 
 STEPS, GUIDANCE = 20, 4.0
 _HELD_OUT = 2_000_000
@@ -197,7 +198,7 @@ def restored_psnr(pipeline: StableDiffusion3Pipeline) -> tuple[float, float]:
 
 
 def _text(card: dict[str, Any]) -> str:
-    size, shape = card["size"], mmdit.SIZES[card["size"]]
+    size, shape = card["size"], SIZES[card["size"]]
     parts = "\n".join(f"| {name} | {count:,} |" for name, count in card["parts"].items())
     losses = "\n".join(
         f"| {'mean' if row['sigma'] is None else format(row['sigma'], 'g')} "

@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from probing.errors import UserError
 from probing.testbed.recipes import assemble, mmdit
+from probing.testbed.sizes import SEEDS, SIZES, run_name
 
 
 def trainings() -> list[tuple[str, int]]:
     """List sizes and seeds, the longest training first, so that none is left over at the end."""
-    return [(size, seed) for size in reversed(mmdit.SIZES) for seed in mmdit.SEEDS[size]]
+    return [(size, seed) for size in reversed(SIZES) for seed in SEEDS[size]]
 
 
 def run(
@@ -50,7 +51,7 @@ def run(
 
     def train(training: tuple[str, int]) -> int:
         size, seed = training
-        folder = runs / f"mmdit-{mmdit.run_name(size, seed)}"
+        folder = runs / f"mmdit-{run_name(size, seed)}"
         folder.mkdir(parents=True, exist_ok=True)
         said = ["--runs", str(runs), "--size", size, "--seed", str(seed)]
         with (folder / "output.log").open("a") as log:
@@ -60,7 +61,7 @@ def run(
     todo = trainings()
     with ThreadPoolExecutor(jobs) as pool:
         statuses = list(tqdm(pool.map(train, todo), total=len(todo), desc="trainings", disable=None))
-    failed = [mmdit.run_name(*one) for one, status in zip(todo, statuses, strict=True) if status]
+    failed = [run_name(*one) for one, status in zip(todo, statuses, strict=True) if status]
     if failed:
         raise UserError(
             f"The training of {', '.join(failed)} ended with an error; {runs / f'mmdit-{failed[0]}' / 'output.log'} "

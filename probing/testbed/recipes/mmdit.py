@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +20,7 @@ from probing.testbed.recipes import fingerprint
 from probing.testbed.recipes.loop import Schedule, computed_in, train
 from probing.testbed.recipes.pixels import SCENES, TrainingScenes
 from probing.testbed.recipes.text import CAPTION_LENGTH, T5_LENGTH, T5_WIDTH, WIDTHS, tokenize, tokenize_t5
-
-
-@dataclass(frozen=True)
-class Size:
-    """Width is 32 channels a head; ``dual`` is how many of the first blocks attend to the image twice, as SD3.5-M's."""
-
-    heads: int
-    blocks: int
-    dual: int = 0
-
-
-SIZES = {"xs": Size(2, 6), "s": Size(3, 8), "m": Size(4, 8, dual=4), "l": Size(5, 12)}
-SEEDS = {"xs": (0, 1), "s": (0, 1), "m": (0,), "l": (0,)}
-"""Trainings of each size; they differ in initial weights, order of scenes, and noise."""
+from probing.testbed.sizes import SIZES, run_name
 
 SCHEDULE = Schedule(
     steps=3_000,
@@ -51,11 +38,6 @@ KEPT = (0.03, 0.1, 0.3)
 CAPTION_DROPOUT = 0.1
 RECORD = "training.json"
 """What is kept of a finished training, and goes with its weights: steps, the schedule, what it was computed in."""
-
-
-def run_name(size: str, seed: int = 0) -> str:
-    """Name a training: ``xs``, or ``xs-seed1`` where it is not the first."""
-    return size if seed == 0 else f"{size}-seed{seed}"
 
 
 def build(size: str) -> SD3Transformer2DModel:
