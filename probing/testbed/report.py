@@ -69,8 +69,8 @@ def _models(page: Page, weights: Path) -> None:
     every = [run_name(size, seed) for size in SIZES for seed in SEEDS[size]]
     if missing := [name for name in every if name not in {**cards, **trainings}]:
         page.miss(
-            f"Without a card: {', '.join(missing)}; python -m probing.testbed.train mmdit and assemble make what is not "
-            f"there, card --size SIZE measures it."
+            f"Without a card: {', '.join(missing)}; python -m probing.testbed.train mmdit and assemble make the weights, "
+            f"card --size SIZE measures them."
         )
     if cards:
         page.table(pd.DataFrame([_summary(name, card) for name, card in {**cards, **trainings}.items()]))
@@ -99,10 +99,9 @@ def _between_seeds(cards: Mapping[str, dict[str, Any]], trainings: Mapping[str, 
     pairs = [(size, name) for size in cards for name in trainings if size_of(name) == size and not is_along(name)]
     if not pairs:
         return "No size has two seeds yet, so how far trainings of one size differ is not known."
-    said = [
-        f"{name} differs from {size} by {abs(_loss(trainings[name]) - _loss(cards[size])):.4f}" for size, name in pairs
-    ]
-    gaps = [f"{one} from {other} by {_loss(cards[one]) - _loss(cards[other]):.4f}" for one, other in pairwise(cards)]
+    loss = {name: _loss(card) for name, card in {**cards, **trainings}.items()}
+    said = [f"{name} differs from {size} by {abs(loss[name] - loss[size]):.4f}" for size, name in pairs]
+    gaps = [f"{one} from {other} by {loss[one] - loss[other]:.4f}" for one, other in pairwise(cards)]
     return f"In mean held-out loss {'; '.join(said)}. Of neighbouring sizes {'; '.join(gaps) or 'there are none'}."
 
 
