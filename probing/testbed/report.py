@@ -69,8 +69,8 @@ def _models(page: Page, weights: Path) -> None:
     every = [run_name(size, seed) for size in SIZES for seed in SEEDS[size]]
     if missing := [name for name in every if name not in {**cards, **trainings}]:
         page.miss(
-            f"Without a card: {', '.join(missing)}; python -m probing.testbed.train mmdit and assemble make the weights, "
-            f"card --size SIZE measures them."
+            f"Without a card: {', '.join(missing)}; python -m probing.testbed.train mmdit and assemble make the "
+            f"weights, card --size SIZE measures them."
         )
     if cards:
         page.table(pd.DataFrame([_summary(name, card) for name, card in {**cards, **trainings}.items()]))
