@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from probing.analysis.fits import in_order
 from probing.analysis.journal import Journal, Measured
-from probing.analysis.pairs import Facet, Side, facets_of
+from probing.analysis.pairs import Facet, facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.results import COLUMNS, KEYS, CellResults, provenance
 from probing.analysis.source import FeatureSource, Place, choose, places
@@ -226,7 +226,7 @@ def summarise(
         n_pairs=int(untied.sum()),
         n_prompts=len(np.unique(test.prompts[untied])),
         n_train_pairs=len(facet.train.choices),
-        ceiling=_ceiling(test, untied),
+        ceiling=test.ceiling,
         probe_seeds=[len(values) for values in accuracies],
         seed_deviation=[float(np.std(v, ddof=1)) if len(v) > 1 else float("nan") for v in accuracies],
     )
@@ -238,14 +238,6 @@ def summarise(
         pd.concat([keys, pd.DataFrame(matrix, columns=names)], axis=1),
         pd.concat([keys, pd.DataFrame(margins, columns=names)], axis=1),
     )
-
-
-def _ceiling(test: Side, untied: np.ndarray) -> float:
-    """Accuracy to be expected of the true reward's sign on these pairs, where annotators choose by probability."""
-    if "probability" not in test.table:
-        return float("nan")
-    probability = test.table.loc[untied, "probability"].to_numpy(dtype=np.float64)
-    return float(np.maximum(probability, 1 - probability).mean())
 
 
 def _shuffled(

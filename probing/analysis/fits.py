@@ -219,10 +219,6 @@ def gains(
 def common_columns(store: FeatureSource, facet: Facet, recipe: Recipe, seed: int) -> dict[str, Any]:
     """What every row of a facet's measurements says of where it comes from."""
     untied = facet.test.choices != 0.5
-    ceiling = float("nan")
-    if "probability" in facet.test.table:
-        probability = facet.test.table.loc[untied, "probability"].to_numpy(dtype=np.float64)
-        ceiling = float(np.maximum(probability, 1 - probability).mean())
     return {
         **provenance(store),
         "split": "test",
@@ -233,7 +229,7 @@ def common_columns(store: FeatureSource, facet: Facet, recipe: Recipe, seed: int
         "n_pairs": int(untied.sum()),
         "n_prompts": len(np.unique(facet.test.prompts[untied])),
         "n_train_pairs": len(facet.train.choices),
-        "ceiling": ceiling,
+        "ceiling": facet.test.ceiling,
     }
 
 

@@ -39,6 +39,14 @@ class Side:
     def choices(self) -> Float[np.ndarray, " pair"]:
         return self.table["choice"].to_numpy(dtype=np.float64)
 
+    @property
+    def ceiling(self) -> float:
+        """Accuracy to be expected of the true reward's sign on the untied pairs; NaN where the truth is not known."""
+        if "probability" not in self.table:
+            return float("nan")
+        probability = self.table.loc[self.choices != 0.5, "probability"].to_numpy(dtype=np.float64)
+        return float(np.maximum(probability, 1 - probability).mean())
+
     def differences(self, features: Float[np.ndarray, "item ..."]) -> Float[np.ndarray, "pair channel"]:
         """Subtract the second item's features from the first's, in float64, tokens side by side."""
         flat = features.reshape(len(features), -1)

@@ -22,6 +22,7 @@ from probing.testbed.rates import rate
 from probing.testbed.render import RESOLUTION
 from probing.testbed.scenes import ATTRIBUTES, BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, Scene, parse
 from probing.testbed.seen import Reading, SeenThing, obeys
+from probing.testbed.tensors import to_tensor
 
 WEIGHTS = Path(__file__).parent / "weights" / "judge" / "judge.safetensors"
 CELL = 4
@@ -187,12 +188,3 @@ def accuracy_table(judged: Sequence[dict[str, bool]], groups: Sequence[str]) -> 
             of = rate(np.array(right), np.array(groups)[told])
             rows.append((attribute, of.estimate, of.low, of.high, of.n))
     return pd.DataFrame(rows, columns=["attribute", "accuracy", "ci_low", "ci_high", "n"])
-
-
-def to_tensor(images: Sequence[Image.Image]) -> Tensor:
-    """Stack images as RGB pixels (image, 3, 64, 64) in [−1, 1]; those of other sizes are brought to 64×64."""
-    side = (RESOLUTION, RESOLUTION)
-    stacked = np.stack(
-        [np.asarray(i.convert("RGB") if i.size == side else i.convert("RGB").resize(side)) for i in images]
-    )
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)

@@ -22,8 +22,8 @@ from probing.commands import run_command
 from probing.errors import UserError
 from probing.preferences import PreferenceData
 from probing.preferences.options import add_data_options, load_data
-from probing.testbed.judge import to_tensor
 from probing.testbed.scenes import vocabulary
+from probing.testbed.tensors import to_tensor
 
 WEIGHTS = Path(__file__).parent / "weights" / "rival" / "rival.safetensors"
 WIDTH = 96

@@ -36,7 +36,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=1, help="family: trainings at once (default: %(default)s)")
     add("--compile", action="store_true", help="compile the MMDiT's forward: a slow start, faster steps")
     add("--threads", type=int, help="CPU threads (default: all)")
-    add("--models", type=words, help="generated: names or pipeline folders, with commas (default: all of the testbed)")
+    add(
+        "--models",
+        type=words,
+        help="generated: names or pipeline folders, with commas (default: all sizes, and two checkpoints)",
+    )
     add("--steps", type=numbers, help="generated: numbers of steps, with commas")
     add("--guidance", type=numbers, help="generated: scales of guidance, with commas")
     add("--limit", type=int, metavar="PROMPTS", help="generated: only so many prompts")
@@ -115,7 +119,6 @@ def _judge(arguments: argparse.Namespace) -> None:
 
 
 def _generated(arguments: argparse.Namespace) -> None:
-    from probing.backbones import model_names
     from probing.testbed.recipes import generated
 
     folder = arguments.output / "generated" if arguments.output else generated.FOLDER
@@ -124,7 +127,7 @@ def _generated(arguments: argparse.Namespace) -> None:
         "guidance": arguments.guidance or generated.GUIDANCE,
         "limit": arguments.limit,
     }
-    models = arguments.models or [name for name in model_names() if name.startswith("testbed-")]
+    models = arguments.models or generated.default_models()
     print(f"Pictures: {generated.run(arguments.runs, models, folder=folder, **asked)}")
 
 

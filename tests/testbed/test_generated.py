@@ -70,6 +70,12 @@ def test_other_settings_are_not_mixed(made, tiny_folder):
         recipe.run(made / "runs", [str(tiny_folder)], **WAYS, limit=5, folder=made, judge=Judge(JudgeNetwork()))
 
 
+def test_the_card_says_who_made_them_and_what_regenerating_changes(made):
+    said = (made / "README.md").read_text()
+    assert "8 pictures of 4 prompts" in said and "the sheet is the data" in said
+    assert set(json.loads((made / "card.json").read_text())["weights"]) == {"tiny-sd3"}
+
+
 def test_pictures_of_other_weights_are_not_mixed(made, tiny_folder, tmp_path):
     """The same name, trained anew."""
     again = tmp_path / tiny_folder.name

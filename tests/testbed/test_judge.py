@@ -9,12 +9,13 @@ from PIL import Image
 
 from probing.errors import UserError
 from probing.testbed.degradations import KINDS, degrade
-from probing.testbed.judge import OF_A_THING, WEIGHTS, WHOLE, Judge, JudgeNetwork, judged_accuracy, to_tensor
+from probing.testbed.judge import OF_A_THING, WEIGHTS, WHOLE, Judge, JudgeNetwork, judged_accuracy
 from probing.testbed.recipes import judge as recipe
 from probing.testbed.recipes import judge_card
 from probing.testbed.recipes.loop import Schedule
 from probing.testbed.render import draw, render
 from probing.testbed.scenes import ATTRIBUTES, parse, sample_scene
+from probing.testbed.tensors import to_tensor
 
 shipped = pytest.mark.skipif(not WEIGHTS.exists(), reason="the judge is not trained yet")
 

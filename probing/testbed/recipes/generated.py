@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,12 @@ from probing.errors import UserError
 from probing.testbed import preferences
 from probing.testbed.generated import EVERY, FOLDER, SEED, SHEET, TABLE, make_sheet
 from probing.testbed.judge import Judge
-from probing.testbed.recipes import fingerprint
+from probing.testbed.recipes import fingerprint, mmdit
+from probing.testbed.recipes.assemble import FOLLOWED
 from probing.testbed.recipes.card import load_pipeline
 from probing.testbed.scenes import ATTRIBUTES
 from probing.testbed.seen import Reading, obeys
+from probing.testbed.sizes import SIZES
 
 STEPS = (6, 12, 28)
 GUIDANCE = (1.0, 2.5, 5.0)
@@ -47,6 +50,12 @@ def plan(models: Sequence[str], steps: Sequence[int], guidance: Sequence[float],
             rows.append((item_id, prompt.prompt_id, prompt.scene.caption, *ways[way], int(rng.integers(2**31))))
     columns = ["item_id", "prompt_id", "prompt", "source_model", "steps", "guidance", "seed"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def default_models() -> list[str]:
+    """Name the sizes, and the later two of the weights kept along the way of one: worse pictures are of use too."""
+    along = [f"testbed-{FOLLOWED}-step{step:05d}" for step in mmdit.kept(mmdit.SCHEDULE)[-2:]]
+    return [*(f"testbed-{size}" for size in SIZES), *along]
 
 
 @torch.inference_mode()
@@ -143,4 +152,27 @@ def run(
         "models": by_model.reset_index().round(4).to_dict("records"),
     }  # fmt: skip
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    (folder / "README.md").write_text(_text(card))
     return folder
+
+
+def _text(card: dict[str, Any]) -> str:
+    models = "\n".join(
+        f"| {one['source_model']} | {one['n']:,} | {one['wrong']:.2f} | {one['fidelity']:.2f} | {one['reward']:.2f} |"
+        for one in card["models"]
+    )
+    steps, scales = ", ".join(map(str, card["steps"])), ", ".join(f"{scale:g}" for scale in card["guidance"])
+    return f"""# Pictures that the testbed's models made
+
+`{SHEET}` is one sheet of {card["pictures"]:,} pictures of {card["prompts"]:,} prompts of the preference data, two a
+prompt, and `{TABLE}` says of each who made it and what the judge reads in it: the items of the facet `generated`.
+Steps {steps}; guidance {scales}; model, steps and guidance drawn at random, never the same twice for a prompt.
+
+| made by | pictures | wrong attributes, mean | fidelity, mean | reward, mean |
+|---|---|---|---|---|
+{models}
+
+`python -m probing.testbed.train generated` makes them from the shipped weights and their seeds. Made again on another
+processor they differ in their last digits, and after many steps in what can be seen; **the sheet is the data**, and has
+the same bytes everywhere, as have all other pictures of the preference data, which are rendered from integers.
+"""

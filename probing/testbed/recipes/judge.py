@@ -18,6 +18,7 @@ from probing.testbed.judge import CELL, GRID, OF_A_THING, WEIGHTS, JudgeNetwork
 from probing.testbed.recipes.loop import Schedule, train
 from probing.testbed.render import RESOLUTION, draw, drawn_things
 from probing.testbed.scenes import BACKGROUNDS, Scene, sample_scene
+from probing.testbed.tensors import from_pixels
 
 SCHEDULE = Schedule(steps=3_000, batch_size=64, learning_rate=2e-3, weight_decay=0.01, warmup=200, precision="bfloat16")
 SCENES = 40_000
@@ -80,7 +81,7 @@ class LabelledScenes:
         bumps, nearest = _bumps(self.places[chosen])
         here = torch.from_numpy(bumps.max(axis=1))
         things = np.take_along_axis(self.things[chosen][:, :, None, None], nearest[:, None, ..., None], axis=1)[:, 0]
-        return torch.from_numpy(images).permute(0, 3, 1, 2).div(127.5).sub(1.0), {
+        return from_pixels(images), {
             "found": here,
             "things": torch.from_numpy(np.where((bumps.max(axis=1) > _OF_THE_THING)[..., None], things, -100)),
             "ends": torch.from_numpy(self.ends[chosen]),

@@ -21,6 +21,7 @@ from probing.testbed.recipes.loop import Schedule, computed_in, train
 from probing.testbed.recipes.pixels import SCENES, TrainingScenes
 from probing.testbed.recipes.text import CAPTION_LENGTH, T5_LENGTH, T5_WIDTH, WIDTHS, tokenize, tokenize_t5
 from probing.testbed.sizes import SIZES, run_name
+from probing.testbed.tensors import from_pixels
 
 SCHEDULE = Schedule(
     steps=3_000,
@@ -144,7 +145,7 @@ class EncodedScenes:
         said = Captions(runs).to(device)
         for start in tqdm(range(0, len(scenes.captions), 500), desc="encoding scenes", disable=None):
             batch = slice(start, start + 500)
-            pixels = torch.from_numpy(np.array(scenes.pixels[batch])).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+            pixels = from_pixels(np.array(scenes.pixels[batch]))
             with torch.no_grad():
                 means = vae.encode(pixels.to(device)).latent_dist.mean
             arrays["latents"][batch] = ((means - vae.config.shift_factor) * vae.config.scaling_factor).cpu().numpy()

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from joblib import Parallel, delayed
 from PIL import Image
 from torch import Tensor
@@ -18,17 +17,12 @@ from tqdm import tqdm
 from probing.testbed.degradations import KINDS, degrade
 from probing.testbed.render import RESOLUTION, render
 from probing.testbed.scenes import Scene, canonical, sample_scene
+from probing.testbed.tensors import to_tensor
 
 SCENES = 60_000
 """Different scenes seen in training; held-out scenes come from other seeds."""
 _SCENES_SEED = 1_000_000
 _DRAWN_AT_ONCE = 500
-
-
-def to_tensor(images: list[Image.Image]) -> Tensor:
-    """Stack RGB images into a float32 tensor (image, 3, height, width) in [−1, 1]."""
-    stacked = np.stack([np.asarray(image) for image in images])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
 
 
 @cache

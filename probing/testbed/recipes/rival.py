@@ -19,6 +19,7 @@ from probing.testbed.recipes.pixels import SCENES, TrainingScenes
 from probing.testbed.render import RESOLUTION
 from probing.testbed.rival import WEIGHTS, RivalNetwork, number_words
 from probing.testbed.scenes import attributes_of, contradict, parse
+from probing.testbed.tensors import from_pixels
 
 CONTRAST = Schedule(
     steps=1_600, batch_size=128, learning_rate=1.5e-3, weight_decay=0.02, warmup=100, precision="bfloat16"
@@ -127,7 +128,7 @@ def run(
 
     def of_annotators(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         batch = rng.integers(len(pairs), size=choices.batch_size)
-        pixels = torch.from_numpy(drawn[rows[batch]]).permute(0, 1, 4, 2, 3).float().div(127.5).sub(1.0)
+        pixels = from_pixels(drawn[rows[batch]])
         pixels = shifted(pixels.flatten(0, 1), rng).unflatten(0, (-1, 2))
         value, right = choice_loss(network, pixels, list(captions[batch]), torch.from_numpy(chosen[batch]).float())
         said, scene_pixels = pool.batch(_REMEMBERED, rng, degraded=0.5)
