@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--models",
         type=words,
-        help="generated: names or pipeline folders, with commas (default: all sizes, and two checkpoints)",
+        help="generated: names or folders, with commas (default: sizes, two checkpoints)",
     )
     add("--steps", type=numbers, help="generated: numbers of steps, with commas")
     add("--guidance", type=numbers, help="generated: scales of guidance, with commas")
