@@ -23,9 +23,10 @@ def parsed(step):
     return importlib.import_module(step.module).build_parser().parse_args(step.options)
 
 
-def test_every_command_is_one_that_its_parser_takes(commands):
+def test_every_command_is_one_that_its_parser_takes_and_writes_where_it_was_told(commands, tmp_path):
     for step in commands:
-        parsed(step)
+        arguments = parsed(step)
+        assert tmp_path in (arguments.output or arguments.results).parents, step
 
 
 def test_what_is_read_was_written_by_a_command_before(commands, tmp_path):
