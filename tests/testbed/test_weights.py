@@ -11,9 +11,10 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from probing.backbones import resolve
-from probing.testbed.recipes.assemble import WEIGHTS
+from probing.testbed.recipes.assemble import TRAININGS, WEIGHTS
+from probing.testbed.recipes.mmdit import RECORD
 from probing.testbed.scenes import BACKGROUNDS, COLOURS
-from probing.testbed.sizes import SIZES
+from probing.testbed.sizes import SIZES, is_along
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,16 @@ def test_a_stock_call_draws_from_every_folder(size):
     ).images  # fmt: skip
     assert white.shape == (64, 64, 3)
     assert np.median(white) > 0.7 and np.median(black) < 0.3
+
+
+def test_all_weights_were_trained_by_one_schedule():
+    """Seeds apart; and what was kept along the way is from before its end."""
+    records = {path.parent.name: json.loads(path.read_text()) for path in WEIGHTS.rglob(RECORD)}
+    assert set(records) == {path.name for path in (WEIGHTS / TRAININGS).iterdir()} | set(SIZES)
+    schedules = [{**record["schedule"], "seed": 0} for record in records.values()]
+    assert all(schedule == schedules[0] for schedule in schedules)
+    for name, record in records.items():
+        assert record["steps"] == (int(name[-5:]) if is_along(name) else record["schedule"]["steps"])
 
 
 def test_every_size_is_shipped_and_is_better_on_unseen_scenes_than_the_one_below():
