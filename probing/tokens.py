@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = settings_of(store.attributes)
     # A name such as sd35-medium+tuned says that the store was made with --transformer.
     named, _, replaced = str(store.attributes["model"]).partition("+")
-    if replaced and arguments.transformer is None:
+    if replaced and arguments.model is None and arguments.transformer is None:
         raise UserError(f"The store was made with another transformer, {replaced}; give its folder by --transformer.")
     spec = resolve(arguments.model or named, arguments.transformer)
     data = load_data(arguments, split=None)

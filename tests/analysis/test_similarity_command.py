@@ -138,6 +138,8 @@ def test_token_maps_of_another_transformer(tiny_folder, tmp_path, capsys):
     asked = ["--store", str(store), "--results", str(tmp_path), *model, *data, "--pairs", "1"]
     capsys.readouterr()
     assert tokens(asked) == 2
+    assert "tiny-sd3+tuned there and tiny-sd3 here" in (said := capsys.readouterr().err) and "by --transformer" in said
+    assert tokens(["--store", str(store), "--results", str(tmp_path), *data]) == 2
     assert "made with another transformer, tuned; give its folder by --transformer" in capsys.readouterr().err
     assert tokens([*asked, "--transformer", str(tiny_folder / "transformer")]) == 2
     assert "The store was made with another model" in capsys.readouterr().err
