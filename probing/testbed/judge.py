@@ -35,6 +35,8 @@ OF_A_THING: dict[str, tuple[str, ...]] = {
     "texture": TEXTURES,
 }
 WHOLE = "whole caption"
+EACH = "all attributes"
+"""Every attribute of every caption, counted alike."""
 """In tables of judged accuracy: every attribute that the caption speaks of."""
 _ENDS = tuple(BACKGROUNDS)
 _FOUND = 0.5
@@ -169,8 +171,9 @@ def judged_accuracy(
         judge: The shipped one if None.
 
     Returns:
-        One row an attribute, and one of the whole caption: ``attribute, accuracy, ci_low, ci_high, n``, the interval
-        that of :func:`probing.testbed.rates.rate` over captions, ``n`` how many pictures' captions speak of it.
+        One row an attribute, one of all of them together, and one of the whole caption: ``attribute, accuracy,
+        ci_low, ci_high, n``, the interval that of :func:`probing.testbed.rates.rate` over captions, ``n`` how many
+        pictures' captions speak of it (of all together: how many attributes they speak of).
     """
     if len(images) != len(captions):
         raise ValueError(f"Got {len(images)} images and {len(captions)} captions; there is one caption an image.")
@@ -180,11 +183,14 @@ def judged_accuracy(
 
 def accuracy_table(judged: Sequence[dict[str, bool]], groups: Sequence[str]) -> pd.DataFrame:
     """Summarise what :func:`probing.testbed.seen.obeys` says of many pictures, as :func:`judged_accuracy` does."""
+    kinds: dict[str, list[list[bool]]] = {
+        **{name: [[of[name]] if name in of else [] for of in judged] for name in ATTRIBUTES},
+        EACH: [list(of.values()) for of in judged],
+        WHOLE: [[all(of.values())] for of in judged],
+    }
     rows = []
-    for attribute in (*ATTRIBUTES, WHOLE):
-        told = [number for number, of in enumerate(judged) if attribute == WHOLE or attribute in of]
-        if told:
-            right = [all(judged[n].values()) if attribute == WHOLE else judged[n][attribute] for n in told]
-            of = rate(np.array(right), np.array(groups)[told])
+    for attribute, right in kinds.items():
+        if any(right):
+            of = rate(np.concatenate(right), np.repeat(groups, [len(values) for values in right]))
             rows.append((attribute, of.estimate, of.low, of.high, of.n))
     return pd.DataFrame(rows, columns=["attribute", "accuracy", "ci_low", "ci_high", "n"])

@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from probing.commands import run_command
 from probing.preferences import PreferenceData
 from probing.testbed import preferences, report_figures, shortcut, truth
+from probing.testbed.judge import EACH, WHOLE
 from probing.testbed.page import Page
 from probing.testbed.sizes import SEEDS, SIZES, is_along, run_name, size_of
 
@@ -81,7 +82,8 @@ def _models(page: Page, weights: Path) -> None:
         )
         page.figure(
             report_figures.judged_by_size(cards, trainings),
-            "How often the judge finds in a generated picture what its caption says.",
+            "How often the judge finds in a generated picture what its caption says; a grey dash: what another "
+            "picture's caption says.",
         )
     along = {name: card for name, card in trainings.items() if is_along(name)}
     if along:
@@ -111,13 +113,14 @@ def _loss(card: dict[str, Any]) -> float:
 
 def _summary(name: str, card: dict[str, Any]) -> dict[str, Any]:
     mean = [row for row in card["held_out_loss"] if row.get("sigma") is None]
-    whole = [row for row in card["judged"] if row["attribute"] == "whole caption"]
+    judged = {row["attribute"]: _interval(row) for row in card["judged"]}
     return {
         "model": f"testbed-{name}",
         "parameters": f"{card['parameters']:,}",
         "steps": f"{card['steps']:,}",
         "held-out loss": f"{mean[0]['loss']:.4f} ± {mean[0]['half_width']:.4f}" if mean else None,
-        "whole caption obeyed, %": _interval(whole[0]) if whole else None,
+        "attributes obeyed, %": judged.get(EACH),
+        "whole caption obeyed, %": judged.get(WHOLE),
     }
 
 

@@ -36,9 +36,9 @@ def losses_by_size(cards: Cards, trainings: Cards) -> Figure:
 
 
 def judged_by_size(cards: Cards, trainings: Cards) -> Figure:
-    """Judged accuracy against parameters, a panel an attribute, with intervals."""
+    """Judged accuracy against parameters, a panel an attribute, with intervals; a dash where another's caption is."""
     attributes = [row["attribute"] for row in next(iter(cards.values()))["judged"]]
-    columns = 4
+    columns = 3
     rows = -(-len(attributes) // columns)
     figure = Figure(figsize=(2.4 * columns, 2.3 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
@@ -51,6 +51,9 @@ def judged_by_size(cards: Cards, trainings: Cards) -> Figure:
             ends = [[row["accuracy"] - row["ci_low"]], [row["ci_high"] - row["accuracy"]]]
             ax.errorbar(card["parameters"], row["accuracy"], ends, fmt="o", capsize=3, color=_COLOURS[0],
                         markerfacecolor="white" if further else None)  # fmt: skip
+            chance = next((row for row in card["chance"] if row["attribute"] == attribute), None)
+            if chance is not None:
+                ax.plot(card["parameters"], chance["accuracy"], "_", color="0.5", markersize=12)
             if not further:
                 ax.annotate(name, (card["parameters"], row["accuracy"]), xytext=(5, -10), textcoords="offset points")
         ax.set(xscale="log", title=attribute, ylim=(0, 1.03))

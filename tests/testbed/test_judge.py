@@ -9,7 +9,7 @@ from PIL import Image
 
 from probing.errors import UserError
 from probing.testbed.degradations import KINDS, degrade
-from probing.testbed.judge import OF_A_THING, WEIGHTS, WHOLE, Judge, JudgeNetwork, judged_accuracy
+from probing.testbed.judge import EACH, OF_A_THING, WEIGHTS, WHOLE, Judge, JudgeNetwork, accuracy_table, judged_accuracy
 from probing.testbed.recipes import judge as recipe
 from probing.testbed.recipes import judge_card
 from probing.testbed.recipes.loop import Schedule
@@ -101,6 +101,22 @@ def test_each_image_has_one_caption():
         judged_accuracy([], ["a red circle on a white background"], judge=Judge(JudgeNetwork()))
 
 
+def test_all_attributes_count_alike_and_those_of_a_caption_depend_on_one_another():
+    def table(judged, groups):
+        return accuracy_table(judged, groups).set_index("attribute")
+
+    four = [{"colour": True, "shape": False}, {"colour": True}, {"colour": False, "shape": False}, {"colour": True}]
+    of = table(four, ["a", "b", "c", "d"])
+    assert list(of.index) == ["colour", "shape", EACH, WHOLE]
+    assert of.loc[EACH, ["accuracy", "n"]].tolist() == [3 / 6, 6]
+    assert of.loc[WHOLE, ["accuracy", "n"]].tolist() == [2 / 4, 4]
+    # Where a caption's attributes are all right or all wrong, two of them say no more than one.
+    captions = [str(number) for number in range(40)]
+    together = table([dict.fromkeys(("colour", "shape"), number % 2 == 0) for number in range(40)], captions)
+    for end in ("accuracy", "ci_low", "ci_high"):
+        assert together.loc[EACH, end] == pytest.approx(together.loc["colour", end])
+
+
 @pytest.fixture(scope="module")
 def judge():
     return Judge.load()
@@ -122,7 +138,7 @@ def test_the_shipped_judge_reads_clean_renders(judge, renders):
     images, captions = [image for _, image in renders], [scene.caption for scene, _ in renders]
     assert all(judge.obeys(images[0], renders[0][0]).values())
     table = judged_accuracy(images, captions, judge=judge).set_index("attribute")
-    assert set(table.index) == {*ATTRIBUTES, WHOLE}
+    assert set(table.index) == {*ATTRIBUTES, EACH, WHOLE}
     assert (table["accuracy"] > 0.98).drop(WHOLE).all()
     assert table.loc[WHOLE, "accuracy"] > 0.95
     assert ((table["ci_low"] <= table["accuracy"]) & (table["accuracy"] <= table["ci_high"])).all()

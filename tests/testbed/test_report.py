@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from probing.testbed import report
+from probing.testbed.judge import EACH, WHOLE
 from probing.testbed.page import Page
 from probing.testbed.scenes import ATTRIBUTES
 
@@ -19,11 +20,14 @@ SIGMAS = (0.1, 0.9, None)
 
 
 def card(size: str, parameters: int, steps: int = 100) -> dict:
+    def judged(accuracy: float) -> list[dict]:
+        return [{"attribute": a, "accuracy": accuracy, "ci_low": accuracy - 0.1, "ci_high": accuracy + 0.1, "n": 50}
+                for a in (*ATTRIBUTES, EACH, WHOLE)]  # fmt: skip
+
     return {
         "size": size, "parameters": parameters, "steps": steps,
         "held_out_loss": [{"sigma": s, "loss": 0.3, "half_width": 0.01} for s in SIGMAS],
-        "judged": [{"attribute": a, "accuracy": 0.8, "ci_low": 0.7, "ci_high": 0.9, "n": 50}
-                   for a in (*ATTRIBUTES, "whole caption")],
+        "judged": judged(0.8), "chance": judged(0.2),
     }  # fmt: skip
 
 

@@ -94,15 +94,18 @@ def measure(pipeline: StableDiffusion3Pipeline, size: str, record: dict[str, Any
         record: Of the transformer's training.
 
     Returns:
-        The card, the record in it.
+        The card, the record in it. ``chance`` is what the judge finds in the same pictures of another picture's
+        caption.
     """
     captions = held_out_captions(_JUDGED)
+    images = generate(pipeline, captions)
     return {
         "size": size,
         **record,
         "parameters": sum(p.numel() for p in pipeline.transformer.parameters()),
         "held_out_loss": held_out_losses(pipeline).to_dict("records"),
-        "judged": judged_accuracy(generate(pipeline, captions), captions).to_dict("records"),
+        "judged": judged_accuracy(images, captions).to_dict("records"),
+        "chance": judged_accuracy(images, [*captions[1:], captions[0]]).to_dict("records"),
     }
 
 
@@ -206,8 +209,8 @@ def _text(card: dict[str, Any]) -> str:
         for row in card["held_out_loss"]
     )
     judged = "\n".join(
-        f"| {row['attribute']} | {row['accuracy']:.1%} [{row['ci_low']:.1%}, {row['ci_high']:.1%}] | {row['n']:,} |"
-        for row in card["judged"]
+        f"| {row['attribute']} | {_interval(row)} | {_interval(chance)} | {row['n']:,} |"
+        for row, chance in zip(card["judged"], card["chance"], strict=True)
     )
     dual = f", the first {shape.dual} of them with dual attention," if shape.dual else ""
     schedules = {"vae": vae.SCHEDULE, "CLIP": text.SCHEDULE, "T5": text.T5_SCHEDULE}
@@ -267,11 +270,16 @@ Flow-matching loss ({_SCENES} scenes, 95% interval):
 |---|---|
 {losses}
 
-What the judge reads in {_JUDGED} generated pictures agrees with the caption (95% interval):
+What the judge reads in {_JUDGED} generated pictures agrees with their captions, and with captions of other pictures
+(95% interval; the last row but one counts every attribute of every caption alike):
 
-| | | pictures |
-|---|---|---|
+| | its caption | another's | |
+|---|---|---|---|
 {judged}
 
 The VAE restores clean scenes at {card["psnr"]["clean"]:.1f} dB PSNR and spoilt ones at {card["psnr"]["spoilt"]:.1f} dB (mean of 256).
 """
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return f"{row['accuracy']:.1%} [{row['ci_low']:.1%}, {row['ci_high']:.1%}]"
