@@ -128,7 +128,9 @@ def run(arguments: argparse.Namespace) -> None:
                 t5_length=settings.t5_length,
                 use_t5=settings.use_t5,
             )
-            if arguments.keep and _is_there(arguments.output / "similarity.parquet", backbone, data):
+            # Fresh weights are the same whatever was trained, so it is the model's own that tell.
+            own = control == controls[0]
+            if arguments.keep and own and _is_there(arguments.output / "similarity.parquet", backbone, data):
                 print(f"Kept:     the tables in {arguments.output}, which were made of this model and these data")
                 return
             measured = measure(plan, backbone, data, advance=bar.update)

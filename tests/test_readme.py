@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from probing.preferences import BENCHMARKS
 from probing.preferences.registry import NAMES
 from probing.reproduce import RIVAL
 from probing.statistics import LEVEL, RULES
+from probing.testbed.judge import EACH, WHOLE
+from probing.testbed.recipes.assemble import TRAININGS, WEIGHTS
+from probing.testbed.sizes import SEEDS, SIZES, run_name
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -49,6 +53,29 @@ def findings() -> list[str]:
 @pytest.mark.parametrize("row", findings())
 def test_findings_are_those_of_the_tables(row):
     assert row.replace("*", r"\*") in README, "\n".join(findings())
+
+
+def models() -> list[str]:
+    """The rows of README's table of models, from their cards."""
+    rows = []
+    for name in (run_name(size, seed) for size in SIZES for seed in SEEDS[size]):
+        folder = WEIGHTS / name if name in SIZES else WEIGHTS / TRAININGS / name
+        card = json.loads((folder / "card.json").read_text())
+        mean = next(row for row in card["held_out_loss"] if row["sigma"] is None)
+        loss = f"{mean['loss']:.3f} ± {mean['half_width']:.3f}"
+        judged = {row["attribute"]: row for row in card["judged"]}
+        obeyed = " | ".join(
+            f"{100 * row['accuracy']:.1f} [{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]"
+            for row in (judged[EACH], judged[WHOLE])
+        )
+        link = f"[card]({(WEIGHTS / name / 'README.md').relative_to(ROOT)})" if name in SIZES else ""
+        rows.append(f"| `testbed-{name}` | {card['parameters']:,} | {loss} | {obeyed} | {link} |")
+    return rows
+
+
+@pytest.mark.parametrize("row", models())
+def test_models_are_those_of_the_cards(row):
+    assert row in README, "\n".join(models())
 
 
 def test_links_lead_somewhere():

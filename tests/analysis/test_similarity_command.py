@@ -71,6 +71,24 @@ def test_without_a_trajectory_none_is_left_behind(tiny_folder, tmp_path, capsys)
     assert "images, all tokens, cosine, σ = 0.3: B1 0" in capsys.readouterr().out
 
 
+def test_keep_leaves_tables_of_the_same_weights_and_replaces_those_of_others(tiny_folder, tmp_path, capsys):
+    asked = [*SMALL, "--sigmas", "0.3", "--trajectory-steps", "none", "--measures", "cosine", "--control", "--keep"]
+    asked += ["--output", str(tmp_path / "results")]
+    model = shutil.copytree(tiny_folder, tmp_path / "model")
+    table = tmp_path / "results" / "similarity.parquet"
+    assert main(["--model", str(model), *asked]) == 0
+    made = table.stat().st_mtime_ns
+    assert main(["--model", str(model), *asked]) == 0
+    assert "Kept:" in capsys.readouterr().out and table.stat().st_mtime_ns == made
+    before = pd.read_parquet(table).groupby("control")["revision"].unique()
+    weights = model / "transformer" / "diffusion_pytorch_model.safetensors"
+    save_file({name: 1.1 * tensor for name, tensor in load_file(weights).items()}, weights)
+    assert main(["--model", str(model), *asked]) == 0
+    after = pd.read_parquet(table).groupby("control")["revision"].unique()
+    # The control's weights are drawn from the seed, and are what they were.
+    assert after["none"] != before["none"] and after["random-init"] == before["random-init"]
+
+
 def test_a_dry_run_plans_and_writes_nothing(tiny_folder, tmp_path, capsys):
     asked = ["--steps", "4", "--trajectory-steps", "0,3", "--guidance", "4.5", "--sigmas", "0.1", "--dry-run"]
     assert main(["--model", str(tiny_folder), *SMALL, *asked, "--output", str(tmp_path / "none")]) == 0
