@@ -59,6 +59,9 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
     others = [name for name in model_names() if name.startswith("testbed-") and name != model]
     fresh, redrawn, shared = f"{model}-random-init", f"{model}-noise-1", f"{model}-shared-noise"
     foreign, empty = f"{model}-foreign", f"{model}-empty"
+    # Width alone may make features more readable, so every size has its random-initialised control. Names of further
+    # seeds and of weights along the way have more parts than those of sizes.
+    sizes = [name for name in others if name.count("-") == 1]
     stages, rewards = f"{results}/stages.parquet", str(cache / f"{RIVAL}.parquet")
     stores = [
         extracted(model, model, sigmas=SIGMAS),
@@ -68,6 +71,7 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
         extracted(foreign, model, "--prompts", "foreign", sigmas=SIGMAS),
         extracted(empty, model, "--prompts", "empty", sigmas=SIGMAS),
         *(extracted(name, name) for name in others),
+        *(extracted(f"{name}-random-init", name, "--random-init", streams="image") for name in sizes),
     ]
     main = ["--store", store(model), "--output", results]
     fewer = ["--sigmas", FEWER_SIGMAS]
@@ -90,6 +94,7 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
         Step("probing.analyse", [
             "scaling", *main, *fewer, *image, "--store", store(fresh),
             *(option for name in others for option in ("--store", store(name))),
+            *(option for name in sizes for option in ("--store", store(f"{name}-random-init"))),
         ]),
         Step("probing.tokens", ["--store", store(model), "--results", results]),
         Step("probing.figures", ["--results", results, "--output", str(drawn)]),

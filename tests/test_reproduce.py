@@ -38,7 +38,8 @@ def test_what_is_read_was_written_by_a_command_before(commands, tmp_path):
         read |= {str(arguments[name]) for name in ("random_init_store",) if arguments.get(name)}
         assert read <= made, step
         made.add(str(arguments["output"]))
-    assert len([step for step in commands if step.module == "probing.extract"]) == 6 + len(FURTHER) - 2
+    # Six of the model, one of each other training, and a control of the other size that is there.
+    assert len([step for step in commands if step.module == "probing.extract"]) == 6 + (len(FURTHER) - 2) + 1
 
 
 def test_every_training_of_the_family_has_a_store_of_its_own_and_counts_in_scaling(commands, tmp_path):
@@ -46,7 +47,8 @@ def test_every_training_of_the_family_has_a_store_of_its_own_and_counts_in_scali
     assert len(set(outputs)) == len(outputs)
     (scaling,) = [step for step in commands if step.options[0] == "scaling"]
     given = {Path(path).stem for path in parsed(scaling).store}
-    assert given == {name for name in FURTHER if name.startswith("testbed-")} | {"testbed-s-random-init"}
+    controls = {"testbed-s-random-init", "testbed-xs-random-init"}
+    assert given == {name for name in FURTHER if name.startswith("testbed-")} | controls
 
 
 def test_a_dry_run_says_the_commands_and_runs_none(monkeypatch, capsys, tmp_path):
