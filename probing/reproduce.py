@@ -71,7 +71,7 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
         extracted(foreign, model, "--prompts", "foreign", sigmas=SIGMAS),
         extracted(empty, model, "--prompts", "empty", sigmas=SIGMAS),
         *(extracted(name, name) for name in others),
-        *(extracted(f"{name}-random-init", name, "--random-init", streams="image") for name in sizes),
+        *(extracted(f"{name}-random-init", name, "--random-init") for name in sizes),
     ]
     main = ["--store", store(model), "--output", results]
     fewer = ["--sigmas", FEWER_SIGMAS]
