@@ -55,6 +55,27 @@ def test_findings_are_those_of_the_tables(row):
     assert row.replace("*", r"\*") in README, "\n".join(findings())
 
 
+def test_slopes_are_those_of_the_table():
+    table = pd.read_csv(ROOT / "figures" / "scaling.csv")
+    fits = table[(table["kind"] == "fit") & (table["head"] == "best") & (table["sigma"] == 0.005)]
+
+    def slope(facet: str, series: str, against: str):
+        of = (fits["facet"] == facet) & (fits["against"] == against) & fits["series"].str.contains(series)
+        (row,) = fits[of].to_dict("records")
+        return row
+
+    sizes, fresh = (slope("quality", series, "parameters") for series in ("trained", "random-init"))
+    steps = slope("quality", "checkpoints", "steps")
+    for row in (sizes, fresh, steps):
+        low, high = 100 * row["ci_low"], 100 * row["ci_high"]
+        assert re.search(rf"{100 * row['value']:+.1f} points\s\[{low:+.1f}, {high:+.1f}\]".replace("+", r"\+"), README)
+    assert f"[{100 * sizes['models_low']:+.1f}, {100 * sizes['models_high']:+.1f}]\nover the six models" in README
+    assert sizes["n_models"] == 6
+    over_sizes = table[(table["kind"] == "fit") & (table["facet"] == "alignment") & (table["against"] == "parameters")]
+    trained = over_sizes[(over_sizes["series"] == "trained") & (over_sizes["head"] == "best")]
+    assert (trained["ci_low"] < 0).all() and (trained["ci_high"] > 0).all()
+
+
 def models() -> list[str]:
     """The rows of README's table of models, from their cards."""
     rows = []
