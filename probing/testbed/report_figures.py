@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from probing.testbed.judge import EACH, WHOLE
+from probing.testbed.scenes import ATTRIBUTES
 from probing.testbed.sizes import is_along, size_of
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#999999")
@@ -57,6 +59,7 @@ def judged_by_size(cards: Cards, trainings: Cards) -> Figure:
             if not further:
                 ax.annotate(name, (card["parameters"], row["accuracy"]), xytext=(5, -10), textcoords="offset points")
         ax.set(xscale="log", title=attribute, ylim=(0, 1.03))
+        ax.margins(x=0.12)
         _plain(ax)
     for ax in list(axes)[len(attributes) :]:
         ax.axis("off")
@@ -74,10 +77,12 @@ def along_training(cards: Cards, along: Cards) -> Figure:
     ).sort_values("steps")  # fmt: skip
     figure = Figure(figsize=(6.5, 3.2), layout="constrained")
     ax = figure.subplots()
-    for (attribute, rows), colour in zip(table.groupby("attribute", sort=False), _COLOURS, strict=False):
+    colours: dict[str, str] = dict(zip(ATTRIBUTES, _COLOURS, strict=False)) | {EACH: "0.4", WHOLE: "0.7"}
+    for attribute, rows in table.groupby("attribute", sort=False):
         ends = (rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"])
-        ax.errorbar(rows["steps"], rows["accuracy"], ends, marker="o", markersize=4, capsize=2, color=colour,
-                    label=attribute)  # fmt: skip
+        style = "-" if attribute in ATTRIBUTES else "--"
+        ax.errorbar(rows["steps"], rows["accuracy"], ends, marker="o", markersize=4, capsize=2, linestyle=style,
+                    color=colours[str(attribute)], label=attribute)  # fmt: skip
     ax.set(xscale="log", xlabel=f"training steps of testbed-{size}", ylabel="share obeyed", ylim=(0, 1.03))
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _plain(ax)

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from probing.testbed import report
+from probing.testbed import report, report_figures
 from probing.testbed.judge import EACH, WHOLE
 from probing.testbed.page import Page
 from probing.testbed.scenes import ATTRIBUTES
@@ -111,3 +111,9 @@ def test_a_page_escapes_what_it_says(tmp_path):
     assert "<script>" not in text
     for said in ("A &amp; B", "1 &lt; 2", "&lt;x&gt;", "a &lt;figure&gt;", "&lt;one&gt;"):
         assert said in text
+
+
+def test_every_attribute_is_drawn_over_training():
+    cards, along = {"xs": card("xs", 10**6)}, {"xs-step1": card("xs", 10**6, 1)}
+    (ax,) = report_figures.along_training(cards, along).axes
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [*ATTRIBUTES, EACH, WHOLE]
