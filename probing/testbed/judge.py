@@ -35,9 +35,9 @@ OF_A_THING: dict[str, tuple[str, ...]] = {
     "texture": TEXTURES,
 }
 WHOLE = "whole caption"
-EACH = "all attributes"
-"""Every attribute of every caption, counted alike."""
 """In tables of judged accuracy: every attribute that the caption speaks of."""
+EACH = "all attributes"
+"""There too: every attribute of every caption, counted alike."""
 _ENDS = tuple(BACKGROUNDS)
 _FOUND = 0.5
 _BATCH = 128
