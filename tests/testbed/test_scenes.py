@@ -36,11 +36,12 @@ from probing.testbed.scenes import (
 seeds = st.integers(0, 2**32)
 
 
-def blobs(image) -> list[tuple[float, float, int]]:
-    """Find what is drawn from the pixels alone: centre (x, y) and area of each blob."""
+def blobs(image, scene: Scene) -> list[tuple[float, float, int]]:
+    """Find what is drawn from pixels and colours alone: centre (x, y) and area of each blob of plain things."""
     pixels = np.asarray(image).astype(float)
-    differs = np.abs(pixels - pixels[:, :1]).sum(-1) > 60
-    labels, count = ndimage.label(ndimage.binary_fill_holes(ndimage.binary_closing(differs, iterations=1)))
+    colours = np.array([COLOURS[thing.colour] for thing in scene.things], dtype=float)
+    to_thing = np.abs(pixels[:, :, None] - colours).sum(-1).min(-1)
+    labels, count = ndimage.label(to_thing < np.abs(pixels - pixels[:, :1]).sum(-1))
     found = []
     for blob in range(1, count + 1):
         area = int((labels == blob).sum())
@@ -61,7 +62,7 @@ def test_what_the_caption_says_is_what_is_drawn(seed):
     scene = plain(sample_scene(rng))
     image, places = draw(scene, rng)
     pixels = np.asarray(image).astype(int)
-    found = blobs(image)
+    found = blobs(image, scene)
     assert len(found) == len(drawn_things(scene)) == len(places), scene.caption
     for thing, (x, y, radius) in zip(drawn_things(scene), places, strict=True):
         assert min((bx - x) ** 2 + (by - y) ** 2 for bx, by, _ in found) < (0.4 * radius) ** 2
@@ -93,7 +94,7 @@ def test_large_is_larger_than_small(shape):
     areas = {}
     for size in SIZES:
         scene = Scene((Thing(shape, "red", size),), "white")
-        areas[size] = [blobs(render(scene, np.random.default_rng(s)))[0][2] for s in range(20)]
+        areas[size] = [blobs(render(scene, np.random.default_rng(s)), scene)[0][2] for s in range(20)]
     assert max(areas["small"]) < min(areas["large"])
 
 
