@@ -29,6 +29,16 @@ RELATIONS = ("left of", "right of", "above", "below")
 """Of two things."""
 ARRANGEMENTS = ("in a row", "in a column")
 """Of three different things, told from left to right and from top to bottom."""
+_PLACES: dict[str | None, tuple[str, ...]] = {
+    None: ("anywhere",),
+    "left of": ("left", "right"),
+    "right of": ("right", "left"),
+    "above": ("top", "bottom"),
+    "below": ("bottom", "top"),
+    "in a row": ("left", "middle", "right"),
+    "in a column": ("top", "middle", "bottom"),
+}
+PLACES = tuple(dict.fromkeys(place for places in _PLACES.values() for place in places))
 NUMBERS = {1: "a", 2: "two", 3: "three"}
 ATTRIBUTES = ("colour", "shape", "size", "texture", "count", "relation", "background")
 _OF_A_THING = ("colour", "shape", "size", "texture")
@@ -206,6 +216,11 @@ def canonical(scene: Scene) -> Scene:
         return scene
     turned = {"right of": "left of", "below": "above"}[str(scene.relation)]
     return Scene(scene.things[::-1], scene.background, relation=turned)
+
+
+def places_of(scene: Scene) -> tuple[str, ...]:
+    """Say where each kind of thing is, one of :data:`PLACES` each, in the order in which the caption tells them."""
+    return _PLACES[scene.relation]
 
 
 def attributes_of(scene: Scene) -> tuple[str, ...]:

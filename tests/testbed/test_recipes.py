@@ -20,7 +20,7 @@ from torch import nn
 from probing.errors import UserError
 from probing.testbed.recipes import assemble, card, family, mmdit, pixels, text, vae
 from probing.testbed.recipes.loop import Schedule, computed_in, train
-from probing.testbed.scenes import canonical, parse, vocabulary
+from probing.testbed.scenes import PLACES, canonical, parse, vocabulary
 from probing.testbed.sizes import SIZES, run_name
 
 SCENES = 12
@@ -383,6 +383,25 @@ def test_every_word_is_one_token(tmp_path):
         assert len(clip(word)["input_ids"]) == 3
         assert len(t5(word)["input_ids"]) == 2
     assert t5.unk_token_id not in t5("a teapot")["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("caption", "answers"),
+    [
+        ("a small striped red circle right of a large blue star on a pink background",
+         {"right": ("circle", "red", "small", "striped"), "left": ("star", "blue", "large", "plain")}),
+        ("a red circle a red star and a blue cross in a column on a white to gray background",
+         {"top": ("circle", "red", None, "plain"), "middle": ("star", "red", None, "plain"),
+          "bottom": ("cross", "blue", None, "plain")}),
+        ("three large orange crosses on a black background", {"anywhere": ("cross", "orange", "large", "plain")}),
+    ],
+)  # fmt: skip
+def test_the_t5_is_asked_what_is_where(caption, answers):
+    asked, rng = {}, np.random.default_rng(0)
+    for _ in range(50):
+        place, right = text.ask(parse(caption), rng)
+        asked[PLACES[place]] = tuple(known[number] for known, number in zip(text._ASKED.values(), right, strict=True))
+    assert asked == answers
 
 
 def test_the_vae_is_scaled_to_unit_latents(runs):

@@ -29,6 +29,7 @@ from probing.testbed.scenes import (
     canonical,
     contradict,
     parse,
+    places_of,
     sample_scene,
     vocabulary,
 )
@@ -74,6 +75,19 @@ def test_what_the_caption_says_is_what_is_drawn(seed):
         axis = 0 if scene.relation in ("left of", "right of", "in a row") else 1
         along = [place[axis] for place in places]
         assert along == sorted(along, reverse=scene.relation in ("right of", "below"))
+    said = places_of(scene)
+    assert len(said) == len(scene.things)
+    for place, (x, y, _) in zip(said, places, strict=False):
+        xs, ys, _ = zip(*places, strict=True)
+        is_there = {
+            "anywhere": scene.relation is None,
+            "left": x == min(xs),
+            "right": x == max(xs),
+            "top": y == min(ys),
+            "bottom": y == max(ys),
+            "middle": x not in (min(xs), max(xs)) or y not in (min(ys), max(ys)),
+        }
+        assert is_there[place], scene.caption
 
 
 @given(seed=seeds)

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import json
 import textwrap
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
 from matplotlib.figure import Figure
 
 from probing.errors import UserError
-from probing.testbed.judge import judged_accuracy
+from probing.testbed.judge import accuracy_table, judged_accuracy
 from probing.testbed.recipes import mmdit, text, vae
 from probing.testbed.recipes.assemble import TRAININGS, WEIGHTS
 from probing.testbed.recipes.pixels import SCENES, sample_batch, sample_held_out
+from probing.testbed.render import render
+from probing.testbed.scenes import ATTRIBUTES, attributes_of, contradict, parse
 from probing.testbed.sizes import SIZES
+from probing.testbed.tensors import to_tensor
 
 STEPS, GUIDANCE = 20, 4.0
 _HELD_OUT = 2_000_000
@@ -86,7 +90,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def measure(pipeline: StableDiffusion3Pipeline, size: str, record: dict[str, Any]) -> dict[str, Any]:
-    """Measure held-out loss by noise level, and how often the judge finds in a picture what its caption says.
+    """Measure held-out loss by noise level, what it tells apart, and how often the judge finds what a caption says.
 
     Args:
         pipeline: Of the size, with the transformer that is measured.
@@ -97,13 +101,16 @@ def measure(pipeline: StableDiffusion3Pipeline, size: str, record: dict[str, Any
         The card, the record in it. ``chance`` is what the judge finds in the same pictures of another picture's
         caption.
     """
-    captions = held_out_captions(_JUDGED)
+    scenes = HeldOut.draw(pipeline.vae, _SCENES)
+    losses = scenes.losses(pipeline)
+    captions = scenes.captions[:_JUDGED]
     images = generate(pipeline, captions)
     return {
         "size": size,
         **record,
         "parameters": sum(p.numel() for p in pipeline.transformer.parameters()),
-        "held_out_loss": held_out_losses(pipeline).to_dict("records"),
+        "held_out_loss": losses_by_level(losses).to_dict("records"),
+        "told_apart": told_apart(pipeline, scenes, losses[:, :_JUDGED]).to_dict("records"),
         "judged": judged_accuracy(images, captions).to_dict("records"),
         "chance": judged_accuracy(images, [*captions[1:], captions[0]]).to_dict("records"),
     }
@@ -159,34 +166,79 @@ def draw_training(log: pd.DataFrame) -> Figure:
     return figure
 
 
-@torch.inference_mode()
-def held_out_losses(pipeline: StableDiffusion3Pipeline) -> pd.DataFrame:
-    """Measure the flow-matching loss on held-out scenes by noise level, with a 95% normal interval over scenes.
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out scenes as a pipeline sees them: latents and noise (scene, 8, 16, 16)."""
+
+    captions: list[str]
+    latents: torch.Tensor
+    noise: torch.Tensor
+
+    @classmethod
+    @torch.inference_mode()
+    def draw(cls, vae: AutoencoderKL, count: int) -> HeldOut:
+        """Draw the scenes of :func:`held_out_captions`."""
+        captions, rng = held_out_captions(count), np.random.default_rng([_HELD_OUT, 1])
+        pixels = to_tensor([render(parse(caption), rng) for caption in captions])
+        means = torch.cat([vae.encode(batch).latent_dist.mean for batch in pixels.split(_BATCH)])
+        noise = torch.randn(means.shape, generator=torch.Generator().manual_seed(_HELD_OUT))
+        return cls(captions, (means - vae.config.shift_factor) * vae.config.scaling_factor, noise)
+
+    @torch.inference_mode()
+    def losses(self, pipeline: StableDiffusion3Pipeline, captions: Mapping[int, str] | None = None) -> torch.Tensor:
+        """Compute the flow-matching losses (noise level, scene), of all scenes or of those given other captions."""
+        told = dict(enumerate(self.captions)) if captions is None else captions
+        losses = []
+        for numbers in torch.tensor(list(told)).split(_BATCH):
+            tokens, _, pooled, _ = pipeline.encode_prompt(
+                [told[number] for number in numbers.tolist()], None, None,
+                do_classifier_free_guidance=False, max_sequence_length=text.T5_LENGTH,
+            )  # fmt: skip
+            seen = self.latents[numbers], tokens, pooled
+            levels = [torch.full((len(numbers),), sigma) for sigma in _SIGMAS]
+            noise = self.noise[numbers]
+            losses.append([mmdit.flow_matching_loss(pipeline.transformer, *seen, level, noise) for level in levels])
+        return torch.stack([torch.cat(parts) for parts in zip(*losses, strict=True)])
+
+
+def losses_by_level(losses: torch.Tensor) -> pd.DataFrame:
+    """Summarise losses (noise level, scene) by noise level, with a 95% normal interval over scenes.
 
     The last row, without a sigma, is the mean over the levels.
     """
-    captions, pixels = sample_batch(_SCENES, np.random.default_rng([_HELD_OUT, 1]), draw=sample_held_out)
-    config = pipeline.vae.config
-    rows: dict[float, list[torch.Tensor]] = {sigma: [] for sigma in _SIGMAS}
-    generator = torch.Generator().manual_seed(_HELD_OUT)
-    for start in range(0, _SCENES, 64):
-        batch = slice(start, start + 64)
-        latents = pipeline.vae.encode(pixels[batch]).latent_dist.mean
-        latents = (latents - config.shift_factor) * config.scaling_factor
-        tokens, _, pooled, _ = pipeline.encode_prompt(
-            captions[batch], None, None, do_classifier_free_guidance=False, max_sequence_length=text.T5_LENGTH
-        )
-        noise = torch.randn(latents.shape, generator=generator)
-        for sigma, losses in rows.items():
-            level = torch.full((len(latents),), sigma)
-            losses.append(mmdit.flow_matching_loss(pipeline.transformer, latents, tokens, pooled, level, noise))
-    measured: dict[float | None, torch.Tensor] = {sigma: torch.cat(losses) for sigma, losses in rows.items()}
-    measured[None] = torch.stack(list(measured.values())).mean(dim=0)
+    measured: dict[float | None, torch.Tensor] = {**dict(zip(_SIGMAS, losses, strict=True)), None: losses.mean(dim=0)}
     return pd.DataFrame(
         [(s, float(v.mean()), 1.96 * float(v.std()) / len(v) ** 0.5) for s, v in measured.items()],
         columns=["sigma", "loss", "half_width"],
         dtype=object,
     )
+
+
+def told_apart(pipeline: StableDiffusion3Pipeline, scenes: HeldOut, own: torch.Tensor) -> pd.DataFrame:
+    """Measure how often a scene's loss, mean over the noise levels, is lower under its own caption than another.
+
+    The other contradicts it in one attribute. All see the same noise, so chance is one half. This is the diffusion
+    classifier of Li et al. (2023): what the model knows of words, whether or not it can draw it.
+
+    Args:
+        pipeline: What is measured.
+        scenes: Held out.
+        own: The losses (noise level, scene) under the own captions, of the first scenes: only these are measured.
+
+    Returns:
+        As :func:`probing.testbed.judge.accuracy_table`; the whole caption counts if no contradiction has a lower loss.
+    """
+    captions = scenes.captions[: own.shape[1]]
+    told: list[dict[str, bool]] = [{} for _ in captions]
+    rng = np.random.default_rng([_HELD_OUT, 4])
+    for attribute in ATTRIBUTES:
+        said = {number: scene for number, scene in enumerate(map(parse, captions)) if attribute in attributes_of(scene)}
+        if not said:
+            continue
+        wrong = {number: contradict(scene, attribute, rng).caption for number, scene in said.items()}
+        for number, other in zip(wrong, scenes.losses(pipeline, wrong).mean(dim=0), strict=True):
+            told[number][attribute] = bool(own[:, number].mean() < other)
+    return accuracy_table(told, captions)
 
 
 @torch.inference_mode()
@@ -210,8 +262,8 @@ def _text(card: dict[str, Any]) -> str:
         for row in card["held_out_loss"]
     )
     judged = "\n".join(
-        f"| {row['attribute']} | {_interval(row)} | {_interval(chance)} | {row['n']:,} |"
-        for row, chance in zip(card["judged"], card["chance"], strict=True)
+        f"| {row['attribute']} | {_interval(told)} | {_interval(row)} | {_interval(chance)} |"
+        for told, row, chance in zip(card["told_apart"], card["judged"], card["chance"], strict=True)
     )
     dual = f", the first {shape.dual} of them with dual attention," if shape.dual else ""
     schedules = {"vae": vae.SCHEDULE, "CLIP": text.SCHEDULE, "T5": text.T5_SCHEDULE}
@@ -251,9 +303,9 @@ many. Captions are those of `probing/testbed/scenes.py`, e.g. "{held_out_caption
 ## Training
 
 `python -m probing.testbed.train vae`, then `text`, `mmdit`, `assemble` and `card`; float16 on disk is the only change
-after training. The MMDiT saw {SCENES:,} rendered scenes, logit-normal noise levels and {mmdit.CAPTION_DROPOUT:.0%} empty
-captions; the shipped weights are the moving average after {card["steps"]:,} steps. It was computed in
-{card["computed_in"]}. All sizes have the same schedule.
+after training. The MMDiT saw {SCENES:,} rendered scenes, logit-normal noise levels (their logits have mean {card["noise_mean"]:g} and
+variance 1) and {mmdit.CAPTION_DROPOUT:.0%} empty captions; the shipped weights are the moving average after
+{card["steps"]:,} steps. It was computed in {card["computed_in"]}. All sizes have the same schedule.
 
 ![training loss](training.png)
 
@@ -271,10 +323,12 @@ Flow-matching loss ({_SCENES} scenes, 95% interval):
 |---|---|
 {losses}
 
-What the judge reads in {_JUDGED} generated pictures agrees with their captions, and with captions of other pictures
-(95% interval; the last row but one counts every attribute of every caption alike):
+Known: how often the loss of a scene, mean over these levels, is lower under its own caption than under one that
+contradicts it in that attribute (chance is 50%, and less of whole captions, where no contradiction may have a lower
+loss). Drawn: how often what the judge reads in a generated picture agrees with its caption, and with another
+picture's. {_JUDGED} captions each, 95% intervals; the last row but one counts every attribute of every caption alike:
 
-| | its caption | another's | |
+| | known | drawn | drawn, another's caption |
 |---|---|---|---|
 {judged}
 

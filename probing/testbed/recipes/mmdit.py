@@ -24,7 +24,7 @@ from probing.testbed.sizes import SIZES, run_name
 from probing.testbed.tensors import from_pixels
 
 SCHEDULE = Schedule(
-    steps=3_000,
+    steps=6_500,
     batch_size=32,
     learning_rate=2e-3,
     weight_decay=0.02,
@@ -37,8 +37,10 @@ SCHEDULE = Schedule(
 KEPT = (0.03, 0.1, 0.3)
 """Parts of the training after which the averaged weights are kept, so that knowledge can be followed as it comes."""
 CAPTION_DROPOUT = 0.1
+NOISE_MEAN = 1.0
+"""Of the logit of the noise levels drawn in training. What a caption decides is decided where noise is high."""
 RECORD = "training.json"
-"""What is kept of a finished training, and goes with its weights: steps, the schedule, what it was computed in."""
+"""What is kept of a finished training, and goes with its weights: steps, noise, schedule, what it was computed in."""
 
 
 def build(size: str) -> SD3Transformer2DModel:
@@ -217,7 +219,7 @@ def run(
         dropped = put(rng.random(len(chosen)) < CAPTION_DROPOUT)
         tokens = torch.where(dropped[:, None, None], empty_tokens, tokens)
         pooled = torch.where(dropped[:, None], empty_pooled, pooled)
-        sigmas = torch.sigmoid(torch.from_numpy(rng.standard_normal(len(chosen)))).float().to(device)
+        sigmas = torch.sigmoid(torch.from_numpy(rng.normal(NOISE_MEAN, size=len(chosen))).float()).to(device)
         errors = flow_matching_loss(forward, clean, tokens, pooled, sigmas, torch.randn_like(clean))
         return errors.mean(), {}
 
@@ -230,6 +232,11 @@ def run(
     if stop_after is None or stop_after >= schedule.steps:
         model.save_pretrained(folder / "transformer")
         dtype = computed_in(torch.device(device), schedule.precision)
-        said = {"steps": schedule.steps, "computed_in": str(dtype).removeprefix("torch."), "schedule": asdict(schedule)}
+        said = {
+            "steps": schedule.steps,
+            "noise_mean": NOISE_MEAN,
+            "computed_in": str(dtype).removeprefix("torch."),
+            "schedule": asdict(schedule),
+        }
         (folder / RECORD).write_text(json.dumps(said, indent=1) + "\n")
     return model

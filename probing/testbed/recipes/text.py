@@ -1,4 +1,8 @@
-"""The text encoders: two CLIPs, trained against pictures, and a T5 encoder, trained on captions alone."""
+"""The text encoders: two CLIPs, trained against pictures, and a T5 encoder, trained on captions alone.
+
+CLIPs learn which words belong to a picture and little of their order, as the real ones do (Yuksekgonul et al. 2023).
+Who is where is for the T5 to know, which learns to answer it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,17 @@ from transformers import (
 
 from probing.testbed.recipes.loop import Schedule, train
 from probing.testbed.recipes.pixels import TrainingScenes
-from probing.testbed.scenes import sample_scene, vocabulary
+from probing.testbed.scenes import (
+    COLOURS,
+    PLACES,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Scene,
+    places_of,
+    sample_scene,
+    vocabulary,
+)
 
 CAPTION_LENGTH = 22
 """Positions of the CLIP part, begin and end included; the longest caption has 21."""
@@ -35,6 +49,13 @@ T5_WIDTH = 160
 SCHEDULE = Schedule(steps=1200, batch_size=160, learning_rate=1e-3, weight_decay=0.02, warmup=100)
 T5_SCHEDULE = Schedule(steps=1000, batch_size=256, learning_rate=2e-3, weight_decay=0.02, warmup=100)
 _MASKED = 0.3
+_ASKED: dict[str, tuple[str | None, ...]] = {
+    "shape": SHAPES,
+    "colour": tuple(COLOURS),
+    "size": (None, *SIZES),
+    "texture": TEXTURES,
+}
+"""What is asked of the thing in a place, and the answers."""
 WIDTHS = {"text_encoder": (64, 3, 4), "text_encoder_2": (96, 4, 6)}
 """Width (and projection), layers, heads of the two CLIPs."""
 
@@ -135,22 +156,65 @@ def tokenize_t5(tokenizer: T5Tokenizer, captions: list[str]) -> Tensor:
     return ids["input_ids"]
 
 
+class Reader(nn.Module):
+    """Answers questions of captions by one look at their features; thrown away after training.
+
+    A question is a place; its answers are what the caption says of the thing there. One look cannot put words
+    together, so the encoder must have noted at each word of a thing where that thing is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.questions = nn.Embedding(len(PLACES) * len(_ASKED), T5_WIDTH)
+        self.look = nn.MultiheadAttention(T5_WIDTH, 5, batch_first=True)
+        self.answers = nn.ModuleDict({name: nn.Linear(T5_WIDTH, len(known)) for name, known in _ASKED.items()})
+
+    def forward(self, features: Tensor, padding: Tensor, places: Tensor) -> dict[str, Tensor]:
+        """Return logits (caption, answer) of all that is asked of one place in each caption.
+
+        Args:
+            features: (caption, position, width).
+            padding: True where a position has no word, (caption, position).
+            places: Numbers of places, (caption,).
+        """
+        asked = self.questions(places[:, None] * len(_ASKED) + torch.arange(len(_ASKED), device=places.device))
+        seen, _ = self.look(asked, features, features, key_padding_mask=padding, need_weights=False)
+        return {name: head(seen[:, number]) for number, (name, head) in enumerate(self.answers.items())}
+
+
+def ask(scene: Scene, rng: np.random.Generator) -> tuple[int, list[int]]:
+    """Choose a place where the scene has a thing; return its number and those of the right answers."""
+    number = int(rng.integers(len(scene.things)))
+    thing = scene.things[number]
+    return PLACES.index(places_of(scene)[number]), [known.index(getattr(thing, name)) for name, known in _ASKED.items()]
+
+
 def run_t5(folder: Path, schedule: Schedule = T5_SCHEDULE) -> T5EncoderModel:
-    """Train the T5 encoder to restore masked words of captions."""
+    """Train the T5 encoder on two tasks at once, as T5 was on many (Raffel et al. 2020).
+
+    It restores masked words of captions, and answers what is in a place.
+    """
     torch.manual_seed(schedule.seed + len(WIDTHS))
     tokenizer = build_t5_tokenizer()
     encoder = build_t5(tokenizer)
-    head = nn.Linear(T5_WIDTH, len(tokenizer))
+    head, reader = nn.Linear(T5_WIDTH, len(tokenizer)), Reader()
     mask_id = tokenizer.convert_tokens_to_ids("<extra_id_0>")
 
     def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        ids = tokenize_t5(tokenizer, [sample_scene(rng).caption for _ in range(schedule.batch_size)])
-        masked = torch.from_numpy(rng.random(ids.shape) < _MASKED) & (ids != tokenizer.pad_token_id)
+        scenes = [sample_scene(rng) for _ in range(schedule.batch_size)]
+        ids = tokenize_t5(tokenizer, [scene.caption for scene in scenes])
+        padding = ids == tokenizer.pad_token_id
+        masked = torch.from_numpy(rng.random(ids.shape) < _MASKED) & ~padding
         logits = head(encoder(ids.masked_fill(masked, mask_id)).last_hidden_state[masked])
-        right = (logits.argmax(dim=-1) == ids[masked]).float().mean()
-        return F.cross_entropy(logits, ids[masked]), {"restored": float(right)}
+        restored = (logits.argmax(dim=-1) == ids[masked]).float().mean()
+        places, right = map(torch.tensor, zip(*(ask(scene, rng) for scene in scenes), strict=True))
+        answers = reader(encoder(ids).last_hidden_state, padding, places).values()
+        answered = [answer.argmax(dim=-1) == right[:, number] for number, answer in enumerate(answers)]
+        asked = sum(F.cross_entropy(answer, right[:, number]) for number, answer in enumerate(answers))
+        numbers = {"restored": float(restored), "answered": float(torch.stack(answered).float().mean())}
+        return F.cross_entropy(logits, ids[masked]) + asked, numbers
 
-    train({"encoder": encoder, "head": head}, loss, schedule, folder)
+    train({"encoder": encoder, "head": head, "reader": reader}, loss, schedule, folder)
     encoder.eval().save_pretrained(folder / "text_encoder_3")
     tokenizer.save_pretrained(folder / "tokenizer")
     return encoder
