@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from probing.errors import UserError
+from probing.testbed.judge import EACH, WHOLE
 from probing.testbed.recipes import assemble, card, family, mmdit, pixels, text, vae
 from probing.testbed.recipes.loop import Schedule, computed_in, train
-from probing.testbed.scenes import PLACES, canonical, parse, vocabulary
+from probing.testbed.scenes import ATTRIBUTES, PLACES, canonical, parse, vocabulary
 from probing.testbed.sizes import SIZES, run_name
 
 SCENES = 12
@@ -348,6 +349,41 @@ def test_cards_say_how_weights_were_trained_and_what_they_do(runs, tmp_path, mon
     (tmp_path / "xs" / mmdit.RECORD).unlink()
     with pytest.raises(UserError, match="assemble them again"):
         card.run(runs, "xs", tmp_path)
+
+
+def test_losses_of_cards_are_those_of_plain_calls(runs, tmp_path):
+    assemble.run(runs, "xs", 0, tmp_path)
+    pipeline, said = card.load_pipeline(tmp_path / "xs"), mmdit.Captions(runs)
+    for parameter in pipeline.transformer.proj_out.parameters():
+        nn.init.normal_(parameter)
+    scenes = card.HeldOut.draw(pipeline.vae, 3)
+    other = {2: scenes.captions[0]}
+    losses = torch.cat([scenes.losses(pipeline), scenes.losses(pipeline, other)], dim=1)
+    for number, caption, losses_there in zip([0, 1, 2, 2], [*scenes.captions, *other.values()], losses.T, strict=True):
+        clean, noise = scenes.latents[number, None], scenes.noise[number, None]
+        with torch.inference_mode():
+            tokens, pooled = said.encode([caption])
+            for sigma, loss in zip(card._SIGMAS, losses_there, strict=True):
+                mixed = (1 - sigma) * clean + sigma * noise
+                velocity = pipeline.transformer(mixed, tokens, pooled, torch.tensor([1000 * sigma])).sample
+                # The pipeline's encoders were rounded to half precision.
+                torch.testing.assert_close(loss, (velocity - (noise - clean)).square().mean(), rtol=0.01, atol=0)
+
+
+def test_what_is_known_is_told_apart_and_nothing_else(runs, monkeypatch):
+    network = AutoencoderKL.from_pretrained(runs / "vae" / "vae")
+    scenes = card.HeldOut.draw(network, 30)
+
+    def knows_backgrounds(self, pipeline, captions=None):
+        told = dict(enumerate(self.captions)) if captions is None else captions
+        wrong = [parse(told[n]).background != parse(self.captions[n]).background for n in told]
+        return torch.tensor([wrong] * 5).float()
+
+    monkeypatch.setattr(card.HeldOut, "losses", knows_backgrounds)
+    table = card.told_apart(None, scenes, scenes.losses(None)[:, :20]).set_index("attribute")
+    known = table.pop("accuracy")
+    assert known.pop("background") == 1.0 and table["n"]["background"] == 20
+    assert 0 < known.pop(EACH) < 1 and not known.any() and set(known.index) == {*ATTRIBUTES, WHOLE} - {"background"}
 
 
 def test_held_out_captions_are_of_no_training_scene():

@@ -304,8 +304,8 @@ many. Captions are those of `probing/testbed/scenes.py`, e.g. "{held_out_caption
 
 `python -m probing.testbed.train vae`, then `text`, `mmdit`, `assemble` and `card`; float16 on disk is the only change
 after training. The MMDiT saw {SCENES:,} rendered scenes, logit-normal noise levels (their logits have mean {card["noise_mean"]:g} and
-variance 1) and {mmdit.CAPTION_DROPOUT:.0%} empty captions; the shipped weights are the moving average after
-{card["steps"]:,} steps. It was computed in {card["computed_in"]}. All sizes have the same schedule.
+variance 1) and {mmdit.CAPTION_DROPOUT:.0%} empty captions; the shipped weights are the moving average
+after {card["steps"]:,} steps. It was computed in {card["computed_in"]}. All sizes have the same schedule.
 
 ![training loss](training.png)
 
