@@ -81,6 +81,11 @@ def _models(page: Page, weights: Path) -> None:
             "Flow-matching loss on unseen scenes by noise level; open marks are further seeds.",
         )
         page.figure(
+            report_figures.told_apart_by_size(cards, trainings),
+            "What is known: how often the loss of an unseen scene is lower under its own caption than under one that "
+            "contradicts it in that attribute (of whole captions, under any); a grey dash: chance.",
+        )
+        page.figure(
             report_figures.judged_by_size(cards, trainings),
             "How often the judge finds in a generated picture what its caption says; a grey dash: what another "
             "picture's caption says.",
@@ -114,11 +119,13 @@ def _loss(card: dict[str, Any]) -> float:
 def _summary(name: str, card: dict[str, Any]) -> dict[str, Any]:
     mean = [row for row in card["held_out_loss"] if row.get("sigma") is None]
     judged = {row["attribute"]: _interval(row) for row in card["judged"]}
+    told = {row["attribute"]: _interval(row) for row in card["told_apart"]}
     return {
         "model": f"testbed-{name}",
         "parameters": f"{card['parameters']:,}",
         "steps": f"{card['steps']:,}",
         "held-out loss": f"{mean[0]['loss']:.4f} ± {mean[0]['half_width']:.4f}" if mean else None,
+        "attributes told apart, %": told.get(EACH),
         "attributes obeyed, %": judged.get(EACH),
         "whole caption obeyed, %": judged.get(WHOLE),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,23 +39,34 @@ def losses_by_size(cards: Cards, trainings: Cards) -> Figure:
 
 def judged_by_size(cards: Cards, trainings: Cards) -> Figure:
     """Judged accuracy against parameters, a panel an attribute, with intervals; a dash where another's caption is."""
-    attributes = [row["attribute"] for row in next(iter(cards.values()))["judged"]]
+    return _by_size(cards, trainings, "judged", lambda card: _of(card["chance"]), "share obeyed")
+
+
+def told_apart_by_size(cards: Cards, trainings: Cards) -> Figure:
+    """As :func:`judged_by_size`, how often the own caption has the lower loss; a dash at chance."""
+    halves = {**dict.fromkeys(ATTRIBUTES, 0.5), EACH: 0.5}
+    return _by_size(cards, trainings, "told_apart", lambda card: halves, "share told apart")
+
+
+def _by_size(
+    cards: Cards, trainings: Cards, measured: str, chance: Callable[[dict[str, Any]], Mapping[str, float]], said: str
+) -> Figure:
+    attributes = [row["attribute"] for row in next(iter(cards.values()))[measured]]
     columns = 3
     rows = -(-len(attributes) // columns)
     figure = Figure(figsize=(2.4 * columns, 2.3 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
     for ax, attribute in zip(axes, attributes, strict=False):
         for number, (name, card) in enumerate(_with_seeds(cards, trainings)):
-            row = next((row for row in card["judged"] if row["attribute"] == attribute), None)
+            row = next((row for row in card[measured] if row["attribute"] == attribute), None)
             if row is None:
                 continue
             further = number >= len(cards)
             ends = [[row["accuracy"] - row["ci_low"]], [row["ci_high"] - row["accuracy"]]]
             ax.errorbar(card["parameters"], row["accuracy"], ends, fmt="o", capsize=3, color=_COLOURS[0],
                         markerfacecolor="white" if further else None)  # fmt: skip
-            chance = next((row for row in card["chance"] if row["attribute"] == attribute), None)
-            if chance is not None:
-                ax.plot(card["parameters"], chance["accuracy"], "_", color="0.5", markersize=12)
+            if attribute in chance(card):
+                ax.plot(card["parameters"], chance(card)[attribute], "_", color="0.5", markersize=12)
             if not further:
                 ax.annotate(name, (card["parameters"], row["accuracy"]), xytext=(5, -10), textcoords="offset points")
         ax.set(xscale="log", title=attribute, ylim=(0, 1.03))
@@ -64,8 +75,12 @@ def judged_by_size(cards: Cards, trainings: Cards) -> Figure:
     for ax in list(axes)[len(attributes) :]:
         ax.axis("off")
     figure.supxlabel("parameters of the transformer", fontsize=10)
-    figure.supylabel("share obeyed", fontsize=10)
+    figure.supylabel(said, fontsize=10)
     return figure
+
+
+def _of(rows: list[dict[str, Any]]) -> dict[str, float]:
+    return {row["attribute"]: row["accuracy"] for row in rows}
 
 
 def along_training(cards: Cards, along: Cards) -> Figure:

@@ -27,7 +27,7 @@ def card(size: str, parameters: int, steps: int = 100) -> dict:
     return {
         "size": size, "parameters": parameters, "steps": steps,
         "held_out_loss": [{"sigma": s, "loss": 0.3, "half_width": 0.01} for s in SIGMAS],
-        "judged": judged(0.8), "chance": judged(0.2),
+        "told_apart": judged(0.7), "judged": judged(0.8), "chance": judged(0.2),
     }  # fmt: skip
 
 
@@ -77,12 +77,19 @@ def test_the_page_stands_alone_and_says_what_is_missing(weights, tmp_path):
         and "xs-seed1 differs from xs by 0.0000" in text
         and "There is no judge" in text
     )
-    for said in ("testbed-xs-seed1", "10,000,000", "80.0 [70.0, 90.0]", "0.3000 ± 0.0100", "true reward"):
+    for said in (
+        "testbed-xs-seed1",
+        "10,000,000",
+        "80.0 [70.0, 90.0]",
+        "70.0 [60.0, 80.0]",
+        "0.3000 ± 0.0100",
+        "true reward",
+    ):
         assert said in text, said
-    # Two sizes, attributes, a training; the sheet of the one size that has one; 4 facets of 6 pairs, 3 with a mark.
-    for said in ("Flow-matching loss on unseen scenes", "How often the judge finds", "The same over one training"):
+    # Sizes by loss, by what they know and draw, a training; the one sheet; 4 facets of 6 pairs, 3 with a mark.
+    for said in ("Flow-matching loss on unseen scenes", "What is known", "How often the judge", "over one training"):
         assert said in text, said
-    assert len([source for source in tags.sources if source.startswith("data:")]) == 3 + 1 + 2 * 6 * 4 + 2 * 3
+    assert len([source for source in tags.sources if source.startswith("data:")]) == 4 + 1 + 2 * 6 * 4 + 2 * 3
 
 
 def test_the_checks_on_the_page_are_those_of_the_data(weights, tmp_path):
@@ -117,3 +124,16 @@ def test_every_attribute_is_drawn_over_training():
     cards, along = {"xs": card("xs", 10**6)}, {"xs-step1": card("xs", 10**6, 1)}
     (ax,) = report_figures.along_training(cards, along).axes
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [*ATTRIBUTES, EACH, WHOLE]
+
+
+def test_a_dash_is_drawn_at_chance_where_there_is_one():
+    cards = {"xs": card("xs", 10**6), "m": card("m", 10**7)}
+    figure = report_figures.told_apart_by_size(cards, {})
+    dashes = {
+        ax.get_title(): [float(line.get_ydata()[0]) for line in ax.lines if line.get_color() == "0.5"]
+        for ax in figure.axes
+        if ax.axison
+    }
+    assert dashes == {**{name: [0.5, 0.5] for name in (*ATTRIBUTES, EACH)}, WHOLE: []}
+    judged = report_figures.judged_by_size(cards, {})
+    assert [float(line.get_ydata()[0]) for line in judged.axes[0].lines if line.get_color() == "0.5"] == [0.2, 0.2]
