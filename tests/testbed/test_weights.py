@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
+from sklearn.linear_model import LogisticRegression
+from transformers import AutoTokenizer, T5EncoderModel
 
 from probing.backbones import resolve
+from probing.testbed.judge import EACH
+from probing.testbed.recipes import text
 from probing.testbed.recipes.assemble import TRAININGS, WEIGHTS
 from probing.testbed.recipes.mmdit import RECORD
-from probing.testbed.scenes import BACKGROUNDS, COLOURS
+from probing.testbed.scenes import BACKGROUNDS, COLOURS, SHAPES, places_of, sample_scene
 from probing.testbed.sizes import SIZES, is_along
 
 
@@ -51,6 +55,24 @@ def test_colours_are_those_of_the_captions(pictures):
     assert right >= 18
 
 
+def test_the_t5_notes_at_a_word_where_its_thing_stands():
+    """Right or left follows from the relation and the order together; a probe that is linear in one word reads it."""
+    tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / "xs" / "tokenizer_3")
+    encoder = T5EncoderModel.from_pretrained(WEIGHTS / "xs" / "text_encoder_3").eval()
+    rng = np.random.default_rng(0)
+    scenes = [scene for scene in (sample_scene(rng) for _ in range(4_000)) if scene.relation in ("left of", "right of")]
+    which = rng.integers(2, size=len(scenes))
+    words = [[n for n, w in enumerate(scene.caption.split()) if w in SHAPES] for scene in scenes]
+    with torch.inference_mode():
+        features = encoder(text.tokenize_t5(tokenizer, [scene.caption for scene in scenes])).last_hidden_state
+    own = np.stack([row[at[one]] for row, at, one in zip(features.numpy(), words, which, strict=True)])
+    left = np.array([places_of(scene)[one] == "left" for scene, one in zip(scenes, which, strict=True)])
+    half = len(scenes) // 2
+    probe = LogisticRegression(max_iter=2000).fit(own[:half], left[:half])
+    # Chance is one half, as which of the two things is asked of is a toss.
+    assert half > 150 and probe.score(own[half:], left[half:]) > 0.95
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_a_stock_call_draws_from_every_folder(size):
     pipeline = StableDiffusion3Pipeline.from_pretrained(WEIGHTS / size)
@@ -83,3 +105,15 @@ def test_every_size_is_shipped_and_is_better_on_unseen_scenes_than_the_one_below
     assert all(mean["sigma"] is None for mean in means)
     for small, large in pairwise(means):
         assert large["loss"] + large["half_width"] < small["loss"] - small["half_width"]
+
+
+def test_larger_sizes_obey_more_and_all_more_than_chance():
+    """The largest by more than both intervals, with the smallest; a neighbour may overlap, but not be above."""
+    cards = [json.loads((WEIGHTS / size / "card.json").read_text()) for size in SIZES]
+    judged, chance = (
+        [next(row for row in card[table] if row["attribute"] == EACH) for card in cards]
+        for table in ("judged", "chance")
+    )
+    assert all(small["accuracy"] < large["accuracy"] for small, large in pairwise(judged))
+    assert judged[0]["ci_high"] < judged[-1]["ci_low"]
+    assert all(row["ci_low"] > other["ci_high"] for row, other in zip(judged, chance, strict=True))
