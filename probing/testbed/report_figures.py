@@ -99,6 +99,9 @@ def along_training(cards: Cards, along: Cards) -> Figure:
         ax.errorbar(rows["steps"], rows["accuracy"], ends, marker="o", markersize=4, capsize=2, linestyle=style,
                     color=colours[str(attribute)], label=attribute)  # fmt: skip
     ax.set(xscale="log", xlabel=f"training steps of testbed-{size}", ylabel="share obeyed", ylim=(0, 1.03))
+    there = sorted(table["steps"].unique())
+    ax.set_xticks(there, [f"{steps:,}" for steps in there])
+    ax.minorticks_off()
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _plain(ax)
     return figure
