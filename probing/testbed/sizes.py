@@ -30,5 +30,5 @@ def size_of(name: str) -> str:
 
 
 def is_along(name: str) -> bool:
-    """Tell whether weights were kept along the way of a training, as ``xs-step00300`` were."""
+    """Tell whether weights were kept along the way of a training, as ``xs-step00650`` were."""
     return "-step" in name
