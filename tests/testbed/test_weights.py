@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
+from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoTokenizer, T5EncoderModel
 
@@ -117,3 +119,14 @@ def test_larger_sizes_obey_more_and_all_more_than_chance():
     assert all(small["accuracy"] < large["accuracy"] for small, large in pairwise(judged))
     assert judged[0]["ci_high"] < judged[-1]["ci_low"]
     assert all(row["ci_low"] > other["ci_high"] for row, other in zip(judged, chance, strict=True))
+
+
+def test_the_shipped_weights_are_light_and_in_half_precision():
+    distinct = {}
+    for path in WEIGHTS.rglob("*.safetensors"):
+        assert path.stat().st_size <= 15e6
+        distinct[hashlib.sha256(path.read_bytes()).hexdigest()] = path.stat().st_size
+        with safe_open(path, framework="pt") as weights:
+            dtypes = {weights.get_tensor(key).dtype for key in weights.keys()}  # noqa: SIM118
+            assert {dtype for dtype in dtypes if dtype.is_floating_point} == {torch.float16}
+    assert sum(distinct.values()) <= 60e6
