@@ -93,6 +93,32 @@ def models() -> list[str]:
     return rows
 
 
+def test_both_has_no_slope_over_sizes():
+    table = pd.read_csv(ROOT / "figures" / "scaling.csv")
+    of = (table["kind"] == "fit") & (table["head"] == "best") & (table["facet"] == "both")
+    trained = table[of & (table["against"] == "parameters") & (table["series"] == "trained")]
+    assert len(trained) and (trained["ci_low"] < 0).all() and (trained["ci_high"] > 0).all()
+
+
+def test_words_matter_to_alignment_alone():
+    table = pd.read_csv(ROOT / "figures" / "controls.csv").set_index(["control", "facet"])
+    for control in ("foreign prompt", "empty prompt"):
+        assert table.loc[(control, "alignment"), "ci_low"] < 0.5 < table.loc[(control, "alignment"), "ci_high"]
+        assert (table.loc[[(control, facet) for facet in ("quality", "generated")], "difference_p_holm"] > LEVEL).all()
+    assert table.loc[("source model", "generated"), "difference_high"] <= 0
+
+
+def test_shapes_are_what_size_buys():
+    shapes = []
+    for size in SIZES:
+        judged = json.loads((WEIGHTS / size / "card.json").read_text())["judged"]
+        shapes += [row for row in judged if row["attribute"] == "shape"]
+    first, *others = ({key: f"{100 * row[key]:.1f}" for key in ("accuracy", "ci_low", "ci_high")} for row in shapes)
+    said = " ".join(README.split())
+    assert f"{first['accuracy']}% [{first['ci_low']}, {first['ci_high']}]" in said
+    assert "{}, {} and {}%".format(*(row["accuracy"] for row in others)) in said
+
+
 @pytest.mark.parametrize("row", models())
 def test_models_are_those_of_the_cards(row):
     assert row in README, "\n".join(models())
