@@ -22,7 +22,7 @@ from probing.commands import blocks, named_values, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.preferences.audit import item_looks
-from probing.preferences.options import add_data_options, add_split_options, load_data, read_pairs
+from probing.preferences.options import add_data_options, add_split_options, load_data, split_pairs
 from probing.probes import PROBES, SCALINGS
 
 
@@ -109,7 +109,7 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], Any]] = {
 
 def run(arguments: argparse.Namespace) -> None:
     stores = [FeatureStore.open(path) for path in arguments.store]
-    pairs = read_pairs(stores[0].pairs_path, arguments)
+    pairs = split_pairs(stores[0].read_pairs(), arguments)
     journal = arguments.output / f"{arguments.experiment}-cells"
     written = arguments.output / f"{arguments.experiment}.parquet"
     if arguments.keep and was_made_from(written, stores, all_of_them=arguments.experiment == "scaling"):

@@ -6,18 +6,24 @@ import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from probing.backbones import COMPUTE_DTYPES, load_backbone, model_names, pick_compute_dtype, pick_device, resolve
+from probing.backbones.identity import part_digests
 from probing.commands import add_transformer_option, blocks, numbers, run_command, words
 from probing.errors import UserError
-from probing.features import ExtractionPlan, ExtractionSettings, extract, make_plan
+from probing.features import ExtractionSettings, FeatureStore, extract, make_plan
+from probing.features.extraction import check_cheaply, mend_cheaply
 from probing.features.plan import STREAMS, binary
 from probing.features.prompts import PROMPT_RULES
 from probing.features.reductions import REDUCTIONS
+from probing.features.work import Work, plan_work
+from probing.files import write_csv
 from probing.preferences import PreferenceData
 from probing.preferences.audit import scan_images
 from probing.preferences.images import BACKGROUNDS, RESIZES
 from probing.preferences.options import add_data_options, load_data
+from probing.preferences.pair_counts import count_pairs, describe_pairs, unfit_facets
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
         streams=tuple(arguments.streams),
         reductions=tuple(arguments.reductions),
         blocks=None if arguments.blocks is None else tuple(arguments.blocks),
-        resolution=arguments.resolution or spec.resolution,
+        resolution=spec.resolution if arguments.resolution is None else arguments.resolution,
         resize=arguments.resize,
         background=arguments.background,
         batch_size=arguments.batch_size,
@@ -80,12 +86,23 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.skip_bad_images and not arguments.dry_run:
         data = _without_bad_images(data, output)
     plan = make_plan(spec, settings, items=len(data.items), prompts=data.items["prompt_id"].nunique())
-    print(plan.describe(), f"{'output':>9}  {output}", sep="\n", flush=True)
+    if not arguments.dry_run:
+        for sentence in mend_cheaply(output):
+            print(f"{'damaged':>9}  {sentence}")
+    parts = part_digests(spec, random_init=settings.random_init, seed=settings.seed, use_t5=settings.use_t5)
+    work = plan_work(plan, data, output, parts=parts, device=device.type)
+    _print_plan(work, data, output)
     if arguments.dry_run:
+        for problem in check_cheaply(output):
+            print(f"{'damaged':>9}  {problem}")
         print(f"{'missing':>9}  {len(data.missing_images()):,} of {len(data.items):,} pictures")
         return
-    data.require_images()
-    _check_disk(plan, output)
+    if work.store is not None and not work.grows and not work.segments():
+        written = work.store.write_pairs(data.pairs)
+        _report(work.store, 0, "the pairs are new" if written else "nothing is new")
+        return
+    _require_pictures(data, work)
+    _check_disk(work, output)
     backbone = load_backbone(
         spec,
         device=device,
@@ -95,13 +112,46 @@ def run(arguments: argparse.Namespace) -> None:
         t5_length=settings.t5_length,
         use_t5=settings.use_t5,
     )
-    extracted = extract(plan, backbone, data, output)
-    there = len(extracted.store.item_ids) - extracted.computed
+    extracted = extract(plan, backbone, data, output, request=_request(arguments))
+    _report(extracted.store, extracted.computed, "")
+
+
+def _print_plan(work: Work, data: PreferenceData, output: Path) -> None:
+    counts = count_pairs(data.pairs)
+    rows = [
+        work.plan.describe(),
+        work.describe(),
+        f"{'pairs':>9}  {describe_pairs(counts)}",
+        f"{'output':>9}  {output}",
+    ]
+    print("\n".join(row for row in rows if row), flush=True)
+    if unfit := unfit_facets(counts):
+        print(f"{'warning':>9}  probing.fit will refuse these pairs: {'; '.join(unfit[:3])}"
+              + (f"; and {len(unfit) - 3} more" if len(unfit) > 3 else ""), flush=True)  # fmt: skip
+
+
+def _report(store: FeatureStore, computed: int, instead: str) -> None:
+    there = len(store.item_ids) - computed
+    length = store.attributes["clip_tokens"]
+    if cut := int((store.read_column("prompt_clip_tokens") > length).sum()):
+        print(
+            f"{cut:,} items have a prompt of more than the {length} tokens that CLIP takes, which was cut; "
+            f"prompt_clip_tokens in the store gives the lengths."
+        )
     print(
-        f"{extracted.computed:,} items computed" + (f", {there:,} were there" if there else "") + f".\n"
-        f"Features: {output}\nPairs:    {extracted.store.pairs_path}\n"
-        f"Next:     python -m probing.fit --store {output}"
+        f"{computed:,} items computed"
+        + (f", {there:,} were there" if there else "")
+        + (f"; {instead}" if instead else "")
+        + f".\nFeatures: {store.path}\nPairs:    {store.pairs_path}\n"
+        f"Next:     python -m probing.fit --store {store.path}"
     )
+
+
+def _request(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that a repair needs beside the store's settings."""
+    names = ("model", "transformer", "data", "data_root", "where", "limit", "leaks", "split", "skip_bad_images")
+    values = {name: getattr(arguments, name) for name in names}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def _default_output(arguments: argparse.Namespace, model: str) -> Path:
@@ -120,10 +170,9 @@ def _without_bad_images(data: PreferenceData, output: Path) -> PreferenceData:
         return data
     items = data.items[data.items["image"].isin(bad["image"])]
     kept = data.without(items["item_id"])
-    report = output.with_suffix(".skipped.csv")
-    report.parent.mkdir(parents=True, exist_ok=True)
+    report = output.with_name(output.name + ".skipped.csv")
     reasons = items[["item_id", "prompt_id", "image"]].merge(bad[["image", "problem", "reason"]], on="image")
-    reasons.to_csv(report, index=False)
+    write_csv(report, reasons)
     print(
         f"{len(bad):,} pictures cannot be used: {len(data.items) - len(kept.items):,} of {len(data.items):,} items and "
         f"{len(data.pairs) - len(kept.pairs):,} of {len(data.pairs):,} pairs are left out.\nReasons:  {report}"
@@ -131,14 +180,35 @@ def _without_bad_images(data: PreferenceData, output: Path) -> PreferenceData:
     return kept
 
 
-def _check_disk(plan: ExtractionPlan, output: Path) -> None:
+def _require_pictures(data: PreferenceData, work: Work) -> None:
+    """Open every picture of the items to be computed once, so that a bad one is known before anything is computed.
+
+    Raises:
+        UserError: Some are missing or cannot be read.
+    """
+    data.require_images()
+    if not data.images.can_be_bad:
+        return
+    items = work.items_to_compute()
+    bad = scan_images(data, items=items, hashes=False).bad
+    if len(bad):
+        first = bad.iloc[0]
+        raise UserError(
+            f"{len(bad):,} of {len(items):,} pictures of {data.name} cannot be used, the first being "
+            f"{first['image']!r} of item {first['item_id']!r} ({first['reason']}); mend them, or leave them out with "
+            f"--skip-bad-images."
+        )
+
+
+def _check_disk(work: Work, output: Path) -> None:
     """Refuse a store that the disk cannot hold, less what is there of it."""
     folder = next(parent for parent in (output.resolve(), *output.resolve().parents) if parent.exists())
     there = sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) if output.exists() else 0
     free = shutil.disk_usage(folder).free
-    if plan.disk_bytes - there > free:
+    needed = work.plan.disk_bytes - there
+    if needed > free:
         raise UserError(
-            f"The store needs {binary(plan.disk_bytes - there)} and {folder} has {binary(free)} free; "
+            f"The store needs {binary(needed)} and {folder} has {binary(free)} free; "
             f"give --output on a larger disk, or ask for less."
         )
 

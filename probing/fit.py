@@ -30,7 +30,7 @@ from probing.analysis.rewards import rewards_of_best
 from probing.commands import blocks, named_values, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import FeatureStore
-from probing.preferences.options import add_split_options, read_pairs
+from probing.preferences.options import add_split_options, split_pairs
 from probing.preferences.rewards import read_rewards
 from probing.probes import PROBES, SCALINGS
 from probing.statistics import LEVEL
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"Got --delta {arguments.delta}, expected a number above 0; 0.01 is one point.")
     store = FeatureStore.open(arguments.store)
     fresh = None if arguments.random_init_store is None else FeatureStore.open(arguments.random_init_store)
-    pairs = read_pairs(store.pairs_path, arguments)
+    pairs = split_pairs(store.read_pairs(), arguments)
     # Read and scored first: a mistake in them should not be told after all probes are fitted.
     others = [
         reference(name, read_rewards(Path(file)), store, pairs, facets=arguments.facets, seed=arguments.seed)

@@ -16,7 +16,7 @@ from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.features.tokens import check_same_model, read_image_tokens, settings_of
 from probing.preferences import prepare
-from probing.preferences.options import add_data_options, add_split_options, load_data, read_pairs
+from probing.preferences.options import add_data_options, add_split_options, load_data, split_pairs
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> None:
     store = FeatureStore.open(arguments.store)
-    pairs, table = read_pairs(store.pairs_path, arguments), _read_curve(arguments.results)
+    pairs, table = split_pairs(store.read_pairs(), arguments), _read_curve(arguments.results)
     recipe = Recipe(labels=arguments.labels, weights=arguments.weights)
     cells = token_cells(table, facets=arguments.facets, sigma=arguments.sigma, block=arguments.block, recipe=recipe)
     settings = settings_of(store.attributes)

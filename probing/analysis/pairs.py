@@ -11,9 +11,8 @@ from jaxtyping import Float, Int
 
 from probing.analysis.source import FeatureSource, choose
 from probing.errors import UserError
+from probing.preferences.pair_counts import LEAST_TEST_PROMPTS, LEAST_TRAINING_PROMPTS
 
-LEAST_TRAINING_PROMPTS = 10
-LEAST_TEST_PROMPTS = 2
 _COLUMNS = ("pair_id", "prompt_id", "first", "second", "choice", "split", "facet")
 
 

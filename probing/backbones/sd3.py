@@ -65,6 +65,17 @@ class SD3Backbone:
             module.eval().requires_grad_(False)
 
     @property
+    def parts(self):
+        return {"transformer": self.weights_fingerprint()}
+
+    @property
+    def revision(self):
+        return self.weights_fingerprint()
+
+    def clip_tokens_of(self, prompts):
+        return [len(self.pipeline.tokenizer(p)["input_ids"]) for p in prompts]
+
+    @property
     def transformer(self) -> nn.Module:
         return self.pipeline.transformer
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from probing.backbones import Conditioning, SD3Backbone
 from probing.features.plan import ExtractionSettings
 from probing.preferences import PreferenceData, prepare
+from probing.preferences.images import picture_digest
 
 _ENCODED_AT_ONCE = 2**22
 """Pixels that the VAE encodes at once: it needs far more memory than the transformer does."""
@@ -39,12 +40,14 @@ def encode_prompts(backbone: SD3Backbone, prompts: Sequence[str]) -> tuple[Condi
 
 def encode_images(
     backbone: SD3Backbone, data: PreferenceData, item_ids: Sequence[str], settings: ExtractionSettings
-) -> Iterator[Float[Tensor, "item channel row column"]]:
-    """Open images in threads, a batch ahead of the VAE."""
+) -> Iterator[tuple[Float[Tensor, "item channel row column"], list[bytes]]]:
+    """Open images in threads, a batch ahead of the VAE; yields latents, and digests of the pictures."""
     resolution = settings.resolution
 
-    def pixels(item_id: str) -> np.ndarray:
-        return np.asarray(prepare(data.open_image(item_id), resolution, settings.resize, settings.background))
+    def pixels(item_id: str) -> tuple[np.ndarray, bytes]:
+        image = data.open_image(item_id)
+        prepared = prepare(image, resolution, settings.resize, settings.background)
+        return np.asarray(prepared), picture_digest(image)
 
     size = max(1, min(settings.batch_size, _ENCODED_AT_ONCE // resolution**2))
     batches = [item_ids[start : start + size] for start in range(0, len(item_ids), size)]
@@ -54,5 +57,7 @@ def encode_images(
         ahead = [pool.submit(pixels, item_id) for item_id in batches[0]]
         for following in [*batches[1:], []]:
             here, ahead = ahead, [pool.submit(pixels, item_id) for item_id in following]
-            stacked = torch.from_numpy(np.stack([future.result() for future in here]))
-            yield backbone.encode_images(stacked.permute(0, 3, 1, 2).float().div(127.5).sub(1.0))
+            opened = [future.result() for future in here]
+            stacked = torch.from_numpy(np.stack([image for image, _ in opened]))
+            latents = backbone.encode_images(stacked.permute(0, 3, 1, 2).float().div(127.5).sub(1.0))
+            yield latents, [digest for _, digest in opened]

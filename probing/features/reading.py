@@ -72,7 +72,7 @@ def read_images(
         with backbone.on_device("text_encoders"):
             conditioning, row_of = encode_prompts(backbone, run["prompt"].tolist())
         with backbone.on_device("vae"):
-            latents = torch.cat(list(encode_images(backbone, data, run["item_id"].tolist(), settings)))
+            latents = torch.cat([one for one, _ in encode_images(backbone, data, run["item_id"].tolist(), settings)])
         noise = _noise(settings.seed, run[key].tolist(), latents.shape[1:])
         with backbone.on_device("transformer"):
             trace = BlockTrace(backbone.transformer, backbone.blocks_path, backbone.streams_of)

@@ -95,6 +95,14 @@ class PreferenceData:
         """
         return self.images.open(self._image_of[item_id], item_id)
 
+    def image_of(self, item_id: str) -> str:
+        """Return the name of an item's picture in ``images``."""
+        return self._image_of[item_id]
+
+    def stamp_of(self, item_id: str) -> str | None:
+        """Return a cheap identity of an item's picture, such as its file's size and times; None where there is none."""
+        return self.images.stamp(self._image_of[item_id])
+
     def missing_images(self) -> pd.DataFrame:
         """List the items whose picture is not there, without opening any."""
         gone = set(self.images.missing(self.items["image"].unique()))

@@ -21,7 +21,13 @@ _ROW_GROUPS_KEPT = 4
 
 
 class ImageSource(Protocol):
-    """Opens pictures by the names that the table of items gives them."""
+    """Opens pictures by the names that the table of items gives them.
+
+    Attributes:
+        can_be_bad: Whether a picture may be missing or unreadable; those that a function draws are not.
+    """
+
+    can_be_bad: bool
 
     def open(self, name: str, record: str) -> Image.Image:
         """Open and decode a picture; may be called from several threads.
@@ -35,9 +41,13 @@ class ImageSource(Protocol):
         """Name those that are not there, without opening any."""
         ...
 
+    def stamp(self, name: str) -> str | None: ...
+
 
 class ImageFolder:
     """Pictures that are files; names are paths relative to the folder, or absolute."""
+
+    can_be_bad = True
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -51,6 +61,10 @@ class ImageFolder:
         except OSError as error:
             raise UserError(f"{path} of record {record!r} cannot be read ({error}); check the disk.") from error
         return decode(data, str(path), record)
+
+    def stamp(self, name: str) -> str | None:
+        st = os.stat(self.root / name)
+        return f"{st.st_size}-{st.st_mtime_ns}-{st.st_ctime_ns}"
 
     def missing(self, names: Iterable[str]) -> list[str]:
         # One listing a folder: asking for each of a million files costs minutes on a network disk.
@@ -71,6 +85,8 @@ class ParquetImages:
 
     A few row groups are kept, so that pictures asked for in the files' order are read once.
     """
+
+    can_be_bad = True
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -127,6 +143,8 @@ class ParquetImages:
 class DrawnImages:
     """Pictures that a function makes when they are asked for."""
 
+    can_be_bad = False
+
     def __init__(self, draw: Callable[[str], Image.Image]) -> None:
         self.draw = draw
 
@@ -135,6 +153,9 @@ class DrawnImages:
 
     def missing(self, names: Iterable[str]) -> list[str]:
         return []
+
+    def stamp(self, name: str) -> str | None:
+        return None
 
 
 def decode(data: bytes, where: str, record: str) -> Image.Image:

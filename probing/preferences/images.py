@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import cast
 
 from PIL import Image, ImageOps
@@ -64,3 +65,9 @@ def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
         behind = Image.new("RGBA", image.size, background)
         return Image.alpha_composite(behind, image).convert("RGB")
     return image.convert("RGB")
+
+
+def picture_digest(image: Image.Image) -> bytes:
+    digest = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
+    digest.update(image.convert("RGBA").tobytes())
+    return digest.digest()

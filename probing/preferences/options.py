@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 from probing.commands import words
-from probing.errors import UserError
 from probing.preferences.data import PreferenceData
 from probing.preferences.registry import LEAKS, NAMES, load
 from probing.preferences.splits import SPLIT_RULES, resplit
@@ -46,18 +45,12 @@ def add_split_options(parser: argparse.ArgumentParser) -> None:
     add("--held-out", type=words, default=[], help="with --split-by source-model: models to hold out, with commas")
 
 
-def read_pairs(path: Path, arguments: argparse.Namespace) -> pd.DataFrame:
-    """Read the pairs beside a store, split as the options ask.
+def split_pairs(pairs: pd.DataFrame, arguments: argparse.Namespace) -> pd.DataFrame:
+    """Split the pairs of a store as the options ask.
 
     Raises:
-        UserError: They are not there, or what :func:`probing.preferences.splits.resplit` refuses.
+        UserError: What :func:`probing.preferences.splits.resplit` refuses.
     """
-    if not path.is_file():
-        raise UserError(f"There are no pairs at {path}; python -m probing.extract writes them there.")
     return resplit(
-        pd.read_parquet(path),
-        arguments.split_by,
-        stratify=arguments.stratify,
-        held_out=arguments.held_out,
-        seed=arguments.seed,
+        pairs, arguments.split_by, stratify=arguments.stratify, held_out=arguments.held_out, seed=arguments.seed
     )

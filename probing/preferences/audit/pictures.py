@@ -50,15 +50,20 @@ class ScannedImages:
         return self.table[self.table["problem"] != ""]
 
 
-def scan_images(data: PreferenceData, *, workers: int = WORKERS, hashes: bool = True) -> ScannedImages:
+def scan_images(
+    data: PreferenceData, *, items: pd.DataFrame | None = None, workers: int = WORKERS, hashes: bool = True
+) -> ScannedImages:
     """Open every picture of the data once.
 
     Args:
         data: Whose pictures.
+        items: Of which items alone; all if None.
         workers: Threads that open pictures.
         hashes: Whether to hash them too; without, ``content`` is empty and the arrays are zeros.
     """
-    different = data.items.drop_duplicates("image")[["image", "item_id"]].reset_index(drop=True)
+    different = (
+        (data.items if items is None else items).drop_duplicates("image")[["image", "item_id"]].reset_index(drop=True)
+    )
     phash = np.zeros(len(different), dtype=np.uint64)
     thumbnails = np.zeros((len(different), 3 * _THUMBNAIL**2), dtype=np.uint8)
     gone = set(data.images.missing(different["image"]))

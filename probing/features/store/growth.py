@@ -1,0 +1,159 @@
+"""Make a store's documents and coordinates, and bring them to a larger size; the root document commits each change."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from jaxtyping import UInt8
+
+from probing.features.store.layout import RUNS, create_arrays, from_json, metadata_files
+from probing.features.store.lock import locked, remove_unfinished
+from probing.features.store.records import file_checksum
+from probing.features.store.sealed import write_document
+from probing.files import sentences_for_disk_errors, sync
+
+
+def create(path: Path, attributes: Mapping[str, Any], items: pd.DataFrame) -> None:
+    """Make an empty store; of several processes that try at once, one does.
+
+    Args:
+        path: Folder of the store.
+        attributes: Of its root document.
+        items: ``item_id``, ``prompt_id`` and ``prompt``, in order.
+
+    Raises:
+        FileExistsError: Something lies there.
+        UserError: The disk is full or cannot be written.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(path)
+    with sentences_for_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(path)
+        unfinished = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}.", suffix=".partial"))
+        try:
+            with locked(unfinished):
+                os.chmod(unfinished, 0o777 & ~_umask())
+                grow(unfinished, dict(attributes), items, start=0)
+                sync_tree(unfinished)
+                # A folder is renamed only to a free name or an empty folder: the other process loses.
+                os.rename(unfinished, path)
+                sync(path.parent)
+        except OSError as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and path.exists():
+                raise FileExistsError(path) from None
+            raise
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+
+
+def grow(
+    path: Path,
+    attributes: dict[str, Any],
+    items: pd.DataFrame,
+    *,
+    start: int,
+    before: tuple[Sequence[str], Sequence[str], np.ndarray] | None = None,
+) -> None:
+    """Bring arrays and coordinates to the size that attributes ask for; the root document, written last, commits it."""
+    group = zarr.open_group(path, mode="a" if start or before is not None else "w", zarr_format=3)
+    arrays, sigmas = from_json(attributes["arrays"]), attributes["sigmas"]
+    count = start + len(items)
+    create_arrays(
+        group, arrays, items=count, sigmas=len(sigmas), num_blocks=int(attributes["num_blocks"]),
+        run_length=int(attributes["run_length"]),
+    )  # fmt: skip
+    ids, prompts = items["item_id"].tolist(), items["prompt_id"].tolist()
+    words = words_digest(items["prompt"])
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        _set(group, "sigma", slice(None), np.asarray(sigmas, dtype=np.float64))
+        if len(items):
+            new = slice(start, count)
+            _set(group, "item_id", new, np.asarray(ids, dtype=object))
+            _set(group, "prompt_id", new, np.asarray(prompts, dtype=object))
+            _set(group, "prompt_digest", new, words)
+    if before is not None:
+        ids, prompts = [*before[0], *ids], [*before[1], *prompts]
+        words = np.concatenate([before[2], words])
+    extents = attributes["extents"] + ([count] if len(items) else [])
+    (path / RUNS).mkdir(exist_ok=True)
+    commit(path, {**attributes, "extents": extents, "data_fingerprint": items_digest(ids, prompts, words)})
+
+
+def commit(path: Path, attributes: Mapping[str, Any]) -> None:
+    """Write the root document, with digests of the other documents, and its copy."""
+    for name in ("item_id", "prompt_id", "prompt_digest", "sigma"):
+        sync_tree(path / name)
+    documents = {}
+    for name in metadata_files(path):
+        sync_file(path / name)
+        documents[name] = list(file_checksum(path / name))
+    whole = {**attributes, "documents": documents}
+    write_document(path, whole)
+    # From this copy a damaged root document is mended.
+    write_document(path / RUNS, whole)
+
+
+def _set(group: zarr.Group, name: str, where: slice, values: np.ndarray) -> None:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    array[where] = values
+
+
+def items_digest(item_ids: Any, prompt_ids: Any, words: np.ndarray) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for texts in (item_ids, prompt_ids):
+        for text in texts:
+            encoded = str(text).encode("utf-8", "surrogatepass")
+            digest.update(len(encoded).to_bytes(8, "little"))
+            digest.update(encoded)
+    digest.update(np.ascontiguousarray(words).tobytes())
+    return digest.hexdigest()
+
+
+def words_digest(prompts: Sequence[str] | pd.Series) -> UInt8[np.ndarray, "item byte"]:
+    """Return the digest of each prompt's words."""
+    known: dict[str, bytes] = {}
+    for prompt in map(str, prompts):
+        if prompt not in known:
+            known[prompt] = hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return np.frombuffer(b"".join(known[str(prompt)] for prompt in prompts), np.uint8).reshape(-1, 16)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def sync_file(path: Path) -> None:
+    """Force a file and its folder's list of names onto the disk."""
+    for name in (path, path.parent):
+        descriptor = os.open(name, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Force a folder with all it holds onto the disk."""
+    for folder, _, files in os.walk(path):
+        for name in [*(os.path.join(folder, file) for file in files), folder]:
+            descriptor = os.open(name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -1,0 +1,44 @@
+"""Locks between processes that write one store, and what a killed creation leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from probing.errors import UserError
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed creations of this store left behind; one that is under way is locked, and stays."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+        with contextlib.suppress(UserError, OSError), locked(left):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder against other processes; the system lets go of the lock of a killed process.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another process is writing {folder}; wait until it ends, or give another --output."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

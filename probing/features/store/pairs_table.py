@@ -1,0 +1,119 @@
+"""The table of pairs beside a store: bound to it by name and identity, and checked whenever it is read."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from probing.errors import UserError
+from probing.files import read_metadata, write_parquet
+
+
+def write_pairs(path: Path, pairs: pd.DataFrame, identity: str) -> bool:
+    """Write the pairs of a store, unless the same are there; returns whether they were written.
+
+    Args:
+        path: The table.
+        pairs: One row a pair.
+        identity: Of the store that they belong to.
+
+    Raises:
+        UserError: The disk is full or cannot be written.
+    """
+    # Index and types as they will be read again.
+    table = pa.Table.from_pandas(pairs, preserve_index=False).replace_schema_metadata()
+    told = {"store": identity, "pairs": fingerprint(table)}
+    if path.is_file() and read_metadata(path) == told:
+        try:
+            read_pairs(path, identity)
+        except UserError:
+            pass
+        else:
+            return False
+    write_parquet(path, pairs, told)
+    return True
+
+
+def read_pairs(path: Path, identity: str) -> pd.DataFrame:
+    """Read the pairs of a store.
+
+    Raises:
+        UserError: They are not there, are damaged, or belong to another store.
+    """
+    if not path.is_file():
+        raise UserError(f"There are no pairs at {path}; the same probing.extract command writes them there.")
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path} is damaged ({reason}); the same probing.extract command writes it again.") from error
+    told = read_metadata(path)
+    if told.get("store") != identity:
+        raise UserError(
+            f"{path} holds the pairs of another store; the same probing.extract command writes those of this one."
+        )
+    if told.get("pairs") != fingerprint(table):
+        raise UserError(
+            f"{path} was edited or damaged: its digest does not match; change labels in the data that were extracted, "
+            f"and give the same probing.extract command: it writes the pairs anew and computes nothing again."
+        )
+    return table.replace_schema_metadata().to_pandas()
+
+
+def is_as_written(path: Path) -> bool:
+    """Return whether a Parquet file has the very bytes that this version of the library writes its rows as.
+
+    Of a file by another version it can only be said that its content is whole, which :func:`read_pairs` checks.
+    """
+    content = path.read_bytes()
+    file = pq.ParquetFile(pa.BufferReader(content))
+    if file.metadata.created_by != f"parquet-cpp-arrow version {pa.__version__}":
+        return b"parquet-cpp-arrow version " in content[-4096:]
+    sink = pa.BufferOutputStream()
+    pq.write_table(file.read(), sink)
+    return sink.getvalue().to_pybytes() == content
+
+
+def fingerprint(table: pa.Table) -> str:
+    """Hash names, types and values of a table; chunks and dictionaries make no difference."""
+    digest = hashlib.blake2b(str(table.num_rows).encode(), digest_size=16)
+    for name in table.column_names:
+        column = table.column(name)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        digest.update(f"\x1f{name}\x1f{_kind(column.type)}\x1f".encode())
+        _update(digest, column)
+    return digest.hexdigest()
+
+
+def _update(digest, column: pa.Array) -> None:
+    valid = np.asarray(column.is_valid())
+    digest.update(np.packbits(valid).tobytes())
+    if _is_text(column.type):
+        filled = pc.fill_null(column.cast(pa.large_string()), "")
+        digest.update(np.asarray(pc.binary_length(filled)).tobytes())
+        offsets = np.frombuffer(filled.buffers()[1], np.int64)[filled.offset : filled.offset + len(filled) + 1]
+        if len(filled) and (content := filled.buffers()[2]) is not None:
+            digest.update(memoryview(content)[int(offsets[0]) : int(offsets[-1])])
+    elif pa.types.is_boolean(column.type):
+        digest.update(np.packbits(np.asarray(pc.fill_null(column, False))).tobytes())
+    elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        digest.update(np.ascontiguousarray(pc.fill_null(column, 0)).tobytes())
+    else:
+        # Lists and times are few and short.
+        digest.update(repr(column.to_pylist()).encode())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _kind(kind: pa.DataType) -> str:
+    return "text" if _is_text(kind) else str(kind)

@@ -1,0 +1,74 @@
+"""Zarr group documents with a seal: a digest of their attributes, so that an edit or a flipped bit is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from probing.errors import UserError
+from probing.files import write_bytes
+
+DOCUMENT = "zarr.json"
+_SEAL = "seal"
+
+
+def seal_of(attributes: Mapping[str, Any]) -> str:
+    """Return the digest of attributes, the seal itself left out."""
+    return digest_of({name: value for name, value in attributes.items() if name != _SEAL})
+
+
+def digest_of(value: Any) -> str:
+    """Return 32 hex characters of the canonical JSON of a value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def write_document(folder: Path, attributes: Mapping[str, Any]) -> None:
+    """Write a group's ``zarr.json`` with sealed attributes, whole or not at all."""
+    write_bytes(folder / DOCUMENT, document_bytes(attributes))
+
+
+def document_bytes(attributes: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a group's document; the same attributes always give the same bytes."""
+    sealed = {**attributes, _SEAL: seal_of(attributes)}
+    document = {"zarr_format": 3, "node_type": "group", "attributes": sealed}
+    return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def read_document(folder: Path) -> dict[str, Any]:
+    """Read a group's attributes.
+
+    Raises:
+        UserError: The file is missing, is no group's document, or its seal is broken.
+    """
+    path = folder / DOCUMENT
+    try:
+        document = json.loads(path.read_bytes())
+        attributes = document["attributes"]
+        group = document["zarr_format"] == 3 and document["node_type"] == "group" and isinstance(attributes, dict)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; python -m probing.store check says what is left of the store.") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({_short(error)}); it is no document of a Zarr v3 group.") from error
+    if not group:
+        raise UserError(f"{path} is no document of a Zarr v3 group.")
+    # A document of an earlier schema has no seal.
+    if _SEAL in attributes and attributes[_SEAL] != seal_of(attributes):
+        raise UserError(
+            f"{path} was edited or damaged: its digest does not match; python -m probing.store repair mends it from "
+            f"its copy."
+        )
+    return {name: value for name, value in attributes.items() if name != _SEAL}
+
+
+def is_canonical(folder: Path) -> bool:
+    """Return whether a document's bytes are exactly those that its attributes are written as."""
+    content = (folder / DOCUMENT).read_bytes()
+    return content == document_bytes(read_document(folder))
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

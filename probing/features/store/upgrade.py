@@ -1,0 +1,103 @@
+"""Make schema 2 of a store of schema 1: the same features, with checksums, and its pairs bound to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probing.errors import UserError
+from probing.features.store.layout import COLUMNS, ArraySpec
+from probing.features.store.store import FeatureStore
+from probing.files import read_parquet, sync
+
+_UNKNOWN_WORDS = "words were not noted in schema 1"
+
+
+def upgrade(path: Path, *, advance: Callable[[int], Any] = lambda runs: None) -> Path | None:
+    """Write a store of schema 1 anew as schema 2, and keep the old one beside it.
+
+    Args:
+        path: The store.
+        advance: Called with 1 for each run.
+
+    Returns:
+        Where the old store lies now, for the user to delete; None if the store had schema 2 already.
+
+    Raises:
+        UserError: No store, damaged features, or items that were not written.
+    """
+    path = Path(path)
+    kept, made = path.with_name(path.name + ".schema-1"), path.with_name(path.name + ".schema-2")
+    if not path.exists() and kept.exists() and made.exists():
+        # Killed between the two renames.
+        os.rename(made, path)
+        return kept
+    old = FeatureStore.open(path)
+    if old.schema > 1:
+        return None
+    if kept.exists():
+        raise UserError(f"{kept} is in the way of the old store; move or delete it.")
+    arrays = old.arrays_
+    pairs = _legacy_pairs(path)
+    new = _start(old, made, arrays)
+    for run in new.runs:
+        if run in new.records:
+            continue
+        items = new.rows_of_run(run)
+        if not old.written[items].all():
+            raise UserError(
+                f"{path} is unfinished: items of run {run} are not written; finish it with the version that began it, "
+                f"or extract it again."
+            )
+        values: dict[tuple[str, int], np.ndarray] = {}
+        for array in arrays:
+            whole = old.read_raw(array.name)[items]
+            for sigma in array.sigmas(len(new.sigmas)):
+                part = whole if array.blocks is None else whole[:, sigma]
+                if np.isnan(part).any():
+                    raise UserError(f"{path}/{array.name} lacks features of run {run}; extract the store again.")
+                values[array.name, sigma] = np.ascontiguousarray(part)
+        for column in COLUMNS:
+            values[column.name, 0] = np.zeros((items.stop - items.start, *column.shape), column.dtype)
+        new.write_run(run, values)
+        advance(1)
+    os.rename(path, kept)
+    os.rename(made, path)
+    sync(path.parent)
+    upgraded = FeatureStore.open(path)
+    if pairs is not None:
+        upgraded.write_pairs(pairs)
+    return kept
+
+
+def _start(old: FeatureStore, made: Path, arrays: tuple[ArraySpec, ...]) -> FeatureStore:
+    if made.exists():
+        return FeatureStore.open(made)
+    settings = {
+        name: value
+        for name, value in old.attributes["settings"].items()
+        if name not in ("arrays", "sigmas", "run_length", "data_fingerprint", "streams", "reductions")
+    }
+    items = pd.DataFrame({"item_id": old.item_ids, "prompt_id": old.prompt_ids, "prompt": _UNKNOWN_WORDS})
+    known = ("versions", "data_settings", "parameters", "forward_flops")
+    return FeatureStore.create(
+        made,
+        arrays=arrays,
+        items=items,
+        sigmas=old.sigmas,
+        num_blocks=old.num_blocks,
+        run_length=old.run_length,
+        settings={**settings, "upgraded_from": 1},
+        provenance={name: old.attributes[name] for name in known if name in old.attributes},
+    )
+
+
+def _legacy_pairs(path: Path) -> pd.DataFrame | None:
+    """Read the pairs beside a store of schema 1; two stores whose names differ after the last dot shared one table."""
+    table = path.with_suffix(".pairs.parquet")
+    return read_parquet(table, "python -m probing.extract") if table.is_file() else None

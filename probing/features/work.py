@@ -1,0 +1,311 @@
+"""What an extraction has to compute: all of a new store, or what one that is there lacks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probing.errors import UserError
+from probing.features.plan import ExtractionPlan, ExtractionSettings, make_plan
+from probing.features.prompts import given_prompts
+from probing.features.store import ArraySpec, FeatureStore
+from probing.features.store.growth import words_digest
+from probing.features.store.layout import COLUMNS
+from probing.features.store.records import RunRecord
+from probing.features.store.store import Part
+from probing.preferences import PreferenceData
+from probing.preferences.images import RULES, picture_digest
+
+GROWING = ("sigmas", "streams", "reductions")
+"""Settings that can be added to; every other one is what the store was made with."""
+_WORKERS = 8
+_AHEAD = 64
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Items of one run that are computed in the same batches whenever they are computed.
+
+    Attributes:
+        start: Row of the first item in the store.
+        stop: Row behind the last.
+        parts: What is computed of them.
+    """
+
+    start: int
+    stop: int
+    parts: tuple[Part, ...]
+
+    @property
+    def sigmas(self) -> list[int]:
+        """Positions of the noise levels that take a forward."""
+        return sorted({sigma for name, sigma in self.parts if name.startswith("features/")})
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What is to be done for a request.
+
+    Attributes:
+        plan: Of the store as it will be: its own settings, items, noise levels and reductions, and those added.
+        items: Its items in order, with ``prompt``, the words given to the text encoders, and ``known``, whether the
+            data of this request hold them.
+        settings: What decides values, as the store keeps it.
+        store: The store that is there; None if there is none.
+    """
+
+    plan: ExtractionPlan
+    items: pd.DataFrame
+    settings: dict[str, Any]
+    store: FeatureStore | None
+
+    @property
+    def new_items(self) -> int:
+        return len(self.items) - (0 if self.store is None else len(self.store.item_ids))
+
+    @property
+    def grows(self) -> bool:
+        """Whether the store needs room for more."""
+        store = self.store
+        return store is not None and bool(
+            self.new_items
+            or len(self.plan.settings.sigmas) > len(store.sigmas)
+            or len(self.plan.arrays) > len(store.arrays_)
+        )
+
+    def segments(self, store: FeatureStore | None = None) -> dict[int, list[Segment]]:
+        """List, by run, what is missing in a store that has room for all of it."""
+        store = store or self.store
+        length, count = self.plan.run_length, len(self.items)
+        extents = [] if store is None else store.extents
+        found: dict[int, list[Segment]] = {}
+        for run in range(-(-count // length)):
+            record = RunRecord() if store is None else store.records.get(run, RunRecord())
+            start, stop = run * length, min((run + 1) * length, count)
+            missing = self._missing(record)
+            cuts = sorted({start, stop, *(extent for extent in extents if start < extent < stop)})
+            segments = []
+            for a, b in pairwise(cuts):
+                parts = missing if b <= start + record.rows else self._missing(RunRecord())
+                if parts:
+                    segments.append(Segment(a, b, parts))
+            if segments:
+                found[run] = segments
+        return found
+
+    def forwards(self) -> int:
+        """Forwards of one item at one noise level that are still to be run."""
+        return sum(
+            (segment.stop - segment.start) * len(segment.sigmas)
+            for segments in self.segments().values()
+            for segment in segments
+        )
+
+    def items_to_compute(self) -> pd.DataFrame:
+        rows = [r for run in self.segments().values() for segment in run for r in range(segment.start, segment.stop)]
+        return self.items.iloc[rows]
+
+    def describe(self) -> str:
+        """The part of the plan that is there already; empty for a new store."""
+        if self.store is None:
+            return ""
+        there, store = len(self.store.item_ids), self.store
+        added = [
+            f"{self.new_items:,} items" if self.new_items else "",
+            _added("sigma", [f"{s:g}" for s in self.plan.settings.sigmas[len(store.sigmas) :]]),
+            _added("", [a.name for a in self.plan.arrays if a.name not in {b.name for b in store.arrays_}]),
+        ]
+        said = ", ".join(part for part in added if part) or "nothing"
+        return f"{'there':>9}  {there:,} items; adds {said}; {self.forwards():,} forwards to run"
+
+    def _missing(self, record: RunRecord) -> tuple[Part, ...]:
+        arrays: Iterable[ArraySpec] = (*self.plan.arrays, *COLUMNS)
+        sigmas = len(self.plan.settings.sigmas)
+        return tuple((a.name, s) for a in arrays for s in a.sigmas(sigmas) if not record.has(a.name, s))
+
+
+def plan_work(
+    plan: ExtractionPlan,
+    data: PreferenceData,
+    output: Path,
+    *,
+    parts: Mapping[str, str] | None,
+    device: str,
+) -> Work:
+    """Compare a request with the store that is there, before any weights are loaded.
+
+    Args:
+        plan: Of a new store of these data, as asked for.
+        data: Whose items are asked for.
+        output: Path of the store.
+        parts: Digests of the model's parts; None if its files are not on this machine yet.
+        device: Type of the device of forwards.
+
+    Raises:
+        UserError: The request and the store differ in what cannot be added to: settings, the model's parts, words or
+            pictures of an item; or the data lack items of which something would have to be computed.
+    """
+    asked = extraction_order(data)
+    asked["prompt"] = given_prompts(asked, data.pairs, plan.settings.prompts, plan.settings.seed)
+    store = FeatureStore.open(output) if output.exists() and any(output.iterdir()) else None
+    if store is None:
+        return Work(plan, asked.assign(known=True), stored_settings(plan, data, parts, device), None)
+    if store.schema == 1:
+        raise UserError(f"{output} has schema 1; python -m probing.store upgrade {output} makes schema 2 of it.")
+    _refuse_difference(store, stored_settings(plan, data, parts, device), output)
+    items = _with_items_there(asked, store, output)
+    settings = _with_what_is_there(plan.settings, store)
+    plan = make_plan(plan.spec, settings, items=len(items), prompts=items["prompt_id"].nunique())
+    plan = replace(plan, run_length=store.run_length, arrays=_in_order(plan.arrays, store.arrays_))
+    wanted = stored_settings(plan, data, parts, device)
+    work = Work(plan, items, wanted, store)
+    absent = work.items_to_compute()
+    absent = absent[~absent["known"]]
+    if len(absent):
+        raise UserError(
+            f"{output} has {len(absent):,} items that {data.name} lacks, such as {absent['item_id'].iloc[0]!r}, and "
+            f"features of them are still to be computed; give data that hold them, or another --output."
+        )
+    _refuse_other_pictures(store, data, items, output)
+    return work
+
+
+def extraction_order(data: PreferenceData) -> pd.DataFrame:
+    """Items in the order of a new store: prompt groups stay together, so that a prompt is encoded once."""
+    first_seen = data.items.groupby("prompt_id", sort=False).ngroup()
+    return data.items.iloc[np.argsort(first_seen.to_numpy(), kind="stable")].reset_index(drop=True)
+
+
+def stored_settings(
+    plan: ExtractionPlan, data: PreferenceData, parts: Mapping[str, str] | None, device: str
+) -> dict[str, Any]:
+    """Return everything that decides the values in a store, but for what can be added to."""
+    settings = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in asdict(plan.settings).items()
+        if key not in (*GROWING, "blocks")
+    }
+    return {
+        **settings,
+        "blocks": list(plan.blocks),
+        "model": plan.spec.name,
+        "parts": None if parts is None else dict(parts),
+        "config_hash": plan.spec.architecture.config_hash,
+        "data": data.name,
+        "noise": "philox4x64 keyed by blake2b(seed, item or prompt id)",
+        "image_preparation": RULES,
+        "latents": "posterior mode",
+        "image_tokens": plan.image_tokens,
+        "clip_tokens": plan.spec.architecture.clip_length,
+        "device": device,
+    }
+
+
+def stamp_digest(data: PreferenceData, item_id: str) -> bytes:
+    """Return 16 bytes of a picture's cheap identity, such as its file's size and times; zeros where there is none."""
+    stamp = data.stamp_of(item_id)
+    return bytes(16) if stamp is None else hashlib.blake2b(stamp.encode(), digest_size=16).digest()
+
+
+def _with_what_is_there(settings: ExtractionSettings, store: FeatureStore) -> ExtractionSettings:
+    return replace(
+        settings,
+        sigmas=tuple(dict.fromkeys([*store.sigmas, *settings.sigmas])),
+        streams=tuple(dict.fromkeys([*store.attributes["streams"], *settings.streams])),
+        reductions=tuple(dict.fromkeys([*store.attributes["reductions"], *settings.reductions])),
+    )
+
+
+def _with_items_there(asked: pd.DataFrame, store: FeatureStore, output: Path) -> pd.DataFrame:
+    """Put the items of a store first, the new ones behind them; an item that both have must have the same words."""
+    by_id = asked.set_index("item_id", drop=False)
+    row = pd.Series(np.arange(len(store.item_ids)), index=store.item_ids)
+    both = asked["item_id"][asked["item_id"].isin(row.index)]
+    rows = row.loc[both].to_numpy()
+    mine = by_id.loc[both]
+    other = store.prompt_ids[rows] != mine["prompt_id"].to_numpy()
+    words = (store.prompt_digests[rows] != words_digest(mine["prompt"])).any(axis=1)
+    if other.any() or words.any():
+        first = both.to_numpy()[int(np.argmax(other | words))]
+        raise UserError(
+            f"{output} has item {first!r} with another prompt ({int((other | words).sum()):,} such items); "
+            f"give another --output."
+            + (" Words of other prompts are dealt among all items, so none can be added."
+               if store.attributes["settings"].get("prompts") == "foreign" else "")
+        )  # fmt: skip
+    there = pd.DataFrame({"item_id": store.item_ids, "prompt_id": store.prompt_ids})
+    there = there.join(by_id.drop(columns=["item_id", "prompt_id"]), on="item_id")
+    there["known"] = there["item_id"].isin(both)
+    new = asked[~asked["item_id"].isin(row.index)].assign(known=True)
+    return pd.concat([there, new], ignore_index=True)
+
+
+def _in_order(arrays: tuple[ArraySpec, ...], there: tuple[ArraySpec, ...]) -> tuple[ArraySpec, ...]:
+    names = {array.name for array in there}
+    return (*there, *(array for array in arrays if array.name not in names))
+
+
+def _refuse_difference(store: FeatureStore, wanted: dict[str, Any], output: Path) -> None:
+    mine = store.attributes["settings"]
+    if mine.get("upgraded_from"):
+        raise UserError(
+            f"{output} was made by an earlier version, which noted too little of model and pictures to add to it; "
+            f"its features can be read, and others need another --output."
+        )
+    parts = {"here": wanted["parts"], "there": mine["parts"]}
+    # Before the files of a model are here, nothing can be said of its parts.
+    different = store.difference({**wanted, "parts": mine["parts"]})
+    if not different and None not in parts.values():
+        other = sorted(n for n in {*parts["here"], *parts["there"]} if parts["here"].get(n) != parts["there"].get(n))
+        different = [f"the files of {name} of {mine['model']} are others" for name in other]
+    if different:
+        raise UserError(
+            f"{output} holds features made with other settings: {'; '.join(different)}. "
+            f"Give another --output, or delete it."
+        )
+
+
+def _refuse_other_pictures(store: FeatureStore, data: PreferenceData, items: pd.DataFrame, output: Path) -> None:
+    """Compare pictures by their stamps, and where these differ by their pixels."""
+    noted = np.zeros(len(store.item_ids), dtype=bool)
+    for run, record in store.records.items():
+        if record.has("image_digest", 0):
+            noted[run * store.run_length : run * store.run_length + record.rows] = True
+    rows = np.flatnonzero(noted & items["known"].to_numpy(dtype=bool)[: len(noted)])
+    if not len(rows):
+        return
+    stamps, digests = store.read_column("image_stamp"), store.read_column("image_digest")
+    ids = store.item_ids
+    doubtful = [r for r in rows if not stamps[r].any() or stamps[r].tobytes() != stamp_digest(data, ids[r])]
+    for row, digest in _digests(data, [(int(row), str(ids[row])) for row in doubtful]):
+        if digest != digests[row].tobytes():
+            raise UserError(
+                f"{output} was made from another picture of item {ids[row]!r} ({data.image_of(ids[row])}); "
+                f"give another --output, or delete it."
+            )
+
+
+def _digests(data: PreferenceData, asked: list[tuple[int, str]]) -> Iterator[tuple[int, bytes]]:
+    """Open pictures in threads, never far ahead."""
+    waiting: deque = deque()
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for row, item_id in asked:
+            waiting.append((row, pool.submit(lambda name: picture_digest(data.open_image(name)), item_id)))
+            if len(waiting) >= _AHEAD:
+                done = waiting.popleft()
+                yield done[0], done[1].result()
+        for row, future in waiting:
+            yield row, future.result()
+
+
+def _added(what: str, names: list[str]) -> str:
+    return f"{what} {', '.join(names)}".strip() if names else ""

@@ -1,0 +1,163 @@
+"""Check, repair, describe or upgrade a feature store: ``python -m probing.store check PATH``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from probing import extract
+from probing.commands import FAILED, OK, run_command
+from probing.errors import UserError
+from probing.features import FeatureStore
+from probing.features.plan import binary
+from probing.features.store import check, mend, upgrade
+from probing.features.store.layout import COLUMNS
+
+_SHOWN = 20
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m probing.store", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    help_of = {
+        "check": "read every file and compare it with its record; status 1 if something is missing or wrong",
+        "repair": "mend documents and coordinates, and extract again just what is missing or wrong",
+        "info": "print what the store holds, and what it was made from",
+        "upgrade": "make the current schema of a store of an earlier one; the old store is kept beside it",
+    }
+    for verb, said in help_of.items():
+        own = verbs.add_parser(verb, help=said, description=said)
+        own.add_argument("path", type=Path, help="the store")
+        own.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+        )
+        if verb == "check":
+            own.add_argument("--quick", action="store_true", help="compare sizes of files only, and read none")
+        if verb == "repair":
+            own.add_argument("--model", help="the model, where it is not where it was")
+            own.add_argument("--transformer", help="folder of a transformer in the place of the model's own, likewise")
+            own.add_argument("--data", help="the data, where they are not where they were")
+            own.add_argument("--data-root", help="folder of the data set's files, likewise")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    verbs = {"check": _check, "repair": _repair, "info": _info, "upgrade": _upgrade}
+    return verbs[arguments.verb](arguments)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    problems = _problems(arguments.path, deep=not arguments.quick)
+    for problem in problems[:_SHOWN]:
+        print(problem)
+    if len(problems) > _SHOWN:
+        print(f"… and {len(problems) - _SHOWN:,} more")
+    if problems:
+        print(
+            f"{arguments.path}: {len(problems):,} problems; python -m probing.store repair {arguments.path} mends them."
+        )
+        return FAILED
+    store = FeatureStore.open(arguments.path)
+    missing = int((~store.written).sum())
+    print(f"{arguments.path}: {'sizes agree with' if arguments.quick else 'every file is as'} the records"
+          f"{'' if arguments.quick else ' say'}; digest {store.digest}.")  # fmt: skip
+    if missing:
+        print(f"{missing:,} of {len(store.item_ids):,} items are not complete; the same probing.extract continues.")
+    return OK
+
+
+def _repair(arguments: argparse.Namespace) -> int:
+    path = arguments.path
+    problems = _problems(path, deep=True)
+    if problems:
+        with FeatureStore.lock_of(path):
+            pairs = f"{path.name}.pairs.parquet"
+            done = mend(path, [problem for problem in problems if problem.file != pairs])
+        print("\n".join(done))
+    store = FeatureStore.open(path)
+    if not problems and store.written.all():
+        print(f"{path}: nothing is missing or wrong.")
+        return OK
+    return extract.main(_command(store, arguments))
+
+
+def _command(store: FeatureStore, arguments: argparse.Namespace) -> list[str]:
+    """Build the options of the extraction that made a store."""
+    request: dict[str, Any] | None = store.attributes.get("request")
+    if request is None:
+        raise UserError(
+            f"{store.path} was not made by probing.extract, so what is missing cannot be extracted again from here; "
+            f"extract it the way it was made."
+        )
+    request = {
+        **request,
+        **{k: v for k in ("model", "transformer", "data", "data_root") if (v := getattr(arguments, k))},
+    }
+    settings = store.attributes
+    values: dict[str, Any] = {
+        **{name: value for name, value in request.items() if name != "skip_bad_images"},
+        "sigmas": ",".join(repr(sigma) for sigma in store.sigmas),
+        **{name: ",".join(settings[name]) for name in ("streams", "reductions")},
+        "blocks": ",".join(map(str, settings["blocks"])),
+        **{name: settings[name] for name in ("resolution", "resize", "background", "batch_size", "dtype",
+                                             "compute_dtype", "device", "seed", "pair_noise", "t5_length", "prompts")},
+        "output": store.path,
+    }  # fmt: skip
+    flags = {
+        "--skip-bad-images": request.get("skip_bad_images"),
+        "--no-t5": not settings["use_t5"],
+        "--random-init": settings["random_init"],
+    }
+    options = [part for name, value in values.items() if value is not None
+               for part in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+    return [*options, *(flag for flag, on in flags.items() if on)]
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    store = FeatureStore.open(arguments.path)
+    settings = store.attributes
+    written = int(store.written.sum())
+    size = sum(file.stat().st_size for file in arguments.path.rglob("*") if file.is_file())
+    rows = [
+        ("store", f"{arguments.path}, schema {store.schema}, {binary(size)}, digest {store.digest}"),
+        ("model", f"{settings.get('model')}, revision {settings.get('revision')}, {store.num_blocks} blocks"
+                  + (", random-initialised" if settings.get("random_init") else "")),
+        ("data", f"{settings.get('data')}: {len(store.item_ids):,} items of {len(set(store.prompt_ids)):,} prompts, "
+                 f"{written:,} complete"),
+        ("sigma", ", ".join(f"{sigma:g}" for sigma in store.sigmas)),
+        ("arrays", ", ".join(f"{a.name} {a.shape} {a.dtype}" for a in store.arrays_)),
+        ("items", ", ".join(["item_id", "prompt_id", "prompt_digest", *(c.name for c in COLUMNS)])
+                  if store.schema > 1 else "item_id, prompt_id"),
+        ("settings", ", ".join(f"{name} {value}" for name, value in settings["settings"].items()
+                               if not isinstance(value, dict | list))),
+        ("pairs", str(store.pairs_path) if store.pairs_path.is_file() else "none beside it"),
+    ]  # fmt: skip
+    print("\n".join(f"{name:>9}  {text}" for name, text in rows))
+    return OK
+
+
+def _upgrade(arguments: argparse.Namespace) -> int:
+    with tqdm(unit="run", desc="upgrade", disable=None) as bar:
+        kept = upgrade(arguments.path, advance=bar.update)
+    if kept is None:
+        print(f"{arguments.path} has the current schema already.")
+        return OK
+    print(f"{arguments.path} has the current schema now. The old store is {kept}; delete it when you like.")
+    return OK
+
+
+def _problems(path: Path, *, deep: bool) -> list:
+    with tqdm(unit="file", desc="check", disable=None) as bar:
+        return check(path, deep=deep, advance=bar.update)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(run, build_parser(), argv, resumes=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
