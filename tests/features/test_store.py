@@ -1,16 +1,20 @@
-"""The store's contract: layout, resume, refusal, damage."""
+"""The store's contract: layout, additions, resume, refusal, damage."""
 
 from __future__ import annotations
 
 import errno
+import os
+from multiprocessing import get_context
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray
 import zarr
 
 from probing.errors import UserError
-from probing.features.store import SCHEMA, ArraySpec, FeatureStore, to_stored
+from probing.features.store import SCHEMA, ArraySpec, FeatureStore, check, to_stored
+from probing.features.store.layout import COLUMNS
 
 ITEMS, RUN, SIGMAS = 10, 4, (0.005, 0.5)
 ARRAYS = (
@@ -21,11 +25,21 @@ ARRAYS = (
 )
 
 
+def make_items(count=ITEMS, start=0):
+    numbers = range(start, start + count)
+    return pd.DataFrame(
+        {
+            "item_id": [f"item{i}" for i in numbers],
+            "prompt_id": [f"prompt{i // 2}" for i in numbers],
+            "prompt": [f"words {i // 2}" for i in numbers],
+        }
+    )
+
+
 def create(path, **changed):
     arguments = {
         "arrays": ARRAYS,
-        "item_ids": [f"item{i}" for i in range(ITEMS)],
-        "prompt_ids": [f"prompt{i // 2}" for i in range(ITEMS)],
+        "items": make_items(),
         "sigmas": SIGMAS,
         "num_blocks": 3,
         "run_length": RUN,
@@ -35,19 +49,29 @@ def create(path, **changed):
     return FeatureStore.create(path, **{**arguments, **changed})
 
 
-def contents(seed=0):
+def contents(seed=0, items=ITEMS, sigmas=2, arrays=ARRAYS):
     rng = np.random.default_rng(seed)
-    return {
-        a.name: rng.standard_normal(
-            (ITEMS, *(() if a.blocks is None else (len(SIGMAS), len(a.blocks))), *a.shape)
-        ).astype(a.dtype)
-        for a in ARRAYS
-    }
+    values = {}
+    for array in (*arrays, *COLUMNS):
+        blocks = () if array.blocks is None else (sigmas, len(array.blocks))
+        drawn = rng.standard_normal((items, *blocks, *array.shape)) * 50
+        values[array.name] = drawn.astype(array.dtype)
+    return values
+
+
+def parts_of(values, rows, only=None):
+    parts = {}
+    for name, value in values.items():
+        own = value[rows]
+        for s in range(own.shape[1]) if name.startswith("features/") else [0]:
+            if only is None or (name, s) in only:
+                parts[name, s] = own[:, s] if name.startswith("features/") else own
+    return parts
 
 
 def write(store, values, runs=(0, 1, 2)):
     for run in runs:
-        store.write_run(run, {name: value[run * RUN : (run + 1) * RUN] for name, value in values.items()})
+        store.write_run(run, parts_of(values, store.rows_of_run(run)))
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -71,10 +95,9 @@ def test_what_is_written_is_read(tmp_path):
 
 def test_blocks_are_found_by_number_and_not_by_position(tmp_path):
     arrays = (ArraySpec("features/image/mean", (3, 7), (2,), "float32"),)
-    store = create(tmp_path / "s.zarr", arrays=arrays, num_blocks=8)
-    values = np.arange(ITEMS * 2 * 2 * 2, dtype=np.float32).reshape(ITEMS, 2, 2, 2)
-    write(store, {"features/image/mean": values})
-    np.testing.assert_array_equal(store.read("image", "mean", 0.5, 7), values[:, 1, 1])
+    store, values = create(tmp_path / "s.zarr", arrays=arrays, num_blocks=8), contents(arrays=arrays)
+    write(store, values)
+    np.testing.assert_array_equal(store.read("image", "mean", 0.5, 7), values["features/image/mean"][:, 1, 1])
     with pytest.raises(UserError, match="no block 1 .*it has \\[3, 7\\]"):
         store.read("image", "mean", 0.5, 1)
 
@@ -92,11 +115,11 @@ def test_it_opens_without_this_package(tmp_path):
 
 
 def test_reading_a_block_touches_its_own_chunk(tmp_path):
-    """A chunk is one (sigma, block) of a run, and a shard is a run: damage to one block leaves the others good."""
+    """A chunk is one block of a run at one noise level, so damage to one block leaves the others good."""
     store = create(tmp_path / "s.zarr")
     array = zarr.open_group(tmp_path / "s.zarr", mode="r")["features/image/mean"]
     assert array.chunks == (RUN, 1, 1, 5)
-    assert array.shards == (RUN, len(SIGMAS), 3, 5)
+    assert array.shards == (RUN, 1, 3, 5)
     values = contents()
     write(store, values)
     shard = tmp_path / "s.zarr" / "features" / "image" / "mean" / "c" / "0" / "0" / "0" / "0"
@@ -118,13 +141,32 @@ def _raises(read):
     return False
 
 
-def test_a_truncated_shard_is_named(tmp_path):
+def test_a_truncated_file_is_named(tmp_path):
     store = create(tmp_path / "s.zarr")
     write(store, contents())
     shard = tmp_path / "s.zarr" / "features" / "image" / "mean" / "c" / "1" / "0" / "0" / "0"
     shard.write_bytes(shard.read_bytes()[:-7])
-    with pytest.raises(UserError, match=r"features/image/mean is damaged or cut off"):
+    with pytest.raises(UserError, match=r"features/image/mean.* repair .* computes it again"):
         store.read("image", "mean", 0.005, 0)
+
+
+def test_a_deleted_file_is_named(tmp_path):
+    store = create(tmp_path / "s.zarr")
+    write(store, contents())
+    (tmp_path / "s.zarr" / "features" / "image" / "mean" / "c" / "1" / "0" / "0" / "0").unlink()
+    with pytest.raises(UserError, match=r"c/1/0/0/0 \(run 1, block 2\) does not hold what was written"):
+        store.read("image", "mean", 0.005, 2)
+
+
+def test_swapped_files_are_named(tmp_path):
+    store = create(tmp_path / "s.zarr")
+    write(store, contents())
+    folder = tmp_path / "s.zarr" / "features" / "image" / "mean" / "c"
+    one, other = folder / "0" / "0" / "0" / "0", folder / "1" / "0" / "0" / "0"
+    one.rename(tmp_path / "x"), other.rename(one), (tmp_path / "x").rename(other)
+    with pytest.raises(UserError, match="swapped"):
+        store.read("image", "mean", 0.005, 0)
+    assert np.isfinite(store.read("image", "mean", 0.5, 0)).all()
 
 
 def test_writing_a_run_leaves_the_files_of_others_alone(tmp_path):
@@ -132,54 +174,177 @@ def test_writing_a_run_leaves_the_files_of_others_alone(tmp_path):
     write(store, values, runs=[0])
     shards = [p for a in ARRAYS for p in (tmp_path / "s.zarr" / a.name).rglob("c/**/*") if p.is_file()]
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in shards}
-    assert len(before) == len(ARRAYS)
+    assert len(before) == sum(len(a.sigmas(len(SIGMAS))) for a in ARRAYS)
     write(store, values, runs=[1, 2])
     assert all((path.stat().st_mtime_ns, path.stat().st_ino) == stamp for path, stamp in before.items())
 
 
-def test_written_is_set_after_the_data_it_speaks_for(tmp_path, monkeypatch):
+def test_a_run_counts_after_its_data_are_on_disk(tmp_path, monkeypatch):
     store, values = create(tmp_path / "s.zarr"), contents()
     write(store, values, runs=[0])
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("probing.features.store._sync", full)
-    with pytest.raises(UserError, match=r"is full.*after the 4 items"):
+    monkeypatch.setattr("probing.features.store.store.sync_file", full)
+    with pytest.raises(UserError, match=r"is full; free some space"):
         write(store, values, runs=[1])
     monkeypatch.undo()
-    again = create(tmp_path / "s.zarr")
+    again = FeatureStore.open(tmp_path / "s.zarr")
     assert again.written.tolist() == [True] * 4 + [False] * 6
+    assert np.isnan(again.read("image", "mean", 0.5, 2)[4:]).all()
     write(again, values, runs=[1, 2])
     np.testing.assert_array_equal(again.read("image", "mean", 0.5, 2), values["features/image/mean"][:, 1, 2])
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"settings": {"model": "tiny", "seed": 1}}, "seed was 0 and is now 1"),
-        ({"sigmas": (0.005, 0.6)}, r"sigmas was \[0.005, 0.5\] and is now \[0.005, 0.6\]"),
-        ({"item_ids": [f"other{i}" for i in range(ITEMS)]}, "the items are others"),
-        ({"run_length": 8}, "run_length was 4 and is now 8"),
-        ({"settings": {"model": "tiny", "seed": 0, "new": 1}}, "new was None and is now 1"),
-    ],
-)
-def test_other_settings_are_refused_with_the_difference(tmp_path, changed, said):
+def test_the_difference_of_settings_is_listed(tmp_path):
+    store = create(tmp_path / "s.zarr")
+    assert store.difference({"model": "tiny", "seed": 1, "new": 1}) == [
+        "new was None and is now 1",
+        "seed was 0 and is now 1",
+    ]
+    assert store.difference({"model": "tiny", "seed": 0}) == []
+
+
+MORE_SIGMAS = (*SIGMAS, 0.9)
+MORE_ARRAYS = (*ARRAYS, ArraySpec("features/text/std_clip", (0, 1), (5,), "float32"))
+
+
+@pytest.mark.parametrize("last_run", [True, False])
+def test_additions_equal_a_store_made_at_once(tmp_path, last_run):
+    """Items fill the last run and begin others; a noise level and an array are added; the rest keeps its bytes."""
+    count = ITEMS + (5 if last_run else 0)
+    values = contents(items=count, sigmas=3, arrays=MORE_ARRAYS)
+    whole = create(tmp_path / "whole.zarr", arrays=MORE_ARRAYS, sigmas=MORE_SIGMAS, items=make_items(count))
+    write(whole, values, runs=whole.runs)
+    grown = create(tmp_path / "grown.zarr")
+    first = {name: value[:, :2] if name.startswith("features/") else value for name, value in values.items()}
+    write(grown, {name: first[name] for name in (*(a.name for a in ARRAYS), *(c.name for c in COLUMNS))})
+    grown = grown.extend(arrays=MORE_ARRAYS, items=make_items(count - ITEMS, ITEMS), sigmas=MORE_SIGMAS, provenance={})
+    assert not grown.written.any()
+    np.testing.assert_array_equal(
+        grown.read("image", "mean", 0.5, 2)[:ITEMS], first["features/image/mean"][:ITEMS, 1, 2]
+    )
+    write(grown, values, runs=grown.runs)
+    assert (
+        (grown.written.all()
+        and check(grown.path) == [])
+        or [p.file for p in check(grown.path)] == ["grown.zarr.pairs.parquet"]
+    )
+    for name in [p.relative_to(whole.path) for p in whole.path.rglob("*") if p.is_file()]:
+        if name.name != "zarr.json":
+            assert (grown.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+
+
+def test_an_addition_that_was_interrupted_changes_nothing_and_is_done_again(tmp_path, monkeypatch):
     store, values = create(tmp_path / "s.zarr"), contents()
     write(store, values)
-    with pytest.raises(UserError, match=said):
-        create(tmp_path / "s.zarr", **changed)
-    np.testing.assert_array_equal(store.read("image", "mean", 0.5, 2), values["features/image/mean"][:, 1, 2])
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("probing.features.store.growth.commit", stop)
+    more = {"arrays": MORE_ARRAYS, "items": make_items(5, ITEMS), "sigmas": MORE_SIGMAS, "provenance": {}}
+    with pytest.raises(KeyboardInterrupt):
+        store.extend(**more)
+    monkeypatch.undo()
+    again = FeatureStore.open(store.path)
+    assert again.written.all() and len(again.item_ids) == ITEMS
+    np.testing.assert_array_equal(again.read("image", "mean", 0.5, 2), values["features/image/mean"][:, 1, 2])
+    assert len(again.extend(**more).item_ids) == ITEMS + 5
+
+
+def test_the_digest_is_of_the_content(tmp_path):
+    stores = [create(tmp_path / f"{i}.zarr") for i in range(3)]
+    for store, seed in zip(stores, (0, 0, 1), strict=True):
+        write(store, contents(seed))
+    digests = [FeatureStore.open(store.path).digest for store in stores]
+    assert digests[0] == digests[1] != digests[2]
+    other = create(tmp_path / "other.zarr", settings={"model": "tiny", "seed": 1})
+    write(other, contents(0))
+    assert other.digest != digests[0]
+
+
+def _create_in_a_process(path, barrier, results):
+    barrier.wait()
+    try:
+        create(path)
+        results.put("made")
+    except FileExistsError:
+        results.put("exists" if len(FeatureStore.open(path).item_ids) == ITEMS else "broken")
+
+
+def test_of_processes_that_create_at_once_one_does(tmp_path):
+    context = get_context("spawn")
+    barrier, results = context.Barrier(4), context.Queue()
+    path = tmp_path / "s.zarr"
+    processes = [context.Process(target=_create_in_a_process, args=(path, barrier, results)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    found = sorted(results.get(timeout=280) for _ in processes)
+    for process in processes:
+        process.join()
+    assert found == ["exists"] * 3 + ["made"]
+    assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    store = create(tmp_path / "s.zarr")
+    with store.lock(), pytest.raises(UserError, match="Another process is writing"), store.lock():
+        pass
+    with store.lock():
+        pass
+
+
+def test_the_disk_is_full_at_creation(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("probing.features.store.growth.sync_file", full)
+    with pytest.raises(UserError, match="is full"):
+        create(tmp_path / "s.zarr")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot be written"):
+        create(tmp_path / "s.zarr")
+
+
+def test_pairs_of_stores_with_dots_in_their_names_are_kept_apart(tmp_path):
+    pairs = [pd.DataFrame({"pair_id": [f"p{i}"], "choice": [float(i)]}) for i in range(2)]
+    stores = [create(tmp_path / f"noise-0.{i + 1}", sigmas=(0.1 * (i + 1),)) for i in range(2)]
+    for store, table in zip(stores, pairs, strict=True):
+        assert store.write_pairs(table) is True
+        assert store.write_pairs(table) is False
+    for store, table in zip(stores, pairs, strict=True):
+        pd.testing.assert_frame_equal(store.read_pairs(), table)
+    os.replace(stores[1].pairs_path, stores[0].pairs_path)
+    with pytest.raises(UserError, match="pairs of another store"):
+        stores[0].read_pairs()
+    with pytest.raises(UserError, match="There are no pairs at"):
+        stores[1].read_pairs()
 
 
 def test_a_newer_schema_is_refused(tmp_path):
-    create(tmp_path / "s.zarr")
-    zarr.open_group(tmp_path / "s.zarr", mode="r+").attrs["schema"] = SCHEMA + 1
+    store = create(tmp_path / "s.zarr")
+    from probing.features.store.sealed import write_document
+
+    write_document(store.path, {**store.attributes, "schema": SCHEMA + 1})
     with pytest.raises(UserError, match="upgrade"):
         FeatureStore.open(tmp_path / "s.zarr")
 
 
-def test_what_is_no_store_is_said_to_be_none(tmp_path):
+def test_edited_attributes_are_refused(tmp_path):
+    create(tmp_path / "s.zarr")
+    zarr.open_group(tmp_path / "s.zarr", mode="r+").attrs["seed"] = 1
+    with pytest.raises(UserError, match="was edited or damaged"):
+        FeatureStore.open(tmp_path / "s.zarr")
+
+
+def test_what_is_no_store_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"probing\.extract makes one"):
         FeatureStore.open(tmp_path / "nothing.zarr")
     (tmp_path / "empty.zarr").mkdir()
@@ -191,21 +356,21 @@ def test_what_is_no_store_is_said_to_be_none(tmp_path):
         FeatureStore.open(tmp_path / "foreign.zarr")
 
 
-def test_a_half_made_store_is_made_anew(tmp_path):
-    (tmp_path / "s.zarr.partial" / "junk").mkdir(parents=True)
+def test_what_a_killed_creation_left_is_removed(tmp_path):
+    (tmp_path / "s.zarr.9999999.abc.partial" / "junk").mkdir(parents=True)
     assert not create(tmp_path / "s.zarr").written.any()
-    assert not (tmp_path / "s.zarr.partial").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
 
 
-def test_a_run_has_every_array_in_its_shape(tmp_path):
+def test_a_run_has_every_part_in_its_shape(tmp_path):
     store, values = create(tmp_path / "s.zarr"), contents()
-    run = {name: value[:RUN] for name, value in values.items()}
-    with pytest.raises(ValueError, match="A run has the arrays"):
-        store.write_run(0, {"latents/mean": run["latents/mean"]})
+    run = parts_of(values, slice(0, RUN))
     with pytest.raises(ValueError, match="got float32"):
-        store.write_run(0, {**run, "latents/mean": run["latents/mean"][:2]})
+        store.write_run(0, {**run, ("latents/mean", 0): run["latents/mean", 0][:2]})
     with pytest.raises(ValueError, match="got float64"):
-        store.write_run(0, {**run, "latents/mean": run["latents/mean"].astype(np.float64)})
+        store.write_run(0, {**run, ("latents/mean", 0): run["latents/mean", 0].astype(np.float64)})
+    assert not store.written.any()
+    store.write_run(0, {("latents/mean", 0): run["latents/mean", 0]})
     assert not store.written.any()
 
 

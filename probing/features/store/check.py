@@ -13,7 +13,7 @@ import zarr
 
 from probing.errors import UserError
 from probing.features.store.growth import commit, items_digest, sync_file
-from probing.features.store.layout import COLUMNS, RUNS, create_arrays, from_json, metadata_files
+from probing.features.store.layout import COLUMNS, RUNS, blocks_by_stream, create_arrays, from_json, metadata_files
 from probing.features.store.pairs_table import is_as_written
 from probing.features.store.records import RunRecord, checksums_of, file_checksum, read_record, write_record
 from probing.features.store.sealed import DOCUMENT, is_canonical, read_document
@@ -281,7 +281,7 @@ def _mend_documents(path: Path, attributes: dict[str, Any], problems: list[Probl
     count = attributes["extents"][-1]
     ids = _ids_of(path, attributes, count)
     if "coordinates" in {problem.file for problem in problems}:
-        for stream in {name.split("/")[1] for name in attributes["arrays"] if name.startswith("features/")}:
+        for stream in blocks_by_stream(from_json(attributes["arrays"])):
             for name in ("block", "depth"):
                 shutil.rmtree(path / "features" / stream / name, ignore_errors=True)
         for name in ("item_id", "prompt_id", "prompt_digest", "sigma"):

@@ -17,7 +17,7 @@ import zarr
 from jaxtyping import UInt8
 
 from probing.features.store.layout import RUNS, create_arrays, from_json, metadata_files
-from probing.features.store.lock import locked, remove_unfinished
+from probing.features.store.lock import locked, remove_unfinished, unfinished_prefix
 from probing.features.store.records import file_checksum
 from probing.features.store.sealed import write_document
 from probing.files import sentences_for_disk_errors, sync
@@ -40,7 +40,7 @@ def create(path: Path, attributes: Mapping[str, Any], items: pd.DataFrame) -> No
     with sentences_for_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_unfinished(path)
-        unfinished = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}.", suffix=".partial"))
+        unfinished = Path(tempfile.mkdtemp(dir=path.parent, prefix=unfinished_prefix(path), suffix=".partial"))
         try:
             with locked(unfinished):
                 os.chmod(unfinished, 0o777 & ~_umask())

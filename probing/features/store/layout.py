@@ -70,15 +70,15 @@ COLUMNS = (
 """What is noted of each item when it is computed."""
 
 
-def to_json(arrays: Sequence[ArraySpec]) -> dict[str, list]:
-    return {a.name: [None if a.blocks is None else list(a.blocks), list(a.shape), a.dtype] for a in arrays}
+def to_json(arrays: Sequence[ArraySpec]) -> list[list]:
+    return [[a.name, None if a.blocks is None else list(a.blocks), list(a.shape), a.dtype] for a in arrays]
 
 
-def from_json(arrays: dict[str, list]) -> tuple[ArraySpec, ...]:
-    """Rebuild the specs; schema 1 wrote no blocks as an empty list."""
+def from_json(arrays: list[list] | dict[str, list]) -> tuple[ArraySpec, ...]:
+    """Rebuild the specs; schema 1 wrote them by name, and no blocks as an empty list."""
+    rows = [[name, *row] for name, row in arrays.items()] if isinstance(arrays, dict) else arrays
     return tuple(
-        ArraySpec(name, tuple(blocks) if blocks else None, tuple(shape), dtype)
-        for name, (blocks, shape, dtype) in arrays.items()
+        ArraySpec(name, tuple(blocks) if blocks else None, tuple(shape), dtype) for name, blocks, shape, dtype in rows
     )
 
 

@@ -12,11 +12,32 @@ from pathlib import Path
 from probing.errors import UserError
 
 
+def unfinished_prefix(path: Path) -> str:
+    """Return how the name begins of the folder in which this process makes a store."""
+    return f"{path.name}.{os.getpid()}."
+
+
 def remove_unfinished(path: Path) -> None:
-    """Remove what killed creations of this store left behind; one that is under way is locked, and stays."""
+    """Remove what killed creations of this store left behind.
+
+    One that is under way belongs to a living process, and is locked, also against other machines on one disk.
+    """
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+        owner = left.name.removeprefix(f"{path.name}.").split(".")[0]
+        if owner.isdigit() and _is_alive(int(owner)):
+            continue
         with contextlib.suppress(UserError, OSError), locked(left):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextlib.contextmanager
