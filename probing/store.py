@@ -73,14 +73,14 @@ def _check(arguments: argparse.Namespace) -> int:
 def _repair(arguments: argparse.Namespace) -> int:
     path = arguments.path
     problems = _problems(path, deep=True)
+    pairs = f"{path.name}.pairs.parquet"
     if problems:
         with FeatureStore.lock_of(path):
-            pairs = f"{path.name}.pairs.parquet"
             done = mend(path, [problem for problem in problems if problem.file != pairs])
-        print("\n".join(done))
+        print("\n".join(done or ["the store itself is whole"]))
     store = FeatureStore.open(path)
-    if not problems and store.written.all():
-        print(f"{path}: nothing is missing or wrong.")
+    if store.complete and not any(problem.file == pairs for problem in problems):
+        print(f"{path}: {'nothing more' if problems else 'nothing'} is missing or wrong.")
         return OK
     return extract.main(_command(store, arguments))
 

@@ -226,11 +226,9 @@ def test_additions_equal_a_store_made_at_once(tmp_path, last_run):
         grown.read("image", "mean", 0.5, 2)[:ITEMS], first["features/image/mean"][:ITEMS, 1, 2]
     )
     write(grown, values, runs=grown.runs)
-    assert (
-        (grown.written.all()
-        and check(grown.path) == [])
-        or [p.file for p in check(grown.path)] == ["grown.zarr.pairs.parquet"]
-    )
+    assert (grown.written.all() and check(grown.path) == []) or [p.file for p in check(grown.path)] == [
+        "grown.zarr.pairs.parquet"
+    ]
     for name in [p.relative_to(whole.path) for p in whole.path.rglob("*") if p.is_file()]:
         if name.name != "zarr.json":
             assert (grown.path / name).read_bytes() == (whole.path / name).read_bytes(), name

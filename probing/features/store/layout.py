@@ -86,6 +86,11 @@ def create_arrays(
     group: zarr.Group, arrays: Sequence[ArraySpec], *, items: int, sigmas: int, num_blocks: int, run_length: int
 ) -> None:
     """Create the arrays that a group lacks, and grow those that it has, to this many items and noise levels."""
+    for array in arrays:
+        folder = ""
+        for name in array.name.split("/")[:-1]:
+            folder = f"{folder}/{name}".lstrip("/")
+            group.require_group(folder)
     for name in ("item_id", "prompt_id"):
         _create(group, name, (items,), (run_length,), str, ["item"], compress=True)
     _create(group, "prompt_digest", (items, 16), (run_length, 16), "uint8", ["item", "byte"])

@@ -28,8 +28,8 @@ def write_pairs(path: Path, pairs: pd.DataFrame, identity: str) -> bool:
     """
     # Index and types as they will be read again.
     table = pa.Table.from_pandas(pairs, preserve_index=False).replace_schema_metadata()
-    told = {"store": identity, "pairs": fingerprint(table)}
-    if path.is_file() and read_metadata(path) == told:
+    told = {"store": identity, "pairs": fingerprint(table), "pyarrow": pa.__version__}
+    if path.is_file() and all(read_metadata(path).get(name) == told[name] for name in ("store", "pairs")):
         try:
             read_pairs(path, identity)
         except UserError:
@@ -72,9 +72,12 @@ def is_as_written(path: Path) -> bool:
     Of a file by another version it can only be said that its content is whole, which :func:`read_pairs` checks.
     """
     content = path.read_bytes()
+    version = read_metadata(path).get("pyarrow")
+    if f"parquet-cpp-arrow version {version}".encode() not in content:
+        return False
+    if version != pa.__version__:
+        return True
     file = pq.ParquetFile(pa.BufferReader(content))
-    if file.metadata.created_by != f"parquet-cpp-arrow version {pa.__version__}":
-        return b"parquet-cpp-arrow version " in content[-4096:]
     sink = pa.BufferOutputStream()
     pq.write_table(file.read(), sink)
     return sink.getvalue().to_pybytes() == content

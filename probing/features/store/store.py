@@ -225,6 +225,14 @@ class FeatureStore:
         return mask
 
     @property
+    def complete(self) -> bool:
+        """Whether all features of all items, and all that is noted of items, are on disk."""
+        if self.schema == 1:
+            return bool(self.written.all())
+        rows = sum(r.rows for r in self.records.values() if r.is_whole((*self.arrays_, *COLUMNS), len(self.sigmas)))
+        return rows == len(self.item_ids)
+
+    @property
     def blocks(self) -> list[int]:
         """Every block that some stream has."""
         return sorted({block for array in self.arrays_ for block in array.blocks or ()})
@@ -358,7 +366,7 @@ class FeatureStore:
     def mark_written(self, run: int) -> None:
         """Set the mask that readers without this package look at."""
         items = self.rows_of_run(run)
-        record = self.records[run]
+        record = self.records.get(run, RunRecord())
         mask = np.zeros(items.stop - items.start, dtype=bool)
         mask[: record.rows] = record.is_whole(self.arrays_, len(self.sigmas))
         with self._writing(), zarr.config.set({"array.write_empty_chunks": True}):

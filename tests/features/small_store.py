@@ -1,0 +1,70 @@
+"""A store of a few items with its pairs, small enough to damage in every way there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from probing.features.store import ArraySpec, FeatureStore
+from probing.features.store.layout import COLUMNS
+
+ARRAYS = (
+    ArraySpec("features/image/mean", (0, 1), (2,), "float32"),
+    ArraySpec("features/text/mean_clip", (0,), (2,), "float32"),
+    ArraySpec("latents/mean", None, (2,), "float32"),
+)
+ITEMS, RUN, SIGMAS = 5, 3, (0.005, 0.5)
+
+
+def make_small_store(path: Path, *, seed: int = 0) -> FeatureStore:
+    rng = np.random.default_rng(seed)
+    items = pd.DataFrame(
+        {
+            "item_id": [f"item{i}" for i in range(ITEMS)],
+            "prompt_id": [f"prompt{i // 2}" for i in range(ITEMS)],
+            "prompt": [f"σ words {i // 2}" for i in range(ITEMS)],
+        }
+    )
+    store = FeatureStore.create(
+        path, arrays=ARRAYS, items=items, sigmas=SIGMAS, num_blocks=2, run_length=RUN,
+        settings={"model": "tiny-σ", "seed": 0, "scale": 1e-05},
+        provenance={"versions": {"zarr": "3"}, "request": None},
+    )  # fmt: skip
+    for run in store.runs:
+        rows = store.rows_of_run(run)
+        count = rows.stop - rows.start
+        store.write_run(
+            run,
+            {
+                (a.name, s): (
+                    rng.normal(size=(count, *(() if a.blocks is None else (len(a.blocks),)), *a.shape)) * 50
+                ).astype(a.dtype)
+                for a in (*ARRAYS, *COLUMNS)
+                for s in a.sigmas(len(SIGMAS))
+            },
+        )
+    store.write_pairs(
+        pd.DataFrame({"pair_id": ["a", "b"], "first": ["item0", "item2"], "second": ["item1", "item3"],
+                      "choice": [1.0, 0.5], "split": ["train", "test"]})
+    )  # fmt: skip
+    return store
+
+
+def everything(path: Path) -> dict:
+    """All numbers and names that commands take from a store."""
+    store = FeatureStore.open(path)
+    found: dict = {
+        "digest": store.digest, "items": store.item_ids.tolist(), "prompts": store.prompt_ids.tolist(),
+        "sigmas": store.sigmas, "blocks": store.blocks, "num_blocks": store.num_blocks,
+        "written": store.written.tolist(), "arrays": store.arrays(),
+        "settings": {k: v for k, v in store.attributes.items() if k != "documents"},
+        "pairs": store.read_pairs().to_dict("list"),
+    }  # fmt: skip
+    for stream, reduction in store.arrays():
+        for sigma in store.sigmas:
+            for block in store.blocks_of(stream):
+                found[stream, reduction, sigma, block] = store.read(stream, reduction, sigma, block).tolist()
+    found["latents"] = [store.read_latents(name).tolist() for name in store.latent_reductions()]
+    return found
