@@ -43,7 +43,7 @@ def upgrade(path: Path, *, advance: Callable[[int], Any] = lambda runs: None) ->
     if kept.exists():
         raise UserError(f"{kept} is in the way of the old store; move or delete it.")
     arrays = old.arrays_
-    pairs = _legacy_pairs(path)
+    pairs = _legacy_pairs(path, old)
     new = _start(old, made, arrays)
     for run in new.runs:
         if run in new.records:
@@ -97,7 +97,16 @@ def _start(old: FeatureStore, made: Path, arrays: tuple[ArraySpec, ...]) -> Feat
     )
 
 
-def _legacy_pairs(path: Path) -> pd.DataFrame | None:
-    """Read the pairs beside a store of schema 1; two stores whose names differ after the last dot shared one table."""
+def _legacy_pairs(path: Path, old: FeatureStore) -> pd.DataFrame | None:
+    """Read the pairs beside a store of schema 1; stores whose names differed after the last dot shared one table."""
     table = path.with_suffix(".pairs.parquet")
-    return read_parquet(table, "python -m probing.extract") if table.is_file() else None
+    if not table.is_file():
+        return None
+    pairs = read_parquet(table, "python -m probing.extract")
+    unknown = set(pairs["first"]) | set(pairs["second"]) if {"first", "second"} <= set(pairs) else {"?"}
+    if unknown := unknown - set(old.item_ids):
+        raise UserError(
+            f"{table} holds pairs of items that {path} lacks, such as {min(unknown)!r}: they belong to another store; "
+            f"move the table away, and write the pairs again by extracting anew."
+        )
+    return pairs
