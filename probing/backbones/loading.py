@@ -228,7 +228,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _ways_out(spec: BackboneSpec, error: Exception | str) -> str:
-    reason = " ".join(str(error).split())[:160].rstrip(".")
+    reason = " ".join(str(error).split())[:300].rstrip(".")
     return (
         f"The weights of {spec.name} ({spec.source}) cannot be loaded: accept the licence on the model's page and log "
         f"in with `hf auth login`, or give --model the path of a downloaded pipeline folder, or try "

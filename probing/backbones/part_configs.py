@@ -15,8 +15,8 @@ from probing.errors import UserError
 class Rule(Protocol):
     """What one entry of a configuration may be."""
 
-    required: bool
-
+    @property
+    def required(self) -> bool: ...
     def allows(self, value: Any) -> bool: ...
     def __str__(self) -> str: ...
 
@@ -208,6 +208,13 @@ def check_config(path: Path, kind: str, config: Mapping[str, Any]) -> None:
             raise UserError(f"{path}: {key} must be {rule}, got {reprlib.repr(config[key])}; copy the file again.")
     if kind == "transformer":
         _check_transformer(path, config)
+    if kind == "t5":
+        exact, furthest = config["relative_attention_num_buckets"] // 4, config.get("relative_attention_max_distance")
+        if furthest is not None and furthest <= exact:
+            raise UserError(
+                f"{path}: relative_attention_max_distance must be above a quarter of relative_attention_num_buckets = "
+                f"{exact}, got {furthest}; copy the file again."
+            )
     if kind == "vae" and not len(config["block_out_channels"]):
         raise UserError(f"{path}: block_out_channels must have at least 1 entry, got none; copy the file again.")
 

@@ -29,7 +29,7 @@ _COMPILED = "_orig_mod."
 
 
 @dataclass(frozen=True)
-class Tensor:
+class StoredTensor:
     """What a safetensors header claims of one tensor."""
 
     dtype: str
@@ -43,13 +43,13 @@ class Tensor:
         return product
 
 
-def read_headers(weights: WeightFiles) -> dict[str, Tensor]:
+def read_headers(weights: WeightFiles) -> dict[str, StoredTensor]:
     """Read names, types and shapes of a part's tensors; the weights themselves are not read.
 
     Raises:
         UserError: A file is damaged, or the list of shards does not fit the shards.
     """
-    found: dict[str, Tensor] = {}
+    found: dict[str, StoredTensor] = {}
     for path in weights.files:
         header = _read_header(path)
         twice = sorted(set(header) & set(found))
@@ -67,7 +67,7 @@ def read_headers(weights: WeightFiles) -> dict[str, Tensor]:
     return found
 
 
-def check_block_count(folder: Path, part: Part, config: Mapping[str, Any], found: Mapping[str, Tensor]) -> None:
+def check_block_count(folder: Path, part: Part, config: Mapping[str, Any], found: Mapping[str, StoredTensor]) -> None:
     """Compare the configuration's number of blocks with the weights' (cheap, before a model is made of it).
 
     Raises:
@@ -186,16 +186,17 @@ def _made_and_run(folder: Path, part: Part) -> nn.Module:
     return model
 
 
-def _renamed(model: nn.Module, found: Mapping[str, Tensor], *, sharded: bool) -> dict[str, Any]:
+def _renamed(model: nn.Module, found: Mapping[str, StoredTensor], *, sharded: bool) -> dict[str, Any]:
     """Rename tensors of old attention blocks as diffusers does; it does so for single files only."""
     if sharded or not hasattr(model, "_fix_state_dict_keys_on_load"):
         return dict(found)
     renamed: dict[str, Any] = dict(found)
-    model._fix_state_dict_keys_on_load(renamed)
+    fix: Any = model._fix_state_dict_keys_on_load
+    fix(renamed)
     return renamed
 
 
-def _read_header(path: Path) -> dict[str, Tensor]:
+def _read_header(path: Path) -> dict[str, StoredTensor]:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -209,7 +210,7 @@ def _read_header(path: Path) -> dict[str, Tensor]:
             )
         with safe_open(path, framework="numpy") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-            header = {key: Tensor(str(one.get_dtype()), tuple(one.get_shape())) for key, one in slices.items()}
+            header = {key: StoredTensor(str(one.get_dtype()), tuple(one.get_shape())) for key, one in slices.items()}
     except UserError:
         raise
     except OSError as error:

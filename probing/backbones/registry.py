@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import reprlib
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -144,7 +145,7 @@ def _same(one: Architecture, other: Architecture) -> bool:
 
 
 def _filled(cls: type, config: dict[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(cls.__init__).parameters.items()
+    parameters = inspect.signature(cls).parameters.items()
     default = {key: p.default for key, p in parameters if p.default is not p.empty}
     values = {key: config.get(key, value) for key, value in default.items()}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
@@ -202,4 +203,4 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}."
-    return f"Unknown model {name!r}, and no folder of that name: {meant}"
+    return f"Unknown model {reprlib.repr(name)}, and no folder of that name: {meant}"
