@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch.utils.flop_counter import FlopCounterMode
 
+from probing.backbones.stock import AutoencoderKL, SD3Transformer2DModel
 from probing.errors import UserError
 
 

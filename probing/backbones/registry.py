@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
-import math
+import reprlib
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
+from probing.backbones import stock
 from probing.backbones.architecture import Architecture
+from probing.backbones.folder_check import check_class, part_folders
+from probing.backbones.folder_files import read_json, read_part_config, weight_files
+from probing.backbones.part_configs import check_clip_length, check_config
+from probing.backbones.part_weights import check_block_count, read_headers
+from probing.backbones.parts import PARTS, Part
 from probing.errors import UserError
 
-SUPPORTED_PIPELINES = ("StableDiffusion3Pipeline",)
-SUPPORTED_TRANSFORMERS = ("SD3Transformer2DModel",)
 T5_LENGTH = 256
 """Positions of the T5 part of the text, as in a stock call of the pipeline."""
 
@@ -89,19 +92,19 @@ def resolve(name_or_path: str, transformer: Path | None = None) -> BackboneSpec:
     if name_or_path in entries:
         entry = entries[name_or_path]
         name = name_or_path
+        architecture = _known_architecture(entry)
     else:
-        folder = Path(name_or_path).expanduser()
-        if not folder.is_dir():
-            raise UserError(_unknown(name_or_path, list(entries)))
-        # A registered folder given by its path keeps the settings it is registered with.
-        same = {Path(e.source).resolve(): n for n, e in entries.items() if not (e.architecture or e.transformer)}
-        name = same.get(folder.resolve(), folder.resolve().name)
-        entry = entries.get(name, Entry(str(folder)))
-    if entry.architecture is not None:
-        described = resources.files("probing.backbones") / "configs" / f"{entry.architecture}.json"
-        architecture = Architecture(**json.loads(described.read_text()))
-    else:
-        architecture = _read_folder(Path(entry.source))
+        folder = _folder(name_or_path, list(entries))
+        name = folder.resolve().name
+        architecture = _read_folder(folder)
+        entry = Entry(str(folder))
+        for known, other in entries.items():
+            if other.transformer is None and _same(architecture, _known_architecture(other)):
+                # A folder of a registered model keeps the settings it is registered with.
+                entry = replace(entry, resolution=other.resolution, t5_length=other.t5_length)
+                if other.architecture is None and Path(other.source).resolve() == folder.resolve():
+                    name, entry = known, other
+                break
     replacing = entry.transformer if transformer is None else str(transformer)
     if replacing is not None:
         architecture = replace(architecture, transformer=_read_transformer(Path(replacing)))
@@ -115,49 +118,81 @@ def resolve(name_or_path: str, transformer: Path | None = None) -> BackboneSpec:
     )
 
 
+def _folder(name_or_path: str, known: list[str]) -> Path:
+    try:
+        folder = Path(name_or_path).expanduser()
+        found = folder.is_dir()
+    except (OSError, ValueError, RuntimeError):  # A name too long for a path, or ~ of an unknown user.
+        found = False
+    if not found:
+        raise UserError(_unknown(name_or_path, known))
+    return folder
+
+
+def _known_architecture(entry: Entry) -> Architecture:
+    if entry.architecture is None:
+        return _read_folder(Path(entry.source))
+    described = resources.files("probing.backbones") / "configs" / f"{entry.architecture}.json"
+    return Architecture(**json.loads(described.read_text()))
+
+
+def _same(one: Architecture, other: Architecture) -> bool:
+    """Compare all that builds the transformer and the VAE; entries that a folder leaves out have their defaults."""
+    unused = ("sample_size", "force_upcast", "latents_mean", "latents_std")
+    vaes = [{k: v for k, v in _filled(stock.AutoencoderKL, a.vae).items() if k not in unused} for a in (one, other)]
+    transformers = [_filled(stock.SD3Transformer2DModel, a.transformer) for a in (one, other)]
+    return one.has_t5 == other.has_t5 and vaes[0] == vaes[1] and transformers[0] == transformers[1]
+
+
+def _filled(cls: type, config: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(cls).parameters.items()
+    default = {key: p.default for key, p in parameters if p.default is not p.empty}
+    values = {key: config.get(key, value) for key, value in default.items()}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
 def _read_transformer(folder: Path) -> dict[str, Any]:
-    config = _read_json(folder / "config.json")
-    family = config.get("_class_name")
-    if family not in SUPPORTED_TRANSFORMERS:
-        raise UserError(f"{folder} holds a {family}, and supported are: {', '.join(SUPPORTED_TRANSFORMERS)}.")
-    return _plain(config)
+    return _plain(_checked_config(folder, next(part for part in PARTS if part.kind == "transformer")))
+
+
+def _checked_config(folder: Path, part: Part) -> dict[str, Any]:
+    """Read a configuration, check its bounds, and compare its number of blocks with the weights, if they are there."""
+    path = folder / part.config_name
+    config = read_json(path) if part.kind == "transformer" else read_part_config(folder, part)
+    if part.kind in ("transformer", "vae"):
+        check_class(path, config, part)
+    check_config(path, part.kind, config)
+    if part.has_weights and any(folder.glob("*.safetensors")):
+        check_block_count(folder, part, config, read_headers(weight_files(folder, part)))
+    return config
 
 
 def _read_folder(folder: Path) -> Architecture:
-    index = _read_json(folder / "model_index.json")
-    family = index.get("_class_name")
-    if family not in SUPPORTED_PIPELINES:
-        raise UserError(f"{folder} holds a {family}, and supported are: {', '.join(SUPPORTED_PIPELINES)}.")
-    tokenizer = _read_json(folder / "tokenizer" / "tokenizer_config.json")
+    folders = {part.name: (part, path) for part, path in part_folders(folder, use_t5=True).items()}
+    has_t5 = "text_encoder_3" in folders
+    encoders = {}
+    for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
+        part, path = folders.get(name, (None, Path()))
+        # A folder without T5 can be used with --no-t5, so its absence is found when it is needed.
+        if part is not None and (path.is_dir() or not part.is_t5):
+            encoders[part] = (path, _checked_config(path, part))
+    clips = {path / part.config_name: config for part, (path, config) in encoders.items() if part.kind == "clip"}
+    tokenizer = folder / "tokenizer" / "tokenizer_config.json"
+    vae_part, vae = folders["vae"]
     return Architecture(
-        transformer=_plain(_read_json(folder / "transformer" / "config.json")),
-        vae=_plain(_read_json(folder / "vae" / "config.json")),
-        clip_length=int(tokenizer.get("model_max_length", 77)),
-        has_t5=bool((index.get("text_encoder_3") or [None])[0]),
-        text_parameters=sum(
-            _parameters_in(folder / name) for name in ("text_encoder", "text_encoder_2", "text_encoder_3")
-        ),
+        transformer=_read_transformer(folder / "transformer"),
+        vae=_plain(_checked_config(vae, vae_part)),
+        clip_length=check_clip_length(tokenizer, read_json(tokenizer), clips),
+        has_t5=has_t5,
+        text_parameters=sum(_parameters_in(path, part) for part, (path, _) in encoders.items()),
     )
 
 
-def _parameters_in(folder: Path) -> int:
-    """Count parameters from the headers of a folder's safetensors files (the first variant of each)."""
-    count = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        if ".fp16." in path.name and path.with_name(path.name.replace(".fp16.", ".")).exists():
-            continue
-        with safe_open(path, framework="numpy") as file:
-            count += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-    return count
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: a model folder is what diffusers' save_pretrained writes.") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is no valid JSON ({error}); copy the file again.") from None
+def _parameters_in(folder: Path, part: Part) -> int:
+    """Count parameters from the headers of the files that are loaded."""
+    if not any(folder.glob("*.safetensors")):
+        return 0
+    return sum(tensor.elements for tensor in read_headers(weight_files(folder, part)).values())
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:
@@ -168,4 +203,4 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}."
-    return f"Unknown model {name!r}, and no folder of that name: {meant}"
+    return f"Unknown model {reprlib.repr(name)}, and no folder of that name: {meant}"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from diffusers import StableDiffusion3Pipeline
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from probing.backbones.log_lines import dropped_log_lines
 from probing.backbones.registry import BackboneSpec
+from probing.backbones.stock import StableDiffusion3Pipeline
 
 Part = Literal["text_encoders", "vae", "transformer"]
 
@@ -52,7 +52,16 @@ class SD3Backbone:
     """A frozen ``StableDiffusion3Pipeline``, read part by part.
 
     Its parts rest in host memory; :meth:`on_device` brings one to the accelerator for as long as it is needed.
+
+    Attributes:
+        parts: A digest of each part's files (see :func:`probing.backbones.identity.part_digests`).
+        revision: 16 hexadecimal characters over all of them.
+        scheduler_digest: That of the scheduler's configuration, which decides trajectories only.
     """
+
+    parts: dict[str, str]
+    revision: str
+    scheduler_digest: str
 
     def __init__(
         self, spec: BackboneSpec, pipeline: StableDiffusion3Pipeline, *, device: torch.device, t5_length: int
@@ -63,17 +72,6 @@ class SD3Backbone:
         self.t5_length = t5_length
         for module in (*self._modules("text_encoders"), *self._modules("vae"), *self._modules("transformer")):
             module.eval().requires_grad_(False)
-
-    @property
-    def parts(self):
-        return {"transformer": self.weights_fingerprint()}
-
-    @property
-    def revision(self):
-        return self.weights_fingerprint()
-
-    def clip_tokens_of(self, prompts):
-        return [len(self.pipeline.tokenizer(p)["input_ids"]) for p in prompts]
 
     @property
     def transformer(self) -> nn.Module:
@@ -115,14 +113,15 @@ class SD3Backbone:
             Conditioning in host memory.
         """
         prompts = list(prompts)
-        tokens, _, pooled, _ = self.pipeline.encode_prompt(
-            prompt=prompts,
-            prompt_2=None,
-            prompt_3=None,
-            device=self.device,
-            do_classifier_free_guidance=False,
-            max_sequence_length=self.t5_length,
-        )
+        with _quiet_truncation():
+            tokens, _, pooled, _ = self.pipeline.encode_prompt(
+                prompt=prompts,
+                prompt_2=None,
+                prompt_3=None,
+                device=self.device,
+                do_classifier_free_guidance=False,
+                max_sequence_length=self.t5_length,
+            )
         return Conditioning(tokens.cpu(), pooled.cpu(), self._real_tokens(prompts))
 
     @torch.inference_mode()
@@ -153,12 +152,22 @@ class SD3Backbone:
         }
 
     def weights_fingerprint(self) -> str:
-        """Hash names, shapes and leading values of the transformer's weights: tells two revisions apart."""
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.transformer.state_dict().items()):
-            digest.update(f"{name}{tuple(parameter.shape)}".encode())
-            digest.update(parameter.flatten()[:256].float().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return self.revision
+
+    def clip_tokens_of(self, prompts: Sequence[str]) -> list[int]:
+        """Count the CLIP tokens of each prompt before truncation, with the marks of begin and end.
+
+        Returns:
+            For each prompt the larger count of the two CLIP tokenizers; the model reads at most
+            ``spec.architecture.clip_length``.
+        """
+        if not prompts:
+            return []
+        lengths = [
+            [len(ids) for ids in tokenizer(list(prompts), return_attention_mask=False, verbose=False)["input_ids"]]
+            for tokenizer in (self.pipeline.tokenizer, self.pipeline.tokenizer_2)
+        ]
+        return [max(both) for both in zip(*lengths, strict=True)]
 
     def _modules(self, part: Part) -> list[nn.Module]:
         names = {
@@ -180,6 +189,17 @@ class SD3Backbone:
             parts["t5"] = torch.zeros_like(clip)
             parts["t5"][:, clip_length:] = _attention_mask(pipeline.tokenizer_3, prompts, t5_length)
         return parts
+
+
+@contextmanager
+def _quiet_truncation() -> Iterator[None]:
+    """Drop the libraries' lines on prompts that are cut; :meth:`SD3Backbone.clip_tokens_of` counts them instead."""
+    pipelines = StableDiffusion3Pipeline.__module__
+    with (
+        dropped_log_lines(pipelines, "part of your input was truncated"),
+        dropped_log_lines("transformers.tokenization_utils_base", "Token indices sequence length is longer"),
+    ):
+        yield
 
 
 def _attention_mask(tokenizer, prompts: list[str], length: int) -> Tensor:

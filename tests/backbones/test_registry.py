@@ -57,6 +57,37 @@ def test_a_registered_folder_keeps_its_settings_when_given_by_path():
     assert by_name.t5_length == 20
 
 
+@pytest.mark.parametrize("known", ["sd35-medium", "sd35-large", "sd3-medium"])
+@pytest.mark.parametrize("written_by_an_older_version", [False, True])
+def test_a_folder_with_a_known_configuration_takes_the_names_settings(
+    tiny_folder, tmp_path, known, written_by_an_older_version
+):
+    by_name = resolve(known)
+    folder = tmp_path / "mine"
+    shutil.copytree(tiny_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    for part in ("transformer", "vae"):
+        config = {"_class_name": {"transformer": "SD3Transformer2DModel", "vae": "AutoencoderKL"}[part]}
+        config |= getattr(by_name.architecture, part)
+        if written_by_an_older_version:
+            defaults = {"dual_attention_layers": [], "qk_norm": None, "mid_block_add_attention": True}
+            config = {key: value for key, value in config.items() if defaults.get(key, ...) != value}
+        (folder / part / "config.json").write_text(json.dumps(config))
+    by_path = resolve(str(folder))
+    assert (by_path.resolution, by_path.t5_length) == (by_name.resolution, by_name.t5_length) == (512, 256)
+    assert (by_path.name, by_path.source) == ("mine", str(folder))
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    (folder / "vae" / "config.json").write_text(json.dumps(config | {"scaling_factor": 1.0}))
+    assert resolve(str(folder)).resolution == 1024
+
+
+def test_a_copy_of_a_registered_folder_takes_its_settings(tmp_path):
+    by_name = resolve("testbed-xs")
+    shutil.copytree(by_name.source, tmp_path / "copy")
+    by_path = resolve(str(tmp_path / "copy"))
+    assert (by_path.resolution, by_path.t5_length) == (by_name.resolution, 20)
+    assert (by_path.name, by_path.architecture) == ("copy", by_name.architecture)
+
+
 def test_another_transformer_takes_the_place_of_the_pipelines_own(tiny_folder, tmp_path):
     config = json.loads((tiny_folder / "transformer" / "config.json").read_text()) | {"num_layers": 5}
     (tmp_path / "tuned").mkdir()

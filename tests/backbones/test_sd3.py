@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import time
+
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
@@ -9,6 +12,7 @@ from diffusers import StableDiffusion3Pipeline
 from probing.backbones import load_backbone, pick_compute_dtype, pick_device, resolve
 from probing.errors import UserError
 from probing.testbed.recipes.text import CAPTION_LENGTH
+from tests.backbones.model_folders import copied, edit_json, load
 from tests.tiny_sd3 import BLOCKS, T5_LENGTH
 
 CPU = torch.device("cpu")
@@ -78,9 +82,9 @@ def test_random_init_changes_the_transformer_alone(tiny_folder, backbone):
         load_backbone(spec, device=CPU, compute_dtype=torch.float32, random_init=True, seed=seed, t5_length=T5_LENGTH)
         for seed in (0, 0, 1)
     ]
-    prints = [b.weights_fingerprint() for b in fresh]
+    prints = [b.revision for b in fresh]
     assert prints[0] == prints[1] != prints[2]
-    assert backbone.weights_fingerprint() not in prints
+    assert backbone.revision not in prints
     assert torch.equal(
         fresh[0].encode_prompts(PROMPTS).encoder_hidden_states, backbone.encode_prompts(PROMPTS).encoder_hidden_states
     )
@@ -94,7 +98,9 @@ def test_another_transformer_is_loaded_in_the_place_of_the_pipelines_own(tiny_fo
     tuned = load_backbone(
         resolve(str(tiny_folder), tmp_path / "tuned"), device=CPU, compute_dtype=torch.float32, t5_length=T5_LENGTH
     )
-    assert tuned.weights_fingerprint() == fresh.weights_fingerprint() != backbone.weights_fingerprint()
+    assert len({b.revision for b in (tuned, fresh, backbone)}) == 3
+    weights = tuned.transformer.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in fresh.transformer.state_dict().items())
 
 
 def test_random_init_leaves_the_callers_generator_alone(tiny_folder):
@@ -109,6 +115,59 @@ def test_a_truncated_prompt_keeps_as_many_tokens_as_the_model_reads(backbone):
     parts = backbone.encode_prompts(["a small red circle " * 20]).parts
     assert parts["clip"].sum() == CAPTION_LENGTH
     assert parts["t5"].sum() == T5_LENGTH
+
+
+LONG = "a small red circle on a white background " * 20
+
+
+@pytest.fixture
+def log_lines():
+    """Lines of the libraries' loggers, which do not propagate."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield lines
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+def test_prompts_that_are_cut_are_not_logged(tiny_folder, log_lines):
+    fresh = load_backbone(resolve(str(tiny_folder)), device=CPU, compute_dtype=torch.float32, t5_length=T5_LENGTH)
+    fresh.encode_prompts([LONG, "a star", LONG])
+    fresh.clip_tokens_of([LONG])
+    assert log_lines == []
+    # The same lines of other callers, and other lines, are logged as before.
+    fresh.pipeline.encode_prompt(LONG, None, None, do_classifier_free_guidance=False, max_sequence_length=T5_LENGTH)
+    assert any("was truncated" in line for line in log_lines)
+    assert any("longer than the specified maximum" in line for line in log_lines)
+
+
+def test_clip_tokens_are_counted_before_truncation(stock, backbone):
+    prompts = [*PROMPTS, LONG, "circle"]
+    expected = [max(len(t(p)["input_ids"]) for t in (stock.tokenizer, stock.tokenizer_2)) for p in prompts]
+    assert backbone.clip_tokens_of(prompts) == expected
+    # A begin and an end mark around each prompt, even an empty one.
+    assert expected[1] == 2 and expected[3] > CAPTION_LENGTH
+    assert backbone.clip_tokens_of([]) == []
+
+
+def test_clip_tokens_are_the_larger_count_of_both_tokenizers(tiny_folder, tmp_path):
+    folder = copied(tiny_folder, tmp_path / "model")
+    # Without merges every letter is a token.
+    edit_json(folder / "tokenizer_2" / "tokenizer.json", lambda content: content["model"].update(merges=[]))
+    backbone = load(folder)
+    second = [len(backbone.pipeline.tokenizer_2(prompt)["input_ids"]) for prompt in PROMPTS]
+    assert second[0] > len(backbone.pipeline.tokenizer(PROMPTS[0])["input_ids"])
+    assert backbone.clip_tokens_of(PROMPTS) == second
+
+
+def test_thousands_of_prompts_are_counted_in_seconds(backbone):
+    start = time.monotonic()
+    assert len(backbone.clip_tokens_of([LONG] * 3000)) == 3000
+    assert time.monotonic() - start < 20
 
 
 def test_missing_weights_name_three_ways_out(monkeypatch):

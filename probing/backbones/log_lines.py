@@ -1,0 +1,23 @@
+"""Drop single log lines of a library while a block of code runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def dropped_log_lines(logger: str, *parts: str) -> Iterator[None]:
+    """Drop the lines of one logger that contain one of these parts; every other line is logged as before."""
+    source = logging.getLogger(logger)
+
+    def keep(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not any(part in message for part in parts)
+
+    source.addFilter(keep)
+    try:
+        yield
+    finally:
+        source.removeFilter(keep)

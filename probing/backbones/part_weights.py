@@ -1,0 +1,223 @@
+"""Compare a part's configuration with the weights that are there, before any weight is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from probing.backbones import stock
+from probing.backbones.folder_files import WeightFiles, weight_map
+from probing.backbones.parts import Part
+from probing.errors import UserError
+
+_LARGEST_HEADER = 16 * 2**20
+_FLOATS = ("F16", "BF16", "F32", "F64")
+_REPEATED = {
+    "transformer": ("transformer_blocks", "num_layers"),
+    "clip": ("text_model.encoder.layers", "num_hidden_layers"),
+    "t5": ("encoder.block", "num_layers"),
+}
+"""Of each kind the list of equal blocks in the weights, and the entry of the configuration that counts them."""
+_COMPILED = "_orig_mod."
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """What a safetensors header claims of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        product = 1
+        for side in self.shape:
+            product *= side
+        return product
+
+
+def read_headers(weights: WeightFiles) -> dict[str, StoredTensor]:
+    """Read names, types and shapes of a part's tensors; the weights themselves are not read.
+
+    Raises:
+        UserError: A file is damaged, or the list of shards does not fit the shards.
+    """
+    found: dict[str, StoredTensor] = {}
+    for path in weights.files:
+        header = _read_header(path)
+        twice = sorted(set(header) & set(found))
+        if twice:
+            raise UserError(f"{path} holds {twice[0]!r:.80}, as another shard does; copy the model folder again.")
+        if weights.index is not None:
+            named = {key for key, name in weight_map(weights.index).items() if name == path.name}
+            if named != set(header):
+                first = min(named ^ set(header))
+                raise UserError(
+                    f"{weights.index} does not fit {path.name}: {first!r:.80} is only in one of them; copy the model "
+                    f"folder again."
+                )
+        found |= header
+    return found
+
+
+def check_block_count(folder: Path, part: Part, config: Mapping[str, Any], found: Mapping[str, StoredTensor]) -> None:
+    """Compare the configuration's number of blocks with the weights' (cheap, before a model is made of it).
+
+    Raises:
+        UserError: The two differ.
+    """
+    if part.kind not in _REPEATED:
+        return
+    prefix, key = _REPEATED[part.kind]
+    pattern = re.compile(rf"(?:{re.escape(_COMPILED)})?{re.escape(prefix)}\.(\d{{1,9}})\.")
+    count = len({match[1] for name in found if (match := pattern.match(name))})
+    if config[key] != count:
+        raise UserError(
+            f"{folder / part.config_name} has {key} = {config[key]}, and its weights hold {count} blocks; copy the "
+            f"model folder again."
+        )
+
+
+def check_weights(folder: Path, part: Part, config: Mapping[str, Any], weights: WeightFiles) -> None:
+    """Compare every tensor that the configuration implies with the headers of the weight files.
+
+    The model is made on the meta device, which holds no weights, and run there once.
+
+    Raises:
+        UserError: A tensor is missing, unexpected, or of another shape or type; the part and the first are named.
+    """
+    found = read_headers(weights)
+    if any(name.startswith(_COMPILED) for name in found):
+        raise UserError(
+            f"{weights.files[0]} was saved from a compiled model (its keys begin with {_COMPILED}): save "
+            f"model.{_COMPILED.rstrip('.')} by save_pretrained instead."
+        )
+    check_block_count(folder, part, config, found)
+    model = meta_model(folder, part)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    shapes = {name: tensor.shape for name, tensor in _renamed(model, found, sharded=weights.index is not None).items()}
+    missing, unexpected = set(expected) - set(shapes), set(shapes) - set(expected)
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    for target, source in tied.items():
+        if target in shapes or source in shapes:
+            missing -= {target, source}
+    ignored = [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()), r"(^|\.)position_ids$"]
+    unexpected = {name for name in unexpected if not any(re.search(pattern, name) for pattern in ignored)}
+    refuse_keys(part, folder, missing=missing, unexpected=unexpected)
+    for name in sorted(set(expected) & set(shapes)):
+        if expected[name] != shapes[name]:
+            raise UserError(
+                f"The {part.name} in {folder} cannot be loaded: {name} has the shape {list(shapes[name])} in the "
+                f"weights and {list(expected[name])} by the configuration; copy the model folder again."
+            )
+    for name in sorted(set(expected) & set(found)):
+        if found[name].dtype not in _FLOATS:
+            raise UserError(
+                f"The {part.name} in {folder} cannot be loaded: {name} has the type {found[name].dtype}, and supported "
+                f"are {', '.join(_FLOATS)}; give weights that are not quantised."
+            )
+
+
+def refuse_keys(part: Part, folder: Path, *, missing: set[str], unexpected: set[str]) -> None:
+    """Refuse weights that lack tensors or have others.
+
+    Raises:
+        UserError: There is a missing or an unexpected tensor; the first few are named.
+    """
+    for what, keys in (("lack", missing), ("have unexpected", unexpected)):
+        if keys:
+            first = ", ".join(f"{key:.80}" for key in sorted(keys)[:3])
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise UserError(
+                f"The {part.name} in {folder} cannot be loaded: its weights {what} {first}{more}; copy the model "
+                f"folder again, or save it again from a complete model."
+            )
+
+
+def meta_model(folder: Path, part: Part) -> nn.Module:
+    """Make a part's model from its configuration on the meta device and run it once there; no weights are held.
+
+    Raises:
+        UserError: The configuration describes no model that runs.
+    """
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            return _made_and_run(folder, part)
+    except Exception as error:  # The libraries raise all kinds for values that make no model.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"{folder / part.config_name} describes no model that runs ({reason}); copy the file again."
+        ) from error
+
+
+def _made_and_run(folder: Path, part: Part) -> nn.Module:
+    if part.kind == "transformer":
+        model = stock.SD3Transformer2DModel.from_config(stock.SD3Transformer2DModel.load_config(folder)).eval()
+        config = model.config
+        side = config.patch_size
+        model(
+            hidden_states=torch.empty(1, config.in_channels, side, side),
+            encoder_hidden_states=torch.empty(1, 1, config.joint_attention_dim),
+            pooled_projections=torch.empty(1, config.pooled_projection_dim),
+            timestep=torch.empty(1),
+        )
+        return model
+    if part.kind == "vae":
+        model = stock.AutoencoderKL.from_config(stock.AutoencoderKL.load_config(folder)).eval()
+        side = 2 ** len(model.config.block_out_channels)
+        model.encode(torch.empty(1, 3, side, side)).latent_dist.mode()
+        return model
+    cls = stock.CLIPTextModelWithProjection if part.kind == "clip" else stock.T5EncoderModel
+    model = cls(cls.config_class.from_pretrained(folder, local_files_only=True)).eval()
+    tokens = torch.zeros(1, 3, dtype=torch.long)
+    if part.kind == "clip":
+        output = model(tokens, output_hidden_states=True)
+        assert output[0].shape[-1] == model.config.projection_dim
+        assert output.hidden_states[-2].shape[-1] == model.config.hidden_size
+    else:
+        assert model(tokens)[0].shape[-1] == model.config.d_model
+    return model
+
+
+def _renamed(model: nn.Module, found: Mapping[str, StoredTensor], *, sharded: bool) -> dict[str, Any]:
+    """Rename tensors of old attention blocks as diffusers does; it does so for single files only."""
+    if sharded or not hasattr(model, "_fix_state_dict_keys_on_load"):
+        return dict(found)
+    renamed: dict[str, Any] = dict(found)
+    fix: Any = model._fix_state_dict_keys_on_load
+    fix(renamed)
+    return renamed
+
+
+def _read_header(path: Path) -> dict[str, StoredTensor]:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+        if start == b"version ":
+            raise UserError(f"{path} is a Git LFS pointer and no weights; run `git lfs pull` in its folder.")
+        length = int.from_bytes(start, "little")
+        if size < 10 or length > min(size - 8, _LARGEST_HEADER):
+            raise UserError(
+                f"{path} is damaged or cut short ({size} bytes, and its header claims {length}); copy the file again."
+            )
+        with safe_open(path, framework="numpy") as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            header = {key: StoredTensor(str(one.get_dtype()), tuple(one.get_shape())) for key, one in slices.items()}
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); mend the file or its permissions.") from error
+    except (SafetensorError, ValueError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path} is damaged or cut short ({reason}); copy the file again.") from error
+    if not header:
+        raise UserError(f"{path} holds no tensors; copy the file again.")
+    return header

@@ -1,0 +1,19 @@
+"""Bounds of a random seed."""
+
+from __future__ import annotations
+
+from probing.errors import UserError
+
+LARGEST_SEED = 2**63 - 1
+"""The largest seed that torch, NumPy and a column of 64-bit whole numbers all take."""
+
+
+def check_seed(seed: int) -> int:
+    """Return the seed if every random generator and every table can hold it.
+
+    Raises:
+        UserError: The seed is negative or too large.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"A seed must be a whole number from 0 to {LARGEST_SEED}, got {seed}; give a smaller one.")
+    return seed

@@ -1,0 +1,479 @@
+"""A model folder is loaded as it is, or refused in one sentence that names the fault and the fix."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from probing.backbones import load_backbone, part_digests, resolve
+from probing.errors import UserError
+from tests.backbones.model_folders import (
+    config_path,
+    copied,
+    edit_config,
+    edit_json,
+    edit_weights,
+    load,
+    weights_path,
+)
+from tests.tiny_sd3 import T5_LENGTH
+
+WEIGHTED = ["transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"]
+ONE_OF = {
+    "transformer": "proj_out.bias",
+    "vae": "encoder.conv_in.bias",
+    "text_encoder": "text_projection.weight",
+    "text_encoder_2": "text_projection.weight",
+    "text_encoder_3": "encoder.final_layer_norm.weight",
+}
+PROMPTS = ["a small red circle", "a star"]
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path):
+    return copied(tiny_folder, tmp_path / "model")
+
+
+def refused(folder, match, transformer=None, **settings):
+    """Both a dry run's digests and loading refuse, in one sentence."""
+    with pytest.raises(UserError, match=match) as caught:
+        load(folder, transformer, **settings)
+    with pytest.raises(UserError, match=match):
+        part_digests(resolve(str(folder), transformer), random_init=False, seed=0, use_t5=settings.get("use_t5", True))
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 600 and "licence" not in message
+    assert ";" in message or ":" in message
+
+
+@pytest.mark.parametrize("part", WEIGHTED)
+def test_missing_tensors_are_named(folder, part):
+    edit_weights(folder, part, lambda tensors: tensors.pop(ONE_OF[part]))
+    refused(folder, rf"{part} in .*lack {ONE_OF[part]}")
+
+
+@pytest.mark.parametrize("part", WEIGHTED)
+def test_unexpected_tensors_are_named(folder, part):
+    edit_weights(folder, part, lambda tensors: tensors.update({"extra.weight": torch.zeros(2)}))
+    refused(folder, rf"{part} in .*unexpected extra\.weight")
+
+
+@pytest.mark.parametrize("part", WEIGHTED)
+def test_other_shapes_are_named(folder, part):
+    edit_weights(folder, part, lambda tensors: tensors.update({ONE_OF[part]: torch.zeros(3)}))
+    refused(folder, rf"{part} in .*{ONE_OF[part]} has the shape \[3\]")
+
+
+@pytest.mark.parametrize("part", WEIGHTED)
+def test_other_types_are_named(folder, part):
+    change = lambda tensors: tensors.update({ONE_OF[part]: tensors[ONE_OF[part]].to(torch.int8)})  # noqa: E731
+    edit_weights(folder, part, change)
+    refused(folder, rf"{part} in .*{ONE_OF[part]} has the type I8")
+
+
+def test_a_replacing_transformer_is_loaded_strictly(folder, tmp_path):
+    tuned = tmp_path / "tuned"
+    shutil.copytree(folder / "transformer", tuned)
+    shutil.move(tuned, tmp_path / "other" / "transformer")
+    edit_weights(tmp_path / "other", "transformer", lambda tensors: tensors.pop("proj_out.bias"))
+    refused(folder, r"transformer in .*other.*lack proj_out\.bias", tmp_path / "other" / "transformer")
+
+
+def test_a_tied_tensor_may_be_left_out(folder, tiny_folder):
+    """T5's embedding is stored once or twice; the result is one."""
+    edit_weights(folder, "text_encoder_3", lambda t: t.update({"encoder.embed_tokens.weight": t["shared.weight"] + 0}))
+    both = load(folder).encode_prompts(PROMPTS).encoder_hidden_states
+    edit_weights(folder, "text_encoder_3", lambda t: t.pop("shared.weight"))
+    alone = load(folder).encode_prompts(PROMPTS).encoder_hidden_states
+    assert torch.equal(both, load(tiny_folder).encode_prompts(PROMPTS).encoder_hidden_states)
+    assert torch.equal(alone, both)
+
+
+def test_position_ids_of_older_files_are_ignored(folder, tiny_folder):
+    ids = {"text_model.embeddings.position_ids": torch.arange(22)[None]}
+    edit_weights(folder, "text_encoder", lambda tensors: tensors.update(ids))
+    expected = load(tiny_folder).encode_prompts(PROMPTS)
+    assert torch.equal(load(folder).encode_prompts(PROMPTS).encoder_hidden_states, expected.encoder_hidden_states)
+
+
+SIZES = [
+    ("transformer", "num_layers"),
+    ("transformer", "attention_head_dim"),
+    ("transformer", "num_attention_heads"),
+    ("transformer", "joint_attention_dim"),
+    ("transformer", "pooled_projection_dim"),
+    ("transformer", "pos_embed_max_size"),
+    ("transformer", "sample_size"),
+    ("transformer", "patch_size"),
+    ("vae", "layers_per_block"),
+    ("vae", "latent_channels"),
+    ("vae", "norm_num_groups"),
+    ("text_encoder", "num_hidden_layers"),
+    ("text_encoder", "hidden_size"),
+    ("text_encoder_2", "intermediate_size"),
+    ("text_encoder_2", "vocab_size"),
+    ("text_encoder_3", "num_layers"),
+    ("text_encoder_3", "d_model"),
+    ("text_encoder_3", "vocab_size"),
+    ("text_encoder_3", "relative_attention_num_buckets"),
+]
+
+
+@pytest.mark.parametrize("value", [10**9, 2**70, True, "4", -1, 0, 4.0, None, [4], 1e300])
+@pytest.mark.parametrize(("part", "key"), SIZES)
+def test_sizes_of_another_type_or_out_of_bounds(tiny_folder, tmp_path_factory, part, key, value):
+    folder = copied(tiny_folder, tmp_path_factory.mktemp("sizes") / "model")
+    edit_config(folder, part, **{key: value})
+    with pytest.raises(UserError, match=rf"{part}.*: {key} must be a whole number from \d+ to \d+, got "):
+        resolve(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "match"),
+    [
+        ("transformer", "num_layers", 999, "num_layers = 999, and its weights hold 4 blocks"),
+        ("transformer", "num_layers", 3, "num_layers = 3, and its weights hold 4 blocks"),
+        ("transformer", "pos_embed_max_size", 4096, r"pos_embed\.pos_embed has the shape"),
+        ("transformer", "joint_attention_dim", 2**18, "joint_attention_dim is 262144, and the T5 encoder's d_model"),
+        ("transformer", "attention_head_dim", 4096, "caption_projection_dim must be"),
+        ("transformer", "dual_attention_layers", [0, 9], "dual_attention_layers must be below num_layers = 4, got 9"),
+        ("transformer", "qk_norm", "none", "describes no model that runs"),
+        ("transformer", "qk_norm", None, "unexpected transformer_blocks"),
+        ("vae", "block_out_channels", [8, 2**16], "has the shape"),
+        ("vae", "block_out_channels", [8, 10**9], "block_out_channels must be a list"),
+        ("vae", "block_out_channels", [], "block_out_channels must have at least 1"),
+        ("vae", "layers_per_block", 100, "lack decoder"),
+        ("vae", "shift_factor", None, "shift_factor must be a number"),
+        ("vae", "scaling_factor", 0, "scaling_factor must be a number"),
+        ("vae", "act_fn", "nothing", "describes no model that runs"),
+        ("text_encoder", "num_hidden_layers", 1000, "num_hidden_layers = 1000, and its weights hold 2 blocks"),
+        ("text_encoder", "hidden_size", 2**18, "CLIP encoders give 262168 channels"),
+        ("text_encoder_2", "projection_dim", 2**18, "pooled_projection_dim is 40, and the text encoders'"),
+        ("text_encoder_2", "hidden_act", "nothing", "describes no model that runs"),
+        (
+            "text_encoder_2",
+            "max_position_embeddings",
+            9,
+            "model_max_length must be a whole number from 3 to 9, .*got 22",
+        ),
+        ("text_encoder_3", "vocab_size", 2**22, "has the shape"),
+        ("text_encoder_3", "d_ff", 2**18, "has the shape"),
+        ("text_encoder_3", "relative_attention_max_distance", 8, "must be above a quarter of .* = 8, got 8"),
+        ("tokenizer", "model_max_length", 10**30, "model_max_length must be a whole number from 3 to 22, .*got 1000"),
+        ("tokenizer", "model_max_length", None, "from 3 to 22, the encoders' positions, got nothing"),
+        ("scheduler", "num_train_timesteps", 10**9, "num_train_timesteps must be a whole number"),
+        ("transformer", "quantization_config", {"quant_method": "bitsandbytes"}, "quantised weights are not supported"),
+        ("text_encoder_3", "quantization_config", {"a": 1}, "quantised weights are not supported"),
+        ("transformer", "_class_name", "FluxTransformer2DModel", "FluxTransformer2DModel, and supported are"),
+        ("vae", "_class_name", "AutoencoderTiny", "holds a AutoencoderTiny, and supported are: AutoencoderKL"),
+    ],
+)
+def test_configurations_that_do_not_fit(folder, part, key, value, match):
+    edit_config(folder, part, **{key: value})
+    refused(folder, match)
+
+
+@pytest.mark.parametrize("part", WEIGHTED)
+def test_a_size_that_is_left_out_takes_no_default(folder, part):
+    key = {"transformer": "num_layers", "vae": "scaling_factor", "text_encoder_3": "d_kv"}.get(part, "hidden_act")
+    edit_json(config_path(folder, part), lambda config: config.pop(key))
+    refused(folder, rf"{part}.* lacks {key}")
+
+
+def test_absurd_sizes_are_refused_fast_and_small(tiny_folder, tmp_path):
+    """In a process of its own: a second and 100 MB for each, measured after the imports."""
+    edits = [(part, key, 10**9) for part, key in SIZES]
+    edits += [("transformer", "num_layers", 1000), ("transformer", "pos_embed_max_size", 4096)]
+    edits += [("text_encoder", "num_hidden_layers", 1000), ("text_encoder_3", "d_ff", 2**18)]
+    for number, (part, key, value) in enumerate(edits):
+        edit_config(copied(tiny_folder, tmp_path / str(number)), part, **{key: value})
+    copied(tiny_folder, tmp_path / "warm")
+    script = """if True:
+        import resource, sys, time
+        from pathlib import Path
+        from probing.errors import UserError
+        from tests.backbones.model_folders import load
+        folder = Path(sys.argv[1])
+        for random_init in (False, True):
+            load(folder / "warm", random_init=random_init)
+            for number in range(int(sys.argv[2])):
+                before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+                try:
+                    load(folder / str(number), random_init=random_init)
+                    raise SystemExit(f"{number} was loaded")
+                except UserError:
+                    pass
+                print(number, time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path, str(len(edits))], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len(lines) == 2 * len(edits)
+    for number, seconds, kilobytes in lines:
+        assert float(seconds) < 1 and int(kilobytes) < 100_000, (edits[int(number)], seconds, kilobytes)
+
+
+def test_a_random_transformer_larger_than_memory_is_refused(folder, monkeypatch):
+    real = os.sysconf
+    monkeypatch.setattr(os, "sysconf", lambda name: 10 if name == "SC_PHYS_PAGES" else real(name))
+    with pytest.raises(UserError, match=r"needs 0\.0 GiB, and this machine has 0\.0 GiB of memory"):
+        load(folder, random_init=True)
+
+
+@pytest.mark.parametrize("random_init", [False, True])
+@pytest.mark.parametrize("seed", [2**80, 2**63, -1])
+def test_seeds_out_of_range(folder, seed, random_init):
+    with pytest.raises(UserError, match=rf"A seed must be a whole number from 0 to {2**63 - 1}, got {seed}"):
+        load(folder, random_init=random_init, seed=seed)
+
+
+@pytest.mark.parametrize("content", [b"[1, 2]", b"null", b"3", b'"x"'])
+@pytest.mark.parametrize("name", ["model_index.json", "vae/config.json", "tokenizer/tokenizer_config.json"])
+def test_json_that_is_no_object(folder, name, content):
+    (folder / name).write_bytes(content)
+    refused(folder, rf"{name} holds a JSON \w+, and an object is needed")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "no valid JSON"),
+        (b"{", "no valid JSON"),
+        (b"\xff\xfe\x00{}", "no valid JSON"),
+        (bytes(range(256)), "no valid JSON"),
+        (b'{"num_layers": NaN}', "it holds NaN"),
+        (b'{"num_layers": -Infinity}', "it holds -Infinity"),
+        (b'{"num_layers": ' + b"9" * 5000 + b"}", "no valid JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": ' * 100_000, "nested too deeply"),
+        (b'{"a": ' * 30 + b"1" + b"}" * 30, "nested too deeply"),
+        (b" " * (16 * 2**20 + 1), "at most"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model_index.json", "transformer/config.json", "text_encoder_2/config.json"])
+def test_json_that_is_damaged(folder, name, content, match):
+    (folder / name).write_bytes(content)
+    refused(folder, f"{name}.*{match}")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 8, b"garbage" * 100, b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}", None])
+@pytest.mark.parametrize("part", WEIGHTED)
+def test_weights_that_are_garbage_or_cut_short(folder, part, content):
+    path = weights_path(folder, part)
+    path.write_bytes(path.read_bytes()[:-1] if content is None else content)
+    refused(folder, rf"{path.name} (is damaged or cut short|holds no tensors).*copy the file again")
+
+
+def test_a_header_that_claims_too_much(folder):
+    header = json.dumps({"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    path = weights_path(folder, "vae")
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 64)
+    refused(folder, "is damaged or cut short")
+
+
+def test_a_git_lfs_pointer(folder):
+    weights_path(folder, "vae").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    refused(folder, "git lfs pull")
+
+
+@pytest.mark.parametrize("part", [*WEIGHTED, "tokenizer_2", "scheduler"])
+def test_missing_files_are_named(folder, part):
+    config_path(folder, part).unlink()
+    refused(folder, rf"{part}.*\.json is missing")
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder", "text_encoder_2"])
+def test_missing_weights_are_named(folder, part):
+    weights_path(folder, part).unlink()
+    refused(folder, rf"{part}.*safetensors is missing: copy the model folder again")
+
+
+@pytest.mark.parametrize("what", ["folder", "weights"])
+def test_a_folder_without_t5_names_the_option(folder, tiny_folder, what):
+    path = folder / "text_encoder_3" if what == "folder" else weights_path(folder, "text_encoder_3")
+    shutil.rmtree(path) if what == "folder" else path.unlink()
+    refused(folder, r"text_encoder_3.* is missing: copy it, or leave T5 out with --no-t5")
+    found, expected = (load(f, use_t5=False).encode_prompts(PROMPTS) for f in (folder, tiny_folder))
+    assert torch.equal(found.encoder_hidden_states, expected.encoder_hidden_states)
+
+
+def test_an_index_without_t5(folder, tiny_folder):
+    nothing = {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
+    edit_json(folder / "model_index.json", lambda index: index.update(nothing))
+    assert not resolve(str(folder)).architecture.has_t5
+    found, expected = load(folder).encode_prompts(PROMPTS), load(tiny_folder, use_t5=False).encode_prompts(PROMPTS)
+    assert torch.equal(found.encoder_hidden_states, expected.encoder_hidden_states)
+    edit_json(folder / "model_index.json", lambda index: index.update(tokenizer_3=["transformers", "T5Tokenizer"]))
+    refused(folder, "only one of text_encoder_3 and tokenizer_3")
+
+
+@pytest.mark.parametrize("index", [{}, {"_class_name": ["a", "b"]}, {"_class_name": "FluxPipeline"}])
+def test_an_index_of_another_pipeline(folder, index):
+    (folder / "model_index.json").write_text(json.dumps(index))
+    refused(folder, "supported are: StableDiffusion3Pipeline")
+
+
+@pytest.mark.parametrize(
+    ("part", "entry", "match"),
+    [
+        ("vae", ["diffusers", "AutoencoderTiny"], "'AutoencoderTiny' as vae, and supported is: AutoencoderKL"),
+        ("text_encoder", ["transformers", "CLIPTextModel"], "supported is: CLIPTextModelWithProjection"),
+        ("transformer", ["os", "system"], "'system' as transformer"),
+        ("tokenizer", None, "has no tokenizer, which"),
+        ("scheduler", "x", "'x' as scheduler"),
+        ("vae", [], r"\[\] as vae"),
+        ("vae", ["diffusers", {"a": 1}], "as vae"),
+    ],
+)
+def test_classes_that_are_not_supported(folder, part, entry, match):
+    edit_json(folder / "model_index.json", lambda index: index.update({part: entry}))
+    refused(folder, match)
+
+
+@pytest.mark.parametrize("part", WEIGHTED)
+def test_weights_of_16_bits_alone_are_loaded(tiny_folder, tmp_path, part):
+    plain, half = (copied(tiny_folder, tmp_path / name) for name in ("plain", "half"))
+    for folder in (plain, half):
+        edit_weights(folder, part, lambda tensors: {name: t.half() for name, t in tensors.items()})
+    path = weights_path(half, part)
+    path.rename(path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
+    expected, found = load(plain), load(half)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    for one, other in zip(_outputs(expected, noise), _outputs(found, noise), strict=True):
+        assert torch.equal(one, other)
+
+
+def _outputs(backbone, noise):
+    conditioning = backbone.encode_prompts(PROMPTS[:1])
+    with torch.inference_mode():
+        velocity = backbone.transformer(**backbone.transformer_inputs(noise, conditioning, 0.5))[0]
+    pixels = torch.linspace(-1, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)
+    return [
+        conditioning.encoder_hidden_states,
+        conditioning.pooled_projections,
+        velocity,
+        backbone.encode_images(pixels),
+    ]
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder_3"])
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_shards(tiny_folder, tmp_path, part, variant):
+    folder = copied(tiny_folder, tmp_path / "model")
+    backbone = load(tiny_folder)
+    module = getattr(backbone.pipeline, part)
+    shutil.rmtree(folder / part)
+    module.save_pretrained(
+        folder / part, max_shard_size="100KB" if part != "text_encoder_3" else "20KB", variant=variant
+    )
+    assert len(list((folder / part).glob("*-of-*"))) > 1
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    for one, other in zip(_outputs(backbone, noise), _outputs(load(folder), noise), strict=True):
+        assert torch.equal(one, other)
+    shard = sorted((folder / part).glob("*-of-*"))[0]
+    index = next((folder / part).glob("*index*"))
+    edit_json(index, lambda content: content["weight_map"].pop(next(iter(content["weight_map"]))))
+    refused(folder, "is only in one of them|is missing")
+    edit_json(index, lambda content: content["weight_map"].update(x="../../x.safetensors"))
+    refused(folder, "no safetensors file of its folder")
+    edit_json(index, lambda content: content.update(weight_map=[1]))
+    refused(folder, "has no weight_map")
+    (folder / part / shard.name).unlink()
+    with pytest.raises(UserError):
+        load(folder)
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder"])
+def test_pickled_weights_are_refused(folder, part):
+    path = weights_path(folder, part)
+    path.unlink()
+    torch.save({}, path.with_name("pytorch_model.bin" if part == "text_encoder" else "diffusion_pytorch_model.bin"))
+    refused(folder, r"pickled \.bin files only.*save_pretrained")
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder", "vae"])
+def test_weights_of_a_compiled_model(folder, part):
+    edit_weights(folder, part, lambda tensors: {f"_orig_mod.{name}": t for name, t in tensors.items()})
+    refused(folder, r"compiled model \(its keys begin with _orig_mod\.\): save model\._orig_mod by save_pretrained")
+
+
+@pytest.mark.parametrize("name", ["vae/config.json", "vae/diffusion_pytorch_model.safetensors", "vae"])
+def test_loops_of_links(folder, name):
+    path = folder / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    path.symlink_to(path)
+    refused(folder, "is missing")
+
+
+@pytest.mark.parametrize("name", ["vae/config.json", "tokenizer/tokenizer_config.json"])
+def test_pipes_are_no_files(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    refused(folder, rf"{name} is missing")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-this-name/x", "a\0b", "", "/dev/null"])
+def test_paths_that_are_no_folders(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"Unknown model|model_index\.json is missing") as caught:
+        resolve(name)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_tokenizer_of_a_larger_vocabulary(folder):
+    def grow(content):
+        content["added_tokens"].append({**content["added_tokens"][0], "id": 5000, "content": "<|new|>"})
+
+    edit_json(folder / "tokenizer_2" / "tokenizer.json", grow)
+    with pytest.raises(UserError, match="does not fit its text encoder"):
+        load(folder)
+
+
+def test_a_tokenizer_that_is_garbage(folder):
+    (folder / "tokenizer" / "tokenizer.json").write_text("[]")
+    with pytest.raises(UserError, match=r"tokenizer in .*cannot be loaded"):
+        load(folder)
+
+
+def test_random_init_needs_no_weights_of_the_transformer(folder):
+    weights_path(folder, "transformer").unlink()
+    backbone = load(folder, random_init=True)
+    assert len(backbone.transformer.transformer_blocks) == 4
+
+
+def test_a_folder_of_a_known_model_with_another_configuration(folder, tiny_folder):
+    spec = resolve(str(tiny_folder))
+    edit_config(folder, "vae", scaling_factor=0.5)
+    moved = type(spec)(**{**vars(spec), "source": str(folder)})
+    with pytest.raises(UserError, match=r"vae in .* has scaling_factor = 0\.5, and this model is known with 1\.5"):
+        load_backbone(moved, device=torch.device("cpu"), compute_dtype=torch.float32, t5_length=T5_LENGTH)
+
+
+def test_no_environment_is_set_and_nothing_is_printed(tiny_folder):
+    """From the import of the package to the encoding of a prompt that is cut."""
+    script = f"""if True:
+        import os
+        before = dict(os.environ)
+        import probing.backbones.sampling
+        assert before == dict(os.environ)
+        from tests.backbones.model_folders import Path, load
+        backbone = load(Path({str(tiny_folder)!r}))
+        backbone.encode_prompts(["a small red circle " * 20])
+        backbone.clip_tokens_of(["a small red circle " * 20])
+    """
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("TRANSFORMERS", "DIFFUSERS"))}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_empty_file_of_weights_has_no_tensors(folder):
+    save_file({}, weights_path(folder, "vae"))
+    refused(folder, "holds no tensors")
