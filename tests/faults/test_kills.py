@@ -1,0 +1,192 @@
+"""kill -9 at random moments, and the same command again: in the end everything equals an undisturbed run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from probing.features.store import ArraySpec, FeatureStore, check
+from probing.features.store.layout import COLUMNS
+from tests.features.own_pairs import make_data
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+# Children fork from a process that has imported everything: a kill then falls into the work, not into imports.
+_CONTEXT.set_forkserver_preload(["probing.extract", "probing.fit", "probing.analyse", "probing.store", __name__])
+
+
+def _command(name: str, argv: list[str]) -> None:
+    import importlib
+
+    import torch
+
+    torch.set_num_threads(1)
+    import probing.features.plan
+
+    probing.features.plan._LONGEST_RUN = 3
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1), os.dup2(devnull, 2)
+    raise SystemExit(importlib.import_module(name).main(argv))
+
+
+def _nothing() -> None:
+    pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _preloaded() -> None:
+    """The first child waits for the imports of the process that it is forked from."""
+    assert run(_nothing, (), None) == 0
+
+
+def _create(path: str) -> None:
+    """Create a store, and nothing else, as often as it is killed."""
+    _make_store(Path(path))
+
+
+def run(target: Callable, arguments: tuple, kill_after: float | None) -> int | None:
+    """Run in a child and kill it after some seconds; None if it was killed, else its exit status."""
+    process = _CONTEXT.Process(target=target, args=arguments)
+    process.start()
+    process.join(kill_after)
+    if process.exitcode is None:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        return None
+    return process.exitcode
+
+
+def kill_until_done(target: Callable, arguments: tuple, undisturbed: float, kills: int, seed: int) -> int:
+    """Start and kill so many times at random moments of an undisturbed run; then let it end. Returns real kills."""
+    rng = np.random.default_rng(seed)
+    killed = 0
+    for _ in range(kills):
+        killed += run(target, arguments, rng.uniform(0, undisturbed)) is None
+    assert run(target, arguments, None) == 0
+    return killed
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(".partial")
+    }
+
+
+def timed(target: Callable, arguments: tuple) -> float:
+    began = time.monotonic()
+    assert run(target, arguments, None) == 0
+    return time.monotonic() - began
+
+
+def _make_store(path: Path, prompts: int = 30) -> None:
+    """A store of two items a prompt whose third channel of block 1 carries the choice."""
+    rng = np.random.default_rng(0)
+    ids = [f"p{n}/{side}" for n in range(prompts) for side in "ab"]
+    arrays = (
+        ArraySpec("features/image/mean", (0, 1, 2), (4,), "float32"),
+        ArraySpec("latents/mean", None, (2,), "float32"),
+    )
+    items = pd.DataFrame({"item_id": ids, "prompt_id": [i.split("/")[0] for i in ids], "prompt": "words"})
+    settings = {"model": "m", "data": "d", "random_init": False, "prompts": "own", "seed": 0, "resolution": 8}
+    try:
+        store = FeatureStore.create(
+            path, arrays=arrays, items=items, sigmas=(0.1, 0.5), num_blocks=3, run_length=7, settings=settings,
+            provenance={"streams": ["image"], "reductions": ["mean"], "revision": "r"},
+        )  # fmt: skip
+    except FileExistsError:
+        store = FeatureStore.open(path)
+    choices = rng.integers(0, 2, prompts).astype(float)
+    for run_number in store.runs:
+        rows = store.rows_of_run(run_number)
+        count = rows.stop - rows.start
+        drawn = np.random.default_rng([1, run_number])
+        values = {
+            (a.name, s): (drawn.normal(size=(count, *(() if a.blocks is None else (3,)), *a.shape)) * 5).astype(a.dtype)
+            for a in (*arrays, *COLUMNS)
+            for s in a.sigmas(2)
+        }
+        for row in range(count):
+            prompt, side = divmod(rows.start + row, 2)
+            values["features/image/mean", 0][row, 1, 2] += 9 * (choices[prompt] == 1 - side)
+        if run_number not in store.records:
+            store.write_run(run_number, values)
+    store.write_pairs(
+        pd.DataFrame(
+            {
+                "pair_id": [f"q{n}" for n in range(prompts)], "prompt_id": [f"p{n}" for n in range(prompts)],
+                "first": ids[::2], "second": ids[1::2], "choice": choices, "facet": "all",
+                "split": ["train" if n % 3 else "test" for n in range(prompts)],
+            }
+        )
+    )  # fmt: skip
+
+
+KILLS = [pytest.param(2, id="few"), pytest.param(50, id="many", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_extraction(tiny_folder, tmp_path, kills):
+    """Kills fall into creation, forwards and writing; the store ends in the same bytes, its documents too."""
+    data = make_data(tmp_path / "data", count=6)
+
+    def command(output: Path) -> tuple:
+        options = ["--model", str(tiny_folder), "--data", str(data), "--output", str(output), "--batch-size", "3",
+                   "--t5-length", "12", "--sigmas", "0.005,0.6", "--streams", "image,text"]  # fmt: skip
+        return ("probing.extract", options)
+
+    undisturbed = timed(_command, command(tmp_path / "whole" / "s.zarr"))
+    expected = contents(tmp_path / "whole")
+    killed = 0
+    for attempt in range(max(1, kills // 5)):
+        folder = tmp_path / f"cut{attempt}"
+        killed += kill_until_done(_command, command(folder / "s.zarr"), undisturbed, min(kills, 5), attempt)
+        assert contents(folder) == expected
+        assert check(folder / "s.zarr") == []
+    assert killed >= kills // 2
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_creation(tmp_path, kills):
+    undisturbed = timed(_create, (str(tmp_path / "whole" / "s.zarr"),))
+    expected = contents(tmp_path / "whole")
+    for attempt in range(max(1, kills // 5)):
+        folder = tmp_path / f"cut{attempt}"
+        kill_until_done(_create, (str(folder / "s.zarr"),), undisturbed, min(kills, 5), attempt)
+        assert contents(folder) == expected
+
+
+def _fitted(module: str, options: list[str], tmp_path: Path, kills: int) -> None:
+    store = tmp_path / "s.zarr"
+    _make_store(store)
+
+    def command(output: Path) -> tuple:
+        return (module, [*options, "--store", str(store), "--output", str(output)])
+
+    undisturbed = timed(_command, command(tmp_path / "whole"))
+    expected = contents(tmp_path / "whole")
+    killed = 0
+    for attempt in range(max(1, kills // 5)):
+        folder = tmp_path / f"cut{attempt}"
+        killed += kill_until_done(_command, command(folder), undisturbed, min(kills, 5), attempt)
+        assert contents(folder) == expected
+    assert killed >= kills // 2
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_fitting(tmp_path, kills):
+    _fitted("probing.fit", ["--shuffles", "1"], tmp_path, kills)
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_analysis(tmp_path, kills):
+    _fitted("probing.analyse", ["noise"], tmp_path, kills)
