@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{'damaged':>9}  {sentence}")
     parts = part_digests(spec, random_init=settings.random_init, seed=settings.seed, use_t5=settings.use_t5)
     work = plan_work(plan, data, output, parts=parts, device=device.type)
-    _print_plan(work, data, output)
+    _print_plan(work, data, output, device.type)
     if arguments.dry_run:
         for problem in check_cheaply(output):
             print(f"{'damaged':>9}  {problem}")
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
     _report(extracted.store, extracted.computed, "")
 
 
-def _print_plan(work: Work, data: PreferenceData, output: Path) -> None:
+def _print_plan(work: Work, data: PreferenceData, output: Path, device: str) -> None:
     counts = count_pairs(data.pairs)
     rows = [
         work.plan.describe(),

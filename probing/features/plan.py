@@ -13,6 +13,7 @@ from probing.features.noise import check_sigma
 from probing.features.prompts import PROMPT_RULES
 from probing.features.reductions import POOLED, check_reductions
 from probing.features.store import ArraySpec
+from probing.seeds import check_seed
 
 STREAMS = ("image", "text")
 _RUN_BYTES = 512 * 2**20
@@ -132,8 +133,8 @@ class ExtractionPlan:
     def _bytes_per_item(self) -> int:
         return sum(array.bytes_per_item(len(self.settings.sigmas)) for array in self.arrays)
 
-    def describe(self) -> str:
-        """The plan as a few lines of text."""
+    def describe(self, device: str = "cuda") -> str:
+        """The plan as a few lines of text; on a CPU there is one memory for all."""
         settings, architecture = self.settings, self.spec.architecture
         t5 = "left out (zeros)" if not (architecture.has_t5 and settings.use_t5) else "encoded"
         rows = [
@@ -152,7 +153,8 @@ class ExtractionPlan:
                          f"batches of up to {settings.batch_size}), {settings.compute_dtype}"),
             ("compute", f"{si(self.flops)}FLOP in forwards and image encoding"),
             ("disk", f"{binary(self.disk_bytes)}, written in runs of {self.run_length} items"),
-            ("memory", f"about {binary(self.host_bytes)} of host and "
+            ("memory", f"about {binary(self.host_bytes + self.device_bytes)}" if device == "cpu" else
+                       f"about {binary(self.host_bytes)} of host and "
                        f"{binary(self.device_bytes)} of accelerator memory"),
         ]  # fmt: skip
         return "\n".join(f"{name:>9}  {text}" for name, text in rows)
@@ -162,14 +164,15 @@ def make_plan(spec: BackboneSpec, settings: ExtractionSettings, *, items: int, p
     """Check settings against a backbone and lay out the store.
 
     Raises:
-        UserError: A sigma outside [0, 1], an unknown stream or reduction, a block that the model lacks, a
-            resolution it cannot take, no items.
+        UserError: A seed that is too large, a sigma outside [0, 1], an unknown stream or reduction, a block that the
+            model lacks, a resolution it cannot take, no items.
     """
     architecture = spec.architecture
     if items < 1:
         raise UserError("There are no items to extract; check --split and --limit.")
     if settings.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {settings.batch_size}.")
+    check_seed(settings.seed)
     for sigma in settings.sigmas:
         check_sigma(sigma)
     _check_distinct("sigma", settings.sigmas)

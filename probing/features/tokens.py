@@ -43,13 +43,16 @@ def check_same_model(attributes: Mapping[str, Any], backbone: SD3Backbone) -> No
     Raises:
         UserError: With what differs.
     """
-    found = {"model": backbone.spec.name, "config_hash": backbone.spec.architecture.config_hash,
-             "revision": backbone.weights_fingerprint()}  # fmt: skip
+    found = {"model": backbone.spec.name, "config_hash": backbone.spec.architecture.config_hash}
     different = [
         f"{name} is {attributes[name]} there and {value} here"
         for name, value in found.items()
         if name in attributes and attributes[name] != value
     ]
+    # A store of an earlier version has no digests of parts.
+    parts = attributes.get("parts") or backbone.parts
+    other = sorted(name for name in {*parts, *backbone.parts} if parts.get(name) != backbone.parts.get(name))
+    different += [f"the files of {name} are others" for name in other]
     if different:
         raise UserError(
             f"The store was made with another model: {'; '.join(different)}; give the same by --model, and by "

@@ -154,6 +154,8 @@ def plan_work(
         UserError: The request and the store differ in what cannot be added to: settings, the model's parts, words or
             pictures of an item; or the data lack items of which something would have to be computed.
     """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is no folder, and a store is one; give another --output.")
     asked = extraction_order(data)
     asked["prompt"] = given_prompts(asked, data.pairs, plan.settings.prompts, plan.settings.seed)
     store = FeatureStore.open(output) if output.exists() and any(output.iterdir()) else None

@@ -82,46 +82,79 @@ def from_json(arrays: list[list] | dict[str, list]) -> tuple[ArraySpec, ...]:
     )
 
 
+@dataclass(frozen=True)
+class Form:
+    """How an array lies on disk; ``shards`` is None where a chunk is a file."""
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: Any
+    dimensions: tuple[str, ...]
+    shards: tuple[int, ...] | None = None
+
+
+def forms(arrays: Sequence[ArraySpec], *, items: int, sigmas: int, num_blocks: int, run_length: int) -> dict[str, Form]:
+    """Lay out every array of a store of so many items and noise levels, by name."""
+    run = run_length
+    found = {
+        "item_id": Form((items,), (run,), str, ("item",)),
+        "prompt_id": Form((items,), (run,), str, ("item",)),
+        "prompt_digest": Form((items, 16), (run, 16), "uint8", ("item", "byte")),
+        "written": Form((items,), (run,), "bool", ("item",)),
+        "sigma": Form((sigmas,), (_SIGMAS_A_CHUNK,), "float64", ("sigma",)),
+    }
+    for array in (*arrays, *COLUMNS):
+        names: tuple[str, ...] = ("byte",) if array in COLUMNS else ("token", "channel")
+        inner = names[-len(array.shape) :] if array.shape else ()
+        if array.blocks is None:
+            found[array.name] = Form((items, *array.shape), (run, *array.shape), array.dtype, ("item", *inner))
+            continue
+        blocks = len(array.blocks)
+        found[array.name] = Form(
+            (items, sigmas, blocks, *array.shape),
+            (run, 1, 1, *array.shape),
+            array.dtype,
+            ("item", "sigma", "block", *inner),
+            (run, 1, blocks, *array.shape),
+        )
+    for stream, have in blocks_by_stream(arrays).items():
+        count = (len(have),)
+        found[f"features/{stream}/block"] = Form(count, count, "int64", ("block",))
+        found[f"features/{stream}/depth"] = Form(count, count, "float64", ("block",))
+    return found
+
+
 def create_arrays(
     group: zarr.Group, arrays: Sequence[ArraySpec], *, items: int, sigmas: int, num_blocks: int, run_length: int
 ) -> None:
-    """Create the arrays that a group lacks, and grow those that it has, to this many items and noise levels."""
+    """Create the arrays that a group lacks, and bring those that it has to this many items and noise levels."""
     for array in arrays:
         folder = ""
         for name in array.name.split("/")[:-1]:
             folder = f"{folder}/{name}".lstrip("/")
             group.require_group(folder)
-    for name in ("item_id", "prompt_id"):
-        _create(group, name, (items,), (run_length,), str, ["item"], compress=True)
-    _create(group, "prompt_digest", (items, 16), (run_length, 16), "uint8", ["item", "byte"])
-    _create(group, "written", (items,), (run_length,), "bool", ["item"])
-    _create(group, "sigma", (sigmas,), (_SIGMAS_A_CHUNK,), "float64", ["sigma"])
-    for array in (*arrays, *COLUMNS):
-        inner = {0: [], 1: ["channel" if array not in COLUMNS else "byte"], 2: ["token", "channel"]}[len(array.shape)]
-        if array.blocks is None:
-            _create(group, array.name, (items, *array.shape), (run_length, *array.shape), array.dtype,
-                    ["item", *inner])  # fmt: skip
-        else:
-            blocks = len(array.blocks)
-            _create(
-                group,
-                array.name,
-                (items, sigmas, blocks, *array.shape),
-                (run_length, 1, 1, *array.shape),
-                array.dtype,
-                ["item", "sigma", "block", *inner],
-                shards=(run_length, 1, blocks, *array.shape),
-            )
-    for stream, have in blocks_by_stream(arrays).items():
-        folder = group[f"features/{stream}"]
-        assert isinstance(folder, zarr.Group)
-        values = np.asarray(have, dtype=np.int64)
-        for name, coordinate in (("block", values), ("depth", (values + 1) / num_blocks)):
-            if name not in folder:
-                _create(folder, name, values.shape, values.shape, str(coordinate.dtype), ["block"])
-                made = folder[name]
-                assert isinstance(made, zarr.Array)
-                made[...] = coordinate
+    laid_out = forms(arrays, items=items, sigmas=sigmas, num_blocks=num_blocks, run_length=run_length)
+    for name, form in laid_out.items():
+        if name in group:
+            there = group[name]
+            assert isinstance(there, zarr.Array)
+            if there.shape != form.shape:
+                there.resize(form.shape)
+            continue
+        made = group.create_array(
+            name,
+            shape=form.shape,
+            chunks=form.chunks,
+            shards=form.shards,
+            dtype=form.dtype,
+            # Features hardly compress. A checksum finds a damaged chunk.
+            compressors=[ZstdCodec(), Crc32cCodec()] if form.dtype is str else [Crc32cCodec()],
+            fill_value=_fill(form.dtype),
+            dimension_names=list(form.dimensions),
+        )
+        if name.endswith(("/block", "/depth")):
+            blocks = np.asarray(blocks_by_stream(arrays)[name.split("/")[1]], dtype=np.int64)
+            made[...] = blocks if name.endswith("/block") else (blocks + 1) / num_blocks
 
 
 def blocks_by_stream(arrays: Sequence[ArraySpec]) -> dict[str, tuple[int, ...]]:
@@ -137,36 +170,6 @@ def metadata_files(path: Path) -> list[str]:
         if len(parts) > 1 and parts[0] != RUNS:
             found.append("/".join(parts))
     return found
-
-
-def _create(
-    group: zarr.Group,
-    name: str,
-    shape: tuple[int, ...],
-    chunks: tuple[int, ...],
-    dtype: Any,
-    dimensions: list[str],
-    *,
-    shards: tuple[int, ...] | None = None,
-    compress: bool = False,
-) -> None:
-    if name in group:
-        array = group[name]
-        assert isinstance(array, zarr.Array)
-        if array.shape != shape:
-            array.resize(shape)
-        return
-    group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        shards=shards,
-        dtype=dtype,
-        # Features hardly compress. A checksum finds a damaged chunk.
-        compressors=[ZstdCodec(), Crc32cCodec()] if compress else [Crc32cCodec()],
-        fill_value=_fill(dtype),
-        dimension_names=dimensions,
-    )
 
 
 def _fill(dtype: Any) -> Any:

@@ -27,6 +27,7 @@ from probing.features.store.layout import (
     SCHEMA,
     ArraySpec,
     blocks_by_stream,
+    forms,
     from_json,
     to_json,
 )
@@ -47,6 +48,7 @@ from probing.files import sentences_for_disk_errors
 Part = tuple[str, int]
 """An array's name, and the position of a noise level (0 for arrays without)."""
 ITEMS = ("item_id", "prompt_id", "prompt_digest")
+_MOST_ITEMS = 10**9
 REPAIR = "python -m probing.store repair"
 
 
@@ -69,6 +71,10 @@ class FeatureStore:
         self.arrays_ = from_json(attributes["arrays"])
         self.sigmas = [float(sigma) for sigma in attributes["sigmas"]]
         self._group = self._open_group()
+        self._forms = {} if self.schema == 1 else forms(
+            self.arrays_, items=self.extents[-1], sigmas=len(self.sigmas), num_blocks=self.num_blocks,
+            run_length=self.run_length,
+        )  # fmt: skip
         self._check_coordinates()
 
     @classmethod
@@ -426,10 +432,10 @@ class FeatureStore:
         Raises:
             UserError: They differ.
         """
-        self.item_ids, self.prompt_ids = (self._read(name).astype(object) for name in ("item_id", "prompt_id"))
+        rows = slice(None) if self.schema == 1 else slice(0, self.extents[-1])
+        self.item_ids, self.prompt_ids = (self._read(name, rows).astype(object) for name in ("item_id", "prompt_id"))
         if self.schema > 1:
             count = self.extents[-1]
-            self.item_ids, self.prompt_ids = self.item_ids[:count], self.prompt_ids[:count]
             if len(self.item_ids) != count or self.attributes["data_fingerprint"] != items_digest(
                 self.item_ids, self.prompt_ids, self.prompt_digests
             ):
@@ -440,7 +446,7 @@ class FeatureStore:
         for stream, blocks in blocks_by_stream(self.arrays_).items():
             coordinates[f"features/{stream}/block"] = blocks
         for name, expected in coordinates.items():
-            found = self._read(name)[: len(expected)]
+            found = self._read(name, slice(0, len(expected)))
             if found.tolist() != list(expected):
                 raise UserError(
                     f"{self.path}/{name} holds {found.tolist()} and the store has {list(expected)}: it is damaged; "
@@ -448,13 +454,29 @@ class FeatureStore:
                 )
 
     def _array(self, name: str) -> zarr.Array:
+        """Open an array, and compare its form with the root document, before it decides how much memory is taken."""
         array = self._group[name]
-        assert isinstance(array, zarr.Array)
+        if not isinstance(array, zarr.Array):
+            raise ValueError("it is a group, expected an array")
+        if self.schema == 1:
+            if max(array.shape, default=0) > _MOST_ITEMS or max(array.chunks, default=0) > _MOST_ITEMS:
+                raise ValueError(f"its shape is {array.shape}")
+            return array
+        form = self._forms[name]
+        # After an interrupted addition there may be room for more.
+        fits = len(array.shape) == len(form.shape) and all(
+            form.shape[axis] <= size <= form.shape[axis] + _MOST_ITEMS if axis < 2 else size == form.shape[axis]
+            for axis, size in enumerate(array.shape)
+        )
+        other_type = form.dtype is not str and array.dtype != np.dtype(form.dtype)
+        if not fits or (array.chunks, array.shards) != (form.chunks, form.shards) or other_type:
+            raise ValueError(f"its document has shape {array.shape} of {array.dtype}, expected {form.shape}")
         return array
 
     def read_raw(self, name: str) -> np.ndarray:
-        """Read a whole array as it is on disk, compared with nothing but its own chunks' checksums."""
-        return self._read(name)
+        """Read an array as it is on disk, compared with nothing but its own chunks' checksums."""
+        rows = slice(None) if self.schema == 1 else slice(0, self._forms[name].shape[0])
+        return self._read(name, rows)
 
     def _read(self, name: str, where: Any = slice(None)) -> np.ndarray:
         try:
