@@ -200,7 +200,9 @@ def _check_tokenizers(backbone: SD3Backbone, folder: Path) -> None:
             continue
         path = folder / f"tokenizer{number}"
         try:
-            ids = tokenizer(["a", ""], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+            texts = ["a", ""]
+            ids = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+            tokenizer.batch_decode(tokenizer(texts, padding="longest", return_tensors="pt").input_ids)
             shape, largest = tuple(ids["input_ids"].shape), max(tokenizer.get_vocab().values(), default=0)
         except Exception as error:  # As for the other parts.
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
