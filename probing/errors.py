@@ -25,6 +25,9 @@ def shown(value: object) -> str:
     """Quote a value for a message, with at most 80 characters."""
     if isinstance(value, str | bytes):
         value = value[: _LONGEST_VALUE + 1]
+    elif getattr(value, "ndim", None) == 0:
+        # A NumPy scalar reads as the plain number.
+        value = getattr(value, "item")()  # noqa: B009
     text = repr(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,12 @@ def rows_where(table: pd.DataFrame, text: str) -> np.ndarray:
         UserError: The condition cannot be read, names an unknown column, or compares things of two types.
     """
     condition = parse(text, list(map(str, table.columns)))
-    # A column that is named several times is converted once.
-    column = functools.cache(lambda name: _values_of(name, table[name]))
+
+    @functools.cache
+    def column(name: str) -> pa.Array:
+        values: pd.Series = table[name]
+        return _values_of(name, values)
+
     found = _evaluate(condition, column)
     return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), dtype=bool)
 
@@ -144,7 +148,7 @@ def _scalar(name: str, kind: str, value: Value, wanted: pa.DataType) -> Any:
     if kind == "date" and isinstance(value, str):
         try:
             time = datetime.fromisoformat(value)
-            return pa.scalar(time if time.tzinfo else time.replace(tzinfo=timezone.utc), wanted)
+            return pa.scalar(time if time.tzinfo else time.replace(tzinfo=UTC), wanted)
         except (ValueError, OverflowError, pa.ArrowException):
             pass
     raise UserError(f"The column {shown(name)} is compared with {shown(value)}; it wants {_EXPECTED[kind]}.")
