@@ -20,7 +20,7 @@ _KINDS: dict[str, Kind] = {
     "source_model_chosen": "label", "source_model_rejected": "label", "tie": "truth", "margin": "number",
 }  # fmt: skip
 """What the columns with a meaning hold; all others are plain."""
-RESERVED = ("first", "second", "choice", "item_id", "image", "image_chosen", "image_rejected")
+RESERVED = ("first", "second", "choice", "image_chosen", "image_rejected")
 """Columns that are made from the others; so are all that end in ``_first`` or ``_second``."""
 _SIDES = ("_first", "_second")
 
