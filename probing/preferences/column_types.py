@@ -28,7 +28,7 @@ TEXTS: tuple[Kind, ...] = ("prompt", "path", "id", "label")
 MOST_COLUMNS = 1_000
 """Columns of a table that a person gives: real ones have tens; thousands are a table on its side or a feature file."""
 _WORDS_OF_GAPS = ("", "NA", "NaN", "nan", "null", "None")
-_NUMBER = r"^\s*[+-]?((0|[1-9][0-9]*)\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|(?i:inf|infinity))\s*$"
+_NUMBER = r"^\s*[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|(?i:inf|infinity))\s*$"
 """Without leading zeros: ``007`` is a code. Infinity is a number here, and refused afterwards."""
 _WHOLE_NUMBER = r"^\s*[+-]?(0|[1-9][0-9]{0,17})\s*$"
 _LONG_NUMBER = r"^\s*[+-]?[0-9]{19,}\s*$"
