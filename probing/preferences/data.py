@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from probing.errors import UserError
+from probing.errors import UserError, shown
+from probing.preferences.condition_rows import rows_where
 from probing.preferences.image_sources import ImageSource
 
 SPLITS = ("train", "validation", "test")
@@ -139,20 +140,15 @@ class PreferenceData:
     def where(self, condition: str) -> PreferenceData:
         """Keep the pairs for which a condition on their columns holds, such as ``confidence >= 0.95``.
 
+        Gaps fulfil neither a comparison nor its negation; :mod:`probing.preferences.condition` has the grammar.
+
         Raises:
-            UserError: The condition cannot be read, is no condition, or leaves nothing.
+            UserError: The condition cannot be read, compares things of two types, or leaves nothing.
         """
-        try:
-            holds = self.pairs.eval(condition)
-        except Exception as error:  # pandas raises whatever the expression's evaluation does
-            said = " ".join(str(error).split())
-            have = ", ".join(map(str, self.pairs))
-            raise UserError(f"The condition {condition!r} cannot be read ({said}); the pairs have {have}.") from error
-        if not (isinstance(holds, pd.Series) and holds.dtype == bool):
-            raise UserError(f"{condition!r} is no condition; write a comparison, such as 'confidence >= 0.95'.")
+        holds = rows_where(self.pairs, condition)
         if not holds.any():
-            raise UserError(f"No pair of {self.name} fulfils {condition!r}; ask for less.")
-        return self.keep(holds.to_numpy())
+            raise UserError(f"No pair of {self.name} fulfils {shown(condition)}; ask for less.")
+        return self.keep(holds)
 
     def keep(self, kept: np.ndarray) -> PreferenceData:
         """Keep the pairs where ``kept`` (pair,) is true, and the items they are of."""

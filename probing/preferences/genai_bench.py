@@ -9,12 +9,16 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from probing.errors import UserError
+from probing.errors import UserError, shown
+from probing.preferences.column_types import Kind
 from probing.preferences.image_sources import ImageSource, ParquetImages
-from probing.preferences.parquet import files_of, list_rows
+from probing.preferences.parquet import damage_reported, files_of, list_rows
 
 CHOICES = {"leftvote": 1.0, "rightvote": 0.0, "tievote": 0.5, "bothbad_vote": 0.5}
-_NEEDED = ("prompt", "left_model", "right_model", "vote_type")
+_NEEDED: dict[str, Kind] = {
+    "prompt": "prompt", "left_model": "label", "right_model": "label", "vote_type": "label",
+    "left_image": "picture", "right_image": "picture",
+}  # fmt: skip
 _SIDES = {"left": "first", "right": "second"}
 _FOLDERS = ("image_generation", "data/image_generation", "")
 _ROWS_AT_ONCE = 64
@@ -49,7 +53,7 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
     if unknown.any():
         row = table[unknown].iloc[0]
         raise UserError(
-            f"Record {row['pair_id']!r} has the vote_type {row['vote_type']!r}, expected {', '.join(CHOICES)}."
+            f"Record {row['pair_id']!r} has the vote_type {shown(row['vote_type'])}, expected {', '.join(CHOICES)}."
         )
     table["choice"] = table["vote_type"].map(CHOICES).astype(float)
     table = table[table["first"] != table["second"]].rename(columns={"vote_type": "vote"})
@@ -58,14 +62,12 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
 
 def _hashes(root: Path, file: str, column: str) -> list[str]:
     found: list[str] = []
-    opened = pq.ParquetFile(root / file)
-    if column not in opened.schema_arrow.names:
-        raise UserError(f"{root / file} lacks the column {column}; it has {', '.join(opened.schema_arrow.names)}.")
-    for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=[column]):
-        for value in batch.column(0):
-            data = value.as_py()
-            data = data.get("bytes") if isinstance(data, dict) else data
-            if not data:
-                raise UserError(f"Record {len(found)} of {root / file} has no {column}; download the file again.")
-            found.append(hashlib.blake2b(data, digest_size=12).hexdigest())
+    with damage_reported(root / file, "no whole Parquet file", "download it again"):
+        for batch in pq.ParquetFile(root / file).iter_batches(_ROWS_AT_ONCE, columns=[column]):
+            for value in batch.column(0):
+                data = value.as_py()
+                data = data.get("bytes") if isinstance(data, dict) else data
+                if not data:
+                    raise UserError(f"Record {len(found)} of {root / file} has no {column}; download the file again.")
+                found.append(hashlib.blake2b(data, digest_size=12).hexdigest())
     return found

@@ -7,13 +7,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from probing.errors import UserError
+from probing.errors import UserError, shown
+from probing.preferences.column_types import Kind
 from probing.preferences.image_sources import ImageFolder, ImageSource, find_prefix
+from probing.preferences.parquet import damage_reported, read_columns
 from probing.preferences.rankings import comparisons_of
 from probing.preferences.records import identifier, many, number, read_json, text, whole_number
+from probing.preferences.tables import filled_text
 
 RATINGS = {"rank": "overall", "image_text_alignment_rating": "alignment", "fidelity_rating": "fidelity"}
 """What ImageRewardDB's annotators said of a picture, and the facet that its comparisons become."""
+_COLUMNS: dict[str, Kind] = {
+    "prompt_id": "id", "prompt": "prompt", "image_path": "path",
+    **dict.fromkeys([*RATINGS, "overall_rating"], "number"),
+}  # fmt: skip
 _RANKS = range(1, 10)
 _RATINGS = range(1, 8)
 
@@ -95,14 +102,8 @@ def read_db(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSo
 def _read_rows(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path} is missing; --data-root is the folder that holds ImageRewardDB's {path.name}.")
-    needed = ["prompt_id", "prompt", "image_path", *RATINGS, "overall_rating"]
-    try:
-        rows = pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is no Parquet table ({' '.join(str(error).split())}); download it again.") from error
-    missing = [column for column in needed if column not in rows]
-    if missing:
-        raise UserError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(rows.columns)}.")
+    with damage_reported(path, "no Parquet table", "download it again"):
+        rows = read_columns(path, _COLUMNS).to_pandas()
     if len(rows) == 0:
         raise UserError(f"{path} holds no pictures; download it again.")
     for column, allowed in {"rank": _RANKS, **dict.fromkeys([*list(RATINGS)[1:], "overall_rating"], _RATINGS)}.items():
@@ -113,11 +114,25 @@ def _read_rows(path: Path) -> pd.DataFrame:
                 read = None
             if read is None or read not in allowed:
                 raise UserError(
-                    f"{image} of {path} has the {column} {value!r}, expected {allowed[0]} to {allowed[-1]}."
+                    f"{image} of {path} has the {column} {shown(value)}, expected {allowed[0]} to {allowed[-1]}."
                 )
-    return rows[needed].astype(dict.fromkeys([*RATINGS, "overall_rating"], float))
+    for column in ("prompt_id", "prompt", "image_path"):
+        rows[column] = filled_text(path.name, rows[column])
+    _refuse_two_prompts(rows, path)
+    return rows.astype(dict.fromkeys([*RATINGS, "overall_rating"], float))
 
 
 def _refuse_repeated(ids: pd.Series, path: Path) -> None:
     if ids.duplicated().any():
         raise UserError(f"{path} has the id {ids[ids.duplicated()].iloc[0]!r} twice; every list has its own.")
+
+
+def _refuse_two_prompts(rows: pd.DataFrame, path: Path) -> None:
+    different = rows[["prompt_id", "prompt"]].drop_duplicates()
+    repeated = different["prompt_id"].duplicated()
+    if repeated.any():
+        named = different.loc[repeated, "prompt_id"].iloc[0]
+        one, other, *_ = different.loc[different["prompt_id"] == named, "prompt"]
+        raise UserError(
+            f"The prompt_id {shown(named)} of {path} has two prompts, {shown(one)} and {shown(other)}; fetch it again."
+        )

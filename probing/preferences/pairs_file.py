@@ -2,69 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from probing.errors import UserError
+from probing.errors import UserError, listed
+from probing.preferences.column_types import Kind, numbers
 from probing.preferences.image_sources import ImageFolder, ImageSource
-from probing.preferences.tables import choice_of_chosen, filled_text, numbers
+from probing.preferences.table_file import SUFFIXES, read_table, refuse_missing
+from probing.preferences.tables import choice_of_chosen, filled_text
 
-SUFFIXES = (".csv", ".parquet", ".jsonl")
-_NEEDED = ("prompt", "chosen", "rejected")
-_WORDS = (*_NEEDED, "prompt_id", "pair_id", "list_id", "split", "facet", "tie")
-"""Columns that are read as they are written, never as numbers."""
-_MADE = ("first", "second", "choice")
-_NO_NUMBER = ["", "NA", "NaN", "nan", "null", "None"]
+__all__ = ["RESERVED", "SUFFIXES", "read"]
+
+_NEEDED: dict[str, Kind] = {"prompt": "prompt", "chosen": "path", "rejected": "path"}
+_KINDS: dict[str, Kind] = {
+    **_NEEDED, "prompt_id": "id", "pair_id": "id", "list_id": "id", "split": "label", "facet": "label",
+    "source_model_chosen": "label", "source_model_rejected": "label", "tie": "truth", "margin": "number",
+}  # fmt: skip
+"""What the columns with a meaning hold; all others are plain."""
+RESERVED = ("first", "second", "choice", "image_chosen", "image_rejected")
+"""Columns that are made from the others; so are all that end in ``_first`` or ``_second``."""
+_SIDES = ("_first", "_second")
 
 
 def read(path: Path, *, root: Path | None = None) -> tuple[pd.DataFrame, ImageSource]:
     """Read ``prompt, chosen, rejected[, margin, prompt_id, split, facet, tie, …]``.
 
     Prompts, paths and ids are taken as they are written: ``007`` and ``NA`` stay these words. Columns that end in
-    ``_chosen`` and ``_rejected``, such as ``source_model_chosen``, follow their picture's place.
+    ``_chosen`` and ``_rejected``, such as ``source_model_chosen``, come in twos and follow their picture.
 
     Args:
         path: The file.
         root: What image paths are relative to (default: the file's folder).
 
     Raises:
-        UserError: The file is missing or no table, lacks a column, or has one that is made here; or a record has a
-            gap.
+        UserError: The file is missing or no table, lacks a column, or has one that is reserved or of another type; or a
+            record has a gap.
     """
     if not path.is_file():
         raise UserError(f"There is no file {path}; --data takes a data set's name or a file of pairs.")
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": _read_csv,
-        ".parquet": pd.read_parquet,
-        ".jsonl": lambda p: pd.read_json(p, lines=True, precise_float=True, dtype=False),
-    }
-    try:
-        table = readers[path.suffix](path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is no {path.suffix} table ({' '.join(str(error).split())}).") from error
-    missing = [column for column in _NEEDED if column not in table]
-    if missing:
-        raise UserError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}.")
-    taken = [column for column in _MADE if column in table]
-    if taken:
-        raise UserError(f"{path} has the columns {', '.join(taken)}, which are made here; rename or remove them.")
+    table = read_table(path, lambda column: _KINDS.get(column, "plain"))
+    refuse_missing(path, table, tuple(_NEEDED))
+    _refuse_reserved(path, table)
     if len(table) == 0:
         raise UserError(f"There are no pairs in {path}; check the file.")
-    for column in _NEEDED:
-        table[column] = filled_text(path.stem, table[column])
+    for column, kind in _NEEDED.items():
+        table[column] = filled_text(path.stem, table[column], kind)
     if "margin" in table:
         ids = table["pair_id"] if "pair_id" in table else "pair" + table.index.astype(str).to_series(table.index)
         table["margin"] = numbers(table["margin"], ids)
     return choice_of_chosen(path.stem, table), ImageFolder(root or path.parent)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    columns = pd.read_csv(path, nrows=0).columns
-    return pd.read_csv(
-        path,
-        dtype={column: str for column in columns if column in _WORDS},
-        keep_default_na=False,
-        na_values={column: _NO_NUMBER for column in columns if column not in _WORDS},
-    )
+def _refuse_reserved(path: Path, table: pd.DataFrame) -> None:
+    taken = [column for column in table if column in RESERVED or str(column).endswith(_SIDES)]
+    if taken:
+        raise UserError(
+            f"{path} has the columns {listed(taken)}, which are made here; rename or remove them "
+            f"({', '.join(RESERVED)}, and names that end in {' or '.join(_SIDES)} are reserved; what describes the two "
+            f"sides ends in _chosen and _rejected)."
+        )
+    for one, other in (("_chosen", "_rejected"), ("_rejected", "_chosen")):
+        for column in map(str, table):
+            partner = f"{column.removesuffix(one)}{other}"
+            if column.endswith(one) and partner not in table:
+                raise UserError(
+                    f"{path} has the column {column} without {partner}; give both, or name it without {one}."
+                )

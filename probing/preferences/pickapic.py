@@ -7,14 +7,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from probing.errors import UserError
+from probing.errors import UserError, shown
+from probing.preferences.column_types import Kind, numbers
 from probing.preferences.image_sources import ImageSource, ParquetImages
 from probing.preferences.parquet import files_of, list_rows
+from probing.preferences.tables import filled_text, truths
 
-_NEEDED = ("caption", "label_0", "label_1", "image_0_uid", "image_1_uid")
-_ALSO = (
-    "has_label", "are_different", "model_0", "model_1", "ranking_id", "user_id", "created_at", "num_example_per_prompt",
-)  # fmt: skip
+_NEEDED: dict[str, Kind] = {
+    "caption": "prompt", "label_0": "number", "label_1": "number", "image_0_uid": "id", "image_1_uid": "id",
+    "jpg_0": "picture", "jpg_1": "picture",
+}  # fmt: skip
+_ALSO: dict[str, Kind] = {
+    "has_label": "truth", "are_different": "truth", "model_0": "label", "model_1": "label", "ranking_id": "id",
+    "user_id": "id", "created_at": "plain", "num_example_per_prompt": "number",
+}  # fmt: skip
 _FOLDERS = ("data", "")
 
 
@@ -36,21 +42,23 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
     for split, name in files.items():
         table = list_rows(root, files_of(root, name, _FOLDERS), _NEEDED, _ALSO).assign(split=split)
         if "has_label" in table:
-            table = table[table["has_label"].fillna(True).astype(bool)]
+            table = table[truths(name, table["has_label"].fillna(True))]
         table = table[table["image_0_uid"] != table["image_1_uid"]].reset_index(drop=True)
-        table["pair_id"] = table["ranking_id"].astype(str) if "ranking_id" in table else name + table.index.astype(str)
+        table["pair_id"] = (
+            filled_text(name, table["ranking_id"]) if "ranking_id" in table else name + table.index.astype(str)
+        )
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
     table["pair_id"] = _distinct(table["pair_id"])
     _check_labels(table)
     table["choice"] = table["label_0"].astype(float)
     for side, number in (("first", 0), ("second", 1)):
-        table[side] = table[f"image_{number}_uid"].astype(str)
+        table[side] = table[f"image_{number}_uid"]
         table[f"image_{side}"] = table["file"] + "#" + table["row"].astype(str) + f"#jpg_{number}"
         if f"model_{number}" in table:
             table[f"source_model_{side}"] = table[f"model_{number}"]
     if "user_id" in table:
-        table["annotator"] = table["user_id"].astype(str)
+        table["annotator"] = table["user_id"]
     read = ["has_label", "user_id", "ranking_id", "file", "row"]
     read += [f"{field}_{number}" for field in ("label", "model") for number in (0, 1)]
     table = table.rename(columns={"caption": "prompt"}).drop(
@@ -60,11 +68,14 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
 
 
 def _check_labels(table: pd.DataFrame) -> None:
+    for label in ("label_0", "label_1"):
+        table[label] = numbers(table[label], table["pair_id"])
     good = table["label_0"].isin([0.0, 0.5, 1.0]) & (table["label_0"] + table["label_1"] == 1.0)
     if not good.all():
         row = table[~good].iloc[0]
         raise UserError(
-            f"Record {row['pair_id']!r} of {row['file']} has the labels {row['label_0']} and {row['label_1']}, "
+            f"Record {shown(row['pair_id'])} of {row['file']} has the labels {row['label_0']} and "
+            f"{row['label_1']}, "
             f"expected 1 and 0, 0 and 1, or one half each."
         )
 

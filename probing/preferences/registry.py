@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, get_args
 
-from probing.errors import UserError
+from probing.errors import UserError, shown
 from probing.preferences import hub, pairs_file
 from probing.preferences.benchmarks import BENCHMARKS
 from probing.preferences.data import PreferenceData
@@ -50,13 +50,18 @@ def load(
         data = importlib.import_module(_TESTBED[name]).load(seed=seed)
     elif name in BENCHMARKS:
         data = _load_benchmark(name, root, split, seed)
-    elif Path(name).suffix in pairs_file.SUFFIXES:
+    elif Path(name).suffix.lower() in pairs_file.SUFFIXES:
         comparisons = pairs_file.read(Path(name), root=root)
         data = from_comparisons(Path(name).stem, *comparisons, draw_places=True, seed=seed)
+    elif Path(name).suffix or Path(name).name != name:
+        raise UserError(
+            f"{name} is neither a data set's name nor a table; a file of pairs ends in "
+            f"{', '.join(pairs_file.SUFFIXES)}."
+        )
     else:
         near = difflib.get_close_matches(name, NAMES, n=2, cutoff=0.4) or list(NAMES)
         raise UserError(
-            f"Unknown data set {name!r}; did you mean {' or '.join(near)}? "
+            f"Unknown data set {shown(name)}; did you mean {' or '.join(near)}? "
             f"A file of pairs ends in {', '.join(pairs_file.SUFFIXES)}."
         )
     if leaks == "refuse":

@@ -1,35 +1,37 @@
-"""Files of rewards: what a probe or another model says of each item."""
+"""Files of rewards: the score that a probe or another model gives to each item."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from probing.errors import UserError
+from probing.preferences.column_types import Kind, numbers
+from probing.preferences.table_file import SUFFIXES, read_table
+
+_KINDS: dict[str, Kind] = {
+    "item_id": "id", "prompt": "prompt", "image": "path", "facet": "label", "reward": "number",
+}  # fmt: skip
 
 
 def read_rewards(path: Path) -> pd.DataFrame:
     """Read a table of ``reward`` by ``item_id``, or by ``prompt`` and ``image``.
 
+    An empty reward is a gap; ``nan`` and infinity are errors of the model that was scored.
+
     Args:
         path: A ``.csv``, ``.parquet`` or ``.jsonl``.
 
     Raises:
-        UserError: No such file, or no such table.
+        UserError: No such file, no such table, or a reward that is no finite number; with the record.
     """
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": lambda p: pd.read_csv(p, dtype={"item_id": str, "prompt": str, "image": str}, keep_default_na=False,
-                                      na_values={"reward": [""]}),
-        ".parquet": pd.read_parquet,
-        ".jsonl": lambda p: pd.read_json(p, lines=True, dtype=False, precise_float=True),
-    }  # fmt: skip
-    if path.suffix not in readers:
-        raise UserError(f"Rewards are a file that ends in {', '.join(readers)}, got {path}.")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"Rewards are a file that ends in {', '.join(SUFFIXES)}, got {path}.")
     if not path.is_file():
         raise UserError(f"There is no file {path}; python -m probing.score --list-items writes what it should hold.")
-    try:
-        return readers[path.suffix](path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is no {path.suffix} table ({' '.join(str(error).split())}).") from error
+    table = read_table(path, lambda column: _KINDS.get(column, "plain"))
+    if "reward" in table:
+        records = table["item_id"] if "item_id" in table else pd.Series(table.index.astype(str), index=table.index)
+        table["reward"] = numbers(table["reward"], records, gaps=("",))
+    return table

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from probing.errors import UserError
+from probing.errors import UserError, shown
+from probing.preferences.column_types import EXPECTED, Kind, check_sides, numbers
 from probing.preferences.data import PreferenceData
 from probing.preferences.image_sources import ImageSource
 from probing.preferences.splits import normalise_prompt, split_by_prompt
 
 _NEEDED = ("prompt", "first", "second", "choice")
-_TEXTS = ("prompt", "first", "second", "prompt_id", "pair_id", "split")
+_KINDS: dict[str, Kind] = {
+    "prompt": "prompt", "first": "id", "second": "id", "image_first": "path", "image_second": "path",
+    "prompt_id": "id", "pair_id": "id", "split": "label",
+}  # fmt: skip
+"""Columns that become text without gaps."""
 _TRUTH = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
 
 
@@ -40,31 +45,41 @@ def from_comparisons(
         table: ``prompt``, ``first`` and ``second`` (what names a picture in the data set), ``choice`` (1, 0, 0.5 a
             tie), and any of ``pair_id``, ``prompt_id``, ``list_id`` (of the ranking that the pair comes from),
             ``split``, ``facet``, and ``image_first`` and ``image_second`` (what ``images`` takes, where it is
-            something else). Other columns are kept; those that end in ``_first`` and ``_second`` speak of the two
-            sides, and ``source_model_…`` goes to the items too. The table is used up: of a million long prompts
-            there is no second copy.
+            something else). Other columns are kept; those that end in ``_first`` and ``_second`` describe the two
+            sides, must come in twos, and change places with them; ``source_model_…`` goes to the items too. The
+            table is used up: of a million long prompts there is no second copy.
         images: Opens the pictures.
         draw_places: Whether to draw which picture comes first, from (seed, pair): else order would tell the choice.
         seed: Of places and of the split.
         settings: What the data were read with.
 
     Raises:
-        UserError: A gap, an id that stands for two prompts, or tables that contradict themselves; with the record.
+        UserError: A gap, a value of another type, an infinite number, a side's column without its partner, an id that
+            stands for two prompts, or tables that contradict themselves; with the record.
     """
+    sides = check_sides(name, table)
     table.index = pd.RangeIndex(len(table))
     if len(table) == 0:
         raise UserError(f"There are no pairs in {name}; check the file.")
-    for column in _TEXTS:
+    for column, kind in _KINDS.items():
         if column in table:
-            table[column] = filled_text(name, table[column])
+            table[column] = filled_text(name, table[column], kind)
     _give_prompt_ids(name, table)
+    if "list_id" in table:
+        table["list_id"] = _texts(name, table["list_id"], "id").replace("", np.nan)
     if "pair_id" not in table:
         table["pair_id"] = "pair" + table.index.astype(str)
     if "split" not in table:
         table["split"] = split_by_prompt(table["prompt_id"], seed=seed)
-    table["facet"] = table["facet"].fillna("all").astype(str).replace("", "all") if "facet" in table else "all"
+    table["facet"] = (
+        _texts(name, table["facet"], "label").fillna("all").replace("", "all") if "facet" in table else "all"
+    )
+    for column in table.columns.difference([*_NEEDED, *_KINDS, "list_id", "facet"]):
+        if pd.api.types.is_float_dtype(table[column].dtype):
+            table[column] = numbers(table[column], table["pair_id"])
+    _refuse_gaps_of_lists(name, table)
     if draw_places:
-        _swap_sides(table, ~_coins(table["pair_id"], seed))
+        _swap_sides(table, ~_coins(table["pair_id"], seed), sides)
     items = _items_of(table)
     pairs = table[["pair_id", "prompt_id"]].copy()
     for side in ("first", "second"):
@@ -94,31 +109,50 @@ def choice_of_chosen(name: str, table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns="tie", errors="ignore").rename(columns=renamed).assign(choice=np.where(tied, 0.5, 1.0))
 
 
-def filled_text(name: str, column: pd.Series) -> pd.Series:
-    """Bring a column to text; a gap is an error, for a text made of it would pass for an id."""
-    said = column.astype(str)
-    empty = column.isna() | (said.str.strip() == "")
+def filled_text(name: str, column: pd.Series, kind: Kind = "id") -> pd.Series:
+    """Check that a column holds text without gaps; whole numbers too where it holds ids.
+
+    Raises:
+        UserError: A value of another type, which would become text that nobody wrote; or a gap; with the record.
+    """
+    texts = _texts(name, column, kind)
+    empty = texts.isna() | (texts.str.strip() == "")
     if empty.any():
         raise UserError(
             f"Record {np.flatnonzero(empty)[0]} of {name} has no {column.name}; fill it in or remove the record."
         )
-    return said
+    return texts
 
 
-def numbers(column: pd.Series, records: pd.Series) -> pd.Series:
-    """Read numbers, also from strings; gaps stay gaps.
-
-    Raises:
-        UserError: Something else stands there; with the record.
-    """
-    values = column.mask(column.isin(["null", "None", ""]))
-    read = pd.to_numeric(values, errors="coerce")
-    wrong = read.isna() & values.notna()
-    if wrong.any():
+def _refuse_gaps_of_lists(name: str, table: pd.DataFrame) -> None:
+    """Refuse a split in which only some pairs have a list: those without would be scored as one list."""
+    if "list_id" not in table:
+        return
+    gap = table["list_id"].isna()
+    some = gap & ~gap.groupby(table["split"]).transform("all")
+    if some.any():
         raise UserError(
-            f"Record {records[wrong].iloc[0]!r} has the {column.name} {column[wrong].iloc[0]!r}, which is no number."
+            f"Record {np.flatnonzero(some)[0]} of {name} has no list_id, and others of its split have one; fill it in."
         )
-    return read
+
+
+def _texts(name: str, column: pd.Series, kind: Kind) -> pd.Series:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    whole_numbers = kind == "id" and pd.api.types.is_integer_dtype(column.dtype)
+    if not (column.dtype == object or whole_numbers or pd.api.types.is_string_dtype(column.dtype)):
+        if column.isna().all():
+            return pd.Series(pd.NA, index=column.index, name=column.name, dtype="str")
+        raise UserError(f"The column {column.name} of {name} is of type {column.dtype}; {EXPECTED[kind]}.")
+    if column.dtype == object:
+        for record, value in enumerate(column):
+            whole = kind == "id" and isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if not (isinstance(value, str) or whole or value is None or value is pd.NA or value != value):
+                raise UserError(
+                    f"Record {record} of {name} has the {column.name} {shown(value)} of type {type(value).__name__}; "
+                    f"{EXPECTED[kind]}."
+                )
+    return column.astype("str")
 
 
 def truths(name: str, column: pd.Series) -> pd.Series:
@@ -132,7 +166,7 @@ def truths(name: str, column: pd.Series) -> pd.Series:
     if unknown.any():
         record = np.flatnonzero(unknown)[0]
         raise UserError(
-            f"Record {record} of {name} has the {column.name} {column.iloc[record]!r}; write true or false."
+            f"Record {record} of {name} has the {column.name} {shown(column.iloc[record])}; write true or false."
         )
     return said.map(_TRUTH).astype(bool)
 
@@ -162,8 +196,8 @@ def _check_one_prompt_an_id(name: str, table: pd.DataFrame, prompt: np.ndarray) 
         named = again["id"].iloc[0]
         before = different.index[different["id"] == named][0]
         raise UserError(
-            f"The prompt_id {named!r} of {name} stands for two prompts, {table['prompt'][before]!r} and "
-            f"{table['prompt'][record]!r} (record {record}); give each prompt its own id, or drop the column."
+            f"The prompt_id {shown(named)} of {name} stands for two prompts, {shown(table['prompt'][before])} and "
+            f"{shown(table['prompt'][record])} (record {record}); give each prompt its own id, or drop the column."
         )
 
 
@@ -173,18 +207,20 @@ def _coins(pair_ids: pd.Series, seed: int) -> np.ndarray:
     return (hashes.to_numpy() >> np.uint64(17)) & np.uint64(1) == 1
 
 
-def _swap_sides(table: pd.DataFrame, swap: np.ndarray) -> None:
-    """Exchange the two sides where ``swap`` says so, with all that is said of them."""
-    sides = [("first", "second")]
-    sides += [
-        (column, f"{column[:-6]}_second")
-        for column in map(str, table)
-        if column.endswith("_first") and f"{column[:-6]}_second" in table
-    ]
+def _swap_sides(table: pd.DataFrame, swap: np.ndarray, sides: Sequence[tuple[str, str]]) -> None:
+    """Exchange the two sides where ``swap`` is true, with every column that describes them."""
+    rows = np.arange(len(table))
+    taken = np.where(swap, rows + len(table), rows)
     for first, second in sides:
-        left, right = table[first], table[second]
-        table[first], table[second] = left.mask(swap, right), right.mask(swap, left)
+        # Two columns of one type, or of gaps alone: as one, they have one type.
+        both = pd.concat([_plain(table[first]), _plain(table[second])], ignore_index=True)
+        table[first] = both.take(taken).array
+        table[second] = both.take((taken + len(table)) % (2 * len(table))).array
     table["choice"] = np.where(swap, 1 - table["choice"], table["choice"])
+
+
+def _plain(column: pd.Series) -> pd.Series:
+    return column.astype(column.cat.categories.dtype) if isinstance(column.dtype, pd.CategoricalDtype) else column
 
 
 def _items_of(table: pd.DataFrame) -> pd.DataFrame:
