@@ -27,9 +27,14 @@ def test_tables_are_read_as_written(tmp_path):
 def test_an_error_leaves_the_old_content(tmp_path):
     path = tmp_path / "t.txt"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), replace_file(path) as file:
-        file.write(b"ne")
-        raise RuntimeError
+
+    def stop_in_the_middle():
+        with replace_file(path) as file:
+            file.write(b"ne")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        stop_in_the_middle()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
