@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from probing.analysis.marks import mark_curve
-from probing.commands import run_command
+from probing.commands import CommandParser, check_output_folder, run_command
 from probing.errors import UserError
 from probing.plots import (
     NothingToDraw,
@@ -55,9 +55,7 @@ BESIDE: dict[str, tuple[tuple[str, ...], Callable[..., pd.DataFrame]]] = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m probing.figures", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = CommandParser("probing.figures", description=__doc__)
     add = parser.add_argument
     add("--results", type=Path, default=Path("cache/results"), help="folder of tables, or of figures with their CSV")
     add("--output", type=Path, default=Path("figures"), help="folder of the figures")
@@ -65,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    check_output_folder(arguments.output)
     options = ["--results", str(arguments.results), "--output", str(arguments.output)]
     command = f"python -m probing.figures {shlex.join(options)}"
     drawn = 0

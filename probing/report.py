@@ -7,15 +7,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from probing.commands import run_command
+from probing.commands import CommandParser, check_output_file, run_command
 from probing.figures import FIGURES, join_beside
 from probing.page import build_page, collect, public_path, write_page
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m probing.report", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = CommandParser("probing.report", description=__doc__)
     add = parser.add_argument
     add("--results", type=Path, default=Path("cache/results"), help="folder of tables, or of figures with their CSV")
     add("--figures", type=Path, help="folder of figures drawn before: their lines of provenance are shown")
@@ -24,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    check_output_file(arguments.output)
     sources = collect(
         FIGURES,
         arguments.results,

@@ -7,14 +7,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from probing.analysis.results import REFERENCE, package_version
+from probing.analysis.recipe import Recipe
+from probing.analysis.results import REFERENCE, package_version, provenance
 from probing.analysis.source import FeatureSource, identity_of, name_of
 from probing.errors import UserError
 from probing.files import read_metadata, write_parquet
@@ -65,8 +66,10 @@ class Identity:
             return "it does not record what it was made from"
         if problem := _unreadable(table):
             return problem
+        if not _is_list_of_pairs(kept["stores"]):
+            return "it does not record what it was made from"
         if _digests(kept["stores"]) != _digests(now["stores"]):
-            return "it was made from other stores" if any(name for name, _ in self.stores) else "the model differs"
+            return _other_stores(kept["stores"], now["stores"])
         if kept["pairs"] != now["pairs"]:
             return "it was made from other pairs"
         old, new = (found["options"] if isinstance(found["options"], dict) else {} for found in (kept, now))
@@ -78,22 +81,8 @@ class Identity:
         return None
 
     def refuse_others(self, tables: Iterable[Path], *, overwrite: bool) -> None:
-        """Refuse to replace the tables of another model or store; those of the same, made again, may be replaced.
-
-        Args:
-            tables: Files that will be written.
-            overwrite: Whether all may be replaced.
-
-        Raises:
-            UserError: With both names and the two ways out.
-        """
-        for table in () if overwrite else tables:
-            there = subjects_of(table)
-            if there is not None and not all(any(_same(old, own) for own in self.subjects) for old in there):
-                raise UserError(
-                    f"{table} holds the results of {_name(there)}, and this command would replace them by those of "
-                    f"{_name(self.subjects)}; give another folder by --output, or --overwrite."
-                )
+        """Refuse to replace tables of another subject; see :func:`refuse_others`."""
+        refuse_others(tables, self.subjects, overwrite=overwrite)
 
     def write(self, tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
         """Write tables as ``NAME.parquet``, each whole or not at all, with what they were made from."""
@@ -125,6 +114,70 @@ def identify(
     )
 
 
+def refuse_others(tables: Iterable[Path], subjects: Sequence[Subject], *, overwrite: bool) -> None:
+    """Refuse to replace the tables of another model or store; those of the same, made again, may be replaced.
+
+    Args:
+        tables: Files that will be written.
+        subjects: What will be measured.
+        overwrite: Whether all may be replaced.
+
+    Raises:
+        UserError: With both names and the two ways out.
+    """
+    for table in () if overwrite else tables:
+        there = subjects_of(table)
+        if there is not None and not all(any(_same(old, own) for own in subjects) for old in there):
+            raise UserError(
+                f"{table} holds the results of {_name(there)}, and this command would replace them by those of "
+                f"{_name(subjects)}; give another folder by --output, or --overwrite."
+            )
+
+
+def check_made_from(table: Path, rows: pd.DataFrame, store: FeatureSource, pairs: pd.DataFrame, recipe: Recipe) -> None:
+    """Refuse a reward curve that was not fitted on this store, on these pairs and labels.
+
+    A curve of an older version does not record its pairs; its columns name the model, store and revision.
+
+    Args:
+        table: The curve's file.
+        rows: Its rows.
+        store: The store to be read.
+        pairs: The pairs to be fitted.
+        recipe: Labels and weights.
+
+    Raises:
+        UserError: With what differs.
+    """
+    kept = read_metadata(table)
+    made_from = f"{table} was not made from {name_of(store)} as it is now"
+    mend = "run python -m probing.fit on this store, or give its folder of tables by --results"
+    stores = kept.get("stores")
+    if not _is_list_of_pairs(stores):
+        trained = rows[rows["control"] == "none"] if "control" in rows else rows
+        names = [name for name in ("model", "store", "revision") if name in rows]
+        own = provenance(store)
+        for name in names:
+            there = {_text(value) for value in trained[name]}
+            if there != {_text(own[name])}:
+                raise UserError(f"{made_from}: {name} is {_first(there)} there and {own[name]} here; {mend}.")
+        return
+    if _digests(stores)[:1] != [identity_of(store)]:
+        raise UserError(f"{made_from}: its features are those of {_name(subjects_of(table) or [])}; {mend}.")
+    fitted = kept.get("options", {}).get("recipe", {})
+    for name in ("labels", "weights"):
+        if fitted.get(name) != vars(recipe)[name]:
+            raise UserError(
+                f"{table} was fitted with --{name} {fitted.get(name)} and this command has {vars(recipe)[name]}; "
+                f"give both the same."
+            )
+    if kept.get("pairs") != table_digest(pairs):
+        raise UserError(
+            f"{table} was fitted on other pairs or another split than these, so its choice may rest on pairs that are "
+            f"test pairs now; give the same options of the split as to probing.fit, or run it again."
+        )
+
+
 def subjects_of(table: Path) -> list[Subject] | None:
     """Read which models and stores a table holds; None where there is no table or none can be read from it.
 
@@ -133,7 +186,7 @@ def subjects_of(table: Path) -> list[Subject] | None:
     if not table.is_file():
         return None
     kept = read_metadata(table).get("subjects")
-    if isinstance(kept, list) and all(isinstance(one, list) and len(one) == 2 for one in kept):
+    if _is_list_of_pairs(kept):
         return [(one[0], one[1]) for one in kept]
     try:
         there = [name for name in ("model", "store", "control") if name in pq.read_schema(table).names]
@@ -192,9 +245,23 @@ def _json(value: Any) -> Any:
     return str(value)
 
 
-def _digests(stores: Any) -> list[Any]:
+def _is_list_of_pairs(kept: Any) -> TypeGuard[list[list[Any]]]:
+    return isinstance(kept, list) and all(isinstance(one, list) and len(one) == 2 for one in kept)
+
+
+def _digests(stores: list[Any]) -> list[Any]:
     """Names are left out: a store that was moved is the same."""
-    return [one[-1] if isinstance(one, list) and one else one for one in stores] if isinstance(stores, list) else []
+    return [digest for _, digest in stores]
+
+
+def _other_stores(kept: list[Any], now: list[Any]) -> str:
+    before, after = ([str(one[0]) for one in stores] for stores in (kept, now))
+    if after == ["None"]:
+        return "the weights are others"
+    if before != after:
+        return f"it was made from {', '.join(before) or 'no store'} and the stores are {', '.join(after)}"
+    changed = [name for name, old, new in zip(after, _digests(kept), _digests(now), strict=True) if old != new]
+    return f"the features of {', '.join(changed)} are others"
 
 
 def _unreadable(table: Path) -> str | None:
@@ -215,6 +282,10 @@ def _name(subjects: Sequence[Subject]) -> str:
         return " in ".join(part for part in (model, store) if part) or "an unnamed store"
 
     return ", ".join(named(*one) for one in subjects)
+
+
+def _first(values: set[str | None]) -> str:
+    return sorted(map(str, values))[0] if values else "nothing"
 
 
 def _text(value: Any) -> str | None:
