@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,23 +12,28 @@ import pandas as pd
 
 from probing.analysis.combinations import LARGEST, combinations
 from probing.analysis.controls import controls
+from probing.analysis.given_tables import read_given
+from probing.analysis.identity import identify
 from probing.analysis.journal import clear
+from probing.analysis.model_sizes import training_steps
 from probing.analysis.noise import noise
 from probing.analysis.recipe import Recipe
-from probing.analysis.results import was_made_from
 from probing.analysis.reward_curve import SHUFFLES
 from probing.analysis.scaling import DEPTHS, scaling
 from probing.analysis.stage_runs import parse_stages
-from probing.commands import blocks, named_values, numbers, run_command, words
+from probing.commands import CommandParser, blocks, check_output_folder, named_values, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.preferences.audit import item_looks
 from probing.preferences.options import add_data_options, add_split_options, load_data, split_pairs
 from probing.probes import PROBES, SCALINGS
 
+_SIMILARITY = "python -m probing.similarity"
+"""Makes tables of blocks and stages."""
+
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m probing.analyse", description=__doc__)
+    parser = CommandParser("probing.analyse", description=__doc__)
     experiments = parser.add_subparsers(dest="experiment", required=True, metavar="EXPERIMENT")
     said = {
         "combinations": "probes on two blocks and more, within and across stages; is it stages, or width?",
@@ -36,15 +42,13 @@ def build_parser() -> argparse.ArgumentParser:
         "controls": "the best cell beside random weights, other prompts, latents, shortcuts and shuffled choices",
     }
     for name, help_ in said.items():
-        own = experiments.add_parser(
-            name, help=help_, description=help_, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        own = experiments.add_parser(name, help=help_, description=help_)
         _add_common(own, name)
         _OPTIONS[name](own)
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser, experiment: str) -> None:
+def _add_common(parser: CommandParser, experiment: str) -> None:
     add = parser.add_argument
     stores = {
         "combinations": "feature store; give several for several models",
@@ -65,11 +69,13 @@ def _add_common(parser: argparse.ArgumentParser, experiment: str) -> None:
     add("--seed", type=int, default=0, help="of the bootstrap, and of whatever is drawn")
     add("--workers", type=int, default=1, help="probes fitted at once")
     add("--output", type=Path, default=Path("cache/results"), help="folder of the tables")
-    add("--keep", action="store_true", help="leave a table that was made from these stores as they are, however asked")
+    add("--keep", action="store_true", help="leave a table that was made from the same stores, pairs and options by "
+        "this version; otherwise make it anew and print what differs")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace a table of another model or store too")
     add("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
 
 
-def _combination_options(parser: argparse.ArgumentParser) -> None:
+def _combination_options(parser: CommandParser) -> None:
     add = parser.add_argument
     add(
         "--stages",
@@ -79,7 +85,7 @@ def _combination_options(parser: argparse.ArgumentParser) -> None:
     add("--largest", type=int, default=LARGEST, help="blocks of the greedy head")
 
 
-def _scaling_options(parser: argparse.ArgumentParser) -> None:
+def _scaling_options(parser: CommandParser) -> None:
     add = parser.add_argument
     add("--stages", help="table of stages (.parquet, .csv) of all models; equal parts if not given")
     add(
@@ -92,14 +98,14 @@ def _scaling_options(parser: argparse.ArgumentParser) -> None:
     add("--depths", type=numbers, default=list(DEPTHS), help="relative depths at which models are matched")
 
 
-def _controls_options(parser: argparse.ArgumentParser) -> None:
+def _controls_options(parser: CommandParser) -> None:
     parser.add_argument("--shuffles", type=int, default=SHUFFLES, help="shuffles of the training choices")
     parser.add_argument("--looks", action="store_true",
                         help="open the pictures of --data and measure size, brightness and the like")  # fmt: skip
     add_data_options(parser)
 
 
-_OPTIONS: dict[str, Callable[[argparse.ArgumentParser], Any]] = {
+_OPTIONS: dict[str, Callable[[CommandParser], Any]] = {
     "combinations": _combination_options,
     "noise": lambda parser: None,
     "scaling": _scaling_options,
@@ -108,26 +114,36 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], Any]] = {
 
 
 def run(arguments: argparse.Namespace) -> None:
+    check_output_folder(arguments.output)
     stores = [FeatureStore.open(path) for path in arguments.store]
     pairs = split_pairs(stores[0].read_pairs(), arguments)
     journal = arguments.output / f"{arguments.experiment}-cells"
     written = arguments.output / f"{arguments.experiment}.parquet"
-    if arguments.keep and was_made_from(written, stores, all_of_them=arguments.experiment == "scaling"):
-        print(f"Kept:     {written}, which was made from these stores")
-        return
-    common: dict[str, Any] = {
+    asked: dict[str, Any] = {
         "streams": arguments.streams,
         "reductions": arguments.reductions,
         "sigmas": arguments.sigmas,
         "facets": arguments.facets,
         "recipe": Recipe(arguments.probe, arguments.scale),
         "seed": arguments.seed,
-        "workers": arguments.workers,
-        "journal": journal,
+        **({} if arguments.experiment == "scaling" else {"blocks": arguments.blocks}),
+        **_OWN[arguments.experiment](stores, arguments),
     }
-    table = _EXPERIMENTS[arguments.experiment](stores, pairs, arguments, common)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(written, index=False)
+    options = {"experiment": arguments.experiment, **asked, "recipe": vars(asked["recipe"])}
+    if arguments.experiment == "scaling":
+        cards = (training_steps(store) for store in stores)
+        options["steps_of_cards"] = [None if math.isnan(number) else number for number in cards]
+    identity = identify(stores, pairs, options, subjects=_subjects(arguments.experiment, stores))
+    if arguments.keep:
+        difference = identity.difference(written)
+        if difference is None:
+            print(f"Kept:     {written}, which was made from the same stores, pairs and options")
+            return
+        print(f"Anew:     {written.name}, because {difference}")
+    identity.refuse_others([written], overwrite=arguments.overwrite)
+    common = {"workers": arguments.workers, "journal": journal}
+    table = _EXPERIMENTS[arguments.experiment](stores, pairs, **asked, **common)
+    identity.write({arguments.experiment: table}, arguments.output)
     clear(journal)
     if "says" in table:
         for row in table[table["says"].notna()].to_dict("records"):
@@ -138,57 +154,69 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
 
-def _combinations(stores: list[FeatureStore], pairs: pd.DataFrame, arguments: argparse.Namespace, common: dict) -> Any:
-    near = None if arguments.similarity is None else _read_table(arguments.similarity)
-    stages = _stages(arguments.stages)
-    parts = [
-        combinations(store, pairs, stages=stages, similarity=near, blocks=arguments.blocks, largest=arguments.largest,
-                     **common)
-        for store in stores
-    ]  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
+def _combinations(stores: list[FeatureStore], pairs: pd.DataFrame, **asked: Any) -> pd.DataFrame:
+    return pd.concat([combinations(store, pairs, **asked) for store in stores], ignore_index=True)
 
 
-def _noise(stores: list[FeatureStore], pairs: pd.DataFrame, arguments: argparse.Namespace, common: dict) -> Any:
-    return noise(stores, pairs, blocks=arguments.blocks, **common)
+_EXPERIMENTS: dict[str, Callable[..., pd.DataFrame]] = {
+    "combinations": _combinations,
+    "noise": noise,
+    "scaling": scaling,
+    "controls": controls,
+}
 
 
-def _scaling(stores: list[FeatureStore], pairs: pd.DataFrame, arguments: argparse.Namespace, common: dict) -> Any:
+def _combinations_asked(stores: list[FeatureStore], arguments: argparse.Namespace) -> dict[str, Any]:
+    near = None
+    if arguments.similarity is not None:
+        near = read_given(arguments.similarity, _SIMILARITY, ("block", "other", "value"))
+    return {"stages": _stages(arguments.stages), "similarity": near, "largest": arguments.largest}
+
+
+def _scaling_asked(stores: list[FeatureStore], arguments: argparse.Namespace) -> dict[str, Any]:
     example = "testbed-s-step00600=600"
     steps = {}
     for name, value in named_values("--steps", arguments.steps, example).items():
         try:
             steps[name] = float(value)
         except ValueError:
-            said = f"{name}={value}"
-            raise UserError(f"--steps wants NAME=VALUE with a number, such as {example}; got {said!r}.") from None
-    stages = _stages(arguments.stages)
-    return scaling(stores, pairs, stages=stages, steps=steps, depths=arguments.depths, **common)
+            given = f"{name}={value}"
+            raise UserError(f"--steps wants NAME=VALUE with a number, such as {example}; got {given!r}.") from None
+    return {"stages": _stages(arguments.stages), "steps": steps, "depths": arguments.depths}
 
 
-def _controls(stores: list[FeatureStore], pairs: pd.DataFrame, arguments: argparse.Namespace, common: dict) -> Any:
+def _controls_asked(stores: list[FeatureStore], arguments: argparse.Namespace) -> dict[str, Any]:
     looks = item_looks(load_data(arguments, split=None)) if arguments.looks else None
-    return controls(stores, pairs, looks=looks, blocks=arguments.blocks, shuffles=arguments.shuffles, **common)
+    return {"looks": looks, "shuffles": arguments.shuffles}
 
 
-_EXPERIMENTS: dict[str, Callable[..., pd.DataFrame]] = {
-    "combinations": _combinations,
-    "noise": _noise,
-    "scaling": _scaling,
-    "controls": _controls,
+_OWN: dict[str, Callable[[list[FeatureStore], argparse.Namespace], dict[str, Any]]] = {
+    "combinations": _combinations_asked,
+    "noise": lambda stores, arguments: {},
+    "scaling": _scaling_asked,
+    "controls": _controls_asked,
 }
+"""By experiment: the arguments that it alone takes, read before anything is fitted."""
 
 
-def _stages(said: str | None) -> pd.DataFrame | None:
-    if said is None:
+def _subjects(experiment: str, stores: list[FeatureStore]) -> list[FeatureStore]:
+    """Pick the stores whose results must not be lost: all of combinations, the trained one of controls, the first."""
+    if experiment == "combinations":
+        return stores
+    trained = [
+        store
+        for store in stores
+        if not store.attributes.get("random_init") and store.attributes.get("prompts", "own") == "own"
+    ]
+    return (trained or stores)[:1] if experiment == "controls" else stores[:1]
+
+
+def _stages(text: str | None) -> pd.DataFrame | None:
+    if text is None:
         return None
-    return _read_table(Path(said)) if Path(said).suffix in (".parquet", ".csv") else parse_stages(said)
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise UserError(f"There is no table at {path}; python -m probing.similarity makes tables of blocks and stages.")
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    if Path(text).suffix not in (".parquet", ".csv"):
+        return parse_stages(text)
+    return read_given(Path(text), _SIMILARITY, ("stage", "first_block", "last_block"))
 
 
 def _where(row: dict) -> str:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from probing.commands import FAILED, OK, run_command, words
+from probing.commands import FAILED, OK, CommandParser, check_output_folder, run_command, words
 from probing.errors import UserError
 from probing.preferences import BENCHMARKS
 from probing.preferences.audit import audit
@@ -17,11 +17,7 @@ from probing.preferences.options import add_data_options, load_data
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m probing.audit",
-        description=f"{__doc__} The exit status is 1 when a split leaks.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = CommandParser("probing.audit", description=f"{__doc__} The exit status is 1 when a split leaks.")
     add = parser.add_argument
     add_data_options(parser, leaks="keep")
     add("--split", type=words, help="with commas, of train, validation, test; all of them if not given")
@@ -38,6 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.workers < 1:
         raise UserError(f"--workers is at least 1, got {arguments.workers}.")
+    if arguments.output is not None:
+        check_output_folder(arguments.output)
     data = load_data(arguments, split=arguments.split)
     found = audit(
         data,

@@ -1,17 +1,76 @@
-"""What all commands share: exit statuses, errors of one sentence, options that mean the same everywhere."""
+"""What all commands share: parser, exit statuses, signals, errors of one sentence, options of the same meaning."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+import tempfile
+import threading
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from probing.errors import UserError
+from probing.files import sentences_for_disk_errors
 
 OK, FAILED, BAD_USAGE = 0, 1, 2
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised like ctrl-C so that temporary files are removed on the way out."""
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show defaults as they are typed, and none where there is none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default, given = action.default, action.help or ""
+        if "%(default)" in given or default is argparse.SUPPRESS or action.required:
+            return given
+        if default is None or default is False or default == [] or not (action.option_strings or action.nargs):
+            return given
+        text = ",".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+        return f"{given} (default: {text.replace('%', '%%')})"
+
+
+class _StoreOnce(argparse.Action):
+    """Store one value, and refuse a second: the first would be dropped in silence."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        if isinstance(parser, CommandParser) and self.option_strings:
+            if self.dest in parser.given:
+                raise argparse.ArgumentError(self, "given more than once, and it takes one value; give it once")
+            parser.given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of every command: an option of one value is given once, and help shows real defaults only.
+
+    Args:
+        module: Of the command, as ``python -m`` takes it; for a subcommand argparse gives ``prog``.
+        **options: Those of :class:`argparse.ArgumentParser`.
+    """
+
+    def __init__(self, module: str | None = None, **options: Any) -> None:
+        if module is not None:
+            options["prog"] = f"python -m {module}"
+        super().__init__(**{"formatter_class": HelpFormatter, **options})
+        self.given: set[str] = set()
+        self.register("action", None, _StoreOnce)
+        self.register("action", "store", _StoreOnce)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does."""
+        self.given.clear()
+        return super().parse_known_args(args, namespace)
 
 
 def run_command(
@@ -31,31 +90,122 @@ def run_command(
 
     Returns:
         0 if all went well (or what ``main`` returned), 2 for a mistake in what was asked (:class:`UserError`),
-        1 for any other failure, 130 after ctrl-C. ``--debug`` shows the traceback.
+        1 for any other failure, 130 after ctrl-C, 143 after SIGTERM. ``--debug`` shows the traceback.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    arguments = parser.parse_args(argv)
+    _print_anything()
+    debug = False
     try:
-        return main(arguments) or OK
-    except KeyboardInterrupt:
+        with _signals_as_exceptions():
+            arguments = parser.parse_args(argv)
+            debug = arguments.debug
+            status = main(arguments) or OK
+            sys.stdout.flush()
+            return status
+    except KeyboardInterrupt as stop:
         print("Stopped" + ("; the same command goes on from here." if resumes else "."), file=sys.stderr)
-        return 130
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except BrokenPipeError:
-        with suppress(OSError):
-            sys.stdout.close()
+        _discard_output()
         return FAILED
+    except SystemExit:
+        # Of the parser, such as after --help into a pipe that is closed.
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_output()
+        raise
     except Exception as error:
-        if arguments.debug:
+        if debug:
             traceback.print_exc()
-        print(f"{parser.prog}: {_sentence(error)}", file=sys.stderr)
-        return BAD_USAGE if isinstance(error, UserError) else FAILED
+        known = _known(error)
+        print(f"{parser.prog}: {_sentence(known)}", file=sys.stderr)
+        return BAD_USAGE if isinstance(known, UserError) else FAILED
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """Raise :class:`Terminated` at SIGTERM and KeyboardInterrupt at SIGINT; put the old handlers back at the end."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers: dict[int, Any] = {signal.SIGTERM: stop, signal.SIGINT: signal.default_int_handler}
+    # A signal that the parent chose to ignore stays ignored.
+    wanted = {number: handler for number, handler in handlers.items() if signal.getsignal(number) != signal.SIG_IGN}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _print_anything() -> None:
+    """Escape what the terminal cannot encode: a finished run must not fail at its last line."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Point stdout at nothing: its reader is gone, and Python would report that once more at exit."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _known(error: Exception) -> Exception:
+    """Turn a full or read-only disk, met anywhere, into a :class:`UserError`."""
+    if not isinstance(error, OSError):
+        return error
+    try:
+        with sentences_for_disk_errors(Path(str(error.filename or "the output"))):
+            raise error
+    except (UserError, OSError) as known:
+        return known
 
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, UserError):
-        return str(error)
-    said = " ".join(str(error).split()) or "no message"
-    return f"{type(error).__name__}: {said} (add --debug to see where)"
+        # One sentence on one line, whatever a name in it holds.
+        return "".join(one if one.isprintable() else " " if one.isspace() else "\ufffd" for one in str(error))
+    message = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {message} (add --debug to see where)"
+
+
+def check_output_folder(path: Path, option: str = "--output") -> None:
+    """Refuse, before any work, a folder for output that is a file or cannot be written. Nothing is left behind.
+
+    Raises:
+        UserError: With the reason.
+    """
+    there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists() or one.is_symlink())
+    if not there.is_dir():
+        what = f"{path} is a file" if there == path.absolute() else f"{there} on the way to {path} is a file"
+        raise UserError(f"{option} is a folder, and {what}; give another path.")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written ({error.strerror}); give another path.") from error
+
+
+def check_output_file(path: Path, option: str = "--output") -> None:
+    """Refuse, before any work, a file for output that cannot be written.
+
+    Raises:
+        UserError: It is a folder or a device, or its folder cannot be written.
+    """
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise UserError(f"{option} is a file, and {path} is {what}; give another path.")
+    check_output_folder(path.parent, option)
 
 
 def add_transformer_option(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +240,10 @@ def named_values(option: str, given: Sequence[str], example: str) -> dict[str, s
         name, _, value = text.partition("=")
         if not (name and value):
             raise UserError(f"{option} wants NAME=VALUE, such as {example}; got {text!r}.")
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(f"{option}: the name {name!a} is not UTF-8 text; give another name.") from None
         if name in found:
             raise UserError(f"{option} is given twice for {name!r}; give each its own name.")
         found[name] = value

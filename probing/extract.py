@@ -10,7 +10,7 @@ from typing import Any
 
 from probing.backbones import COMPUTE_DTYPES, load_backbone, model_names, pick_compute_dtype, pick_device, resolve
 from probing.backbones.identity import part_digests
-from probing.commands import add_transformer_option, blocks, numbers, run_command, words
+from probing.commands import CommandParser, add_transformer_option, blocks, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import ExtractionSettings, FeatureStore, extract, make_plan
 from probing.features.extraction import check_cheaply, mend_cheaply
@@ -27,9 +27,7 @@ from probing.preferences.pair_counts import count_pairs, describe_pairs, unfit_f
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m probing.extract", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = CommandParser("probing.extract", description=__doc__)
     add = parser.add_argument
     add("--model", required=True, help=f"a name ({', '.join(model_names())}) or a diffusers pipeline folder")
     add_transformer_option(parser)

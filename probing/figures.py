@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from probing.analysis.marks import mark_curve
-from probing.commands import run_command
+from probing.commands import CommandParser, check_output_folder, run_command
 from probing.errors import UserError
 from probing.plots import (
     NothingToDraw,
@@ -30,7 +31,8 @@ from probing.plots import (
     read_table,
     save_figure,
 )
-from probing.plots.save import find_table
+from probing.plots.save import draw_figure, find_table
+from probing.plots.text import missing_characters, missing_line
 
 FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
     "reward_curves": ("reward_curve", figure_reward_curves),
@@ -55,9 +57,7 @@ BESIDE: dict[str, tuple[tuple[str, ...], Callable[..., pd.DataFrame]]] = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m probing.figures", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = CommandParser("probing.figures", description=__doc__)
     add = parser.add_argument
     add("--results", type=Path, default=Path("cache/results"), help="folder of tables, or of figures with their CSV")
     add("--output", type=Path, default=Path("figures"), help="folder of the figures")
@@ -65,8 +65,22 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    check_output_folder(arguments.output)
     options = ["--results", str(arguments.results), "--output", str(arguments.output)]
     command = f"python -m probing.figures {shlex.join(options)}"
+    with missing_characters() as missing:
+        drawn = _draw_all(arguments, command)
+    if missing:
+        print(missing_line(missing), file=sys.stderr)
+    if not drawn:
+        raise UserError(
+            f"{arguments.results} has no table that a figure is drawn from, neither of "
+            f"{', '.join(sorted({f'{source}.parquet' for source, _ in FIGURES.values()}))} nor a figure's CSV; "
+            f"run python -m probing.fit first."
+        )
+
+
+def _draw_all(arguments: argparse.Namespace, command: str) -> int:
     drawn = 0
     for name, (source, draw) in FIGURES.items():
         path = find_table(arguments.results, source, name)
@@ -76,19 +90,14 @@ def run(arguments: argparse.Namespace) -> None:
         table = join_beside(read_table(path), arguments.results, name)
         provenance = {"command": command, "table": path.name}
         try:
-            figure = draw(table)
+            figure = draw_figure(name, draw, table)
         except NothingToDraw as reason:
             print(f"{name}: left out, {reason}")
             continue
         written = save_figure(figure, table, arguments.output, name, provenance=provenance)
         print(f"{name}: {', '.join(path.name for path in written)} in {arguments.output}")
         drawn += 1
-    if not drawn:
-        raise UserError(
-            f"{arguments.results} has no table that a figure is drawn from, neither of "
-            f"{', '.join(sorted({f'{source}.parquet' for source, _ in FIGURES.values()}))} nor a figure's CSV; "
-            f"run python -m probing.fit first."
-        )
+    return drawn
 
 
 def join_beside(table: pd.DataFrame, results: Path, name: str) -> pd.DataFrame:

@@ -22,12 +22,13 @@ from probing.analysis import (
 )
 from probing.analysis.blocks import DELTA
 from probing.analysis.comparisons import best
+from probing.analysis.identity import identify
 from probing.analysis.journal import clear
 from probing.analysis.recipe import Recipe
 from probing.analysis.references import reference
 from probing.analysis.reward_curve import SHUFFLES
 from probing.analysis.rewards import rewards_of_best
-from probing.commands import blocks, named_values, numbers, run_command, words
+from probing.commands import CommandParser, blocks, check_output_folder, named_values, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.preferences.options import add_split_options, split_pairs
@@ -35,13 +36,13 @@ from probing.preferences.rewards import read_rewards
 from probing.probes import PROBES, SCALINGS
 from probing.statistics import LEVEL
 
+TABLES = ("reward_curve", "comparisons", "outcomes", "margins", "measures", "blocks", "massive", "rewards")
+"""Written always; ``linearity`` where asked for."""
 NETWORKS = ("mlp", "mlp_paper", "attention")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m probing.fit", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = CommandParser("probing.fit", description=__doc__)
     add = parser.add_argument
     add("--store", type=Path, required=True, help="feature store; its pairs lie beside it as NAME.pairs.parquet")
     add("--random-init-store", type=Path, help="store of the same items in the same architecture with fresh weights")
@@ -68,19 +69,23 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of shuffles and bootstrap")
     add("--workers", type=int, default=1, help="cells' places fitted at once")
     add("--output", type=Path, default=Path("cache/results"), help="folder of the tables")
+    add("--overwrite", action="store_true", help="replace tables of another model or store too")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
     if not arguments.delta > 0:
         raise UserError(f"Got --delta {arguments.delta}, expected a number above 0; 0.01 is one point.")
+    check_output_folder(arguments.output)
     store = FeatureStore.open(arguments.store)
     fresh = None if arguments.random_init_store is None else FeatureStore.open(arguments.random_init_store)
     pairs = split_pairs(store.read_pairs(), arguments)
-    # Read and scored first: a mistake in them should not be told after all probes are fitted.
+    # Validate references and the output folder before the slow fits.
+    given = named_values("--reference", arguments.reference, "HPSv3=scores.parquet")
+    rewards = {name: read_rewards(Path(file)) for name, file in given.items()}
     others = [
-        reference(name, read_rewards(Path(file)), store, pairs, facets=arguments.facets, seed=arguments.seed)
-        for name, file in named_values("--reference", arguments.reference, "HPSv3=scores.parquet").items()
+        reference(name, scores, store, pairs, facets=arguments.facets, seed=arguments.seed)
+        for name, scores in rewards.items()
     ]
     journal = arguments.output / "cells"
     recipe = Recipe(
@@ -90,29 +95,34 @@ def run(arguments: argparse.Namespace) -> None:
         name: getattr(arguments, name)
         for name in ("streams", "reductions", "sigmas", "blocks", "facets", "seed", "workers")
     }
+    options = {name: value for name, value in asked.items() if name != "workers"}
+    options |= {"recipe": vars(recipe), "shuffles": arguments.shuffles, "delta": arguments.delta}
+    options |= {"linearity": arguments.linearity, "references": rewards}
+    identity = identify([store] if fresh is None else [store, fresh], pairs, options)
+    names = [*TABLES, *(["linearity"] if arguments.linearity else [])]
+    identity.refuse_others([arguments.output / f"{name}.parquet" for name in names], overwrite=arguments.overwrite)
     results = reward_curve(
         store, pairs, random_init=fresh, recipe=recipe, shuffles=arguments.shuffles, journal=journal, **asked
     )
     results = CellResults.join(results, *others)
     comparisons = compare(results, seed=arguments.seed)
     measured = measures(results, pairs, seed=arguments.seed)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    tables = {
-        "reward_curve": results.table,
-        "comparisons": comparisons,
-        "outcomes": results.outcomes,
-        "margins": results.margins,
-        "measures": measured,
-        "blocks": compare_blocks(results, delta=arguments.delta, seed=arguments.seed),
-        "massive": massive_activations(store, item_ids=_training_items(pairs)),
-        "rewards": rewards_of_best(store, pairs, results.table, recipe),
-    }
+    found = (
+        results.table,
+        comparisons,
+        results.outcomes,
+        results.margins,
+        measured,
+        compare_blocks(results, delta=arguments.delta, seed=arguments.seed),
+        massive_activations(store, item_ids=_training_items(pairs)),
+        rewards_of_best(store, pairs, results.table, recipe),
+    )
+    tables = dict(zip(TABLES, found, strict=True))
     if arguments.linearity:
         network = replace(recipe, probe=arguments.linearity, scaling="standard", code_length=False)
         other = fit_cells(store, pairs, recipe=network, journal=journal, **asked)
         tables["linearity"] = linearity(_trained(results), other, margin=arguments.delta, seed=arguments.seed)
-    for name, table in tables.items():
-        table.to_parquet(arguments.output / f"{name}.parquet", index=False)
+    identity.write(tables, arguments.output)
     clear(journal)
     _report(results, comparisons, measured, tables)
     print(

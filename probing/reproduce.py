@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from probing.backbones import model_names
-from probing.commands import OK, run_command
+from probing.commands import OK, CommandParser, run_command
 
 MODEL = "testbed-s"
 SIGMAS = "0.005,0.3,0.6"
 FEWER_SIGMAS = "0.005,0.6"
 """Of other models' stores: near-clean, and where alignment is read."""
 BATCH_SIZE = 32
+REPLACING = ("probing.similarity", "probing.fit", "probing.analyse", "probing.tokens")
+"""Commands that refuse to replace the tables of another model."""
 RIVAL = "testbed-rival"
 """As tables and figures call the testbed's discriminative model, a line in the reward curves."""
 
@@ -35,16 +37,17 @@ class Step(NamedTuple):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m probing.reproduce", description=__doc__)
-    parser.add_argument("--model", default=MODEL, help="what all but scaling is measured on (default: %(default)s)")
-    parser.add_argument("--cache", type=Path, default=Path("cache"), help="stores and tables (default: %(default)s)")
-    parser.add_argument("--figures", type=Path, default=Path("figures"), help="figures (default: %(default)s)")
+    parser = CommandParser("probing.reproduce", description=__doc__)
+    parser.add_argument("--model", default=MODEL, help="what all but scaling is measured on")
+    parser.add_argument("--cache", type=Path, default=Path("cache"), help="stores and tables")
+    parser.add_argument("--figures", type=Path, default=Path("figures"), help="figures")
     parser.add_argument("--limit", type=int, help="at most so many items: a quick look, not the published numbers")
+    parser.add_argument("--overwrite", action="store_true", help="replace the tables of another model in --cache too")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run none")
     return parser
 
 
-def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]:
+def steps(model: str, cache: Path, drawn: Path, limit: int | None, *, overwrite: bool = False) -> list[Step]:
     """List the commands of the whole, in their order."""
     results = str(cache / "results")
     few = ["--limit", str(limit)] if limit else []
@@ -101,12 +104,15 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None) -> list[Step]
         Step("probing.report", ["--results", results, "--figures", str(drawn),
                                              "--output", str(cache / "report.html")]),
     ]  # fmt: skip
+    if overwrite:
+        analyses = [Step(module, [*options, "--overwrite"]) if module in REPLACING else Step(module, options)
+                    for module, options in analyses]  # fmt: skip
     return [*stores, *analyses]
 
 
 def run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
-    todo = steps(arguments.model, arguments.cache, arguments.figures, arguments.limit)
+    todo = steps(arguments.model, arguments.cache, arguments.figures, arguments.limit, overwrite=arguments.overwrite)
     for number, step in enumerate(todo, start=1):
         print(f"\n[{number}/{len(todo)}] $ python -m {step.module} {shlex.join(step.options)}", flush=True)
         if arguments.dry_run:

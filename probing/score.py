@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from probing.analysis.scoring import score_by_rules
-from probing.commands import run_command, words
+from probing.commands import CommandParser, check_output_file, run_command, words
 from probing.errors import UserError
+from probing.files import write_csv, write_parquet
 from probing.preferences import BENCHMARKS
 from probing.preferences.options import add_data_options, load_data
 from probing.preferences.rewards import read_rewards
@@ -18,9 +19,7 @@ from probing.statistics import RULES
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m probing.score", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = CommandParser("probing.score", description=__doc__)
     add = parser.add_argument
     add_data_options(parser)
     add("--split", default="test", help="whose pairs are scored; those of validation tune thresholds")
@@ -38,10 +37,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("Give --scores, a file of rewards, or --list-items, where to write the items that want one.")
     if arguments.output is not None and arguments.output.suffix not in (".csv", ".parquet"):
         raise UserError(f"--output is a .csv or .parquet file, got {arguments.output}.")
+    for option, path in (("--output", arguments.output), ("--list-items", arguments.list_items)):
+        if path is not None:
+            check_output_file(path, option)
     # Some rules tune a threshold on the validation pairs.
     wanted = load_data(arguments, split=(arguments.split, "validation"))
     if arguments.list_items is not None:
-        wanted.items[["item_id", "prompt", "image"]].to_csv(arguments.list_items, index=False)
+        write_csv(arguments.list_items, wanted.items[["item_id", "prompt", "image"]])
         print(f"{len(wanted.items):,} items: {arguments.list_items}\nAdd a column reward, and give it as --scores.")
         return
     table = score_by_rules(
@@ -54,9 +56,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     _report(arguments.data, table)
     if arguments.output is not None:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write = table.to_csv if arguments.output.suffix == ".csv" else table.to_parquet
-        write(arguments.output, index=False)
+        write = write_csv if arguments.output.suffix == ".csv" else write_parquet
+        write(arguments.output, table)
         print(f"Table:    {arguments.output}")
 
 

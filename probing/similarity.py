@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
+from probing.analysis.identity import Identity, refuse_others, table_digest
 from probing.analysis.results import package_version
 from probing.analysis.similarity import similarity_by_prompt, similarity_table
 from probing.analysis.stages import find_stages, stage_similarity
@@ -24,7 +24,7 @@ from probing.backbones import (
     resolve,
 )
 from probing.backbones.sampling import GUIDANCE, STEPS
-from probing.commands import add_transformer_option, numbers, run_command, words
+from probing.commands import CommandParser, add_transformer_option, check_output_folder, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import ExtractionSettings, make_plan
 from probing.features.block_similarity import measure
@@ -34,7 +34,9 @@ from probing.features.token_similarity import MEASURES
 from probing.preferences import PreferenceData
 from probing.preferences.images import BACKGROUNDS, RESIZES
 from probing.preferences.options import add_data_options, load_data
+from probing.progress import progress
 
+TABLES = ("similarity", "trajectory_similarity", "stages", "stage_similarity", "similarity_by_prompt")
 CONTROLS = {"none": False, "random-init": True}
 
 
@@ -49,9 +51,7 @@ def steps_read(text: str) -> list[int]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m probing.similarity", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = CommandParser("probing.similarity", description=__doc__)
     add = parser.add_argument
     add("--model", required=True, help=f"a name ({', '.join(model_names())}) or a diffusers pipeline folder")
     add_transformer_option(parser)
@@ -77,12 +77,16 @@ def build_parser() -> argparse.ArgumentParser:
     add("--t5-length", type=int, help="positions of the T5 part of the text; the model's own if not given")
     add("--no-t5", action="store_true", help="leave the T5 encoder out; its positions are zeros")
     add("--output", type=Path, default=Path("cache/results"), help="folder of the tables")
-    add("--keep", action="store_true", help="leave tables that were made of this model and these data, however asked")
+    add("--keep", action="store_true", help="leave tables that were made from the same weights, items and options by "
+        "this version; otherwise make them anew and print what differs")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace tables of another model too")
     add("--dry-run", action="store_true", help="print the plan and stop before anything is loaded")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if not arguments.dry_run:
+        check_output_folder(arguments.output)
     spec = resolve(arguments.model, arguments.transformer)
     device = pick_device(arguments.device)
     dtype = pick_compute_dtype(arguments.compute_dtype, device)
@@ -115,9 +119,12 @@ def run(arguments: argparse.Namespace) -> None:
     print(plan.describe(), f"{'output':>9}  {arguments.output}", sep="\n", flush=True)
     if arguments.dry_run:
         return
+    tables_of_all = [arguments.output / f"{name}.parquet" for name in TABLES]
+    refuse_others(tables_of_all, [(spec.name, None)], overwrite=arguments.overwrite)
     data.require_images()
+    identity: Identity | None = None
     parts: dict[str, list[pd.DataFrame]] = {}
-    with tqdm(total=plan.rows, unit="matrix", desc=spec.name, disable=None) as bar:
+    with progress(plan.rows, spec.name, "matrices") as bar:
         for control in controls:
             backbone = load_backbone(
                 spec,
@@ -128,11 +135,11 @@ def run(arguments: argparse.Namespace) -> None:
                 t5_length=settings.t5_length,
                 use_t5=settings.use_t5,
             )
-            # Fresh weights are the same whatever was trained, so it is the model's own that tell.
-            own = control == controls[0]
-            if arguments.keep and own and _is_there(arguments.output / "similarity.parquet", backbone, data):
-                print(f"Kept:     the tables in {arguments.output}, which were made of this model and these data")
-                return
+            if identity is None:
+                # Of the trained weights; fresh ones follow from the seed.
+                identity = _identify(plan, backbone, data, arguments, device.type)
+                if arguments.keep and _kept(identity, arguments.output, trajectory=bool(plan.read_at)):
+                    return
             measured = measure(plan, backbone, data, advance=bar.update)
             about = _about(plan, backbone, data, arguments.split, control)
             stages = find_stages(measured, about, shortest=arguments.shortest_stage, seed=settings.seed)
@@ -147,13 +154,12 @@ def run(arguments: argparse.Namespace) -> None:
             }
             for name, table in tables.items():
                 parts.setdefault(name, []).append(table)
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    assert identity is not None
     if not plan.read_at:
         # One that was measured before would not belong to the tables beside it.
         del parts["trajectory_similarity"]
         (arguments.output / "trajectory_similarity.parquet").unlink(missing_ok=True)
-    for name, tables_of in parts.items():
-        pd.concat(tables_of, ignore_index=True).to_parquet(arguments.output / f"{name}.parquet", index=False)
+    identity.write({name: pd.concat(of, ignore_index=True) for name, of in parts.items()}, arguments.output)
     _report(pd.concat(parts["stages"], ignore_index=True))
     print(
         f"Tables:   {', '.join(f'{name}.parquet' for name in parts)} in {arguments.output}\n"
@@ -161,11 +167,37 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
 
-def _is_there(table: Path, backbone: SD3Backbone, data: PreferenceData) -> bool:
-    if not table.is_file():
-        return False
-    found = pd.read_parquet(table, columns=["revision", "data_fingerprint"]).drop_duplicates()
-    return (backbone.weights_fingerprint(), data.fingerprint) in set(found.itertuples(index=False, name=None))
+def _identify(
+    plan: SimilarityPlan, backbone: SD3Backbone, data: PreferenceData, arguments: argparse.Namespace, device: str
+) -> Identity:
+    """Identify the tables by the weights, the items with their prompts, and every option that changes a value."""
+    options = {
+        **vars(plan.reading.settings),
+        "measures": plan.measures,
+        "trajectory_steps": plan.read_at,
+        "steps": plan.steps,
+        "guidance": plan.guidance,
+        "controls": plan.controls,
+        "shortest_stage": arguments.shortest_stage,
+        "split": arguments.split,
+        "device": device,
+        "data_fingerprint": data.fingerprint,
+    }
+    items = table_digest(data.items[["item_id", "prompt_id", "prompt", "image"]].astype(str))
+    name = plan.reading.spec.name
+    return Identity(((name, None),), ((None, backbone.weights_fingerprint()),), items, options)
+
+
+def _kept(identity: Identity, output: Path, *, trajectory: bool) -> bool:
+    """Keep all tables or none."""
+    names = [name for name in TABLES if trajectory or name != "trajectory_similarity"]
+    for name in names:
+        difference = identity.difference(output / f"{name}.parquet")
+        if difference is not None:
+            print(f"Anew:     {name}.parquet, because {difference}")
+            return False
+    print(f"Kept:     the tables in {output}, which were made from the same weights, items and options")
+    return True
 
 
 def _about(

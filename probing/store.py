@@ -7,21 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from probing import extract
-from probing.commands import FAILED, OK, run_command
+from probing.commands import FAILED, OK, CommandParser, run_command
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.features.plan import binary
 from probing.features.store import check, mend, upgrade
 from probing.features.store.layout import COLUMNS
+from probing.progress import progress
 
 _SHOWN = 20
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m probing.store", description=__doc__)
+    parser = CommandParser("probing.store", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     help_of = {
         "check": "read every file and compare it with its record; status 1 if something is missing or wrong",
@@ -141,7 +140,8 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _upgrade(arguments: argparse.Namespace) -> int:
-    with tqdm(unit="run", desc="upgrade", disable=None) as bar:
+    runs = len(FeatureStore.open(arguments.path).runs) if arguments.path.exists() else 0
+    with progress(runs, "upgrade", "runs") as bar:
         kept = upgrade(arguments.path, advance=bar.update)
     if kept is None:
         print(f"{arguments.path} has the current schema already.")
@@ -151,7 +151,8 @@ def _upgrade(arguments: argparse.Namespace) -> int:
 
 
 def _problems(path: Path, *, deep: bool) -> list:
-    with tqdm(unit="file", desc="check", disable=None) as bar:
+    files = sum(1 for _ in path.rglob("c/**/*")) if path.is_dir() else 0
+    with progress(files, "check", "files") as bar:
         return check(path, deep=deep, advance=bar.update)
 
 

@@ -8,21 +8,23 @@ from pathlib import Path
 
 import pandas as pd
 
+from probing.analysis.given_tables import read_given
+from probing.analysis.identity import check_made_from, identify
 from probing.analysis.recipe import Recipe
 from probing.analysis.token_maps import SELECTIONS, TokenCell, token_cells, token_maps
 from probing.backbones import COMPUTE_DTYPES, load_backbone, pick_device, resolve
-from probing.commands import add_transformer_option, run_command, words
+from probing.commands import CommandParser, add_transformer_option, check_output_folder, run_command, words
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.features.tokens import check_same_model, read_image_tokens, settings_of
 from probing.preferences import prepare
 from probing.preferences.options import add_data_options, add_split_options, load_data, split_pairs
 
+CURVE = "reward_curve.parquet"
+
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m probing.tokens", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = CommandParser("probing.tokens", description=__doc__)
     add = parser.add_argument
     add(
         "--store", type=Path, required=True, help="feature store with the mean of image tokens; its pairs lie beside it"
@@ -46,14 +48,21 @@ def build_parser() -> argparse.ArgumentParser:
     add("--pairs", type=int, default=4, help=f"test pairs of each kind: {', '.join(SELECTIONS)} margin")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--output", type=Path, help="folder of the table; --results if not given")
+    add("--overwrite", action="store_true", help="replace the table of another model or store too")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
+    output = arguments.output or arguments.results
+    check_output_folder(output)
     store = FeatureStore.open(arguments.store)
     pairs, table = split_pairs(store.read_pairs(), arguments), _read_curve(arguments.results)
     recipe = Recipe(labels=arguments.labels, weights=arguments.weights)
+    check_made_from(arguments.results / CURVE, table, store, pairs, recipe)
     cells = token_cells(table, facets=arguments.facets, sigma=arguments.sigma, block=arguments.block, recipe=recipe)
+    options = {"cells": [str(cell) for cell in cells], "pairs": arguments.pairs}
+    identity = identify([store], pairs, options)
+    identity.refuse_others([output / "token_maps.parquet"], overwrite=arguments.overwrite)
     settings = settings_of(store.attributes)
     # A name such as sd35-medium+tuned says that the store was made with --transformer.
     named, _, replaced = str(store.attributes["model"]).partition("+")
@@ -88,9 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
 
     maps = pd.concat([maps_of(cell) for cell in cells], ignore_index=True)
-    output = arguments.output or arguments.results
-    output.mkdir(parents=True, exist_ok=True)
-    maps.to_parquet(output / "token_maps.parquet", index=False)
+    identity.write({"token_maps": maps}, output)
     _report(maps)
     print(
         f"Table:    token_maps.parquet ({len(maps):,} pictures) in {output}\n"
@@ -99,10 +106,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _read_curve(results: Path) -> pd.DataFrame:
-    path = results / "reward_curve.parquet"
+    path = results / CURVE
     if not path.is_file():
         raise UserError(f"There is no {path}; run python -m probing.fit first, or give its folder by --results.")
-    return pd.read_parquet(path)
+    columns = ("control", "stream", "reduction", "facet", "sigma", "block", "cv_accuracy", "probe", "scaling")
+    return read_given(path, "python -m probing.fit", columns)
 
 
 def _report(maps: pd.DataFrame) -> None:

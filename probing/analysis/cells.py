@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from tqdm import tqdm
 
 from probing.analysis.fits import in_order
-from probing.analysis.journal import Journal, Measured
+from probing.analysis.journal import Journal, Measured, journal_settings
 from probing.analysis.pairs import Facet, facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.results import COLUMNS, KEYS, CellResults, provenance
-from probing.analysis.source import FeatureSource, Place, choose, places
+from probing.analysis.source import FeatureSource, Place, choose, places, read_latent_site, read_site
 from probing.errors import UserError
+from probing.progress import progress as show_progress
 from probing.statistics import cluster_bootstrap, outcomes
 
 CONTROLS = ("none", "shuffled")
@@ -78,7 +78,7 @@ def fit_cells(
     def readings() -> Iterable[_Reading]:
         for place in asked:
             depth = (place.block + 1) / store.num_blocks
-            yield {**place._asdict(), "depth": depth}, partial(store.read, *place)
+            yield {**place._asdict(), "depth": depth}, partial(read_site, store, place)
 
     grid = _Grid(store, pairs, facets, named, control == "shuffled", recipe, seed)
     return grid.run(list(readings()), workers, journal, progress)
@@ -117,7 +117,7 @@ def fit_latents(
     def readings() -> Iterable[_Reading]:
         for name in names:
             where = {"stream": LATENTS, "reduction": name, "sigma": float("nan"), "block": pd.NA, "depth": float("nan")}
-            yield where, partial(store.read_latents, name)
+            yield where, partial(read_latent_site, store, name)
 
     return _Grid(store, pairs, facets, LATENTS, False, recipe, seed).run(list(readings()), workers, journal, progress)
 
@@ -138,29 +138,15 @@ class _Grid:
         self.facets = facets_of(store, pairs, facets)
         self.control, self.shuffle, self.recipe, self.seed = control, shuffle, recipe, seed
         self.provenance = provenance(store)
-        told = {"choice", recipe.labels, recipe.weights or "choice"} & set(pairs.columns)
-        hashed = pd.util.hash_pandas_object(pairs[[*KEYS, "first", "second", *sorted(told), "split"]], index=False)
-        self.settings = {
-            **self.provenance,
-            "path": str(getattr(store, "path", "")),
-            "pairs": int(hashed.sum()),
-            "facets": [facet.name for facet in self.facets],
-            "recipe": vars(recipe),
-            "seed": seed if shuffle else None,
-        }
+        self.store, self.pairs = store, pairs
 
     def run(self, readings: list[_Reading], workers: int, journal: Path | None, progress: bool) -> CellResults:
         if workers < 1:
             raise UserError(f"Got {workers} workers, expected 1 or more.")
-        kept = Journal(journal, self.settings)
+        kept = Journal(journal, {} if journal is None else self._settings())
         found: dict[str, list[Measured]] = {facet.name: [] for facet in self.facets}
-        bar = tqdm(
-            total=len(readings) * len(self.facets),
-            desc=f"probes ({self.control})",
-            unit="fit",
-            disable=None if progress else True,
-        )
-        with bar:
+        total = len(readings) * len(self.facets)
+        with show_progress(total, f"probes ({self.control})", "fits", enabled=progress) as bar:
             for cells in in_order(partial(self._place, kept), readings, workers):
                 for facet, cell in zip(self.facets, cells, strict=True):
                     found[facet.name].append(cell)
@@ -175,17 +161,24 @@ class _Grid:
         parts = [summarise(facet, found[facet.name], common, self.seed) for facet in self.facets]
         return CellResults(*(pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)))
 
+    def _settings(self) -> dict[str, Any]:
+        return {
+            **journal_settings(self.store, self.pairs, self.recipe),
+            "facets": [facet.name for facet in self.facets],
+            "seed": self.seed if self.shuffle else None,
+        }
+
     def _place(self, kept: Journal, reading: _Reading) -> list[Measured]:
         """Measure every facet at one place, or read what was measured before."""
         where, read = reading
         names = [
             cell_name(self.control, facet.name, where, self.seed if self.shuffle else None) for facet in self.facets
         ]
-        known = kept.find("|".join(names))
+        known = kept.find(*names)
         if known is None:
             features = read()
             known = [self._cell(name, facet, features) for name, facet in zip(names, self.facets, strict=True)]
-            kept.keep("|".join(names), known)
+            kept.keep(names, known)
         return [Measured({**where, **cell.row}, cell.margins) for cell in known]
 
     def _cell(self, name: str, facet: Facet, features: Float[np.ndarray, "item ..."]) -> Measured:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from probing.analysis.fits import Blocks, Fitter, Series, accuracies, common_columns, gains, points, series_of
 from probing.analysis.heads import Head, Heads, count_heads, measure_heads
@@ -18,6 +17,7 @@ from probing.analysis.relation import relate, similarity_of
 from probing.analysis.source import FeatureSource
 from probing.analysis.stage_runs import StageRuns, stage_runs
 from probing.errors import UserError
+from probing.progress import progress as show_progress
 from probing.statistics import LEVEL, holm, paired_difference
 
 LARGEST = 4
@@ -104,7 +104,7 @@ def combinations(
         plans.append((series, runs))
     total = len(found) * sum(count_heads(len(series.blocks), len(runs.names), largest) for series, runs in plans)
     tables = []
-    with tqdm(total=total, desc="combinations", unit="fit", disable=None if progress else True) as bar:
+    with show_progress(total, "combinations", "fits", enabled=progress) as bar:
         for series, runs in plans:
             reader = Blocks(store, series)
             for facet in found:

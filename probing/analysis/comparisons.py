@@ -123,11 +123,11 @@ def _statement(row: Mapping[Any, Any]) -> str:
     )
     said, value = row["baseline_chosen"], f"{100 * row['baseline_value']:.1f}%"
     other = f"{said} ({value})" if row["baseline"] == REFERENCE else f"{BASELINES[row['baseline']]} ({said}; {value})"
-    sides = f"the trained backbone ({row['chosen']}; {100 * row['value']:.1f}%) {{}} {other}"
     if row["ci_low"] <= 0 <= row["ci_high"]:
         verdict = "is not told apart from"
     else:
         verdict = "is above" if row["difference"] > 0 else "is below"
         if row["p_holm"] > LEVEL:
             measured += f", but not after Holm's correction (p = {row['p_holm']:.2g})"
-    return f"{row['facet']}: {sides.format(verdict)}: {measured}."
+    trained = f"the trained backbone ({row['chosen']}; {100 * row['value']:.1f}%)"
+    return f"{row['facet']}: {trained} {verdict} {other}: {measured}."

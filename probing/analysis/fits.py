@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
-from probing.analysis.journal import Journal, Measured
+from probing.analysis.journal import Journal, Measured, journal_settings
 from probing.analysis.pairs import Facet
 from probing.analysis.recipe import Recipe
-from probing.analysis.results import KEYS, provenance
-from probing.analysis.source import FeatureSource, Place, places
+from probing.analysis.results import provenance
+from probing.analysis.source import FeatureSource, Place, places, read_site
 from probing.errors import UserError
+from probing.progress import Progress
 from probing.statistics import cluster_bootstrap, outcomes, paired_difference
 
 RESAMPLES = 2000
@@ -101,19 +101,13 @@ class Fitter:
         *,
         journal: Path | None = None,
         workers: int = 1,
-        bar: tqdm | None = None,
+        bar: Progress | None = None,
     ) -> None:
         if workers < 1:
             raise UserError(f"Got {workers} workers, expected 1 or more.")
         self.facet, self._recipe, self._workers, self._bar = facet, recipe, workers, bar
-        pairs = pd.concat([facet.train.table, facet.test.table])[[*KEYS, "first", "second", "choice", "split"]]
-        settings = {
-            **provenance(store),
-            "path": str(getattr(store, "path", "")),
-            "pairs": int(pd.util.hash_pandas_object(pairs, index=False).sum()),
-            "recipe": vars(recipe),
-        }
-        self._journal = Journal(journal, settings)
+        pairs = pd.concat([facet.train.table, facet.test.table], ignore_index=True)
+        self._journal = Journal(journal, {} if journal is None else journal_settings(store, pairs, recipe))
 
     def fit(self, jobs: Sequence[Job]) -> list[Fit]:
         """Fit every job, in order."""
@@ -125,10 +119,10 @@ class Fitter:
         return found
 
     def _one(self, job: Job) -> Fit:
-        known = self._journal.find(f"{self.facet.name}|{job.name}")
+        known = self._journal.find(self.facet.name, job.name)
         if known is None:
             known = self._measure(job)
-            self._journal.keep(f"{self.facet.name}|{job.name}", known)
+            self._journal.keep((self.facet.name, job.name), known)
         test, training, scored = known
         return Fit(
             **test.row, choices=self.facet.test.choices, margins=test.margins, train_margins=training.margins,
@@ -183,7 +177,7 @@ class Blocks:
 
     def __init__(self, store: FeatureSource, series: Series) -> None:
         def read(block: int) -> Float[np.ndarray, "item channel"]:
-            features = store.read(*Place(*series[:3], block))
+            features = read_site(store, Place(*series[:3], block))
             return features.reshape(len(features), -1)
 
         self.series, self.num_blocks = series, store.num_blocks

@@ -1,17 +1,31 @@
-"""What is measured of a cell, kept on disk until the whole is done, so that a killed run goes on where it was."""
+"""Measured cells on disk until the whole table is done, so that a killed run continues where it stopped."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-import shutil
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
+
+from probing.analysis.identity import table_digest
+from probing.analysis.recipe import Recipe
+from probing.analysis.results import KEYS, package_version
+from probing.analysis.source import FeatureSource, identity_of
+from probing.files import write_bytes
+
+_FORMAT = 2
+_LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
+_NAME = re.compile(r"[0-9a-f]{24}\.npz|\.[0-9a-f]{24}\.npz\..*\.partial")
+"""Of a part, and of one that was being written when the process was killed."""
 
 
 class Measured(NamedTuple):
@@ -22,46 +36,80 @@ class Measured(NamedTuple):
 
 
 class Journal:
-    """A folder of measured cells, in parts named by what was asked and of which data.
+    """A folder of measured cells, one file a part.
+
+    A file is an ``.npz`` followed by the SHA-256 of its key and content. One that is cut off, changed or written
+    under another key is measured again.
 
     Args:
         folder: Where it is kept; None keeps nothing.
-        settings: Whatever changes a measurement: a part written under others is not found.
+        settings: Everything that changes a measurement, as :func:`journal_settings` gives it.
     """
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
         self._folder, self._settings = folder, settings
 
-    def find(self, name: str) -> list[Measured] | None:
-        """Return the cells of a part, or None where it is not there."""
-        path = self._path(name)
-        if path is None or not path.exists():
-            return None
-        with np.load(path) as kept:
-            rows = json.loads(str(kept["rows"]))
-            return [Measured(row, kept[f"margins{place}"]) for place, row in enumerate(rows)]
-
-    def keep(self, name: str, cells: list[Measured]) -> None:
-        """Write a part, whole or not at all."""
-        path = self._path(name)
-        if path is None:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            arrays: dict[str, Any] = {f"margins{place}": cell.margins for place, cell in enumerate(cells)}
-            np.savez(file, rows=np.array(json.dumps([cell.row for cell in cells])), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-
-    def _path(self, name: str) -> Path | None:
+    def find(self, *names: str) -> list[Measured] | None:
+        """Return the cells of a part; None where it is not there, or not whole."""
         if self._folder is None:
             return None
-        said = json.dumps([name, dict(self._settings)], sort_keys=True, default=str)
-        return self._folder / f"{hashlib.sha256(said.encode()).hexdigest()[:24]}.npz"
+        key, path = self._key(names)
+        try:
+            kept = path.read_bytes()
+        except OSError:
+            return None
+        content, checksum = kept[:-64], kept[-64:]
+        # Checked before it is parsed: a damaged archive can raise anything.
+        if checksum != _checksum(key, content):
+            return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            rows = json.loads(str(arrays["rows"]))
+            return [Measured(row, arrays[f"margins{number}"]) for number, row in enumerate(rows)]
+
+    def keep(self, names: Sequence[str], cells: list[Measured]) -> None:
+        """Write a part, whole or not at all.
+
+        Raises:
+            UserError: The disk is full or the folder cannot be written.
+        """
+        if self._folder is None:
+            return
+        key, path = self._key(names)
+        held = io.BytesIO()
+        arrays: dict[str, Any] = {f"margins{number}": cell.margins for number, cell in enumerate(cells)}
+        np.savez(held, rows=np.array(json.dumps([cell.row for cell in cells])), **arrays)
+        write_bytes(path, held.getvalue() + _checksum(key, held.getvalue()))
+
+    def _key(self, names: Sequence[str]) -> tuple[str, Path]:
+        assert self._folder is not None
+        key = json.dumps([list(names), dict(self._settings)], sort_keys=True, default=str)
+        return key, self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+
+
+def journal_settings(store: FeatureSource, pairs: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
+    """List what changes any measurement: the store's content, the pairs in their order, the recipe, the versions."""
+    columns = dict.fromkeys((*KEYS, "first", "second", "choice", "split", recipe.labels, recipe.weights))
+    return {
+        "format": _FORMAT,
+        "store": identity_of(store),
+        # Margins are kept in the order of the pairs, so the order is part of the digest.
+        "pairs": table_digest(pairs[[name for name in columns if name in pairs]]),
+        "recipe": {**vars(recipe), "device": recipe.resolved_device},
+        "package": package_version(),
+        "libraries": {name: metadata.version(name) for name in _LIBRARIES},
+    }
 
 
 def clear(folder: Path) -> None:
-    """Take a journal away, once what it held is written elsewhere."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove a journal's own files once the tables are written; other files in its folder stay."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if _NAME.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _checksum(key: str, content: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + b"\0" + content).hexdigest().encode()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from probing.analysis.source import FeatureSource, places
+from probing.analysis.source import FeatureSource, Place, places, read_site
 from probing.probes import MASSIVE
+from probing.progress import progress as show_progress
 
 COLUMNS = ("model", "stream", "reduction", "sigma", "block", "median", "largest", "ratio", "massive", "channels",
            "share_of_power", "items")  # fmt: skip
@@ -39,24 +40,29 @@ def massive_activations(
     if item_ids is not None:
         wanted &= np.isin(np.asarray(store.item_ids), list(item_ids))
     rows = []
-    for place in tqdm(places(store), desc="massive activations", unit="place", disable=None if progress else True):
-        features = store.read(*place)[wanted]
-        power = np.mean(np.square(features.reshape(-1, features.shape[-1]), dtype=np.float64), axis=0)
-        size = np.sqrt(power)
-        median = float(np.median(size))
-        order = np.argsort(size)[::-1]
-        found = order[size[order] > times * median]
-        rows.append(
-            {
-                "model": store.attributes.get("model"),
-                **place._asdict(),
-                "median": median,
-                "largest": float(size.max()),
-                "ratio": float(size.max() / median) if median > 0 else float("inf"),
-                "massive": len(found),
-                "channels": " ".join(map(str, found)),
-                "share_of_power": float(power[found].sum() / power.sum()) if power.sum() > 0 else 0.0,
-                "items": int(wanted.sum()),
-            }
-        )
+    there = places(store)
+    with show_progress(len(there), "massive activations", "sites", enabled=progress) as bar:
+        for place in there:
+            rows.append(_row(store, place, wanted, times))
+            bar.update()
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _row(store: FeatureSource, place: Place, wanted: np.ndarray, times: float) -> dict[str, Any]:
+    features = read_site(store, place)[wanted]
+    power = np.mean(np.square(features.reshape(-1, features.shape[-1]), dtype=np.float64), axis=0)
+    size = np.sqrt(power)
+    median = float(np.median(size))
+    order = np.argsort(size)[::-1]
+    found = order[size[order] > times * median]
+    return {
+        "model": store.attributes.get("model"),
+        **place._asdict(),
+        "median": median,
+        "largest": float(size.max()),
+        "ratio": float(size.max() / median) if median > 0 else float("inf"),
+        "massive": len(found),
+        "channels": " ".join(map(str, found)),
+        "share_of_power": float(power[found].sum() / power.sum()) if power.sum() > 0 else 0.0,
+        "items": int(wanted.sum()),
+    }

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from probing.analysis.fits import Fit, Fitter, Job, accuracies, common_columns, gains
 from probing.analysis.pairs import Facet, facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.redraws import redrawn, variance_ratios
-from probing.analysis.source import FeatureSource, Place, places
+from probing.analysis.source import FeatureSource, Place, identity_of, places, read_site
 from probing.errors import UserError
+from probing.progress import progress as show_progress
 from probing.statistics import holm, outcomes
 from probing.statistics.bootstrap import resampled_means, sums_by_group
 
@@ -93,7 +93,7 @@ def noise(
     several = sum(len(group) > 1 for group in groups.values())
     total = len(by_store[0]) * (len(asked) * (len(stores) + several) + sum(len(ps) > 1 for ps in at_block.values()))
     tables = []
-    with tqdm(total=total, desc="noise", unit="fit", disable=None if progress else True) as bar:
+    with show_progress(total, "noise", "fits", enabled=progress) as bar:
         for number, facet in enumerate(by_store[0]):
             fits: dict[int, dict[Place, Fit]] = {}
             rows: list[pd.DataFrame] = []
@@ -135,9 +135,9 @@ def _job(
     """Fit one place; the first store of several draws also scores its test items under each."""
     name = "/".join(map(str, place))
     if not draws:
-        return Job(name, partial(store.read, *place))
-    seeds = ",".join(_identity(draw) for draw in draws)
-    return Job(f"{name}|{seeds}", partial(store.read, *place), partial(redrawn, draws, place, recipe, sides))
+        return Job(name, partial(read_site, store, place))
+    seeds = ",".join(map(identity_of, draws))
+    return Job(f"{name}|{seeds}", partial(read_site, store, place), partial(redrawn, draws, place, recipe, sides))
 
 
 def _cells(fits: dict[Place, Fit], facet: Facet, at_block: dict[tuple, list[Place]], seed: int) -> pd.DataFrame:
@@ -203,7 +203,7 @@ def _draws(
     asked = list(fits[0])
     y, prompts = facet.test.choices, facet.test.prompts
     alone = np.stack([np.mean([own[place].outcomes for own in fits], axis=0) for place in asked], axis=1)
-    drawn = ",".join(map(_identity, stores))
+    drawn = ",".join(map(identity_of, stores))
     jobs = [Job("/".join(map(str, place)) + f"|mean|{drawn}", partial(_averaged, stores, place)) for place in asked]
     by_features = [fit.outcomes for fit in fitter.fit(jobs)]
     where = pd.DataFrame([place._asdict() for place in asked])
@@ -241,15 +241,15 @@ def _of_rewards(fits: Sequence[Fit], y: np.ndarray) -> np.ndarray:
 
 
 def _side_by_side(store: FeatureSource, asked: Sequence[Place]) -> np.ndarray:
-    return np.concatenate([_flat(store.read(*place)) for place in asked], axis=1)
+    return np.concatenate([_flat(read_site(store, place)) for place in asked], axis=1)
 
 
 def _averaged(stores: Sequence[FeatureSource], place: Place) -> np.ndarray:
     ids = np.asarray(stores[0].item_ids)
-    total = np.zeros_like(_flat(stores[0].read(*place)), dtype=np.float64)
+    total = np.zeros_like(_flat(read_site(stores[0], place)), dtype=np.float64)
     for store in stores:
         row = pd.Index(np.asarray(store.item_ids)).get_indexer(ids)
-        total += _flat(store.read(*place))[row]
+        total += _flat(read_site(store, place))[row]
     return (total / len(stores)).astype(np.float32)
 
 
@@ -293,11 +293,6 @@ def _by_pairing(stores: Sequence[FeatureSource]) -> dict[str, list[int]]:
         seen[drawn] = _name(store)
         groups.setdefault(drawn[0], []).append(at)
     return groups
-
-
-def _identity(store: FeatureSource) -> str:
-    """Tell a store from every other, for the journal."""
-    return f"{getattr(store, 'path', '')} {store.attributes.get('seed')} {_pair_noise(store)}"
 
 
 def _name(store: FeatureSource) -> str:

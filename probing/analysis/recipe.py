@@ -129,12 +129,17 @@ class Recipe:
         X = X if kept is None else np.where(kept[:, None], X, -X)
         return online_code_length(X, choices, side.prompts, probe=probe).compression
 
+    @property
+    def resolved_device(self) -> str:
+        """Where matrix products are made: ``auto`` replaced by the device that is here."""
+        return _accelerator() if self.device == "auto" else self.device
+
     def _probe(self) -> LinearProbe | NeuralProbe:
         probe = PROBES[self.probe]()
         if isinstance(probe, LogisticProbe | RidgeProbe):
             probe.set_params(scaling=self.scaling)
         if isinstance(probe, LogisticProbe | NeuralProbe):
-            probe.set_params(device=_accelerator() if self.device == "auto" else self.device)
+            probe.set_params(device=self.resolved_device)
         return probe
 
     def margins(

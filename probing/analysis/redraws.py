@@ -12,7 +12,7 @@ from jaxtyping import Float
 from probing.analysis.fits import Fit
 from probing.analysis.pairs import Facet
 from probing.analysis.recipe import Recipe
-from probing.analysis.source import FeatureSource, Place
+from probing.analysis.source import FeatureSource, Place, read_site
 from probing.statistics.bootstrap import resampled_means, sums_by_group
 
 RESAMPLES = 2000
@@ -30,7 +30,7 @@ def redrawn(
         facets: The facet's pairs as rows of each store.
         probe: Fitted.
     """
-    rewards = [recipe.rewards(probe, store.read(*place)) for store in stores]
+    rewards = [recipe.rewards(probe, read_site(store, place)) for store in stores]
     return np.stack(
         [np.stack([own[facet.test.first], own[facet.test.second]]) for own, facet in zip(rewards, facets, strict=True)]
     )

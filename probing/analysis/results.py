@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from importlib import metadata
-from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 
-from probing.analysis.source import FeatureSource
+from probing.analysis.source import FeatureSource, name_of
 
 COLUMNS = (
     "model", "data", "split", "sigma", "stream", "reduction", "block", "depth", "probe", "control", "seed", "facet",
@@ -67,14 +64,12 @@ class CellResults:
 
 
 def provenance(store: FeatureSource) -> dict[str, object]:
-    """Say what a store's measurements come from; None where the store does not say."""
+    """List what a store's measurements come from; None where the store does not record it."""
     attributes = store.attributes
-    path = getattr(store, "path", None)
     return {
         "model": attributes.get("model"),
         "data": attributes.get("data"),
-        # The name alone: tables are published, and the folders of this machine are nobody's concern.
-        "store": None if path is None else path.name,
+        "store": name_of(store),
         "revision": attributes.get("revision"),
         "config_hash": attributes.get("config_hash"),
         "data_fingerprint": attributes.get("data_fingerprint"),
@@ -82,23 +77,6 @@ def provenance(store: FeatureSource) -> dict[str, object]:
         "extraction_seed": attributes.get("seed"),
         "package_version": package_version(),
     }
-
-
-def was_made_from(table: Path, stores: Sequence[FeatureSource], *, all_of_them: bool) -> bool:
-    """Tell whether a table is there that was made from these stores as they are now.
-
-    Args:
-        table: A Parquet file with the columns of :func:`provenance`.
-        stores: The first is the one that is measured.
-        all_of_them: Whether the table has rows of every store; else of the first, at least.
-    """
-    names = ["store", "revision", "data_fingerprint"]
-    if not table.is_file() or not set(names) <= set(pq.read_schema(table).names):
-        return False
-    found = pd.read_parquet(table, columns=names).dropna().drop_duplicates()
-    seen = set(found.itertuples(index=False, name=None))
-    given = [tuple(provenance(store)[name] for name in names) for store in stores]
-    return seen == set(given) if all_of_them else given[0] in seen <= set(given)
 
 
 def package_version() -> str | None:

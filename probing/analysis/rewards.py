@@ -10,7 +10,7 @@ import pandas as pd
 from probing.analysis.comparisons import best
 from probing.analysis.pairs import facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
-from probing.analysis.source import FeatureSource
+from probing.analysis.source import FeatureSource, Place, read_site
 
 
 def rewards_of_best(
@@ -35,7 +35,7 @@ def rewards_of_best(
     parts = []
     for facet in facets_of(store, pairs, sorted(table["facet"].unique())):
         cell = best(table[(table["control"] == "none") & (table["facet"] == facet.name)])
-        features = store.read(cell["stream"], cell["reduction"], cell["sigma"], int(cell["block"]))
+        features = read_site(store, Place(cell["stream"], cell["reduction"], cell["sigma"], int(cell["block"])))
         chosen = replace(recipe, probe=cell["probe"], scaling=cell["scaling"], code_length=False)
         probe = chosen.fit(features, facet.train)
         held_out = pairs[(pairs["facet"] == facet.name) & (pairs["split"] != "train")]

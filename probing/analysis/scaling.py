@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from probing.analysis.fits import Blocks, Fit, Fitter, Job, Series, accuracies, common_columns, series_of, training_rows
 from probing.analysis.model_sizes import size_of, training_steps
@@ -20,6 +19,7 @@ from probing.analysis.stage_runs import stage_runs
 from probing.analysis.trends import finished, trends
 from probing.analysis.width import reduce_width
 from probing.errors import UserError
+from probing.progress import progress as show_progress
 
 DEPTHS = (0.25, 0.5, 0.75, 1.0)
 COLUMNS = (
@@ -96,7 +96,7 @@ def scaling(
     by_store = [facets_of(store, pairs, facets) for store in stores]
     total = len(by_store[0]) * sum(len(_series(s, key).blocks) + 2 for s in stores for key in shared)
     tables = []
-    with tqdm(total=total, desc="scaling", unit="fit", disable=None if progress else True) as bar:
+    with show_progress(total, "scaling", "fits", enabled=progress) as bar:
         for key in shared:
             readers = [Blocks(store, _series(store, key)) for store in stores]
             narrowest = min(reader.width for reader in readers)

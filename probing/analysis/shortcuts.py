@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from probing.analysis.fits import Fit, Fitter, Job
+from probing.analysis.identity import array_digest
 from probing.errors import UserError
 
 SIZE = ("log_area", "log_shape")
@@ -60,9 +61,5 @@ def fit_shortcuts(
         "source model": source_features(item_ids, pairs),
     }
     jobs = {name: features for name, features in found.items() if features is not None}
-    fits = fitter.fit([Job(f"shortcut/{name}/{_hash(f)}", lambda f=f: f) for name, f in jobs.items()])  # type: ignore[misc]
+    fits = fitter.fit([Job(f"shortcut/{name}/{array_digest(f)}", lambda f=f: f) for name, f in jobs.items()])  # type: ignore[misc]
     return dict(zip(jobs, fits, strict=True))
-
-
-def _hash(features: np.ndarray) -> str:
-    return str(int(pd.util.hash_array(features.ravel()).sum()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -15,6 +16,11 @@ _Name = TypeVar("_Name", str, float, int)
 
 class FeatureSource(Protocol):
     """The reading side of :class:`probing.features.FeatureStore`; anything with it will do."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of all content: differs where any feature, item or setting differs."""
+        ...
 
     @property
     def item_ids(self) -> np.ndarray: ...
@@ -33,6 +39,27 @@ class FeatureSource(Protocol):
     def read(self, stream: str, reduction: str, sigma: float, block: int) -> Float[np.ndarray, "item ..."]: ...
     def latent_reductions(self) -> list[str]: ...
     def read_latents(self, reduction: str) -> Float[np.ndarray, "item ..."]: ...
+
+
+def identity_of(store: FeatureSource) -> str:
+    """Identify a store by its content, never by its path or name: a store made again may have other features.
+
+    Raises:
+        UserError: The store has no digest.
+    """
+    digest = str(store.digest or "")
+    if not digest:
+        raise UserError(f"{name_of(store)} has no digest, so results cannot be bound to it; extract it again.")
+    return digest
+
+
+def name_of(store: FeatureSource) -> str | None:
+    """Name a store by the last part of its path; tables are published, and a path would name folders of a machine.
+
+    Bytes of the name that are not UTF-8 are escaped, since Parquet holds UTF-8 only.
+    """
+    path = getattr(store, "path", None)
+    return None if path is None else os.fsencode(path.name).decode("utf-8", "backslashreplace")
 
 
 class Place(NamedTuple):
@@ -74,6 +101,36 @@ def places(
         have = ", ".join("/".join(names) for names in arrays)
         raise UserError(f"The streams, reductions and blocks asked for leave nothing of {have}; ask for less at once.")
     return found
+
+
+def read_site(store: FeatureSource, place: Place) -> Float[np.ndarray, "item ..."]:
+    """Read one place's features, and refuse any that cannot be fitted.
+
+    Raises:
+        UserError: A written item has a NaN or an infinity there.
+    """
+    where = f"{place.stream}/{place.reduction} at σ = {place.sigma:g}, block {place.block}"
+    return _finite(store, store.read(*place), where)
+
+
+def read_latent_site(store: FeatureSource, reduction: str) -> Float[np.ndarray, "item ..."]:
+    """Read the pooled latents under a reduction, and refuse any that cannot be fitted.
+
+    Raises:
+        UserError: A written item has a NaN or an infinity there.
+    """
+    return _finite(store, store.read_latents(reduction), f"latents/{reduction}")
+
+
+def _finite(store: FeatureSource, features: Float[np.ndarray, "item ..."], where: str) -> np.ndarray:
+    bad = ~np.isfinite(features).reshape(len(features), -1).all(axis=1) & np.asarray(store.written)
+    if bad.any():
+        raise UserError(
+            f"{name_of(store) or 'The store'} has features that are not finite: {where}, "
+            f"item {str(np.asarray(store.item_ids)[bad][0])!r} first, {int(bad.sum()):,} items in all; "
+            f"extract them again, or leave the place out by --streams, --reductions, --sigmas or --blocks."
+        )
+    return features
 
 
 def choose(what: str, asked: Sequence[_Name] | None, there: Collection[_Name]) -> list[_Name]:

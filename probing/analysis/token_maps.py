@@ -21,7 +21,7 @@ from probing.analysis.comparisons import best
 from probing.analysis.pairs import Facet, facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.results import provenance
-from probing.analysis.source import FeatureSource
+from probing.analysis.source import FeatureSource, Place, read_site
 from probing.errors import UserError
 from probing.probes import LinearProbe
 
@@ -145,7 +145,7 @@ def token_maps(
     if count < 1:
         raise UserError(f"Got {count} pairs of each kind, expected 1 or more.")
     (facet,) = facets_of(store, pairs, [cell.facet])
-    features = store.read(STREAM, REDUCTION, cell.sigma, cell.block)
+    features = read_site(store, Place(STREAM, REDUCTION, cell.sigma, cell.block))
     probe = cell.recipe.fit(features, facet.train)
     if not isinstance(probe, LinearProbe):
         raise UserError(f"Token maps are exact for linear probes alone, and {cell.recipe.probe} is none; use logistic.")

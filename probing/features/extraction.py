@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from probing.backbones import Conditioning, SD3Backbone
 from probing.errors import UserError
@@ -26,6 +25,7 @@ from probing.features.store.store import Part
 from probing.features.trace import BlockTrace
 from probing.features.work import Segment, Work, plan_work, stamp_digest
 from probing.preferences import PreferenceData
+from probing.progress import progress
 
 _VERSIONED = ("torch", "diffusers", "transformers", "nnsight", "zarr", "numpy")
 
@@ -156,15 +156,9 @@ def _compute_missing(work: Work, backbone: SD3Backbone, data: PreferenceData, st
     """Compute what each run lacks, and write it run by run; returns of how many items."""
     plan, computed = work.plan, 0
     missing = work.segments(store)
-    total = len(work.items) * len(plan.settings.sigmas)
     left = sum((s.stop - s.start) * len(s.sigmas) for segments in missing.values() for s in segments)
-    with tqdm(
-        total=total,
-        initial=total - left,
-        unit="forward",
-        desc=plan.spec.name + (" (random-init)" if plan.settings.random_init else ""),
-        disable=None,
-    ) as bar:
+    name = plan.spec.name + (" (random-init)" if plan.settings.random_init else "")
+    with progress(left, name, "forwards") as bar:
         for run, segments in missing.items():
             items = store.rows_of_run(run)
             values = {segment: _compute(plan, backbone, data, store, work.items, segment, bar.update)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from probing.errors import UserError
 from probing.page.sections import in_words
 from probing.page.sources import Drawn
-from probing.plots import NothingToDraw
-from probing.plots.save import DPI
+from probing.plots.save import DPI, draw_figure
 from probing.plots.style import house_style
+from probing.plots.text import writing
 
 _MOST_PANELS = 12
 _PIXELS_AN_INCH = 96
@@ -50,20 +49,12 @@ def draw_picture(name: str, drawn: Drawn) -> Picture:
         NothingToDraw: The table was measured with less than the figure shows.
         UserError: The table does not hold what the figure shows.
     """
-    try:
-        figure = drawn.draw(drawn.table)
-    except NothingToDraw:
-        raise
-    except (LookupError, TypeError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(
-            f"The figure {name} cannot be drawn from its table ({type(error).__name__}: {said}); make the table again."
-        ) from error
+    figure = draw_figure(name, drawn.draw, drawn.table)
     caption = _take_caption(figure)
     title = _plain(figure.get_suptitle()) or in_words(name)
     width, height = figure.get_size_inches() * _PIXELS_AN_INCH
     vectors, raster = io.BytesIO(), io.BytesIO()
-    with house_style():
+    with house_style(), writing(figure):
         figure.savefig(vectors, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(raster, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"optimize": True})
     light = len(vectors.getvalue()) <= len(raster.getvalue())

@@ -98,7 +98,7 @@ def collect(
 def _read(path: Path) -> pd.DataFrame:
     try:
         return read_table(path)
-    except (OSError, ValueError) as error:
+    except UserError as error:
         raise UserError(f"{path} cannot be read as a table; make it again, or take it out of the folder.") from error
 
 

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from probing.plots import style
 from probing.plots.heatmap import accuracy_bar, draw_heatmap, limits_of
 from probing.plots.series import best_series, say_counts, say_series
+from probing.plots.text import shown_name, shown_names
 from probing.statistics import LEVEL
 
 CAPTION = (
@@ -64,7 +65,7 @@ def plot_pairs_of_blocks(
             axis.set_label_text(label)
         _draw_borders(ax, single, at)
         any_cell = single.iloc[0]
-        ax.set_title(f"{facet}: {say_series(any_cell)}\n{say_counts(single)}", fontsize=10)
+        ax.set_title(f"{shown_name(facet)}: {say_series(any_cell)}\n{say_counts(single)}", fontsize=10)
     return ax
 
 
@@ -121,7 +122,7 @@ def figure_combinations(table: pd.DataFrame) -> Figure:
             accuracy_bar([grid[row, 0]], limits)
             plot_gains(table, facet=facet, ax=grid[row, 1], legend=False)
         style.caption_and_legend(figure, CAPTION, _handles(table), columns=2)
-        models = ", ".join(map(str, table["model"].dropna().unique()))
+        models = shown_names(table["model"])
         figure.suptitle(f"What several blocks of {models or 'the backbone'} know together", fontsize=12)
     return figure
 

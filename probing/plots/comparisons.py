@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from probing.plots import style
 from probing.plots.series import say_counts
+from probing.plots.text import shown_name
 from probing.statistics import LEVEL
 
 CAPTION = (
@@ -103,12 +104,12 @@ def _rows_of(ax: Axes) -> list[str]:
 def _label(row: dict, *, with_facet: bool) -> str:
     what = "best σ and stream" if row["scope"] == "overall" else f"{row['stream']}, σ = {row['sigma']:g}"
     if row["baseline"] == "reference":
-        what = f"beside {row['baseline_chosen']}"
-    return f"{row['facet']}: {what}" if with_facet else what
+        what = f"beside {shown_name(row['baseline_chosen'])}"
+    return f"{shown_name(row['facet'])}: {what}" if with_facet else what
 
 
 def _title(rows: pd.DataFrame, facet: str | None) -> str:
-    return say_counts(rows) if facet is None else f"{facet}\n{say_counts(rows)}"
+    return say_counts(rows) if facet is None else f"{shown_name(facet)}\n{say_counts(rows)}"
 
 
 def _handles(baselines: list[str]) -> list[Line2D]:

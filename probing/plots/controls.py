@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from probing.plots import style
 from probing.plots.series import say_counts
+from probing.plots.text import shown_name, shown_names
 from probing.statistics import LEVEL
 
 CAPTION = (
@@ -70,7 +71,7 @@ def plot_controls(table: pd.DataFrame, *, facet: str, ax: Axes | None = None, le
         ax.set_ylim(-len(rows) + 0.4, top)
         ax.xaxis.set_major_formatter(style.percent())
         ax.set_xlabel("pair accuracy")
-        ax.set_title(f"{facet}: {trained['place']}\n{say_counts(rows)}",
+        ax.set_title(f"{shown_name(facet)}: {trained['place']}\n{say_counts(rows)}",
                      fontsize=10, pad=16)  # fmt: skip
         if legend:
             style.legend_below(ax, _handles(rows), columns=2)
@@ -91,7 +92,7 @@ def figure_controls(table: pd.DataFrame) -> Figure:
         for ax, facet in zip(rows, facets, strict=True):
             plot_controls(table, facet=facet, ax=ax, legend=False)
         style.caption_and_legend(figure, CAPTION, _handles(table), columns=4)
-        models = ", ".join(map(str, table["model"].dropna().unique()))
+        models = shown_names(table["model"])
         figure.suptitle(f"What is left of {models or 'the backbone'} without what it has", fontsize=12)
     return figure
 

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from probing.plots import style
 from probing.plots.heatmap import MOST_NUMBERS, accuracy_bar, draw_heatmap, limits_of
 from probing.plots.series import NothingToDraw, say_counts
+from probing.plots.text import shown_name, shown_names
 
 CAPTION = (
     "Accuracy on test pairs, in percent. Framed: the best noise level of each block, chosen on training pairs; in "
@@ -61,7 +62,7 @@ def plot_noise(
         ax.set_ylabel("noise level σ")
         one = cells.iloc[0]
         ax.set_title(
-            f"{facet}, {stream} tokens ({str(one['reduction']).replace('_', ' ')})\n{say_counts(cells)}",
+            f"{shown_name(facet)}, {stream} tokens ({str(one['reduction']).replace('_', ' ')})\n{say_counts(cells)}",
             fontsize=10,
         )
     return ax
@@ -93,7 +94,7 @@ def figure_noise(table: pd.DataFrame) -> Figure:
                 ax.label_outer()
             accuracy_bar(list(grid[row]), limits)
         style.caption_and_legend(figure, CAPTION, [], columns=1)
-        models = ", ".join(map(str, table["model"].dropna().unique()))
+        models = shown_names(table["model"])
         figure.suptitle(f"At which noise level {models or 'the backbone'} is read best", fontsize=12)
     return figure
 
@@ -140,7 +141,7 @@ def plot_gain_of_many(
                          color=colour, linestyle=line, marker=marker, label=label)  # fmt: skip
         style.block_axis(ax, None, depth=False)
         ax.set_ylabel("gain (points)")
-        ax.set_title(f"{facet}, {stream}\n{says}", fontsize=9)
+        ax.set_title(f"{shown_name(facet)}, {stream}\n{says}", fontsize=9)
         if legend:
             style.legend_below(ax, ax.get_legend_handles_labels()[0], columns=3)
     return ax
@@ -183,7 +184,7 @@ def plot_redraws(
         ax.set_ylabel(labels[metric], fontsize=9.5)
         if metric == "flip_rate":
             style.percent_axis(ax)
-        ax.set_title(f"{facet}, {stream}\n{rows['draws'].iloc[0]} draws", fontsize=9)
+        ax.set_title(f"{shown_name(facet)}, {stream}\n{rows['draws'].iloc[0]} draws", fontsize=9)
         if legend:
             style.legend_below(ax, ax.get_legend_handles_labels()[0], columns=3)
     return ax
@@ -227,7 +228,7 @@ def figure_noise_draws(table: pd.DataFrame) -> Figure:
             if "sigmas" in gains
         ]  # fmt: skip
         style.caption_and_legend(figure, DRAWS_CAPTION, handles, columns=3)
-        models = ", ".join(map(str, table["model"].dropna().unique()))
+        models = shown_names(table["model"])
         said = f"Levels and draws of the noise: {models or 'the backbone'}\n{say_counts(table)}"
         figure.suptitle(said, fontsize=12)
     return figure

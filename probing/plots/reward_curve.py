@@ -11,6 +11,7 @@ from probing.analysis.paper import PAPER_CURVE
 from probing.plots import style
 from probing.plots.series import say_counts
 from probing.plots.stages import mark_stages
+from probing.plots.text import shown_name, shown_names
 
 CAPTION = (
     "Bands: 95% percentile cluster bootstrap over prompts. Points: the measured accuracies on test pairs. "
@@ -81,7 +82,7 @@ def plot_reward_curve(
         style.percent_axis(ax)
         ax.set_ylabel("pair accuracy")
         ax.set_title(
-            f"{facet}, {stream} tokens ({str(reduction).replace('_', ' ')})\n{say_counts(trained)}",
+            f"{shown_name(facet)}, {stream} tokens ({str(reduction).replace('_', ' ')})\n{say_counts(trained)}",
             fontsize=10,
         )
         if legend:
@@ -114,7 +115,7 @@ def figure_reward_curves(table: pd.DataFrame) -> Figure:
         caption += _REFERENCES if (table["control"] == "reference").any() else ""
         style.caption_and_legend(figure, caption, legend_handles(table), columns=3 if len(panels) > 1 else 2)
         backbones = table.loc[table["control"] != "reference", "model"]
-        models = ", ".join(str(model) for model in backbones.dropna().unique())
+        models = shown_names(backbones)
         figure.suptitle(f"What {models or 'the backbone'} knows of preferences, block by block", fontsize=12)
     return figure
 
@@ -139,7 +140,7 @@ def legend_handles(table: pd.DataFrame) -> list[Line2D]:
         said = "shuffled choices" + (f" (mean of {shuffles})" if shuffles > 1 else "")
         handles.append(Line2D([], [], color=style.SHUFFLED, linestyle="", marker="x", markersize=4, label=said))
     for name, colour in _reference_colours(table[table["control"] == "reference"]).items():
-        handles.append(Line2D([], [], color=colour, linestyle=_REFERENCE_LINE, linewidth=1.6, label=name))
+        handles.append(Line2D([], [], color=colour, linestyle=_REFERENCE_LINE, linewidth=1.6, label=shown_name(name)))
     return handles
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,53 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
+from probing.errors import UserError
+from probing.files import read_parquet, write_bytes, write_text
+from probing.plots.series import NothingToDraw
 from probing.plots.style import house_style
+from probing.plots.text import writing
 
 DPI = 200
+_NAMES = ("model", "data", "facet", "store", "stage", "other_stage", "baseline_chosen", "prompt", "prompt_id",
+          "pair_id", "item_id")  # fmt: skip
 _WHOLE = ("block", "baseline_block", "first", "second", "channels", "draws", "n_models", "step", "stages_step")
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table as the analysis wrote it, from parquet or from the CSV beside a figure."""
+    """Read a table as the analysis wrote it, from parquet or from the CSV beside a figure.
+
+    Raises:
+        UserError: It is not there or damaged.
+    """
     if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    table = pd.read_csv(path)
-    # Latents have no block, and images no step: CSV would make all such numbers fractions.
-    return table.astype({name: "Int64" for name in _WHOLE if name in table})
+        return read_parquet(path, "the command that wrote it")
+    try:
+        # A facet may be called NA, and a model 007: names are text, and only an empty cell is missing.
+        table = pd.read_csv(path, dtype=dict.fromkeys(_NAMES, str), keep_default_na=False, na_values=[""])
+        # Latents have no block, and images no step: CSV would make all such numbers fractions.
+        return table.astype({name: "Int64" for name in _WHOLE if name in table})
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no CSV table of a figure ({reason}); draw the figure again.") from error
+
+
+def draw_figure(name: str, draw: Callable[[pd.DataFrame], Figure], table: pd.DataFrame) -> Figure:
+    """Draw a figure from a table that a person keeps.
+
+    Raises:
+        NothingToDraw: The table was measured with less than the figure shows.
+        UserError: The table does not hold what the figure shows.
+    """
+    try:
+        return draw(table)
+    except NothingToDraw:
+        raise
+    except (LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"The figure {name} cannot be drawn from its table ({type(error).__name__}: {reason}); "
+            f"make the table again."
+        ) from error
 
 
 def find_table(results: Path, table: str, figure: str) -> Path | None:
@@ -57,19 +92,21 @@ def save_figure(
     Returns:
         The four paths.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     png, pdf, csv, line = (folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "csv", "json"))
-    with house_style():
-        figure.savefig(png, dpi=DPI, metadata={"Software": None})
-        figure.savefig(pdf, metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    pixels, vectors = io.BytesIO(), io.BytesIO()
+    with house_style(), writing(figure):
+        figure.savefig(pixels, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(vectors, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
     text = table.to_csv(index=False, lineterminator="\n").encode()
-    csv.write_bytes(text)
-    said = {
+    record = {
         **provenance,
         "figure": name,
         "table_sha256": hashlib.sha256(text).hexdigest(),
         "matplotlib": mpl.__version__,
         "pandas": pd.__version__,
     }
-    line.write_text(json.dumps(said, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_bytes(png, pixels.getvalue())
+    write_bytes(pdf, vectors.getvalue())
+    write_bytes(csv, text)
+    write_text(line, json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n")
     return [png, pdf, csv, line]

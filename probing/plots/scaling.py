@@ -7,11 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from probing.analysis.paper import Published, published
 from probing.analysis.trends import over_training
 from probing.plots import style
 from probing.plots.series import SERIES, NothingToDraw, best_series, say_counts, say_series
+from probing.plots.text import shown_name
 
 CAPTION = (
     "One head recipe for all models. Points: accuracy on test pairs; bars: 95% cluster bootstrap over prompts. Lines: "
@@ -86,12 +88,16 @@ def plot_scaling(
         if len(there) <= _MOST_TICKS:
             ax.set_xticks(there, [_count(x, "G" if against == "forward_flops" else "B") for x in there])
             ax.minorticks_off()
+        else:
+            # The default writes powers of ten as mathematics, which is off.
+            ax.xaxis.set_major_formatter(lambda x, _: _count(x, "G" if against == "forward_flops" else "B"))
+            ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(AGAINST[against])
         ax.set_ylabel("pair accuracy")
         one = points.iloc[0]
         slope = fits[(fits["head"] == "best") & (fits["control"] == "none")]
         said = "" if slope.empty else "\n" + _slope(slope.iloc[0])
-        ax.set_title(f"{facet}: {say_series(one)}\n{say_counts(points)}{said}", fontsize=9)
+        ax.set_title(f"{shown_name(facet)}: {say_series(one)}\n{say_counts(points)}{said}", fontsize=9)
         if legend:
             style.legend_below(ax, _handles(points, depth), columns=2)
     return ax
@@ -198,7 +204,7 @@ def plot_depth_curves(
         ax.set_ylabel("pair accuracy")
         style.percent_axis(ax)
         one = cells.iloc[0]
-        ax.set_title(f"{facet}: {say_series(one)}\n{say_counts(cells)}", fontsize=9.5)
+        ax.set_title(f"{shown_name(facet)}: {say_series(one)}\n{say_counts(cells)}", fontsize=9.5)
         if legend:
             style.legend_below(ax, _model_handles(table), columns=2)
     return ax
@@ -283,7 +289,9 @@ def _model_looks(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
 def _model_handles(table: pd.DataFrame) -> list[Line2D]:
     sizes = _finished_cells(table).drop_duplicates("model").set_index("model")["parameters"]
     return [
-        Line2D([], [], color=colour, marker=marker, label=f"{model} ({_count(float(sizes[model]))} parameters)")
+        Line2D(
+            [], [], color=colour, marker=marker, label=f"{shown_name(model)} ({_count(float(sizes[model]))} parameters)"
+        )
         for model, (colour, marker) in _model_looks(table).items()
     ]
 

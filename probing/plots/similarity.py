@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from probing.plots import style
 from probing.plots.series import NothingToDraw
+from probing.plots.text import shown_name, shown_names
 
 MOST_COLUMNS = 5
 _CAPTION = (
@@ -113,7 +114,7 @@ def _heatmaps(table: pd.DataFrame, source: str) -> Figure:
         counted = "images" if source == "images" else "generated images"
         caption = f"{_CAPTION} {one['n_items']:,} {counted} of {one['n_prompts']:,} prompts."
         style.caption_and_legend(figure, caption, [], columns=1)
-        models = ", ".join(str(model) for model in rows["model"].dropna().unique())
+        models = shown_names(rows["model"])
         figure.suptitle(f"How alike are the blocks of {models or 'the backbone'}?", fontsize=12)
     return figure
 
@@ -144,7 +145,16 @@ def _outline_stages(ax: Axes, table: pd.DataFrame) -> None:
         ax.add_patch(square)
         halo = [patheffects.withStroke(linewidth=2.2, foreground="white")]
         middle = (start + end) / 2
-        ax.text(middle, middle, str(name), ha="center", va="center", fontsize=8, fontweight="bold", path_effects=halo)
+        ax.text(
+            middle,
+            middle,
+            shown_name(name, 12),
+            ha="center",
+            va="center",
+            fontsize=8,
+            fontweight="bold",
+            path_effects=halo,
+        )
 
 
 def _same_measure(rows: pd.DataFrame, line: pd.DataFrame) -> pd.DataFrame:

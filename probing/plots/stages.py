@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from probing.analysis.paper import PAPER_SIMILARITY
 from probing.plots import style
+from probing.plots.text import shown_name, shown_names
 
 CAPTION = (
     "Mean similarity of two different blocks, of one stage and of two. Bands: 95% percentile cluster bootstrap over "
@@ -47,8 +48,8 @@ def mark_stages(ax: Axes, stages: pd.DataFrame) -> Axes:
             ax.axvspan(left, right, color="#000000", alpha=0.05, linewidth=0, zorder=0)
         if position:
             ax.axvline(left, color="#555555", linewidth=0.8, linestyle=":", zorder=1)
-        ax.text((left + right) / 2, 0.985, name, transform=ax.get_xaxis_transform(), ha="center", va="top", fontsize=8,
-                color="#555555", zorder=6,
+        ax.text((left + right) / 2, 0.985, shown_name(name, 12), transform=ax.get_xaxis_transform(), ha="center",
+                va="top", fontsize=8, color="#555555", zorder=6,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # fmt: skip
     ax.set_xlim(limits)
     return ax
@@ -139,7 +140,7 @@ def figure_stage_similarity(table: pd.DataFrame) -> Figure:
         if (table["model"] == PAPER_SIMILARITY.backbone).any():
             caption += f" Grey: {PAPER_SIMILARITY.source}, whose measure is not named."
         style.caption_and_legend(figure, caption, legend_handles(), columns=2)
-        models = ", ".join(str(model) for model in trained["model"].dropna().unique())
+        models = shown_names(trained["model"])
         figure.suptitle(f"How alike are blocks of {models or 'the backbone'} within and across stages?", fontsize=12)
     return figure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,9 +13,12 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
+
+from probing.plots.text import plain_text
 
 LATENTS = "#D55E00"
 RANDOM_INIT = "#767676"
@@ -48,7 +51,7 @@ _STYLE: dict[Any, Any] = {
 @contextmanager
 def house_style() -> Iterator[None]:
     """Draw in the house's style and leave the global one as it was."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context({**_STYLE, **plain_text()}):
         yield
 
 
@@ -113,12 +116,39 @@ def legend_below(ax: Axes, handles: Sequence[Artist], *, columns: int) -> None:
     figure = ax.get_figure(root=True)
     assert figure is not None
     below = ax.transAxes + ScaledTranslation(0, -0.55, figure.dpi_scale_trans)
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=columns)
+    with _labels_as_they_are(handles) as name_them:
+        name_them(
+            ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=columns)
+        )
+
+
+@contextmanager
+def _labels_as_they_are(handles: Sequence[Artist]) -> Iterator[Callable[[Legend], None]]:
+    """Give a legend labels that matplotlib would leave out, those that begin with ``_``: set them once it is made."""
+    labels = [str(handle.get_label()) for handle in handles]
+    for handle, label in zip(handles, labels, strict=True):
+        if label.startswith("_"):
+            handle.set_label(f"\N{ZERO WIDTH SPACE}{label}")
+
+    def name_them(legend: Legend) -> None:
+        for text, label in zip(legend.get_texts(), labels, strict=True):
+            if text.get_text() != label:
+                text.set_text(label)
+
+    try:
+        yield name_them
+    finally:
+        for handle, label in zip(handles, labels, strict=True):
+            handle.set_label(label)
 
 
 def caption_and_legend(figure: Figure, caption: str, handles: Sequence[Line2D], *, columns: int) -> None:
     """Put a caption and one legend under all axes of a figure."""
     text = textwrap.fill(caption, int(figure.get_figwidth() * 14))
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=text, title_fontsize=8.5)
+    with _labels_as_they_are(handles) as name_them:
+        legend = figure.legend(
+            handles=handles, loc="outside lower center", ncols=columns, title=text, title_fontsize=8.5
+        )
+        name_them(legend)
     legend.get_title().set_color("#444444")
     legend.get_title().set_multialignment("center")

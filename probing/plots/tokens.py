@@ -18,6 +18,7 @@ from matplotlib.image import AxesImage
 from PIL import Image
 
 from probing.plots import style
+from probing.plots.text import shown_name, shown_names
 
 CAPTION = (
     "Scores of a linear probe by token, less what is common to all maps of the facet at that place, and centred by "
@@ -107,7 +108,7 @@ def figure_token_maps(table: pd.DataFrame) -> Figure:
     caption = textwrap.fill(CAPTION, int(width * 14))
     below = 0.2 * (caption.count("\n") + 1) + 0.1
     height = _HEADER + len(selections) * _CELL_HEIGHT + _BAR + below
-    models = ", ".join(str(model) for model in table["model"].dropna().unique())
+    models = shown_names(table["model"])
     with style.house_style():
         figure = Figure(figsize=(width, height))
         page = _Page(figure, width, height)
@@ -120,7 +121,7 @@ def figure_token_maps(table: pd.DataFrame) -> Figure:
             largest = float(np.quantile(np.abs(np.stack(own["map"].tolist())), 0.99)) or 1.0
             one = own.iloc[0]
             said = f"block {one['block']}, σ = {one['sigma']:g}\n{one['n_pairs']:,} pairs, {one['n_prompts']:,} prompts"
-            page.write(left + (across * _CELL_WIDTH - _MARGIN) / 2, 0.7, f"{facet}\n{said}", fontsize=8.5)
+            page.write(left + (across * _CELL_WIDTH - _MARGIN) / 2, 0.7, f"{shown_name(facet)}\n{said}", fontsize=8.5)
             for line, selection in enumerate(selections):
                 pairs = own[own["selection"] == selection].groupby("rank")
                 for place, (_, pair) in zip(range(across), pairs, strict=False):

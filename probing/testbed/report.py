@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from probing.commands import run_command
+from probing.commands import CommandParser, run_command
 from probing.preferences import PreferenceData
 from probing.testbed import preferences, report_figures, shortcut, truth
 from probing.testbed.judge import EACH, WHOLE
@@ -26,11 +26,7 @@ _SHOWN = 6
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m probing.testbed.report",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = CommandParser("probing.testbed.report", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("cache/testbed.html"), help="the page")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the weights and their cards")
     return parser

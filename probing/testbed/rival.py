@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from probing.commands import run_command
+from probing.commands import CommandParser, check_output_file, run_command
 from probing.errors import UserError
+from probing.files import write_csv, write_parquet
 from probing.preferences import PreferenceData
 from probing.preferences.options import add_data_options, load_data
 from probing.testbed.scenes import vocabulary
@@ -147,11 +148,7 @@ def score_items(data: PreferenceData, score: Callable[[list[Image.Image], list[s
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m probing.testbed.rival",
-        description="Score every item by the testbed's image–text model.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = CommandParser("probing.testbed.rival", description="Score every item by the testbed's image–text model.")
     add_data_options(parser)
     parser.add_argument("--split", help="train or test; both if not given")
     parser.add_argument("--output", type=Path, required=True, help="a .csv or .parquet of item_id and reward")
@@ -161,10 +158,10 @@ def build_parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> None:
     if arguments.output.suffix not in (".csv", ".parquet"):
         raise UserError(f"--output is a .csv or .parquet file, got {arguments.output}.")
+    check_output_file(arguments.output)
     table = score_items(load_data(arguments, split=arguments.split), Rival.load().rewards)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    write = table.to_csv if arguments.output.suffix == ".csv" else table.to_parquet
-    write(arguments.output, index=False)
+    write = write_csv if arguments.output.suffix == ".csv" else write_parquet
+    write(arguments.output, table)
     print(f"{len(table):,} rewards: {arguments.output}")
 
 

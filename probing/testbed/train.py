@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from probing.commands import numbers, run_command, words
+from probing.commands import CommandParser, numbers, run_command, words
 from probing.testbed.sizes import SIZES
 
 RECIPES = (
@@ -24,7 +24,7 @@ RECIPES = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m probing.testbed.train", description=__doc__)
+    parser = CommandParser("probing.testbed.train", description=__doc__)
     add = parser.add_argument
     add("recipe", choices=RECIPES, help="what to do, in this order; unpack takes the place of vae and text")
     add("--runs", type=Path, default=Path("runs"), help="checkpoints and logs (default: %(default)s)")

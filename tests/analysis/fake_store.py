@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 
 import numpy as np
@@ -41,6 +42,11 @@ def make_pairs(seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def digest_of(*content) -> str:
+    """Digest all that a fake store's features are made of."""
+    return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
 class FakeStore:
     """Noise everywhere; from ``FIRST_WITH_SIGNAL`` on, one direction of a trained store carries the reward.
 
@@ -57,6 +63,7 @@ class FakeStore:
         self.sigmas, self.blocks, self.num_blocks = [0.005, 0.6], list(range(NUM_BLOCKS)), NUM_BLOCKS
         self.attributes = {"model": "fake", "data": "planted", "random_init": random_init, "resolution": 64}
         self.written = np.ones(len(ids), dtype=bool)
+        self.digest = digest_of(seed, self.attributes, self.item_ids.tolist(), self._rewards.tolist())
 
     def arrays(self):
         return [("image", "mean"), ("text", "mean_clip")]

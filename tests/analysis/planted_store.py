@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from tests.analysis.fake_store import digest_of
+
 CHANNELS = 8
 PARTS = 2
 """A reward is the sum of so many independent parts."""
@@ -76,6 +78,8 @@ class PlantedStore:
             "pair_noise": "shared" if shared else "independent", "config_hash": f"{num_blocks}x{width}",
             "parameters": num_blocks * width**2, "forward_flops": 100 * num_blocks * width**2, **attributes,
         }  # fmt: skip
+        places = [(stream, sigma, block) for stream in streams for sigma in sigmas for block in self.blocks]
+        self.digest = digest_of(seed, width, noise, self.attributes, [plant(*place) for place in places])
 
     def arrays(self):
         return [(stream, "mean") for stream in self._streams]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -82,12 +84,51 @@ def test_a_table_of_the_same_stores_is_kept_if_so_asked(stores, tmp_path, capsys
     assert "Kept" not in capsys.readouterr().out
     table = tmp_path / "controls.parquet"
     written = table.stat().st_mtime_ns
-    assert main([*asked, "--store", fresh]) == 0
-    assert "Kept" in capsys.readouterr().out and table.stat().st_mtime_ns == written
-    # As if the store had been made of other weights since.
-    pd.read_parquet(table).assign(revision="another").to_parquet(table)
     assert main(asked) == 0
-    assert "another" not in set(pd.read_parquet(table)["revision"])
+    assert "Kept" in capsys.readouterr().out and table.stat().st_mtime_ns == written
+    for options, reason in (
+        (["--store", fresh], "it was made from fake.zarr and the stores are fake.zarr, fresh.zarr"),
+        (["--store", fresh, "--sigmas", "0.6"], "sigmas was [0.005] and is [0.6]"),
+        (["--store", fresh, "--split-by", "prompt", "--seed", "3"], "it was made from other pairs"),
+    ):
+        given = [word for word in asked if "--sigmas" not in options or word not in ("--sigmas", "0.005")]
+        assert main([*given, *options]) == 0
+        assert f"Anew:     controls.parquet, because {reason}" in capsys.readouterr().out
+    table.write_bytes(table.read_bytes()[:-40])
+    assert main(asked) == 0
+    assert "does not record" in capsys.readouterr().out and len(pd.read_parquet(table)) > 1
+    # A table of a version that recorded nothing is made anew.
+    pd.read_parquet(table).to_parquet(table)
+    assert main(asked) == 0
+    assert "it does not record what it was made from" in capsys.readouterr().out
+
+
+def test_a_store_made_again_is_measured_again(tmp_path, capsys):
+    pairs = make_pairs()
+    store = write_store(tmp_path / "fake.zarr", pairs)
+    asked = ["controls", "--store", str(store), "--shuffles", "0", *LITTLE, "--output", str(tmp_path), "--keep"]
+    assert main(asked) == 0
+    before = pd.read_parquet(tmp_path / "controls.parquet")["value"]
+    shutil.rmtree(store)
+    write_store(store, pairs, seed=7)
+    capsys.readouterr()
+    assert main(asked) == 0
+    assert "because the features of fake.zarr are others" in capsys.readouterr().out
+    assert not pd.read_parquet(tmp_path / "controls.parquet")["value"].equals(before)
+
+
+def test_a_damaged_table_of_similarity_or_stages_is_refused(stores, tmp_path, capsys):
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 cut")
+    pd.DataFrame({"block": [1]}).to_csv(tmp_path / "few.csv", index=False)
+    for options, says in (
+        (["--similarity", str(tmp_path / "cut.parquet")], "is damaged or no Parquet table"),
+        (["--stages", str(tmp_path / "few.csv")], "few.csv has no stage, first_block, last_block"),
+        (["--similarity", str(tmp_path / "few.csv")], "few.csv has no other, value"),
+    ):
+        assert main(["combinations", "--store", stores[0], *options, "--output", str(tmp_path / "new")]) == 2
+        error = capsys.readouterr().err
+        assert says in error and "Traceback" not in error and error.strip().count("\n") == 0
+    assert not (tmp_path / "new").exists()
 
 
 def test_scaling_is_kept_where_all_stores_are_in_it(stores, tmp_path, capsys):

@@ -8,16 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from probing.analysis import fit_cells
+from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.features.store import ArraySpec
 from probing.figures import main as draw
-from probing.fit import main
+from probing.files import read_metadata
+from probing.fit import TABLES, main
 from tests.analysis.fake_store import CHANNELS, NUM_BLOCKS, FakeStore, make_pairs
 
 
-def write_store(path, pairs, *, random_init=False, provenance=None):
+def write_store(path, pairs, *, random_init=False, provenance=None, model="fake", seed=0):
     """Put a fake store's features into a real one, with its pairs beside it."""
-    fake = FakeStore(pairs, random_init=random_init, seed=int(random_init))
+    fake = FakeStore(pairs, random_init=random_init, seed=seed + int(random_init))
     arrays = [
         ArraySpec("features/image/mean", tuple(fake.blocks), (CHANNELS,), "float32"),
         ArraySpec("features/text/mean_clip", tuple(fake.blocks[:-1]), (CHANNELS,), "float32"),
@@ -32,7 +35,7 @@ def write_store(path, pairs, *, random_init=False, provenance=None):
         sigmas=fake.sigmas,
         num_blocks=NUM_BLOCKS,
         run_length=items,
-        settings={"model": "fake", "data": "planted", "random_init": random_init, "seed": 0},
+        settings={"model": model, "data": "planted", "random_init": random_init, "seed": 0},
         provenance=provenance or {},
     )
     values = {"latents/mean": fake.read_latents("mean")}
@@ -102,3 +105,105 @@ def test_a_network_beside_it_says_whether_the_knowledge_is_linear(stores, tmp_pa
 def test_a_difference_that_matters_is_above_zero(stores, tmp_path, capsys):
     assert main(["--store", str(stores[0]), "--delta", "0", "--output", str(tmp_path / "none")]) == 2
     assert "expected a number above 0" in capsys.readouterr().err
+
+
+QUICK = ["--sigmas", "0.6", "--streams", "image", "--blocks", "1,4", "--facets", "quality", "--shuffles", "0"]
+
+
+def test_another_models_tables_are_not_replaced_unasked(stores, tmp_path, capsys):
+    other = write_store(tmp_path / "other.zarr", make_pairs(), model="m2", seed=5)
+    asked = [*QUICK, "--output", str(tmp_path / "results")]
+    assert main(["--store", str(stores[0]), "--random-init-store", str(stores[1]), *asked]) == 0
+    before = (tmp_path / "results" / "reward_curve.parquet").read_bytes()
+    capsys.readouterr()
+    assert main(["--store", str(other), *asked]) == 2
+    error = capsys.readouterr().err
+    assert "holds the results of fake in fake.zarr" in error and "those of m2 in other.zarr" in error
+    assert "another folder by --output, or --overwrite" in error and error.strip().count("\n") == 0
+    assert (tmp_path / "results" / "reward_curve.parquet").read_bytes() == before
+    # Other options of the same store may replace its tables; a table of an older version names its store in columns.
+    assert main(["--store", str(stores[0]), "--random-init-store", str(stores[1]), *asked, "--seed", "1"]) == 0
+    for path in (tmp_path / "results").glob("*.parquet"):
+        pd.read_parquet(path).to_parquet(path)
+    assert main(["--store", str(other), *asked]) == 2
+    assert "holds the results of fake in fake.zarr" in capsys.readouterr().err
+    assert main(["--store", str(other), *asked, "--overwrite"]) == 0
+    assert set(pd.read_parquet(tmp_path / "results" / "reward_curve.parquet")["model"]) == {"m2"}
+
+
+def test_tables_record_what_they_were_made_from(stores, tmp_path):
+    assert main(["--store", str(stores[0]), "--random-init-store", str(stores[1]), *QUICK, "--output",
+                 str(tmp_path)]) == 0  # fmt: skip
+    for name in TABLES:
+        kept = read_metadata(tmp_path / f"{name}.parquet")
+        assert [store for store, _ in kept["stores"]] == ["fake.zarr", "fresh.zarr"]
+        assert kept["stores"][0][1] == FeatureStore.open(stores[0]).digest
+        assert kept["subjects"] == [["fake", "fake.zarr"]] and len(kept["pairs"]) == 64
+        assert kept["options"]["blocks"] == [1, 4] and kept["options"]["recipe"]["probe"] == "logistic"
+        assert "package_version" in kept
+
+
+def test_a_journal_of_a_store_made_again_is_not_used(tmp_path, monkeypatch):
+    """Killed after fitting; the store is made again under the same name; the tables are those of the new store."""
+    pairs = make_pairs()
+    store = write_store(tmp_path / "a" / "fake.zarr", pairs)
+    asked = [*QUICK, "--output", str(tmp_path / "results")]
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("probing.fit.compare", killed)
+        assert main(["--store", str(store), *asked]) == 130
+    assert list((tmp_path / "results" / "cells").glob("*.npz"))
+    shutil.rmtree(store)
+    write_store(store, pairs, seed=7)
+    assert main(["--store", str(store), *asked]) == 0
+    assert main(["--store", str(store), *QUICK, "--output", str(tmp_path / "undisturbed")]) == 0
+    for name in TABLES:
+        tables = [pd.read_parquet(tmp_path / folder / f"{name}.parquet") for folder in ("results", "undisturbed")]
+        pd.testing.assert_frame_equal(*tables)
+
+
+@pytest.mark.parametrize("option", ["--store", "--probe", "--seed", "--output", "--blocks", "--split-by"])
+def test_an_option_of_one_value_given_twice_is_refused(option, capsys):
+    values = {"--probe": "ridge", "--seed": "1", "--split-by": "prompt"}
+    with pytest.raises(SystemExit, match="2"):
+        main(["--store", "a", *[option, values.get(option, "0")] * 2])
+    assert f"argument {option}: given more than once" in capsys.readouterr().err
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_any_fit(stores, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("probing.fit.reward_curve", pytest.fail)
+    (tmp_path / "file").write_text("mine")
+    for output, says in (
+        ("/dev/null", "/dev/null is a file"),
+        (str(tmp_path / "file"), "file is a file"),
+        (str(tmp_path / "file" / "results"), "on the way to"),
+        ("/proc/none/results", "cannot be written"),
+    ):
+        assert main(["--store", str(stores[0]), "--output", output]) == 2
+        error = capsys.readouterr().err
+        assert says in error and "give another path" in error and error.strip().count("\n") == 0
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_features_that_are_not_finite_are_named(stores, tmp_path, capsys):
+    pairs = make_pairs()
+    store = FakeStore(pairs)
+    read = store.read
+
+    def spoilt(stream, reduction, sigma, block):
+        features = read(stream, reduction, sigma, block).copy()
+        if (sigma, block) == (0.6, 4):
+            features[[5, 9], 2] = np.nan, np.inf
+        return features
+
+    store.read = spoilt
+    with pytest.raises(UserError, match=r"image/mean at σ = 0.6, block 4, item '.*' first, 2 items in all") as caught:
+        fit_cells(store, pairs, streams=["image"], sigmas=[0.6], progress=False)
+    assert repr(str(store.item_ids[5])) in str(caught.value)
+    # Items that are not written yet hold NaN by design.
+    store.written[[5, 9]] = False
+    kept = pairs[~pairs["first"].isin(store.item_ids[[5, 9]]) & ~pairs["second"].isin(store.item_ids[[5, 9]])]
+    assert len(fit_cells(store, kept, streams=["image"], sigmas=[0.6], blocks=[4], progress=False).table) == 2

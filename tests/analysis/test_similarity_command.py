@@ -20,6 +20,16 @@ from tests.tiny_sd3 import BLOCKS, T5_LENGTH
 SMALL = ["--data", "testbed", "--limit", "24", "--resolution", "16", "--t5-length", str(T5_LENGTH)]
 
 
+def with_options(asked, options):
+    """Replace options: each may be given once."""
+    kept, skip = [], False
+    for word in asked:
+        skip = (word in options and word.startswith("--")) or (skip and not word.startswith("--"))
+        if not skip:
+            kept.append(word)
+    return [*kept, *options]
+
+
 @pytest.fixture(scope="module")
 def results(tiny_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("similarity")
@@ -80,13 +90,39 @@ def test_keep_leaves_tables_of_the_same_weights_and_replaces_those_of_others(tin
     made = table.stat().st_mtime_ns
     assert main(["--model", str(model), *asked]) == 0
     assert "Kept:" in capsys.readouterr().out and table.stat().st_mtime_ns == made
+    # Other options are other tables.
+    assert main(["--model", str(model), *asked, "--shortest-stage", "2"]) == 0
+    assert "because shortest_stage was 1 and is 2" in capsys.readouterr().out
+    (table.parent / "stages.parquet").write_bytes(b"PAR1 cut")
+    assert main(["--model", str(model), *asked]) == 0
+    assert "Anew:     similarity.parquet" in capsys.readouterr().out
+    assert len(pd.read_parquet(table.parent / "stages.parquet"))
+    assert main(with_options(["--model", str(model), *asked], ["--limit", "30"])) == 0
+    assert "made from other pairs" in capsys.readouterr().out
+    assert main(["--model", str(model), *asked]) == 0
     before = pd.read_parquet(table).groupby("control")["revision"].unique()
     weights = model / "transformer" / "diffusion_pytorch_model.safetensors"
     save_file({name: 1.1 * tensor for name, tensor in load_file(weights).items()}, weights)
     assert main(["--model", str(model), *asked]) == 0
     after = pd.read_parquet(table).groupby("control")["revision"].unique()
+    assert "because the weights are others" in capsys.readouterr().out
     # The control's weights are drawn from the seed, and are what they were.
     assert after["none"] != before["none"] and after["random-init"] == before["random-init"]
+
+
+def test_tables_of_another_model_are_not_replaced_unasked(tiny_folder, tmp_path, capsys, monkeypatch):
+    other = shutil.copytree(tiny_folder, tmp_path / "other")
+    asked = [*SMALL, "--sigmas", "0.3", "--trajectory-steps", "none", "--measures", "cosine", "--output", str(tmp_path)]
+    assert main(["--model", str(tiny_folder), *asked]) == 0
+    before = (tmp_path / "similarity.parquet").read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr("probing.similarity.load_backbone", pytest.fail)
+        assert main(["--model", str(other), *asked]) == 2
+    error = capsys.readouterr().err
+    assert "holds the results of tiny-sd3, and this command would replace them by those of other" in error
+    assert (tmp_path / "similarity.parquet").read_bytes() == before
+    assert main(["--model", str(other), *asked, "--overwrite"]) == 0
+    assert set(pd.read_parquet(tmp_path / "similarity.parquet")["model"]) == {"other"}
 
 
 def test_a_dry_run_plans_and_writes_nothing(tiny_folder, tmp_path, capsys):
@@ -108,7 +144,9 @@ def test_mistakes_end_in_status_2_and_one_sentence(tiny_folder, tmp_path, capsys
         (["--limit", "6"], "at least 2, got 1; raise --limit"),
         (["--streams", "video"], "Unknown stream 'video'"),
     ):
-        assert main(["--model", str(tiny_folder), *SMALL, *options, "--output", str(tmp_path / "none")]) == 2
+        assert (
+            main(with_options(["--model", str(tiny_folder), *SMALL, "--output", str(tmp_path / "none")], options)) == 2
+        )
         error = capsys.readouterr().err
         assert says in error and "Traceback" not in error and error.strip().count("\n") == 0
     with pytest.raises(SystemExit, match="2"):
@@ -164,6 +202,40 @@ def test_token_maps_of_another_transformer(tiny_folder, tmp_path, capsys):
     assert tokens([*asked, "--transformer", str(tuned)]) == 0
 
 
+def test_a_site_is_not_taken_from_another_stores_curve(tiny_folder, fitted, tmp_path, capsys):
+    store, results, data = fitted
+    asked = ["--store", str(store), "--model", str(tiny_folder), *data, "--pairs", "1"]
+
+    def refused(folder, *options):
+        assert tokens([*asked, "--results", str(folder), "--output", str(tmp_path / "none"), *options]) == 2
+        error = capsys.readouterr().err
+        assert error.strip().count("\n") == 0 and not (tmp_path / "none").exists()
+        return error
+
+    # The same name and model, other features.
+    again = tmp_path / "again" / "tiny.zarr"
+    small = [*data, "--resolution", "16", "--t5-length", str(T5_LENGTH), "--sigmas", "0.005", "--seed", "3"]
+    assert extract(["--model", str(tiny_folder), *small, "--output", str(again)]) == 0
+    fitting = ["--facets", "alignment,quality", "--shuffles", "0", "--output", str(tmp_path / "again" / "results")]
+    assert fit(["--store", str(again), *fitting]) == 0
+    capsys.readouterr()
+    assert "was not made from tiny.zarr as it is now" in refused(tmp_path / "again" / "results")
+    assert "fitted with --weights None" in refused(results, "--weights", "confidence")
+    assert "fitted on other pairs or another split" in refused(results, "--split-by", "prompt", "--seed", "4")
+    # A curve of an older version says so in its columns alone.
+    old = tmp_path / "old"
+    old.mkdir()
+    curve = pd.read_parquet(results / "reward_curve.parquet")
+    curve.assign(revision="another").to_parquet(old / "reward_curve.parquet")
+    assert "revision is another there" in refused(old)
+    curve.drop(columns="scaling").to_parquet(old / "reward_curve.parquet")
+    assert "has no scaling" in refused(old)
+    (old / "reward_curve.parquet").write_bytes(b"PAR1 cut")
+    assert "is damaged" in refused(old)
+    curve.to_parquet(old / "reward_curve.parquet")
+    assert tokens([*asked, "--results", str(old), "--output", str(old)]) == 0
+
+
 def test_mistakes_of_token_maps(tiny_folder, fitted, tmp_path, capsys):
     store, results, data = fitted
     asked = ["--store", str(store), "--results", str(results), *data, "--output", str(tmp_path / "none")]
@@ -177,7 +249,7 @@ def test_mistakes_of_token_maps(tiny_folder, fitted, tmp_path, capsys):
         (["--model", str(tiny_folder), "--results", str(tmp_path)], "run python -m probing.fit first"),
         (["--model", str(tiny_folder), "--pairs", "0"], "expected 1 or more"),
     ):
-        assert tokens([*asked, *options]) == 2
+        assert tokens(with_options(asked, options)) == 2
         error = capsys.readouterr().err
         assert says in error and "Traceback" not in error and error.strip().count("\n") == 0
     assert not (tmp_path / "none").exists()
