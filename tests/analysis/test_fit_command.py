@@ -12,6 +12,7 @@ from probing.analysis import fit_cells
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.features.store import ArraySpec
+from probing.features.store.layout import COLUMNS
 from probing.figures import main as draw
 from probing.files import read_metadata
 from probing.fit import TABLES, main
@@ -30,21 +31,27 @@ def write_store(path, pairs, *, random_init=False, provenance=None, model="fake"
     store = FeatureStore.create(
         path,
         arrays=arrays,
-        item_ids=fake.item_ids.tolist(),
-        prompt_ids=[item.rsplit("-", 2)[0] for item in fake.item_ids],
+        items=pd.DataFrame(
+            {
+                "item_id": fake.item_ids,
+                "prompt_id": [item.rsplit("-", 2)[0] for item in fake.item_ids],
+                "prompt": "words",
+            }
+        ),
         sigmas=fake.sigmas,
         num_blocks=NUM_BLOCKS,
         run_length=items,
         settings={"model": model, "data": "planted", "random_init": random_init, "seed": 0},
         provenance=provenance or {},
     )
-    values = {"latents/mean": fake.read_latents("mean")}
+    values = {("latents/mean", 0): fake.read_latents("mean")}
+    values |= {(c.name, 0): np.zeros((items, *c.shape), c.dtype) for c in COLUMNS}
     for stream, reduction in fake.arrays():
-        values[f"features/{stream}/{reduction}"] = np.stack(
-            [np.stack([fake.read(stream, reduction, s, b) for b in fake.blocks_of(stream)], 1) for s in fake.sigmas], 1
-        )
+        for s, sigma in enumerate(fake.sigmas):
+            blocks = [fake.read(stream, reduction, sigma, block) for block in fake.blocks_of(stream)]
+            values[f"features/{stream}/{reduction}", s] = np.stack(blocks, axis=1)
     store.write_run(0, values)
-    pairs.to_parquet(store.pairs_path)
+    store.write_pairs(pairs)
     return path
 
 

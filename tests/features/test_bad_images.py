@@ -61,7 +61,7 @@ def test_bad_pictures_are_left_out_with_a_report_and_nothing_else_changes(extrac
     (pairs_file.parent / "1a.png").write_bytes(whole[: len(whole) // 2])
     assert extract("--skip-bad-images") == 0
     assert "2 pictures cannot be used: 4 of 10 items and 2 of 5 pairs are left out" in capsys.readouterr().out
-    report = pd.read_csv(tmp_path / "s.skipped.csv").set_index("image")
+    report = pd.read_csv(tmp_path / "s.zarr.skipped.csv").set_index("image")
     assert dict(report["problem"]) == {"3b.png": "missing", "1a.png": "unreadable"}
     store, before = FeatureStore.open(tmp_path / "s.zarr"), FeatureStore.open(tmp_path / "whole.zarr")
     assert len(store.item_ids) == 6 and len(pd.read_parquet(store.pairs_path)) == 3
@@ -72,7 +72,7 @@ def test_bad_pictures_are_left_out_with_a_report_and_nothing_else_changes(extrac
 
 def test_good_pictures_leave_no_report(extract, tmp_path):
     assert extract("--skip-bad-images") == 0
-    assert not (tmp_path / "s.skipped.csv").exists()
+    assert not (tmp_path / "s.zarr.skipped.csv").exists()
 
 
 def test_an_unreadable_picture_is_named(extract, pairs_file, capsys):

@@ -41,8 +41,9 @@ def test_their_mean_is_the_stores(backbone, store):
 
 def test_other_models_and_items_are_refused(backbone, store):
     check_same_model(store.attributes, backbone)
-    with pytest.raises(UserError, match=r"another model: revision is x there .*give the same by --model"):
-        check_same_model({**store.attributes, "revision": "x"}, backbone)
+    parts = {**store.attributes["parts"], "vae": "x"}
+    with pytest.raises(UserError, match=r"another model: the files of vae are others; give the same by --model"):
+        check_same_model({**store.attributes, "parts": parts}, backbone)
     with pytest.raises(UserError, match="has no item nobody; give the data set"):
         read_image_tokens(backbone.spec, backbone, make_data(), ["nobody"], settings_of(store.attributes), sigma=0.1,
                           block=0)  # fmt: skip
