@@ -14,14 +14,14 @@ from probing.analysis.fits import Fit, Fitter, Job, accuracies, common_columns, 
 from probing.analysis.pairs import Facet, facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.redraws import redrawn, variance_ratios
-from probing.analysis.source import FeatureSource, Place, identity_of, places, read_site
+from probing.analysis.source import FeatureSource, Place, different_inputs, identity_of, places, read_site
 from probing.errors import UserError
 from probing.progress import progress as show_progress
 from probing.statistics import holm, outcomes
 from probing.statistics.bootstrap import resampled_means, sums_by_group
 
 RESAMPLES = 2000
-_SAME = ("model", "revision", "config_hash", "data_fingerprint", "resolution", "resize", "background", "random_init",
+_SAME = ("model", "revision", "config_hash", "resolution", "resize", "background", "random_init",
          "prompts")  # fmt: skip
 
 COLUMNS = (
@@ -286,6 +286,9 @@ def _by_pairing(stores: Sequence[FeatureSource]) -> dict[str, list[int]]:
             key = different[0]
             raise UserError(f"{_name(store)} differs from {_name(stores[0])} in more than its noise: {key} is "
                             f"{other[key]!r} and {one[key]!r}; extract both with the same settings.")  # fmt: skip
+        if inputs := different_inputs(stores[0], store):
+            raise UserError(f"{_name(store)} differs from {_name(stores[0])} in more than its noise: {inputs}; extract "
+                            f"both from the same data.")  # fmt: skip
         drawn = (_pair_noise(store), other.get("seed"))
         if drawn in seen:
             raise UserError(f"{_name(store)} and {seen[drawn]} hold the same noise (seed {drawn[1]}, {drawn[0]}); "

@@ -10,11 +10,11 @@ import pandas as pd
 from probing.analysis.cells import fit_cells, fit_latents
 from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.results import CellResults
-from probing.analysis.source import FeatureSource
+from probing.analysis.source import FeatureSource, different_inputs
 from probing.errors import UserError
 
 SHUFFLES = 3
-_SAME = ("model", "config_hash", "data_fingerprint", "resolution", "resize", "background", "pair_noise", "seed")
+_SAME = ("model", "config_hash", "resolution", "resize", "background", "pair_noise", "seed")
 """What a control's store must share with the trained one, where both say it."""
 
 
@@ -129,6 +129,8 @@ def check_comparable(trained: FeatureSource, control: FeatureSource) -> None:
         if key in trained.attributes and key in control.attributes
         and trained.attributes[key] != control.attributes[key]
     ]  # fmt: skip
+    if (inputs := different_inputs(trained, control)) is not None:
+        different.append(inputs)
     if different:
         raise UserError(
             f"The two stores differ in more than their weights or prompts: {'; '.join(different)}; "

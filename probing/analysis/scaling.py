@@ -14,7 +14,7 @@ from probing.analysis.fits import Blocks, Fit, Fitter, Job, Series, accuracies, 
 from probing.analysis.model_sizes import size_of, training_steps
 from probing.analysis.pairs import facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
-from probing.analysis.source import FeatureSource
+from probing.analysis.source import FeatureSource, different_inputs
 from probing.analysis.stage_runs import stage_runs
 from probing.analysis.trends import finished, trends
 from probing.analysis.width import reduce_width
@@ -225,3 +225,6 @@ def _check(stores: Sequence[FeatureSource], depths: Sequence[float]) -> None:
         if what in seen:
             raise UserError(f"The store {_names(store)[0]} holds the same weights as one before it; give each once.")
         seen.add(what)
+        if inputs := different_inputs(stores[0], store):
+            raise UserError(f"{_names(store)[0]} differs from {_names(stores[0])[0]} in more than its model: {inputs}; "
+                            f"extract both from the same data.")  # fmt: skip

@@ -62,6 +62,35 @@ def name_of(store: FeatureSource) -> str | None:
     return None if path is None else os.fsencode(path.name).decode("utf-8", "backslashreplace")
 
 
+def different_inputs(one: FeatureSource, other: FeatureSource) -> str | None:
+    """Compare what the items that two stores share were computed from: prompts, pictures, and the words given.
+
+    Words are compared where both stores were given words by one rule. Stores that do not note their inputs are compared
+    by the fingerprint of their items.
+
+    Returns:
+        What differs first; None if nothing does.
+    """
+    inputs = [getattr(store, "item_inputs", None) for store in (one, other)]
+    if inputs[0] is None or inputs[1] is None:
+        found = [store.attributes.get("data_fingerprint") for store in (one, other)]
+        return None if None in found or found[0] == found[1] else f"data_fingerprint is {found[0]!r} and {found[1]!r}"
+    ids, rows, other_rows = np.intersect1d(
+        np.asarray(one.item_ids, dtype=str), np.asarray(other.item_ids, dtype=str), return_indices=True
+    )
+    if not len(ids):
+        return "they share no item"
+    same_rule = one.attributes.get("prompts", "own") == other.attributes.get("prompts", "own")
+    names = {"prompt_id": "the prompt group", "image_digest": "the picture"}
+    names |= {"prompt_digest": "the prompt"} if same_rule else {}
+    for name, what in names.items():
+        differs = inputs[0][name][rows] != inputs[1][name][other_rows]
+        differs = differs.any(axis=1) if differs.ndim == 2 else differs
+        if differs.any():
+            return f"{what} of {int(differs.sum())} items, such as {ids[differs][0]!r}"
+    return None
+
+
 class Place(NamedTuple):
     """Where features are read: one block's output in one stream, at one noise level, under one reduction."""
 

@@ -324,7 +324,7 @@ def _ids_of(path: Path, attributes: Mapping[str, Any], count: int) -> dict[str, 
         for name, values in whole.items():
             values += record.items[name]
     words = np.frombuffer(bytes.fromhex("".join(whole["prompt_digest"])), np.uint8).reshape(-1, 16)
-    if items_digest(whole["item_id"], whole["prompt_id"], words) != attributes["data_fingerprint"]:
+    if items_digest(whole["item_id"], whole["prompt_id"], words) != attributes["items_digest"]:
         return None
     return {**whole, "prompt_digest": words}
 

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from probing.features.store.layout import RUNS, create_arrays, from_json, metadata_files
 from probing.features.store.lock import locked, remove_unfinished, unfinished_prefix
 from probing.features.store.records import file_checksum
-from probing.features.store.sealed import write_document
+from probing.features.store.sealed import digest_of, write_document
 from probing.files import sentences_for_disk_errors, sync
 
 
@@ -89,7 +89,9 @@ def grow(
         words = np.concatenate([before[2], words])
     extents = attributes["extents"] + ([count] if len(items) else [])
     (path / RUNS).mkdir(exist_ok=True)
-    commit(path, {**attributes, "extents": extents, "data_fingerprint": items_digest(ids, prompts, words)})
+    named = sorted(zip(ids, prompts, strict=True))
+    identity = {"items_digest": items_digest(ids, prompts, words), "data_fingerprint": digest_of(named)}
+    commit(path, {**attributes, "extents": extents, **identity})
 
 
 def commit(path: Path, attributes: Mapping[str, Any]) -> None:

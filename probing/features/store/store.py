@@ -212,7 +212,7 @@ class FeatureStore:
         content = {name: self.attributes.get(name) for name in ("settings", "arrays", "sigmas", "num_blocks")}
         if self.schema == 1:
             return digest_of([content, self._legacy_checksums()])
-        return digest_of([content, self.attributes["data_fingerprint"], summary(self.records)])
+        return digest_of([content, self.attributes["items_digest"], summary(self.records)])
 
     @property
     def identity(self) -> str:
@@ -308,6 +308,16 @@ class FeatureStore:
     def prompt_digests(self) -> UInt8[np.ndarray, "item byte"]:
         """Digests of the words that were given with each item."""
         return self._read("prompt_digest", self._rows)
+
+    @cached_property
+    def item_inputs(self) -> dict[str, np.ndarray] | None:
+        """What each item's features were computed from: ``prompt_id``, ``prompt_digest`` (of the words given) and
+        ``image_digest`` (of the picture), (item, …); None for a store whose maker did not note them.
+        """
+        if self.schema == 1 or self.attributes["settings"].get("upgraded_from"):
+            return None
+        digests = {"prompt_digest": self.prompt_digests, "image_digest": self.read_column("image_digest")}
+        return {"prompt_id": self.prompt_ids, **digests}
 
     def rows_of_run(self, run: int) -> slice:
         return slice(run * self.run_length, min((run + 1) * self.run_length, len(self.item_ids)))
@@ -436,7 +446,7 @@ class FeatureStore:
         self.item_ids, self.prompt_ids = (self._read(name, rows).astype(object) for name in ("item_id", "prompt_id"))
         if self.schema > 1:
             count = self.extents[-1]
-            if len(self.item_ids) != count or self.attributes["data_fingerprint"] != items_digest(
+            if len(self.item_ids) != count or self.attributes["items_digest"] != items_digest(
                 self.item_ids, self.prompt_ids, self.prompt_digests
             ):
                 raise UserError(f"The item ids of {self.path} are damaged; {REPAIR} {self.path} mends them.")
