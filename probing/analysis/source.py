@@ -87,7 +87,7 @@ def different_inputs(one: FeatureSource, other: FeatureSource) -> str | None:
         differs = inputs[0][name][rows] != inputs[1][name][other_rows]
         differs = differs.any(axis=1) if differs.ndim == 2 else differs
         if differs.any():
-            return f"{what} of {int(differs.sum())} items, such as {ids[differs][0]!r}"
+            return f"{what} of {int(differs.sum())} items, such as {str(ids[differs][0])!r}"
     return None
 
 
