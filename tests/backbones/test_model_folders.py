@@ -10,9 +10,13 @@ import sys
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
 from probing.backbones import load_backbone, part_digests, resolve
+from probing.backbones.folder_files import weight_files
+from probing.backbones.part_weights import check_weights
+from probing.backbones.parts import PARTS
 from probing.errors import UserError
 from tests.backbones.model_folders import (
     config_path,
@@ -477,3 +481,28 @@ def test_no_environment_is_set_and_nothing_is_printed(tiny_folder):
 def test_an_empty_file_of_weights_has_no_tensors(folder):
     save_file({}, weights_path(folder, "vae"))
     refused(folder, "holds no tensors")
+
+
+def test_attention_of_older_vae_files(tmp_path):
+    """Names of older diffusers versions are read as diffusers reads them."""
+    settings = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
+    vae = AutoencoderKL(**settings, block_out_channels=(8,), norm_num_groups=4, shift_factor=0.0)
+    vae.save_pretrained(tmp_path / "vae")
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def rename(tensors):
+        renamed = {}
+        for name, tensor in tensors.items():
+            for new, older in old.items():
+                name = name.replace(f"attentions.0.{new}.", f"attentions.0.{older}.")
+            renamed[name] = tensor
+        return renamed
+
+    edit_weights(tmp_path, "vae", rename)
+    part = next(part for part in PARTS if part.name == "vae")
+    check_weights(tmp_path / "vae", part, {}, weight_files(tmp_path / "vae", part))
+    loaded = AutoencoderKL.from_pretrained(tmp_path / "vae").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in vae.state_dict().items())
+    edit_weights(tmp_path, "vae", lambda tensors: tensors.pop("encoder.mid_block.attentions.0.query.weight"))
+    with pytest.raises(UserError, match=r"lack encoder\.mid_block\.attentions\.0\.to_q\.weight"):
+        check_weights(tmp_path / "vae", part, {}, weight_files(tmp_path / "vae", part))
