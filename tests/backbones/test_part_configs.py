@@ -64,7 +64,7 @@ def test_sizes_of_another_type_or_out_of_bounds(tiny_folder, tmp_path_factory, p
         ("vae", "block_out_channels", [8, 2**16], "has the shape"),
         ("vae", "block_out_channels", [8, 10**9], "block_out_channels must be a list"),
         ("vae", "block_out_channels", [], "block_out_channels must have at least 1"),
-        ("vae", "layers_per_block", 8, "lack decoder"),
+        ("vae", "layers_per_block", 8, "layers_per_block = 8, and its weights hold 1 blocks"),
         ("vae", "shift_factor", None, "shift_factor must be a number"),
         ("vae", "scaling_factor", 0, "scaling_factor must be a number"),
         ("vae", "act_fn", "nothing", "describes no model that runs"),
