@@ -21,6 +21,7 @@ _LARGEST_HEADER = 16 * 2**20
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _REPEATED = {
     "transformer": ("transformer_blocks", "num_layers"),
+    "vae": ("encoder.down_blocks.0.resnets", "layers_per_block"),
     "clip": ("text_model.encoder.layers", "num_hidden_layers"),
     "t5": ("encoder.block", "num_layers"),
 }

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from probing.backbones import SD3Backbone, load_backbone, resolve
+from probing.backbones import SD3Backbone, load_backbone, part_digests, resolve
+from probing.errors import UserError
 from tests.tiny_sd3 import T5_LENGTH
 
+WEIGHTED = ["transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"]
 CONFIGS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}
 
 
@@ -52,3 +55,14 @@ def load(folder: Path, transformer: Path | None = None, **settings: Any) -> SD3B
     spec = resolve(str(folder), transformer)
     cpu = torch.device("cpu")
     return load_backbone(spec, device=cpu, compute_dtype=torch.float32, **{"t5_length": T5_LENGTH, **settings})
+
+
+def refused(folder: Path, match: str, transformer: Path | None = None, **settings: Any) -> None:
+    """Expect that a dry run's digests and loading both refuse a folder in one sentence."""
+    with pytest.raises(UserError, match=match) as caught:
+        load(folder, transformer, **settings)
+    with pytest.raises(UserError, match=match):
+        part_digests(resolve(str(folder), transformer), random_init=False, seed=0, use_t5=settings.get("use_t5", True))
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 600 and "licence" not in message
+    assert ";" in message or ":" in message
