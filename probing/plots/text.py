@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,12 +100,18 @@ def writing(figure: Figure) -> Iterator[None]:
 
 def _visible(text: str) -> str:
     """Replace control characters and lone surrogates, which no font or file has; line breaks stay."""
-    if text.isprintable():
+    if text.isascii() and text.replace("\n", "").isprintable():
         return text
-    return "".join(
-        one if one == "\n" or one.isprintable() else " " if one.isspace() else "" if _joins(one) else "\ufffd"
-        for one in text
-    )
+    return "".join(map(_visible_character, text))
+
+
+def _visible_character(one: str) -> str:
+    # Python knows fewer assigned characters than fonts do, so it is not asked what is printable.
+    if one == "\n" or not (
+        unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") or _joins(one) or one in "\ufffe\uffff"
+    ):
+        return one
+    return "" if _joins(one) else " " if one.isspace() else "\ufffd"
 
 
 def _joins(one: str) -> bool:

@@ -276,7 +276,7 @@ def test_a_page_that_stood_there_stays_if_the_new_one_is_not_whole(results, tmp_
     def full(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("probing.page.write.os.fsync", full)
-    assert main(["--results", str(results), "--output", str(tmp_path / "report.html")]) == 1
+    monkeypatch.setattr("probing.files.os.fsync", full)
+    assert main(["--results", str(results), "--output", str(tmp_path / "report.html")]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text() == "old"

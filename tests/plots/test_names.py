@@ -71,23 +71,37 @@ def drawn_texts(figure, *, draw=False):
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("figure_name", ["reward_curves", "depth_curves", "combinations", "noise", "scaling"])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_every_figure_shows_every_name(tables, name):
-    for figure_name in ("reward_curves", "comparisons", "controls", "depth_curves"):
+def test_further_figures_show_every_name(tables, name, figure_name):
+    source, function = FIGURES[figure_name]
+    words = " ".join(" ".join(drawn_texts(function(renamed(tables[source], name)))).split())
+    assert " ".join(shown_name(name).split()) in words
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_figures_show_every_name(tables, name):
+    for figure_name in ("comparisons", "controls"):
         source, function = FIGURES[figure_name]
         texts = drawn_texts(function(renamed(tables[source], name)))
         words = " ".join(" ".join(texts).split())
         assert " ".join(shown_name(name).split()) in words, figure_name
 
 
-@pytest.mark.parametrize("figure_name", sorted(FIGURES))
+QUICK = ("comparisons", "controls", "token_maps")
+
+
+@pytest.mark.parametrize(
+    "figure_name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in FIGURES if name not in QUICK)]
+)
 def test_every_figure_is_written_whatever_the_names(tables, figure_name, tmp_path):
     source, function = FIGURES[figure_name]
-    for number, name in enumerate(("_m$$ {}%s$5 <b>\t\n\x00\u65e5",)):
-        table = renamed(tables[source], name)
-        with missing_characters():
-            written = save_figure(function(table), table, tmp_path, f"{figure_name}{number}", provenance={"name": name})
-        assert all(path.stat().st_size for path in written)
+    name = "_m$$ {}%s$5 <b>\t\n\x00\u65e5"
+    table = renamed(tables[source], name)
+    with missing_characters():
+        written = save_figure(function(table), table, tmp_path, figure_name, provenance={"name": name})
+    assert all(path.stat().st_size for path in written)
 
 
 def test_a_legend_keeps_labels_that_begin_with_an_underscore():
@@ -169,6 +183,7 @@ def test_a_statement_takes_braces():
     assert _statement(row).startswith("f{}: the trained backbone (c; 60.0%) is above gpt{} {0} (50.0%): +10.0 points")
 
 
+@settings(max_examples=15)
 @given(st.text(max_size=200))
 def test_any_name_is_drawn(name):
     check_any(name)
@@ -183,7 +198,7 @@ def test_any_name_is_drawn_many_times(name):
 
 def check_any(name):
     with style.house_style():
-        figure = Figure(figsize=(2, 2), layout="constrained")
+        figure = Figure(figsize=(2, 2))
         ax = figure.subplots()
         ax.set_title(shown_name(name))
         style.legend_below(ax, [Line2D([], [], label=shown_name(name))], columns=1)
