@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
         sigmas=tuple(arguments.sigmas),
         streams=tuple(arguments.streams),
         reductions=("tokens",),
-        resolution=arguments.resolution or spec.resolution,
+        resolution=spec.resolution if arguments.resolution is None else arguments.resolution,
         resize=arguments.resize,
         background=arguments.background,
         batch_size=arguments.batch_size,
@@ -181,11 +181,13 @@ def _identify(
         "shortest_stage": arguments.shortest_stage,
         "split": arguments.split,
         "device": device,
-        "data_fingerprint": data.fingerprint,
+        "scheduler": backbone.scheduler_digest,
     }
-    items = table_digest(data.items[["item_id", "prompt_id", "prompt", "image"]].astype(str))
+    items = data.items[["item_id", "prompt_id", "prompt"]].astype(str)
+    # Stamps are cheap; a picture whose file was touched is measured again.
+    digest = table_digest(items.assign(picture=[str(data.stamp_of(item)) for item in data.items["item_id"]]))
     name = plan.reading.spec.name
-    return Identity(((name, None),), ((None, backbone.weights_fingerprint()),), items, options)
+    return Identity(((name, None),), ((None, backbone.revision),), digest, options)
 
 
 def _kept(identity: Identity, output: Path, *, trajectory: bool) -> bool:
@@ -211,7 +213,7 @@ def _about(
         "control": control,
         "steps": plan.steps if plan.read_at else None,
         "guidance": plan.guidance if plan.read_at else None,
-        "revision": backbone.weights_fingerprint(),
+        "revision": backbone.revision,
         "config_hash": spec.architecture.config_hash,
         "data_fingerprint": data.fingerprint,
         "resolution": plan.reading.settings.resolution,

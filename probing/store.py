@@ -28,8 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
         "info": "print what the store holds, and what it was made from",
         "upgrade": "make the current schema of a store of an earlier one; the old store is kept beside it",
     }
-    for verb, said in help_of.items():
-        own = verbs.add_parser(verb, help=said, description=said)
+    for verb, text in help_of.items():
+        own = verbs.add_parser(verb, help=text, description=text)
         own.add_argument("path", type=Path, help="the store")
         own.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"

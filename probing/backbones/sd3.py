@@ -151,9 +151,6 @@ class SD3Backbone:
             "return_dict": False,
         }
 
-    def weights_fingerprint(self) -> str:
-        return self.revision
-
     def clip_tokens_of(self, prompts: Sequence[str]) -> list[int]:
         """Count the CLIP tokens of each prompt before truncation, with the marks of begin and end.
 

@@ -124,8 +124,8 @@ class Work:
             _added("sigma", [f"{s:g}" for s in self.plan.settings.sigmas[len(store.sigmas) :]]),
             _added("", [a.name for a in self.plan.arrays if a.name not in {b.name for b in store.arrays_}]),
         ]
-        said = ", ".join(part for part in added if part) or "nothing"
-        return f"{'there':>9}  {there:,} items; adds {said}; {self.forwards():,} forwards to run"
+        additions = ", ".join(part for part in added if part) or "nothing"
+        return f"{'there':>9}  {there:,} items; adds {additions}; {self.forwards():,} forwards to run"
 
     def _missing(self, record: RunRecord) -> tuple[Part, ...]:
         arrays: Iterable[ArraySpec] = (*self.plan.arrays, *COLUMNS)
@@ -264,7 +264,7 @@ def _refuse_difference(store: FeatureStore, wanted: dict[str, Any], output: Path
             f"its features can be read, and others need another --output."
         )
     parts = {"here": wanted["parts"], "there": mine["parts"]}
-    # Before the files of a model are here, nothing can be said of its parts.
+    # Before the files of a model are here, its parts cannot be compared.
     different = store.difference({**wanted, "parts": mine["parts"]})
     if not different and None not in parts.values():
         other = sorted(n for n in {*parts["here"], *parts["there"]} if parts["here"].get(n) != parts["there"].get(n))

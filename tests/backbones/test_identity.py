@@ -174,7 +174,7 @@ def test_another_transformer_changes_the_transformer_alone(original, folder, tmp
 def test_a_loaded_backbone_has_the_digests_of_the_dry_run(tiny_folder, settings):
     backbone = load(tiny_folder, **settings)
     assert backbone.parts == digests(tiny_folder, **settings)
-    assert backbone.revision == backbone.weights_fingerprint() == revision_of(backbone.parts)
+    assert backbone.revision == revision_of(backbone.parts)
 
 
 def test_the_schedulers_digest(original, folder, tiny_folder):

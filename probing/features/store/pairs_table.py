@@ -28,15 +28,15 @@ def write_pairs(path: Path, pairs: pd.DataFrame, identity: str) -> bool:
     """
     # Index and types as they will be read again.
     table = pa.Table.from_pandas(pairs, preserve_index=False).replace_schema_metadata()
-    told = {"store": identity, "pairs": fingerprint(table), "pyarrow": pa.__version__}
-    if path.is_file() and all(read_metadata(path).get(name) == told[name] for name in ("store", "pairs")):
+    noted = {"store": identity, "pairs": fingerprint(table), "pyarrow": pa.__version__}
+    if path.is_file() and all(read_metadata(path).get(name) == noted[name] for name in ("store", "pairs")):
         try:
             read_pairs(path, identity)
         except UserError:
             pass
         else:
             return False
-    write_parquet(path, pairs, told)
+    write_parquet(path, pairs, noted)
     return True
 
 
@@ -53,12 +53,12 @@ def read_pairs(path: Path, identity: str) -> pd.DataFrame:
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path} is damaged ({reason}); the same probing.extract command writes it again.") from error
-    told = read_metadata(path)
-    if told.get("store") != identity:
+    noted = read_metadata(path)
+    if noted.get("store") != identity:
         raise UserError(
             f"{path} holds the pairs of another store; the same probing.extract command writes those of this one."
         )
-    if told.get("pairs") != fingerprint(table):
+    if noted.get("pairs") != fingerprint(table):
         raise UserError(
             f"{path} was edited or damaged: its digest does not match; change labels in the data that were extracted, "
             f"and give the same probing.extract command: it writes the pairs anew and computes nothing again."
@@ -69,7 +69,7 @@ def read_pairs(path: Path, identity: str) -> pd.DataFrame:
 def is_as_written(path: Path) -> bool:
     """Return whether a Parquet file has the very bytes that this version of the library writes its rows as.
 
-    Of a file by another version it can only be said that its content is whole, which :func:`read_pairs` checks.
+    A file by another version of the library passes: :func:`read_pairs` checks its content.
     """
     content = path.read_bytes()
     version = read_metadata(path).get("pyarrow")
