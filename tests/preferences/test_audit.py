@@ -244,10 +244,10 @@ def test_a_picture_of_both_splits_is_found_by_name_even_unreadable(tmp_path):
 def test_mistakes_end_in_status_2(tmp_path, capsys):
     file = write(tmp_path)
     for options, says in (
-        (["--workers", "0"], "at least 1"),
-        (["--split", "validation"], "no pairs of split 'validation'"),
+        (["--data", str(file), "--workers", "0"], "at least 1"),
+        (["--data", str(file), "--split", "validation"], "no pairs of split 'validation'"),
         (["--data", "hpdv4"], "did you mean hpdv"),
     ):
-        assert main(["--data", str(file), "--output", str(tmp_path / "r"), *options]) == 2
+        assert main([*options, "--output", str(tmp_path / "r")]) == 2
         assert says in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
