@@ -18,7 +18,7 @@ import pytest
 from probing.commands import CommandParser, check_output_file, check_output_folder, named_values, run_command
 from probing.errors import UserError
 
-COMMANDS = ("fit", "analyse", "tokens", "similarity", "figures", "report", "score", "audit", "reproduce",
+COMMANDS = ("extract", "store", "fit", "analyse", "tokens", "similarity", "figures", "report", "score", "audit", "reproduce",
             "testbed.rival", "testbed.report", "testbed.train")  # fmt: skip
 
 

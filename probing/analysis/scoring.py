@@ -115,7 +115,15 @@ def _scored(data: PreferenceData, pairs: pd.DataFrame, reward_of: pd.Series, par
         first=first.to_numpy(dtype=float),
         second=second.to_numpy(dtype=float),
         prompts=pairs["prompt_id"].to_numpy(dtype=str),
-        lists=pairs["list_id"].to_numpy(dtype=str) if "list_id" in pairs else None,
+        lists=_lists(pairs),
         items=pairs[["first", "second"]].to_numpy(dtype=str).T,
         both_bad=(pairs["vote"] == BOTH_BAD).to_numpy() if "vote" in pairs else None,
     )
+
+
+def _lists(pairs: pd.DataFrame) -> np.ndarray | None:
+    """Return the ranking of each pair; a pair without one, among others that have one, is a ranking of two."""
+    if "list_id" not in pairs or pairs["list_id"].isna().all():
+        return None
+    own = "pair " + pairs["pair_id"].astype(str)
+    return pairs["list_id"].astype(object).where(pairs["list_id"].notna(), own).to_numpy(dtype=str)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -117,3 +119,11 @@ def test_partial_scores_what_there_is(data):
     assert table["n_pairs"].iloc[0] == 5 and table["value"].iloc[0] == 1.0
     with pytest.raises(UserError, match="No test pair of d has both rewards"):
         score_by_rules(data, some.head(0), partial=True)
+
+
+def test_a_split_without_rankings_is_not_one_ranking(data):
+    """Other splits have rankings, so the column is there and empty for this one."""
+    rewards = rewards_of(data, right=0.7)
+    lists = data.pairs["prompt_id"].where(data.pairs["split"] != "test")
+    table = score_by_rules(replace(data, pairs=data.pairs.assign(list_id=lists)), rewards)
+    pd.testing.assert_frame_equal(table, score_by_rules(data, rewards))
