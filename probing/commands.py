@@ -9,7 +9,6 @@ import sys
 import tempfile
 import threading
 import traceback
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -174,12 +173,7 @@ def _known(error: Exception) -> Exception:
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, UserError):
-        # One sentence on one line, whatever a name in it holds.
-        control = ("Cc", "Zl", "Zp")
-        return "".join(
-            one if unicodedata.category(one) not in control else " " if one.isspace() else "\ufffd"
-            for one in str(error)
-        )
+        return str(error)
     message = " ".join(str(error).split()) or "no message"
     return f"{type(error).__name__}: {message} (add --debug to see where)"
 

@@ -18,8 +18,8 @@ import pytest
 from probing.commands import CommandParser, check_output_file, check_output_folder, named_values, run_command
 from probing.errors import UserError
 
-COMMANDS = ("extract", "store", "fit", "analyse", "tokens", "similarity", "figures", "report", "score", "audit", "reproduce",
-            "testbed.rival", "testbed.report", "testbed.train")  # fmt: skip
+COMMANDS = ("extract", "store", "fit", "analyse", "tokens", "similarity", "figures", "report", "score", "audit",
+            "reproduce", "testbed.rival", "testbed.report", "testbed.train")  # fmt: skip
 
 
 def parsers_of(name):
@@ -116,7 +116,7 @@ def test_a_sentence_stays_on_one_line_whatever_a_name_holds(capsys):
         raise UserError("The facet a\nb\x1b[31m is none.")
 
     status, output = run(main, capsys)
-    assert status == 2 and output.err == "python -m probing.x: The facet a b\ufffd[31m is none.\n"
+    assert status == 2 and output.err == "python -m probing.x: The facet a b\\x1b[31m is none.\n"
 
 
 def python(code, **options):
