@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import struct
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from probing.errors import UserError
+from probing.preferences.decoding import MOST_BYTES, decode
 
 _ROW_GROUPS_KEPT = 4
 
@@ -30,7 +31,7 @@ class ImageSource(Protocol):
     can_be_bad: bool
 
     def open(self, name: str, record: str) -> Image.Image:
-        """Open and decode a picture; may be called from several threads.
+        """Open and decode a picture to upright RGB or RGBA; may be called from several threads.
 
         Raises:
             UserError: It is missing, empty, cut off, too large, or no picture; with its name and the record.
@@ -55,16 +56,22 @@ class ImageFolder:
     def open(self, name: str, record: str) -> Image.Image:
         path = self.root / name
         try:
-            data = path.read_bytes()
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise UserError(f"{path} of record {record!r} is no file; check --data-root.")
+            # One byte more than is allowed is enough to refuse it.
+            with path.open("rb") as file:
+                data = file.read(MOST_BYTES + 1)
         except FileNotFoundError:
             raise UserError(f"{path} of record {record!r} is missing; check --data-root.") from None
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"{path} of record {record!r} cannot be read ({error}); check the disk.") from error
         return decode(data, str(path), record)
 
     def stamp(self, name: str) -> str | None:
-        st = os.stat(self.root / name)
-        return f"{st.st_size}-{st.st_mtime_ns}-{st.st_ctime_ns}"
+        return _stamp(self.root / name)
 
     def missing(self, names: Iterable[str]) -> list[str]:
         # One listing a folder: asking for each of a million files costs minutes on a network disk.
@@ -93,6 +100,7 @@ class ParquetImages:
         self._lock = threading.Lock()
         self._files: dict[str, tuple[pq.ParquetFile, np.ndarray]] = {}
         self._groups: OrderedDict[tuple[str, int, str], Any] = OrderedDict()
+        self._stamps: dict[str, str | None] = {}
 
     @staticmethod
     def name(file: str, row: int, column: str) -> str:
@@ -103,12 +111,17 @@ class ParquetImages:
         try:
             with self._lock:
                 value = self._value(file, int(row), column)
-        except (OSError, ValueError, IndexError, KeyError) as error:
+        except (OSError, ValueError, IndexError, KeyError, pa.ArrowException) as error:
             raise UserError(
                 f"{self.root / file} cannot be read at record {record!r} ({error}); replace the file."
             ) from error
         if isinstance(value, dict):
             value = value.get("bytes")
+        if value is not None and not isinstance(value, bytes):
+            raise UserError(
+                f"Record {record!r} has a {type(value).__name__} as {column} in {self.root / file}, expected the bytes "
+                f"of a picture; download the file again."
+            )
         if not value:
             raise UserError(f"Record {record!r} has no {column} in {self.root / file}; download the file again.")
         return decode(value, f"{column} in {self.root / file}", record)
@@ -123,6 +136,12 @@ class ParquetImages:
             if not there[file]:
                 gone.append(name)
         return gone
+
+    def stamp(self, name: str) -> str | None:
+        file, row, column = name.rsplit("#", 2)
+        if file not in self._stamps:
+            self._stamps[file] = _stamp(self.root / file)
+        return None if self._stamps[file] is None else f"{self._stamps[file]} {row} {column}"
 
     def _value(self, file: str, row: int, column: str) -> Any:
         if file not in self._files:
@@ -141,12 +160,17 @@ class ParquetImages:
 
 
 class DrawnImages:
-    """Pictures that a function makes when they are asked for."""
+    """Pictures that a function makes when they are asked for.
+
+    Args:
+        draw: Given a picture's name.
+        version: Of the function: another version may draw other pictures. Without, pictures have no stamp.
+    """
 
     can_be_bad = False
 
-    def __init__(self, draw: Callable[[str], Image.Image]) -> None:
-        self.draw = draw
+    def __init__(self, draw: Callable[[str], Image.Image], version: str | None = None) -> None:
+        self.draw, self.version = draw, version
 
     def open(self, name: str, record: str) -> Image.Image:
         return self.draw(name)
@@ -155,30 +179,7 @@ class DrawnImages:
         return []
 
     def stamp(self, name: str) -> str | None:
-        return None
-
-
-def decode(data: bytes, where: str, record: str) -> Image.Image:
-    """Decode a picture's bytes.
-
-    Raises:
-        UserError: Empty, cut off, too large, or no picture; with where it came from and the record.
-    """
-    try:
-        with Image.open(BytesIO(data)) as image:
-            image.load()
-            return image
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,
-        EOFError,
-        ValueError,
-        struct.error,
-    ) as error:
-        said = "it is empty" if not data else "it is no picture" if isinstance(error, UnidentifiedImageError) else error
-        raise UserError(f"{where} of record {record!r} cannot be read ({said}); replace the file.") from error
+        return None if self.version is None else f"{self.version}/{name}"
 
 
 def find_prefix(root: Path, names: Iterable[str], prefixes: tuple[str, ...]) -> str:
@@ -190,6 +191,15 @@ def find_prefix(root: Path, names: Iterable[str], prefixes: tuple[str, ...]) -> 
     """
     first = next(iter(names), "")
     return next((prefix for prefix in prefixes if (root / prefix / first).is_file()), prefixes[0])
+
+
+def _stamp(path: Path) -> str | None:
+    """Size and times of a file. The time of its last change of status cannot be set back by hand."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def _files_of(folder: Path) -> set[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import cast
 
 from PIL import Image, ImageOps
 
 from probing.errors import UserError
+from probing.preferences.decoding import resolve
 
 RESIZES = ("center-crop", "pad", "stretch")
 BACKGROUNDS = ("white", "gray", "black")
@@ -48,26 +48,19 @@ def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     """Make a picture RGB as it is meant to be seen, in its own size.
 
     Raises:
-        UserError: Its numbers have no stated range.
+        UserError: Its values have no stated range.
     """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        # Sixteen bits a channel: Pillow's own conversion would clip instead of scale.
-        low, high = cast(tuple[float, float], image.getextrema())
-        if image.mode == "F" or low < 0 or high > 65535:
-            raise UserError(
-                f"Got a picture of mode {image.mode} with values from {low} to {high}, expected 8 or 16 bits each; "
-                "save it so, for nothing says which value is white."
-            )
-        image = image.convert("I").point(lambda value: value / 257.0).convert("L")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        behind = Image.new("RGBA", image.size, background)
-        return Image.alpha_composite(behind, image).convert("RGB")
-    return image.convert("RGB")
+    image = resolve(image)
+    if image.mode == "RGB":
+        return image
+    behind = Image.new("RGBA", image.size, background)
+    return Image.alpha_composite(behind, image).convert("RGB")
 
 
 def picture_digest(image: Image.Image) -> bytes:
+    """Return 16 bytes that two pictures share if their sizes and upright pixels are equal, however they are encoded."""
+    image = image if image.mode in ("RGB", "RGBA") else resolve(image)
     digest = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
+    # An alpha channel without transparency is no difference.
     digest.update(image.convert("RGBA").tobytes())
     return digest.digest()

@@ -23,6 +23,7 @@ from PIL import Image
 from probing.preferences import DrawnImages, PreferenceData
 from probing.testbed import generated
 from probing.testbed.degradations import KINDS, degrade
+from probing.testbed.drawing import drawing_version
 from probing.testbed.render import render
 from probing.testbed.scenes import Scene, attributes_of, canonical, contradict, sample_scene
 
@@ -103,7 +104,7 @@ def load(*, split: str | None = None, seed: int = 0) -> PreferenceData:
         name="testbed",
         items=items.copy(),
         pairs=pairs.copy(),
-        images=DrawnImages(open_image),
+        images=DrawnImages(open_image, version=f"{drawing_version()}/testbed/{seed}"),
         settings={
             "version": VERSION,
             "seed": seed,

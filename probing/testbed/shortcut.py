@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from probing.preferences import DrawnImages, PreferenceData
+from probing.testbed.drawing import drawing_version
 from probing.testbed.preferences import (
     CLEAN,
     ITEM_COLUMNS,
@@ -74,7 +75,7 @@ def load(*, split: str | None = None, seed: int = 0) -> PreferenceData:
         name="testbed-shortcut",
         items=items.copy(),
         pairs=pairs.copy(),
-        images=DrawnImages(lambda item_id: drawings[item_id].open()),
+        images=DrawnImages(lambda item_id: drawings[item_id].open(), version=f"{drawing_version()}/shortcut/{seed}"),
         settings={"version": VERSION, "seed": seed, "temperature": TEMPERATURE, "marked_chosen": MARKED_CHOSEN},
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +13,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8, UInt64
 from PIL import Image
-from tqdm import tqdm
 
 from probing.errors import UserError
 from probing.preferences.data import PreferenceData
-from probing.preferences.images import upright_rgb
+from probing.preferences.images import picture_digest, upright_rgb
+from probing.progress import progress
 
 WORKERS = 8
 _THUMBNAIL = 8
@@ -77,11 +76,15 @@ def scan_images(
             image = upright_rgb(data.images.open(name, item_id))
         except UserError as error:
             return ("unreadable", str(error), 0, 0, ""), np.uint64(0), None
+        # One bad picture must not hide the others.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return ("unreadable", reason, 0, 0, ""), np.uint64(0), None
         if not hashes:
             return ("", "", *image.size, ""), np.uint64(0), None
-        return ("", "", *image.size, _content(image)), _phash(image), _thumbnail(image)
+        return ("", "", *image.size, picture_digest(image).hex()), _phash(image), _thumbnail(image)
 
-    with tqdm(total=len(different), unit="picture", desc=f"pictures of {data.name}", disable=None) as bar:
+    with progress(len(different), f"pictures of {data.name}", "pictures") as bar:
         names = zip(different["image"].astype(str), different["item_id"].astype(str), strict=True)
         for row, (said, code, thumbnail) in enumerate(_in_order(look, names, workers)):
             rows.append(said)
@@ -106,12 +109,6 @@ def _in_order(work: Callable[[_In], _Out], given: Iterable[_In], workers: int) -
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _content(image: Image.Image) -> str:
-    digest = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
-    digest.update(image.tobytes())
-    return digest.hexdigest()
 
 
 def _phash(image: Image.Image) -> np.uint64:

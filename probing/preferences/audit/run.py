@@ -132,6 +132,8 @@ def _place(pairs: pd.DataFrame, drawn: bool) -> Finding:
 
 
 def _size(data: PreferenceData, scanned: ScannedImages, seed: int) -> Finding:
+    if len(scanned.bad) == len(scanned.table):
+        return Finding("choice-by-image-size", "note", "No picture could be opened, so sizes are not known.")
     size = by_size(data, scanned, seed=seed)
     if size.table["pairs"].sum() == 0:
         return Finding("choice-by-image-size", "ok", "The two pictures of a pair always have the same size.")
