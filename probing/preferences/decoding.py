@@ -1,91 +1,148 @@
-"""The one way from a picture's bytes to pixels: known formats, bounded sizes, every failure named."""
+"""Decode encoded pictures safely: the only place where bytes of a data set become a picture.
+
+Every error of the decoder, and of what Pillow does after decoding, becomes a UserError with the file and the record.
+"""
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
-from typing import cast
+from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy as np
+from PIL import Image
 
 from probing.errors import UserError
+from probing.preferences.images import upright
+from probing.preferences.tiff_tags import check_tags
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""Formats that data sets use. Others are not tried, whatever a file is named: some are handed to other programs."""
-MOST_PIXELS = 64_000_000
-"""Pixels of a picture, 8000 × 8000: 256 MB with alpha, which several threads can hold. Data sets have fewer."""
-MOST_BYTES = 2**28
-"""Bytes of an encoded picture; a lossless one of :data:`MOST_PIXELS` has less."""
-
-# Pillow warns from 89 million pixels on; here smaller pictures are refused already.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+"""Formats that are decoded (AVIF where Pillow has it). Others, such as EPS, start programs or are no pictures of data
+sets. Of an animation, the first frame is taken."""
+MAX_PIXELS = 100_000_000
+"""Largest width × height. It is checked before decoding; a picture of this size takes 1.2 GB to prepare."""
+MAX_BYTES = 128 * 2**20
+"""Largest encoded size."""
+_LONGEST_REASON = 200
+_SIXTEEN_BITS = {"I;16", "I;16B", "I;16L", "I;16N", "I;16R"}
+"""Pillow's names of samples that are unsigned and use all 16 bits."""
+_GREY_STEPS = {"L;2": 85, "L;4": 17}
+"""Factor from 2- or 4-bit grey samples of a PNG to 8 bits. Pillow applies it to pixels, not to the transparent value."""
 
 
 def decode(data: bytes, where: str, record: str) -> Image.Image:
-    """Decode a picture to RGB, or RGBA where it has transparency, upright and without metadata.
-
-    Of an animation the first frame is taken. Greys of 16 bits are scaled to 8; damaged EXIF is left out.
+    """Decode a picture.
 
     Args:
         data: The encoded picture.
-        where: File or column, for the message.
-        record: Item, for the message.
+        where: The file, or the column and file, for messages.
+        record: The record, for messages.
+
+    Returns:
+        An upright picture of mode RGB or RGBA, without metadata. A broken EXIF block is ignored.
 
     Raises:
-        UserError: Empty, cut off, too large, of another format, or with values without a stated range; with where it
-            came from and the record.
+        UserError: It is empty, cut off, damaged, too large, of another format, or its colours have no stated range.
     """
-    try:
-        if len(data) > MOST_BYTES:
-            raise UserError(f"it has {len(data):,} bytes, and at most {MOST_BYTES:,} are read")
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
+    with name_errors(where, record):
+        if not data:
+            raise ValueError("it is empty")
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"it has more than the limit of {MAX_BYTES // 2**20} MiB")
+        # Pillow prints a warning for odd metadata and for sizes that are checked here.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        check_tags(data)
+        with _identify(data) as image:
             width, height = image.size
-            if width * height > MOST_PIXELS:
-                raise UserError(f"it has {width} × {height} pixels, and at most {MOST_PIXELS:,} are read")
+            if width * height > MAX_PIXELS:
+                raise ValueError(f"it has {width} × {height} pixels, the limit is {MAX_PIXELS:,}")
+            samples = _sample_format(image)
+            if image.format == "PNG":
+                _check_png(data)
             image.load()
-            return resolve(image)
-    except MemoryError as error:
-        raise UserError(f"{where} of record {record!r} does not fit in memory; make it smaller.") from error
-    # Decoders raise whatever their format suggests.
-    except Exception as error:
-        reason = _reason(data, error)
-        raise UserError(f"{where} of record {record!r} cannot be read ({reason}); replace the file.") from error
+            return upright(_scaled_samples(image, samples))
 
 
-def resolve(image: Image.Image) -> Image.Image:
-    """Turn a loaded picture upright and into RGB, or RGBA where it has transparency; drop its metadata.
-
-    Raises:
-        UserError: Its values have no stated range.
-    """
+@contextmanager
+def name_errors(where: str, record: str) -> Iterator[None]:
+    """Turn any error into a UserError of one line with the file and the record."""
     try:
-        image = ImageOps.exif_transpose(image)
-    # Pixels are there, and metadata are read by other code: a block that is damaged says nothing of how to turn them.
-    except Exception:
-        image = image.copy()
-    image = _eight_bits(image)
-    resolved = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    resolved.info = {}
-    return resolved
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    if not image.mode.startswith(("I", "F")):
-        return image
-    # A PNG has 8 or 16 bits; older versions of Pillow open the latter as 32.
-    if not image.mode.startswith("I;16") and not (image.mode == "I" and image.format == "PNG"):
-        low, high = cast(tuple[float, float], image.getextrema())
+        yield
+    except Exception as error:
         raise UserError(
-            f"got a picture of mode {image.mode} with values from {low} to {high}, expected 8 or 16 bits each; "
-            "save it so, for nothing says which value is white"
+            f"{one_line(where)} of record {record!r} cannot be read ({_reason(error)}); replace the file."
+        ) from error
+
+
+def one_line(text: str) -> str:
+    """Escape line breaks and other characters that a terminal cannot print."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    text = one_line(" ".join(str(error).split())).rstrip(".") or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
+
+
+def _identify(data: bytes) -> Image.Image:
+    try:
+        return Image.open(BytesIO(data), formats=_readable_formats())
+    except Image.UnidentifiedImageError as error:
+        names = ", ".join(FORMATS[:-1])
+        raise ValueError(f"it is no picture in {names} or {FORMATS[-1]}") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"it has more pixels than the limit of {MAX_PIXELS:,}") from error
+
+
+def _readable_formats() -> list[str]:
+    # Pillow raises for a name that it was built without.
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _sample_format(image: Image.Image) -> str:
+    """Return Pillow's name of the encoded samples, such as ``I;16B``; it is gone after decoding."""
+    tiles: Any = getattr(image, "tile", None)
+    if not tiles:
+        return ""
+    arguments = tiles[0][3]
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _scaled_samples(image: Image.Image, samples: str) -> Image.Image:
+    """Make Pillow's values agree with the encoded samples where it leaves that to the caller."""
+    if image.mode.startswith("I") and samples in _SIXTEEN_BITS:
+        values = np.asarray(image).astype(np.uint16)
+        tags = getattr(image, "tag_v2", {})
+        grey = Image.fromarray(65535 - values if tags.get(262) == 0 else values)
+        grey.info = image.info
+        return grey
+    if image.mode.startswith("I"):
+        raise ValueError(
+            f"its samples of type {samples or image.mode} have no stated white, expected 8 or 16 bits each"
         )
-    # Pillow's own conversion would clip instead of scale.
-    return image.convert("I").point(lambda value: value / 257.0).convert("L")
+    if "transparency" in image.info and image.format == "PNG":
+        if samples == "RGB;16B":
+            raise ValueError("its transparent colour has 16 bits a channel, expected 8")
+        if samples in _GREY_STEPS:
+            image.info["transparency"] *= _GREY_STEPS[samples]
+    return image
 
 
-def _reason(data: bytes, error: Exception) -> str:
-    if not data:
-        return "it is empty"
-    if isinstance(error, UnidentifiedImageError):
-        return f"it is no picture of a known format: {', '.join(FORMATS)}"
-    return " ".join(str(error).split()) or type(error).__name__
+def _check_png(data: bytes) -> None:
+    """Check the checksums of the pixels' chunks, which Pillow skips."""
+    at = 8
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        kind, end = data[at + 4 : at + 8], at + 8 + length
+        if kind == b"IEND" or end + 4 > len(data):
+            return
+        if kind == b"IDAT" and zlib.crc32(memoryview(data)[at + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise ValueError("the checksum of its pixels is wrong")
+        at = end + 4

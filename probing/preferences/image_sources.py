@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from probing.errors import UserError
-from probing.preferences.decoding import MOST_BYTES, decode
+from probing.preferences.decoding import MAX_BYTES, decode, name_errors, one_line
+from probing.preferences.images import upright
 
 _ROW_GROUPS_KEPT = 4
 
@@ -25,13 +26,17 @@ class ImageSource(Protocol):
     """Opens pictures by the names that the table of items gives them.
 
     Attributes:
-        can_be_bad: Whether a picture may be missing or unreadable; those that a function draws are not.
+        can_be_bad: Whether a picture may be missing or unreadable, so that all are opened once before anything is
+            computed. False for pictures that a function draws.
     """
 
     can_be_bad: bool
 
     def open(self, name: str, record: str) -> Image.Image:
         """Open and decode a picture to upright RGB or RGBA; may be called from several threads.
+
+        Returns:
+            An upright picture of mode RGB or RGBA, without metadata: nothing about it can fail later.
 
         Raises:
             UserError: It is missing, empty, cut off, too large, or no picture; with its name and the record.
@@ -42,7 +47,13 @@ class ImageSource(Protocol):
         """Name those that are not there, without opening any."""
         ...
 
-    def stamp(self, name: str) -> str | None: ...
+    def stamp(self, name: str) -> str | None:
+        """Return a cheap identity of a picture, without opening it; may be called from several threads.
+
+        Two equal stamps stand for the same picture. Two different ones, or None (it is missing, or there is no cheap
+        identity), mean that only the pixels can tell.
+        """
+        ...
 
 
 class ImageFolder:
@@ -56,22 +67,21 @@ class ImageFolder:
     def open(self, name: str, record: str) -> Image.Image:
         path = self.root / name
         try:
-            found = path.stat()
-            if not stat.S_ISREG(found.st_mode):
-                raise UserError(f"{path} of record {record!r} is no file; check --data-root.")
-            # One byte more than is allowed is enough to refuse it.
+            # Opening a pipe would wait for ever.
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise OSError("it is no file")
             with path.open("rb") as file:
-                data = file.read(MOST_BYTES + 1)
+                data = file.read(MAX_BYTES + 1)
         except FileNotFoundError:
-            raise UserError(f"{path} of record {record!r} is missing; check --data-root.") from None
-        except (OSError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{path} of record {record!r} cannot be read ({error}); check the disk.") from error
+            raise UserError(f"{one_line(str(path))} of record {record!r} is missing; check --data-root.") from None
+        except (OSError, ValueError, MemoryError) as error:
+            raise UserError(
+                f"{one_line(str(path))} of record {record!r} cannot be read ({one_line(str(error))}); check the disk."
+            ) from error
         return decode(data, str(path), record)
 
     def stamp(self, name: str) -> str | None:
-        return _stamp(self.root / name)
+        return _file_stamp(self.root / name)
 
     def missing(self, names: Iterable[str]) -> list[str]:
         # One listing a folder: asking for each of a million files costs minutes on a network disk.
@@ -108,13 +118,9 @@ class ParquetImages:
 
     def open(self, name: str, record: str) -> Image.Image:
         file, row, column = name.rsplit("#", 2)
-        try:
-            with self._lock:
-                value = self._value(file, int(row), column)
-        except (OSError, ValueError, IndexError, KeyError, pa.ArrowException) as error:
-            raise UserError(
-                f"{self.root / file} cannot be read at record {record!r} ({error}); replace the file."
-            ) from error
+        where = f"{column} in {self.root / file}"
+        with name_errors(where, record), self._lock:
+            value = self._value(file, int(row), column)
         if isinstance(value, dict):
             value = value.get("bytes")
         if value is not None and not isinstance(value, bytes):
@@ -123,8 +129,23 @@ class ParquetImages:
                 f"of a picture; download the file again."
             )
         if not value:
-            raise UserError(f"Record {record!r} has no {column} in {self.root / file}; download the file again.")
-        return decode(value, f"{column} in {self.root / file}", record)
+            raise UserError(
+                f"Record {record!r} has no {one_line(column)} in {one_line(str(self.root / file))}; "
+                "download the file again."
+            )
+        if not isinstance(value, bytes):
+            raise UserError(
+                f"{one_line(where)} of record {record!r} is of type {type(value).__name__}, expected the bytes of a "
+                "picture; replace the file."
+            )
+        return decode(value, where, record)
+
+    def stamp(self, name: str) -> str | None:
+        file, row, column = name.rsplit("#", 2)
+        if file not in self._stamps:
+            self._stamps[file] = _file_stamp(self.root / file)
+        of_file = self._stamps[file]
+        return None if of_file is None else f"{of_file}#{row}#{column}"
 
     def missing(self, names: Iterable[str]) -> list[str]:
         there: dict[str, bool] = {}
@@ -163,17 +184,20 @@ class DrawnImages:
     """Pictures that a function makes when they are asked for.
 
     Args:
-        draw: Given a picture's name.
-        version: Of the function: another version may draw other pictures. Without, pictures have no stamp.
+        draw: Makes the picture of a name.
+        version: Changes whenever ``draw`` would make other pictures; None where nothing says so.
     """
 
     can_be_bad = False
 
     def __init__(self, draw: Callable[[str], Image.Image], version: str | None = None) -> None:
-        self.draw, self.version = draw, version
+        self.draw = draw
+        self.version = version
 
     def open(self, name: str, record: str) -> Image.Image:
-        return self.draw(name)
+        image = self.draw(name)
+        with name_errors(f"Drawn picture {name!r}", record):
+            return upright(image)
 
     def missing(self, names: Iterable[str]) -> list[str]:
         return []
@@ -193,18 +217,19 @@ def find_prefix(root: Path, names: Iterable[str], prefixes: tuple[str, ...]) -> 
     return next((prefix for prefix in prefixes if (root / prefix / first).is_file()), prefixes[0])
 
 
-def _stamp(path: Path) -> str | None:
-    """Size and times of a file. The time of its last change of status cannot be set back by hand."""
+def _file_stamp(path: Path) -> str | None:
+    """Return a file's size and its times of change; None where it is missing."""
     try:
-        found = path.stat()
-    except OSError:
+        status = os.stat(path)
+    except (OSError, ValueError):
         return None
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
 def _files_of(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}
-    except OSError:
+    except (OSError, ValueError):
+        # A ValueError is a name that no file can have, such as one with a null character.
         return set()

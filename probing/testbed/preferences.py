@@ -11,13 +11,16 @@ so the best reachable accuracy of each pair is known.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL
 from PIL import Image
 
 from probing.preferences import DrawnImages, PreferenceData
@@ -104,7 +107,7 @@ def load(*, split: str | None = None, seed: int = 0) -> PreferenceData:
         name="testbed",
         items=items.copy(),
         pairs=pairs.copy(),
-        images=DrawnImages(open_image, version=f"{drawing_version()}/testbed/{seed}"),
+        images=DrawnImages(open_image, drawing_version(seed)),
         settings={
             "version": VERSION,
             "seed": seed,
@@ -112,6 +115,20 @@ def load(*, split: str | None = None, seed: int = 0) -> PreferenceData:
             "generated": generated.digest() if seed == generated.SEED else None,
         },
     )
+
+
+@lru_cache(maxsize=8)
+def drawing_version(seed: int) -> str:
+    """Identify everything that decides what pictures are drawn: seed, sources, libraries and the generated pictures.
+
+    All sources of the testbed count, so that none can be forgotten.
+    """
+    digest = hashlib.sha256(repr((seed, np.__version__, PIL.__version__, generated.digest())).encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        content = source.read_bytes()
+        digest.update(repr((source.name, len(content))).encode())
+        digest.update(content)
+    return digest.hexdigest()[:32]
 
 
 def prompts(seed: int = 0, counts: dict[str, int] | None = None) -> list[Prompt]:

@@ -23,6 +23,7 @@ from probing.testbed.preferences import (
     VERSION,
     Drawing,
     choose,
+    drawing_version,
     prompts,
     reward_of,
 )
@@ -75,7 +76,7 @@ def load(*, split: str | None = None, seed: int = 0) -> PreferenceData:
         name="testbed-shortcut",
         items=items.copy(),
         pairs=pairs.copy(),
-        images=DrawnImages(lambda item_id: drawings[item_id].open(), version=f"{drawing_version()}/shortcut/{seed}"),
+        images=DrawnImages(lambda item_id: drawings[item_id].open(), f"shortcut-{drawing_version(seed)}"),
         settings={"version": VERSION, "seed": seed, "temperature": TEMPERATURE, "marked_chosen": MARKED_CHOSEN},
     )
 

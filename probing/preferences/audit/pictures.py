@@ -16,8 +16,8 @@ from PIL import Image
 
 from probing.errors import UserError
 from probing.preferences.data import PreferenceData
+from probing.preferences.decoding import one_line
 from probing.preferences.images import picture_digest, upright_rgb
-from probing.progress import progress
 
 WORKERS = 8
 _THUMBNAIL = 8
@@ -35,7 +35,8 @@ class ScannedImages:
     Attributes:
         table: One row a different picture, in the order of the items: ``image``, ``item_id`` (the first item that
             shows it), ``problem`` (empty, ``missing`` or ``unreadable``), ``reason``, ``width`` and ``height`` in
-            pixels (upright; 0 where it could not be read) and ``content`` (hash of its pixels; empty likewise).
+            pixels (upright; 0 where it could not be read) and ``content`` (:func:`picture_digest` of it on
+            white; empty likewise).
         phash: Perceptual hash of each, 64 bits (DCT of the grey 32×32 picture; the ImageHash library's ``phash``).
         thumbnails: (picture, 192) each as 8×8 RGB pixels.
     """
@@ -52,7 +53,7 @@ class ScannedImages:
 def scan_images(
     data: PreferenceData, *, items: pd.DataFrame | None = None, workers: int = WORKERS, hashes: bool = True
 ) -> ScannedImages:
-    """Open every picture of the data once.
+    """Open every picture of the data once. One that raises any error is counted as unreadable; the others go on.
 
     Args:
         data: Whose pictures.
@@ -74,15 +75,13 @@ def scan_images(
             return ("missing", "it is not there", 0, 0, ""), np.uint64(0), None
         try:
             image = upright_rgb(data.images.open(name, item_id))
-        except UserError as error:
-            return ("unreadable", str(error), 0, 0, ""), np.uint64(0), None
-        # One bad picture must not hide the others.
+            if not hashes:
+                return ("", "", *image.size, ""), np.uint64(0), None
+            return ("", "", *image.size, picture_digest(image).hex()), _phash(image), _thumbnail(image)
         except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            return ("unreadable", reason, 0, 0, ""), np.uint64(0), None
-        if not hashes:
-            return ("", "", *image.size, ""), np.uint64(0), None
-        return ("", "", *image.size, picture_digest(image).hex()), _phash(image), _thumbnail(image)
+            # One bad picture, whatever the error, must not end a scan of a million.
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            return ("unreadable", one_line(reason), 0, 0, ""), np.uint64(0), None
 
     with progress(len(different), f"pictures of {data.name}", "pictures") as bar:
         names = zip(different["image"].astype(str), different["item_id"].astype(str), strict=True)

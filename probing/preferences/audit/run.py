@@ -132,11 +132,15 @@ def _place(pairs: pd.DataFrame, drawn: bool) -> Finding:
 
 
 def _size(data: PreferenceData, scanned: ScannedImages, seed: int) -> Finding:
-    if len(scanned.bad) == len(scanned.table):
-        return Finding("choice-by-image-size", "note", "No picture could be opened, so sizes are not known.")
+    bad = data.items.loc[data.items["image"].isin(scanned.bad["image"]), "item_id"]
+    readable = int((~(data.pairs["first"].isin(bad) | data.pairs["second"].isin(bad))).sum())
+    if readable == 0:
+        return Finding("choice-by-image-size", "note", "No pair has two readable pictures; nothing is measured.")
     size = by_size(data, scanned, seed=seed)
     if size.table["pairs"].sum() == 0:
-        return Finding("choice-by-image-size", "ok", "The two pictures of a pair always have the same size.")
+        said = "The two pictures of a pair always have the same size"
+        said += "." if readable == len(data.pairs) else f", in the {readable:,} pairs with two readable pictures."
+        return Finding("choice-by-image-size", "ok", said)
     return _shortcut("choice-by-image-size", size, "Width and height alone")
 
 
