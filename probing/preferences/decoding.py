@@ -23,8 +23,8 @@ from probing.preferences.tiff_tags import check_tags
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """Formats that are decoded (AVIF where Pillow has it). Others, such as EPS, start programs or are no pictures of data
 sets. Of an animation, the first frame is taken."""
-MAX_PIXELS = 100_000_000
-"""Largest width × height. It is checked before decoding; a picture of this size takes 1.2 GB to prepare."""
+MAX_PIXELS = 64_000_000
+"""Largest width × height, 8000 × 8000. It is checked before decoding; a picture of this size takes 0.8 GB to prepare."""
 MAX_BYTES = 128 * 2**20
 """Largest encoded size."""
 _LONGEST_REASON = 200

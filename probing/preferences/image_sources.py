@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -33,7 +32,7 @@ class ImageSource(Protocol):
     can_be_bad: bool
 
     def open(self, name: str, record: str) -> Image.Image:
-        """Open and decode a picture to upright RGB or RGBA; may be called from several threads.
+        """Open and decode a picture; may be called from several threads.
 
         Returns:
             An upright picture of mode RGB or RGBA, without metadata: nothing about it can fail later.
@@ -123,11 +122,6 @@ class ParquetImages:
             value = self._value(file, int(row), column)
         if isinstance(value, dict):
             value = value.get("bytes")
-        if value is not None and not isinstance(value, bytes):
-            raise UserError(
-                f"Record {record!r} has a {type(value).__name__} as {column} in {self.root / file}, expected the bytes "
-                f"of a picture; download the file again."
-            )
         if not value:
             raise UserError(
                 f"Record {record!r} has no {one_line(column)} in {one_line(str(self.root / file))}; "
@@ -157,12 +151,6 @@ class ParquetImages:
             if not there[file]:
                 gone.append(name)
         return gone
-
-    def stamp(self, name: str) -> str | None:
-        file, row, column = name.rsplit("#", 2)
-        if file not in self._stamps:
-            self._stamps[file] = _stamp(self.root / file)
-        return None if self._stamps[file] is None else f"{self._stamps[file]} {row} {column}"
 
     def _value(self, file: str, row: int, column: str) -> Any:
         if file not in self._files:

@@ -60,7 +60,7 @@ def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     """Make a picture RGB in its own size: upright, transparency laid on the background.
 
     Raises:
-        UserError: Its values have no stated range.
+        UserError: Its numbers have no stated range.
     """
     image = upright(image)
     if image.mode == "RGB":

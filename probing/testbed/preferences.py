@@ -26,7 +26,6 @@ from PIL import Image
 from probing.preferences import DrawnImages, PreferenceData
 from probing.testbed import generated
 from probing.testbed.degradations import KINDS, degrade
-from probing.testbed.drawing import drawing_version
 from probing.testbed.render import render
 from probing.testbed.scenes import Scene, attributes_of, canonical, contradict, sample_scene
 

@@ -14,7 +14,6 @@ import pandas as pd
 from PIL import Image
 
 from probing.preferences import DrawnImages, PreferenceData
-from probing.testbed.drawing import drawing_version
 from probing.testbed.preferences import (
     CLEAN,
     ITEM_COLUMNS,

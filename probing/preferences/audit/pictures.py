@@ -18,6 +18,7 @@ from probing.errors import UserError
 from probing.preferences.data import PreferenceData
 from probing.preferences.decoding import one_line
 from probing.preferences.images import picture_digest, upright_rgb
+from probing.progress import progress
 
 WORKERS = 8
 _THUMBNAIL = 8
