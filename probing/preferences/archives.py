@@ -26,10 +26,11 @@ from probing.preferences.archive_parts import STAGING, JoinedFiles, find_archive
 
 _VERSION = 1
 _READERS = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError,
-    RuntimeError, TypeError, ValueError, lzma.LZMAError, struct_error, tarfile.TarError, zipfile.BadZipFile, zlib.error,
+    ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, ValueError,
+    lzma.LZMAError, struct_error, tarfile.TarError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-"""What tarfile, zipfile and the decompressors raise on damaged archives."""
+"""What tarfile, zipfile and the decompressors raise on damaged archives (RuntimeError includes RecursionError and
+NotImplementedError)."""
 
 
 def unpack(root: Path) -> None:
