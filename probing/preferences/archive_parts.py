@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -159,7 +160,8 @@ class JoinedFiles(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         position = offset + (0, self._position, self.size)[whence]
         if position < 0:
-            raise ValueError(f"a position before the start: {position}")
+            # As of a file: zipfile expects an OSError where an archive is shorter than its search.
+            raise OSError(errno.EINVAL, f"position {position} is before the start")
         self._position = position
         return position
 

@@ -190,7 +190,8 @@ def _sentences(archive: Path) -> Iterator[None]:
     except ArchiveFault as error:
         raise UserError(f"{archive} cannot be unpacked ({error}); {error.mend}.") from error
     except _READERS as error:
-        problem, mend = " ".join(str(error).split())[:200] or type(error).__name__, FETCH_AGAIN
+        reason = getattr(error, "strerror", None) or str(error)
+        problem, mend = " ".join(reason.split())[:200] or type(error).__name__, FETCH_AGAIN
         number = getattr(error, "errno", None)
         if number in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(

@@ -99,21 +99,20 @@ def test_other_files_are_no_parts(tmp_path, other):
 
 def test_joined_files_read_like_their_concatenation(tmp_path):
     content = bytes(range(256)) * 5
+    whole = io.BytesIO(content)
     with JoinedFiles(write_parts(tmp_path, "x", content, [".0", ".1", ".2"])) as joined:
-        whole = io.BytesIO(content)
+        assert joined.size == len(content)
+        reader = io.BufferedReader(joined, 16)
         for offset, whence, count in [
             (0, 0, 7),
             (400, 0, 100),
-            (-900, 1, 500),
+            (-90, 1, 500),
             (-30, 2, 50),
             (1279, 0, 9),
             (5000, 0, 1),
         ]:
-            whole.seek(max(0, offset) if whence == 0 else offset, whence)
-            joined.seek(offset, whence)
-            assert io.BufferedReader(joined).read(count) == whole.read(count) or count == 0
-            whole.seek(0)
-            joined = JoinedFiles(joined._paths)
+            assert reader.seek(offset, whence) == whole.seek(offset, whence)
+            assert reader.read(count) == whole.read(count)
 
 
 # --- again, or not ---
@@ -348,9 +347,11 @@ def test_a_member_that_is_there_twice(tmp_path, kind):
     def twice(*contents):
         stream = io.BytesIO()
         if kind == "zip":
-            with zipfile.ZipFile(stream, "w") as packed, pytest.warns(UserWarning, match="Duplicate name"):
-                for content in contents:
-                    packed.writestr("a", content)
+            with zipfile.ZipFile(stream, "w") as packed:
+                packed.writestr("a", contents[0])
+                for content in contents[1:]:
+                    with pytest.warns(UserWarning, match="Duplicate name"):
+                        packed.writestr("a", content)
         else:
             with tarfile.open(fileobj=stream, mode="w") as packed:
                 for content in contents:
@@ -436,7 +437,7 @@ def test_a_zip_with_64_bit_list_is_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("x.tar", tar()[:-10240], "two zero blocks at a tar's end are missing"),
+        ("x.tar", tar()[: tar().index(b"[1, 2]") + 512], "two zero blocks at a tar's end are missing"),
         ("x.tar", tar()[:600], "unexpected end of data|has not the"),
         (
             "x.tar",
@@ -447,7 +448,7 @@ def test_a_zip_with_64_bit_list_is_read(tmp_path, monkeypatch):
         ("x.tar", tar() + b"x", "more bytes follow its end"),
         ("x.tar", bytes(10240), "holds no files"),
         ("x.tar", b"", "empty file"),
-        ("x.tar", b"<html>not found</html>" * 50, "cannot be unpacked"),
+        ("x.tar", b"<html>not found</html>" * 50, "header"),
         ("x.tgz", tar_gz()[:-1], "Compressed file ended"),
         ("x.tgz", tar_gz()[:-8] + b"\0" * 8, "CRC check failed"),
         ("x.tgz", tar_gz() + b"garbage", "Not a gzipped file"),
@@ -535,9 +536,9 @@ def test_a_size_in_a_header_is_not_trusted(tmp_path):
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_a_huge_tar_header_is_not_read_into_memory(tmp_path, kind):
     info = tarfile.TarInfo("header")
-    info.type, info.size = kind, 10**10
+    info.type, info.size = kind, 10**9
     (tmp_path / "x.tgz").write_bytes(gzip.compress(info.tobuf() + bytes(10**7)))
-    refused(tmp_path, "a header has 10000000000 bytes, allowed are 1048576")
+    refused(tmp_path, "a header has 1000000000 bytes, allowed are 1048576")
 
 
 def test_zeros_after_the_end_are_bounded(tmp_path):
@@ -595,4 +596,4 @@ def test_every_error_becomes_a_sentence(tmp_path, error, match, monkeypatch):
         raise error
 
     monkeypatch.setattr(archives, "read_members", fail)
-    refused(tmp_path, rf"x\.zip (cannot be unpacked|.*) \({match}")
+    refused(tmp_path, rf"x\.zip cannot be unpacked \({match}")

@@ -79,14 +79,16 @@ def check(case) -> None:
         for ending, content in parts.items():
             write_parts(folder, f"x.{kind}", content, [ending])
         before = sorted(folder.iterdir())
+        message = None
         try:
             unpack(folder)
         except UserError as error:
-            assert f"x.{kind}" in str(error) and "\n" not in str(error)
+            message = str(error)
+        if message is not None:
+            assert f"x.{kind}" in message and "\n" not in message
             assert sorted(folder.iterdir()) == before
-        else:
-            if found and parts:
-                assert unpacked(folder) == FILES
+        elif found and parts:
+            assert unpacked(folder) == FILES
         assert list(top.iterdir()) == [folder]
 
 
