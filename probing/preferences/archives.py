@@ -165,6 +165,8 @@ def _remove_staging(archive: Path) -> None:
     for path in archive.parent.iterdir():
         if path.name.startswith(f".{archive.name}{STAGING}") and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
+        elif path.name.startswith(f".{_marker_path(archive).name[:64]}.") and path.suffix == ".partial":
+            path.unlink()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Small archives made by the standard library, as test inputs."""
+"""Small archives made by the standard library, as test inputs, and what unpacking must leave."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+
+import pytest
+
+from probing.errors import UserError
+from probing.preferences.archives import unpack
 
 FILES = {"images/1.png": b"\x89PNG" + bytes(range(256)) * 3, "images/2.png": b"second" * 200, "list.json": b"[1, 2]"}
 
@@ -57,3 +62,13 @@ def unpacked(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not any(mark in path.name for mark in (".tar", ".tgz", ".zip"))
     }
+
+
+def refused(folder: Path, match: str) -> None:
+    """Assert one sentence and an unchanged folder."""
+    before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+    with pytest.raises(UserError, match=match) as error:
+        unpack(folder)
+    message = str(error.value)
+    assert "\n" not in message and message.endswith(".")
+    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before

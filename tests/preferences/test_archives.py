@@ -1,121 +1,23 @@
-"""Unpacking: whole or not at all, verified, bounded, inside its folder, again where something changed."""
+"""Unpacking: whole or not at all, inside its folder, again where something changed."""
 
 from __future__ import annotations
 
-import collections
-import errno
 import gzip
 import io
 import json
 import os
-import shutil
 import stat
-import struct
 import tarfile
+import time
 import zipfile
-import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from probing.errors import UserError
 from probing.preferences import archive_members, archives
-from probing.preferences.archive_parts import JoinedFiles
 from probing.preferences.archives import unpack
-from tests.preferences.packed import FILES, PACKERS, tar, tar_gz, unpacked, write_parts, zipped
-
-
-def refused(folder, match):
-    """Assert one sentence and an unchanged folder."""
-    before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
-    with pytest.raises(UserError, match=match) as error:
-        unpack(folder)
-    message = str(error.value)
-    assert "\n" not in message and message.endswith(".")
-    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
-
-
-# --- parts ---
-
-NUMBERINGS = {
-    "000": [".000", ".001", ".002", ".003"],
-    "1": [".1", ".2", ".3", ".4"],
-    "part1": [".part1", ".part2", ".part3", ".part4"],
-    "part-aa": [".part-aa", ".part-ab", ".part-ac", ".part-ad"],
-    "aa": [".aa", ".ab", ".ac", ".ad"],
-    "-00000": ["-00000", "-00001", "-00002", "-00003"],
-    "of": ["-00000-of-00004", "-00001-of-00004", "-00002-of-00004", "-00003-of-00004"],
-}
-
-
-@pytest.mark.parametrize("endings", NUMBERINGS.values(), ids=NUMBERINGS)
-@pytest.mark.parametrize("kind", PACKERS)
-def test_a_missing_part_is_named(tmp_path, kind, endings):
-    paths = write_parts(tmp_path, f"x.{kind}", PACKERS[kind](), endings)
-    lost = paths[2].read_bytes()
-    paths[2].unlink()
-    refused(tmp_path, rf"x\.{kind} cannot be unpacked \(missing: x\.{kind}{endings[2]}\); fetch what is missing")
-    paths[2].write_bytes(lost)
-    unpack(tmp_path)
-    assert unpacked(tmp_path) == FILES
-
-
-@pytest.mark.parametrize("endings", NUMBERINGS.values(), ids=NUMBERINGS)
-@pytest.mark.parametrize("kind", ["tar.gz", "zip"])
-@pytest.mark.parametrize("lost", [0, 3])
-def test_a_missing_first_or_last_part_is_found(tmp_path, kind, endings, lost):
-    paths = write_parts(tmp_path, f"x.{kind}", PACKERS[kind](), endings)
-    paths[lost].unlink()
-    refused(tmp_path, rf"x\.{kind} cannot be unpacked")
-
-
-def test_numbers_are_ordered_as_numbers(tmp_path):
-    write_parts(tmp_path, "x.zip", zipped(), [f".{number}" for number in range(12)])
-    unpack(tmp_path)
-    assert unpacked(tmp_path) == FILES
-
-
-@pytest.mark.parametrize(
-    ("endings", "match"),
-    [
-        (["", ".1"], "x.zip.1 lies beside the whole archive"),
-        ([".0", ".1", ".aa"], "numbered in different ways"),
-        ([".1", ".01"], "have the same number"),
-        (["-00000-of-00002", "-00001-of-00003"], "disagree on how many there are"),
-        ([".0", ".9"], r"missing: x.zip.1, x.zip.2, x.zip.3 and 5 more"),
-    ],
-)
-def test_parts_that_do_not_fit_are_refused(tmp_path, endings, match):
-    write_parts(tmp_path, "x.zip", zipped(), endings)
-    refused(tmp_path, match)
-
-
-@pytest.mark.parametrize("other", ["x.zip.md5", "x.zip.json", "x.zip.txt", "x.zip.lock", "x.zip.asc", "x.zip.py"])
-def test_other_files_are_no_parts(tmp_path, other):
-    write_parts(tmp_path, "x.zip", zipped(), [""])
-    (tmp_path / other).write_text("other")
-    unpack(tmp_path)
-    assert {"images/1.png", "images/2.png", "list.json"} <= set(unpacked(tmp_path))
-
-
-def test_joined_files_read_like_their_concatenation(tmp_path):
-    content = bytes(range(256)) * 5
-    whole = io.BytesIO(content)
-    with JoinedFiles(write_parts(tmp_path, "x", content, [".0", ".1", ".2"])) as joined:
-        assert joined.size == len(content)
-        reader = io.BufferedReader(joined, 16)
-        for offset, whence, count in [
-            (0, 0, 7),
-            (400, 0, 100),
-            (-90, 1, 500),
-            (-30, 2, 50),
-            (1279, 0, 9),
-            (5000, 0, 1),
-        ]:
-            assert reader.seek(offset, whence) == whole.seek(offset, whence)
-            assert reader.read(count) == whole.read(count)
-
-
-# --- again, or not ---
+from tests.preferences.packed import FILES, PACKERS, refused, tar, tar_gz, unpacked, write_parts, zipped
 
 
 @pytest.mark.parametrize("kind", PACKERS)
@@ -221,6 +123,29 @@ def test_a_kill_anywhere_is_mended_by_the_next_call(tmp_path, kind, before, monk
     assert 5 < step < 99
 
 
+def test_leftovers_of_kills_are_removed(tmp_path):
+    write_parts(tmp_path, "x.zip", zipped(), [""])
+    write_parts(tmp_path / ".x.zip.unpacking-1", "y.zip", b"half", [""])
+    (tmp_path / ".x.zip.unpacked.abc.partial").write_bytes(b"half")
+    unpack(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "list.json", "x.zip", "x.zip.unpacked"]
+
+
+def test_two_at_once_unpack_once(tmp_path, monkeypatch):
+    write_parts(tmp_path, "x.zip", zipped(), [""])
+    read, calls = archives.read_members, []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        time.sleep(0.1)
+        return read(*arguments)
+
+    monkeypatch.setattr(archives, "read_members", counted)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(unpack, [tmp_path] * 3))
+    assert len(calls) == 1 and unpacked(tmp_path) == FILES
+
+
 def test_archives_inside_archives_stay_packed(tmp_path):
     inner = zipped({"deep": b"deep"})
     (tmp_path / "x.tar").write_bytes(tar({"inner.zip": inner}))
@@ -235,9 +160,6 @@ def test_a_finished_unpacking_is_read_from_a_read_only_folder(tmp_path, monkeypa
     monkeypatch.setattr(archives.tempfile, "mkdtemp", lambda **_: pytest.fail("writes"))
     monkeypatch.setattr(archives, "write_text", lambda *_: pytest.fail("writes"))
     unpack(tmp_path)
-
-
-# --- files of another origin ---
 
 
 def test_a_file_with_other_content_is_not_overwritten(tmp_path):
@@ -281,9 +203,6 @@ def test_a_file_where_a_folder_is_needed(tmp_path):
     write_parts(tmp_path, "x.zip", zipped(), [""])
     (tmp_path / "images").write_bytes(b"mine")
     refused(tmp_path, "images is a file where it has a folder")
-
-
-# --- members ---
 
 
 @pytest.mark.parametrize("pack", [tar, tar_gz, zipped])
@@ -429,171 +348,3 @@ def test_a_zip_with_64_bit_list_is_read(tmp_path, monkeypatch):
     (tmp_path / "x.zip").write_bytes(content)
     unpack(tmp_path)
     assert unpacked(tmp_path) == FILES
-
-
-# --- damage ---
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "match"),
-    [
-        ("x.tar", tar()[: tar().index(b"[1, 2]") + 512], "two zero blocks at a tar's end are missing"),
-        ("x.tar", tar()[:600], "unexpected end of data|has not the"),
-        (
-            "x.tar",
-            tar().rstrip(b"\0") + bytes(512 - len(tar().rstrip(b"\0")) % 512 + 512),
-            "second of the two zero blocks",
-        ),
-        ("x.tar", tar() + tar(), "more bytes follow its end"),
-        ("x.tar", tar() + b"x", "more bytes follow its end"),
-        ("x.tar", bytes(10240), "holds no files"),
-        ("x.tar", b"", "empty file"),
-        ("x.tar", b"<html>not found</html>" * 50, "header"),
-        ("x.tgz", tar_gz()[:-1], "Compressed file ended"),
-        ("x.tgz", tar_gz()[:-8] + b"\0" * 8, "CRC check failed"),
-        ("x.tgz", tar_gz() + b"garbage", "Not a gzipped file"),
-        ("x.tgz", tar_gz() + tar_gz(), "more bytes follow its end"),
-        ("x.zip", zipped()[:-1], "no zip archive, or its end is cut or has bytes too many"),
-        ("x.zip", zipped() + b"x", "no zip archive, or its end is cut or has bytes too many"),
-        ("x.zip", b"x" + zipped(), "list of members is not where its end gives it"),
-        ("x.zip", zipped() + zipped(), "list of members is not where its end gives it"),
-        ("x.zip", zipped({}), "holds no files"),
-        ("x.zip", b"<html>not found</html>", "no zip archive"),
-        ("x.zip", b"version https://git-lfs.github.com/spec/v1\n", "pointer of git-lfs.*git lfs pull"),
-    ],
-)
-def test_damage_is_named(tmp_path, name, content, match):
-    (tmp_path / name).write_bytes(content)
-    refused(tmp_path, rf"{name} cannot be unpacked \(.*({match})")
-
-
-def test_a_damaged_later_header_of_a_tar_is_found(tmp_path):
-    content = bytearray(tar())
-    content[content.index(b"images/2.png")] ^= 1
-    (tmp_path / "x.tar").write_bytes(content)
-    refused(tmp_path, r"x\.tar cannot be unpacked \(the header at byte 1536 is damaged\); delete it and fetch it again")
-
-
-def flagged_zip(flags=0, method=None):
-    """A zip whose headers have other flags or another method."""
-    content = bytearray(zipped({"a": b"one"}, zipfile.ZIP_STORED))
-    for at in (6, content.index(b"PK\x01\x02") + 8):
-        content[at] |= flags
-        if method is not None:
-            content[at + 2] = method
-    return bytes(content)
-
-
-def test_an_encrypted_zip_is_refused(tmp_path):
-    (tmp_path / "x.zip").write_bytes(flagged_zip(flags=1))
-    refused(tmp_path, r"x\.zip cannot be unpacked \(its member 'a' is encrypted\); unpack it .* with another tool")
-
-
-def test_an_unknown_compression_is_refused(tmp_path):
-    (tmp_path / "x.zip").write_bytes(flagged_zip(method=9))
-    refused(
-        tmp_path, r"x\.zip cannot be unpacked \(its member 'a' is compressed by method 9\); unpack it .* another tool"
-    )
-
-
-def test_a_volume_of_a_split_zip_is_refused(tmp_path):
-    content = bytearray(zipped())
-    content[-18] = 1
-    (tmp_path / "x.zip").write_bytes(content)
-    refused(tmp_path, r"it is one volume of several\); join the volumes")
-
-
-def test_a_member_outside_the_list_of_a_zip_is_found(tmp_path):
-    """The list without its last entry, with the count and the size that fit."""
-    content = zipped({"a": b"1", "b": b"2"})
-    start, end = content.index(b"PK\x01\x02"), content.index(b"PK\x05\x06")
-    entry = (end - start) // 2
-    tail = content[end : end + 8] + struct.pack("<2H2L", 1, 1, entry, start) + b"\0\0"
-    (tmp_path / "x.zip").write_bytes(content[: start + entry] + tail)
-    refused(tmp_path, "belong to no member")
-
-
-# --- bounds ---
-
-
-@pytest.mark.parametrize("pack", [zipped, tar_gz])
-def test_what_grows_beyond_its_size_is_refused(tmp_path, pack):
-    suffix = {tar_gz: "tgz", zipped: "zip"}[pack]
-    (path := tmp_path / f"x.{suffix}").write_bytes(pack({"a": bytes(200_000_000)}))
-    assert path.stat().st_size < 200_000
-    refused(tmp_path, rf"x\.{suffix} cannot be unpacked \(it grows to more than \d+ bytes, 50 times its size\)")
-
-
-def test_a_size_in_a_header_is_not_trusted(tmp_path):
-    """A zip whose headers give 5 bytes where 200 MB follow."""
-    content = bytearray(zipped({"a": bytes(200_000_000)}))
-    for at in (22, content.index(b"PK\x01\x02") + 24):
-        content[at : at + 4] = struct.pack("<L", 5)
-    (tmp_path / "x.zip").write_bytes(content)
-    refused(tmp_path, "Bad CRC-32")
-
-
-@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_a_huge_tar_header_is_not_read_into_memory(tmp_path, kind):
-    info = tarfile.TarInfo("header")
-    info.type, info.size = kind, 10**9
-    (tmp_path / "x.tgz").write_bytes(gzip.compress(info.tobuf() + bytes(10**7)))
-    refused(tmp_path, "a header has 1000000000 bytes, allowed are 1048576")
-
-
-def test_zeros_after_the_end_are_bounded(tmp_path):
-    (tmp_path / "x.tgz").write_bytes(gzip.compress(tar() + bytes(50_000_000)))
-    refused(tmp_path, "50 times its size")
-
-
-@pytest.mark.parametrize("pack", [tar, zipped])
-def test_the_number_and_size_of_members_are_bounded(tmp_path, pack, monkeypatch):
-    suffix = {tar: "tar", zipped: "zip"}[pack]
-    (tmp_path / f"x.{suffix}").write_bytes(pack())
-    monkeypatch.setattr(archive_members, "MAX_MEMBERS", 2)
-    refused(tmp_path, "members")
-    monkeypatch.undo()
-    monkeypatch.setattr(archive_members, "MAX_MEMBER_BYTES", 1000)
-    refused(tmp_path, r"its member 'images/[12].png' has \d+ bytes, allowed are 1000")
-
-
-@pytest.mark.parametrize("kind", PACKERS)
-def test_more_than_the_free_disk_is_refused(tmp_path, kind, monkeypatch):
-    (tmp_path / f"x.{kind}").write_bytes(PACKERS[kind]())
-    usage = collections.namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 1000, 1000))
-    refused(tmp_path, rf"x\.{kind} cannot be unpacked \(it needs more than the 1000 bytes .* free some space")
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_has_its_own_sentence(tmp_path, number, monkeypatch):
-    (tmp_path / "x.zip").write_bytes(zipped())
-
-    def full(*_):
-        raise OSError(number, "full")
-
-    monkeypatch.setattr(archive_members._Sink, "_check", full)
-    refused(tmp_path, r"^The disk of .*x\.zip is full; free some space and give the same command again\.$")
-
-
-@pytest.mark.parametrize(
-    ("error", "match"),
-    [
-        (PermissionError(errno.EACCES, "no right"), r"no right.*make its folder writable, or copy it to one that is"),
-        (OSError(errno.EIO, "input/output"), r"input/output.*delete it and fetch it again"),
-        (MemoryError(), "too little memory"),
-        (RecursionError("deep"), "deep"),
-        (NotImplementedError("odd"), "odd"),
-        (zlib.error("bad"), "bad"),
-        (struct.error("short"), "short"),
-        (ValueError(), "ValueError"),
-    ],
-)
-def test_every_error_becomes_a_sentence(tmp_path, error, match, monkeypatch):
-    (tmp_path / "x.zip").write_bytes(zipped())
-
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr(archives, "read_members", fail)
-    refused(tmp_path, rf"x\.zip cannot be unpacked \({match}")
