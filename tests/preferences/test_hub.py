@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import tarfile
@@ -64,6 +65,15 @@ def test_without_a_network_the_ways_out_are_told(monkeypatch):
     assert "\n" not in str(error.value) and "MizzenAI/HPDv3" in str(error.value)
 
 
+def test_a_full_disk_while_fetching_is_named(monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(UserError, match="^The disk is full while hpdv3 is fetched; free some space, or set HF_HOME"):
+        preferences.load("hpdv3")
+
+
 def test_what_is_not_on_the_hub_says_where_it_is():
     with pytest.raises(UserError, match="needs --data-root; its files are at THUDM/ImageReward on GitHub"):
         preferences.load("imagereward")
@@ -96,9 +106,12 @@ def test_archives_and_their_parts_are_unpacked_once(tmp_path, kind, endings):
     hub.unpack(tmp_path)
     unpacked = tmp_path / "deep" / "images" / "1.png"
     assert unpacked.read_bytes() == png(0)
+    inode = unpacked.stat().st_ino
+    hub.unpack(tmp_path)
+    assert unpacked.stat().st_ino == inode
     unpacked.unlink()
     hub.unpack(tmp_path)
-    assert not unpacked.exists()
+    assert unpacked.read_bytes() == png(0)
 
 
 def test_a_damaged_archive_is_named(tmp_path):
