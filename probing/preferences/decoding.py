@@ -24,14 +24,14 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """Formats that are decoded (AVIF where Pillow has it). Others, such as EPS, start programs or are no pictures of data
 sets. Of an animation, the first frame is taken."""
 MAX_PIXELS = 64_000_000
-"""Largest width × height, 8000 × 8000. It is checked before decoding; a picture of this size takes 0.8 GB to prepare."""
+"""Largest width × height, 8000 × 8000. Checked before decoding; a picture of this size takes 0.8 GB to prepare."""
 MAX_BYTES = 128 * 2**20
 """Largest encoded size."""
 _LONGEST_REASON = 200
 _SIXTEEN_BITS = {"I;16", "I;16B", "I;16L", "I;16N", "I;16R"}
 """Pillow's names of samples that are unsigned and use all 16 bits."""
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
-"""Factor from 2- or 4-bit grey samples of a PNG to 8 bits. Pillow applies it to pixels, not to the transparent value."""
+"""Factor from 2- or 4-bit grey samples of a PNG to 8 bits; Pillow applies it to pixels, not to the transparent value."""
 
 
 def decode(data: bytes, where: str, record: str) -> Image.Image:
