@@ -31,7 +31,7 @@ _LONGEST_REASON = 200
 _SIXTEEN_BITS = {"I;16", "I;16B", "I;16L", "I;16N", "I;16R"}
 """Pillow's names of samples that are unsigned and use all 16 bits."""
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
-"""Factor from 2- or 4-bit grey samples of a PNG to 8 bits; Pillow applies it to pixels, not to the transparent value."""
+"""Factor from 2- or 4-bit grey samples of a PNG to 8 bits; Pillow leaves the transparent value as it is."""
 
 
 def decode(data: bytes, where: str, record: str) -> Image.Image:
