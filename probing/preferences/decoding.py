@@ -31,7 +31,7 @@ _LONGEST_REASON = 200
 _SIXTEEN_BITS = {"I;16", "I;16B", "I;16L", "I;16N", "I;16R"}
 """Pillow's names of samples that are unsigned and use all 16 bits."""
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
-"""Factor from 2- or 4-bit grey samples of a PNG to 8 bits. Pillow applies it to pixels, not to the transparent value."""
+"""Factor from 2- or 4-bit grey samples of a PNG to 8 bits. Pillow scales pixels by it, not the transparent value."""
 
 
 def decode(data: bytes, where: str, record: str) -> Image.Image:
@@ -97,7 +97,7 @@ def _identify(data: bytes) -> Image.Image:
         names = ", ".join(FORMATS[:-1])
         raise ValueError(f"it is no picture in {names} or {FORMATS[-1]}") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"it has more pixels than the limit of {MAX_PIXELS:,}") from error
+        raise ValueError(f"it has more than {MAX_PIXELS:,} pixels: a decompression bomb") from error
 
 
 def _readable_formats() -> list[str]:

@@ -108,7 +108,7 @@ def picture_digest(image: Image.Image) -> bytes:
         UserError: Its numbers have no stated range.
     """
     image = upright(image)
-    if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")
     digest = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
     if image.mode == "RGBA":
