@@ -123,7 +123,7 @@ def _scaled_samples(image: Image.Image, samples: str) -> Image.Image:
         grey = Image.fromarray(65535 - values if tags.get(262) == 0 else values)
         grey.info = image.info
         return grey
-    if image.mode.startswith("I"):
+    if image.mode.startswith(("I", "F")):
         raise ValueError(
             f"its samples of type {samples or image.mode} have no stated white, expected 8 or 16 bits each"
         )
