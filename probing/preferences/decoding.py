@@ -25,13 +25,15 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 sets. Of an animation, the first frame is taken."""
 MAX_PIXELS = 64_000_000
 """Largest width × height, 8000 × 8000. Checked before decoding; a picture of this size takes 0.8 GB to prepare."""
+MAX_SIDE = 65_535
+"""Longest side, as in JPEG. Resampling a longer one takes gigabytes for its filter."""
 MAX_BYTES = 128 * 2**20
 """Largest encoded size."""
 _LONGEST_REASON = 200
 _SIXTEEN_BITS = {"I;16", "I;16B", "I;16L", "I;16N", "I;16R"}
 """Pillow's names of samples that are unsigned and use all 16 bits."""
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
-"""Factor from 2- or 4-bit grey samples of a PNG to 8 bits; Pillow leaves the transparent value as it is."""
+"""Factor from 2- or 4-bit grey samples of a PNG to 8 bits. Pillow scales pixels by it, not the transparent value."""
 
 
 def decode(data: bytes, where: str, record: str) -> Image.Image:
@@ -58,8 +60,10 @@ def decode(data: bytes, where: str, record: str) -> Image.Image:
         check_tags(data)
         with _identify(data) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"it has {width} × {height} pixels, the limit is {MAX_PIXELS:,}")
+            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+                raise ValueError(
+                    f"it has {width} × {height} pixels, the limit is {MAX_PIXELS:,} and {MAX_SIDE:,} a side"
+                )
             samples = _sample_format(image)
             if image.format == "PNG":
                 _check_png(data)
@@ -97,7 +101,7 @@ def _identify(data: bytes) -> Image.Image:
         names = ", ".join(FORMATS[:-1])
         raise ValueError(f"it is no picture in {names} or {FORMATS[-1]}") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"it has more pixels than the limit of {MAX_PIXELS:,}") from error
+        raise ValueError(f"it has more than {MAX_PIXELS:,} pixels: a decompression bomb") from error
 
 
 def _readable_formats() -> list[str]:
@@ -123,7 +127,7 @@ def _scaled_samples(image: Image.Image, samples: str) -> Image.Image:
         grey = Image.fromarray(65535 - values if tags.get(262) == 0 else values)
         grey.info = image.info
         return grey
-    if image.mode.startswith("I"):
+    if image.mode.startswith(("I", "F")):
         raise ValueError(
             f"its samples of type {samples or image.mode} have no stated white, expected 8 or 16 bits each"
         )

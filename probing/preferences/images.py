@@ -52,8 +52,19 @@ def prepare(image: Image.Image, resolution: int, resize: str = "center-crop", ba
     if resize == "center-crop":
         return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
     if resize == "pad":
-        return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=background)
+        return _pad(image, resolution, background)
     return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _pad(image: Image.Image, side: int, background: str) -> Image.Image:
+    width, height = image.size
+    if round(min(width, height) / max(width, height) * side) > 0:
+        return ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, color=background)
+    # Pillow would scale the short side of a very long picture to nothing.
+    line = image.resize((side, 1) if width > height else (1, side), Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (side, side), background)
+    square.paste(line, ((side - line.width) // 2, (side - line.height) // 2))
+    return square
 
 
 def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:

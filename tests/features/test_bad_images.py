@@ -82,6 +82,28 @@ def test_an_unreadable_picture_is_named(extract, pairs_file, capsys):
     assert "3b.png" in error and "it is no picture" in error and error.strip().count("\n") == 0
 
 
+def test_a_broken_exif_block_does_not_stop_extraction(extract, pairs_file, tmp_path, capsys):
+    """The pixels are there: the features are those of the picture without the block."""
+    assert extract(output="whole.zarr") == 0
+    image = Image.open(pairs_file.parent / "3b.png")
+    image.load()
+    image.save(pairs_file.parent / "3b.png", "WEBP", lossless=True, exif=b"Exif\0\0II*\0garbage")
+    assert extract() == 0
+    store, before = FeatureStore.open(tmp_path / "s.zarr"), FeatureStore.open(tmp_path / "whole.zarr")
+    kept, whole = (one.read("image", "mean", 0.005, 3) for one in (store, before))
+    np.testing.assert_array_equal(kept, whole)
+
+
+def test_an_error_after_decoding_is_named(extract, pairs_file, tmp_path, capsys):
+    Image.fromarray(np.arange(256, dtype=np.int32).reshape(16, 16)).save(pairs_file.parent / "3b.png", "TIFF")
+    assert extract() == 2
+    error = capsys.readouterr().err
+    assert "3b.png" in error and "no stated white" in error and error.strip().count("\n") == 0
+    assert extract("--skip-bad-images") == 0
+    report = pd.read_csv(tmp_path / "s.zarr.skipped.csv")
+    assert list(report["image"]) == ["3b.png"]
+
+
 def test_nothing_but_bad_pictures_is_an_error(extract, pairs_file, capsys):
     for number in range(len(PROMPTS)):
         (pairs_file.parent / f"{number}b.png").unlink()

@@ -16,6 +16,7 @@ from probing.preferences import load
 from probing.preferences.audit import ScannedImages, audit, scan_images
 from probing.preferences.audit.duplicates import across_splits, nearly_across_splits, splits_of_images
 from probing.preferences.audit.shortcuts import by_place, by_size, by_source_model
+from probing.preferences.images import picture_digest
 
 PROMPTS = 60
 
@@ -70,6 +71,60 @@ def test_bad_pictures_are_counted_and_named(tmp_path):
     assert found["unreadable-images"].cases["reason"].str.contains("is empty|cannot be read").all()
     assert found["tiny-images"].cases[["image", "width", "height"]].values.tolist() == [["6-a.png", 40, 96]]
     assert found["images-across-splits"].severity == "ok"
+
+
+def test_a_scan_goes_on_after_any_error(tmp_path, monkeypatch, capsys):
+    data = load(str(write(tmp_path)))
+    errors = {"1-a.png": RuntimeError("one\ntwo"), "2-b.png": MemoryError(), "3-a.png": SyntaxError("not a TIFF file")}
+    opened = data.images.open
+
+    def fail(name, record):
+        if name in errors:
+            raise errors[name]
+        return opened(name, record)
+
+    monkeypatch.setattr(data.images, "open", fail)
+    for hashes in (True, False):
+        scanned = scan_images(data, hashes=hashes)
+        bad = scanned.bad.set_index("image")
+        assert set(bad.index) == set(errors) and set(bad["problem"]) == {"unreadable"}
+        assert bad.loc["1-a.png", "reason"] == r"RuntimeError: one\ntwo"
+        assert (scanned.table.loc[~scanned.table["image"].isin(errors), "width"] == 96).all()
+
+
+def test_a_scan_goes_on_after_an_error_of_hashing(tmp_path, monkeypatch):
+    data = load(str(write(tmp_path)))
+    monkeypatch.setattr("probing.preferences.audit.pictures._phash", lambda image: 1 // 0)
+    assert len(scan_images(data).bad) == 2 * PROMPTS
+
+
+def test_a_picture_with_a_broken_exif_block_is_read(tmp_path, capsys):
+    file = write(tmp_path)
+    picture(14).save(tmp_path / "7-a.png", "WEBP", lossless=True, exif=b"Exif\0\0II*\0garbage")
+    assert main(["--data", str(file), "--output", str(tmp_path / "report")]) == 0
+    assert "ok  unreadable-images" in capsys.readouterr().out
+    scanned = scan_images(load(str(file))).table.set_index("image")
+    picture(14).save(tmp_path / "7-a.png")
+    assert scan_images(load(str(file))).table.set_index("image")["content"].equals(scanned["content"])
+
+
+def test_missing_pictures_have_no_size(tmp_path):
+    file = write(tmp_path)
+    for prompt in range(1, PROMPTS):
+        (tmp_path / f"{prompt}-a.png").unlink()
+    found = findings_of(file)["choice-by-image-size"]
+    assert found.said == "The two pictures of a pair always have the same size (1 of 60 pairs can be read)."
+    (tmp_path / "0-b.png").unlink()
+    found = findings_of(file)["choice-by-image-size"]
+    assert (found.severity, found.said) == ("note", "No pair has two readable pictures; nothing is measured.")
+
+
+def test_content_is_the_digest_of_the_picture(tmp_path):
+    data = load(str(write(tmp_path)))
+    table = scan_images(data).table
+    for row in (0, 17):
+        with Image.open(tmp_path / table.loc[row, "image"]) as opened:
+            assert table.loc[row, "content"] == picture_digest(opened).hex()
 
 
 def test_a_prompt_in_other_spelling_leaks(tmp_path, capsys):

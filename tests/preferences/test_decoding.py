@@ -1,273 +1,281 @@
-"""Pictures' bytes to pixels: each format and mode against NumPy, and whatever is damaged against one sentence."""
+"""Decoded pictures are right or refused, for every colour mode, limit and kind of broken metadata."""
 
 from __future__ import annotations
 
-import io
 import struct
-import tracemalloc
+import subprocess
+import zlib
+from io import BytesIO
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from probing.errors import UserError
-from probing.preferences import DrawnImages, ImageFolder, ParquetImages
-from probing.preferences.decoding import MAX_PIXELS, decode
-from probing.preferences.images import picture_digest, prepare, upright_rgb
+from probing.preferences import ImageFolder, decoding, prepare
+from probing.preferences.decoding import decode
+from probing.preferences.tiff_tags import check_tags
+from tests.preferences.encoded_pictures import chunk, exif, png, tiff
 
-pytestmark = pytest.mark.filterwarnings("ignore")
 RNG = np.random.default_rng(0)
-PIXELS = RNG.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+COLOURS = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+def pixels(data: bytes) -> np.ndarray:
+    image = decode(data, "a.png", "r")
+    assert type(image) is Image.Image and image.info == {}
+    return np.asarray(image)
 
 
-def pixels_of(data: bytes) -> np.ndarray:
-    return np.asarray(upright_rgb(decode(data, "x.png", "r")))
+def encoded(image: Image.Image, format: str, **options) -> bytes:
+    stream = BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(UserError) as error:
+        decode(data, "a.png", "r7")
+    message = str(error.value)
+    assert message.startswith("a.png of record 'r7' cannot be read (") and "\n" not in message
+    return message
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"),
-    [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})],
-)
-def test_formats_without_loss_give_the_very_pixels(kind, options):
-    np.testing.assert_array_equal(pixels_of(encoded(Image.fromarray(PIXELS), kind, **options)), PIXELS)
+    ("format", "options"), [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}),
+                            ("WEBP", {"lossless": True})],
+)  # fmt: skip
+def test_lossless_colours_are_exact(format, options):
+    np.testing.assert_array_equal(pixels(encoded(Image.fromarray(COLOURS), format, **options)), COLOURS)
 
 
-@pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 95}), ("AVIF", {"quality": 90}), ("WEBP", {})])
-def test_formats_with_loss_give_nearly_the_pixels(kind, options):
-    smooth = np.repeat(np.repeat(PIXELS[:3, :3], 16, 0), 16, 1)
-    found = pixels_of(encoded(Image.fromarray(smooth), kind, **options)).astype(int)
-    assert np.abs(found - smooth).mean() < 6
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg_is_as_pillow_decodes_it(mode):
+    data = encoded(Image.fromarray(COLOURS).convert(mode), "JPEG", quality=95)
+    with Image.open(BytesIO(data)) as opened:
+        stored = np.asarray(opened)
+    if mode == "CMYK":
+        # Each ink takes its share of the light that black leaves.
+        ink = stored.astype(int)
+        right = np.rint((255 - ink[..., :3]) * (255 - ink[..., 3:]) / 255)
+        assert np.abs(pixels(data) - right).max() <= 1
+    elif mode == "L":
+        np.testing.assert_array_equal(pixels(data), np.repeat(stored[..., None], 3, axis=2))
+    else:
+        np.testing.assert_array_equal(pixels(data), stored)
+
+
+def test_ycbcr_tiff_follows_the_standard():
+    """Y, Cb, Cr of ITU-R BT.601 without headroom."""
+    values = np.stack([RNG.integers(60, 200, (5, 7)), *RNG.integers(100, 156, (2, 5, 7))], axis=2).astype(np.uint8)
+    data = encoded(Image.frombytes("YCbCr", (7, 5), values.tobytes()), "TIFF")
+    y, cb, cr = np.moveaxis(values.astype(float), 2, 0)
+    right = np.stack([y + 1.402 * (cr - 128), y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128),
+                      y + 1.772 * (cb - 128)], axis=2)  # fmt: skip
+    assert np.abs(pixels(data) - right.clip(0, 255)).max() <= 1.5
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
+def test_avif_is_decoded():
+    data = encoded(Image.new("RGB", (16, 8), (200, 30, 90)), "AVIF", quality=100)
+    assert np.abs(pixels(data).astype(int) - [200, 30, 90]).max() <= 4
 
 
 def test_the_first_frame_of_an_animation_is_taken():
-    frames = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (10, 200)]
-    for kind in ("GIF", "WEBP", "PNG"):
-        options = {"lossless": True} if kind == "WEBP" else {}
-        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-        assert np.abs(pixels_of(data).astype(int) - 10).max() <= 1
+    red, blue = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+    assert (pixels(encoded(red, "GIF", save_all=True, append_images=[blue])) == [255, 0, 0]).all()
 
 
-def test_modes_of_eight_bits():
-    grey = PIXELS[..., 0]
-    np.testing.assert_array_equal(pixels_of(encoded(Image.fromarray(grey))), np.repeat(grey[..., None], 3, 2))
-    black_white = (grey > 127).astype(np.uint8) * 255
-    np.testing.assert_array_equal(
-        pixels_of(encoded(Image.fromarray(black_white).convert("1"))), np.repeat(black_white[..., None], 3, 2)
-    )
-    palette = Image.fromarray(PIXELS).quantize(16)
-    np.testing.assert_array_equal(pixels_of(encoded(palette)), np.asarray(palette.convert("RGB")))
-    ink = Image.fromarray(RNG.integers(0, 256, (8, 8, 4), dtype=np.uint8), "CMYK")
-    cyan, magenta, yellow, black = np.moveaxis(np.asarray(ink).astype(int), 2, 0)
-    expected = np.stack([(255 - one) * (255 - black) / 255 for one in (cyan, magenta, yellow)], axis=2)
-    assert np.abs(pixels_of(encoded(ink, "TIFF")) - expected).max() <= 1
-
-
-def test_transparency_is_laid_on_the_background():
-    colours, alpha = PIXELS.astype(float), RNG.integers(0, 256, (12, 10), dtype=np.uint8)
-    data = encoded(Image.fromarray(np.dstack([PIXELS, alpha])))
-    picture = decode(data, "x", "r")
-    assert picture.mode == "RGBA"
-    for background, value in (("white", 255.0), ("black", 0.0)):
-        share = alpha[..., None] / 255
-        expected = colours * share + value * (1 - share)
-        assert np.abs(np.asarray(upright_rgb(picture, background)) - expected).max() <= 1.01
-    grey_alpha = encoded(Image.fromarray(np.dstack([PIXELS[..., 0], alpha]), "LA"))
-    assert np.abs(pixels_of(grey_alpha)[..., 0] - (PIXELS[..., 0] * (alpha / 255) + 255 - alpha)).max() <= 1.01
-
-
-def tiff_of(values: np.ndarray, order: str, bits: int, sample_format: int = 1) -> bytes:
-    """Write an uncompressed grey TIFF by hand, in either byte order."""
-    height, width = values.shape
-    data = values.astype(f"{order}{'u' if sample_format == 1 else 'i'}{bits // 8}").tobytes()
-    entries = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1),
-               (278, 4, height), (279, 4, len(data)), (339, 3, sample_format)]  # fmt: skip
-    directory = struct.pack(f"{order}H", len(entries))
-    for tag, kind, value in entries:
-        packed = struct.pack(f"{order}HH", value, 0) if kind == 3 else struct.pack(f"{order}I", value)
-        directory += struct.pack(f"{order}HHI", tag, kind, 1) + packed
-    header = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8 + len(data))
-    return header + data + directory + struct.pack(f"{order}I", 0)
+SIXTEEN = np.array([[0, 256, 257, 258], [32896, 65278, 65279, 65535]], dtype=np.uint16)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_sixteen_bits_are_scaled_in_either_byte_order(order):
-    values = RNG.integers(0, 65536, (9, 7))
-    found = pixels_of(tiff_of(values, order, 16))[..., 0].astype(float)
-    assert np.abs(found - values / 257).max() <= 1
+def test_sixteen_bit_tiff_is_divided_by_257(order):
+    data = tiff(order, 4, 2, 16, SIXTEEN.astype(f"{order}u2").tobytes())
+    assert pixels(data)[..., 0].tolist() == [[0, 0, 1, 1], [128, 254, 254, 255]]
 
 
-def test_sixteen_bits_of_a_png_are_scaled():
-    values = RNG.integers(0, 65536, (9, 7)).astype(np.uint16)
-    assert np.abs(pixels_of(encoded(Image.fromarray(values)))[..., 0] - values / 257).max() <= 1
+def test_sixteen_bit_tiff_where_white_is_zero():
+    data = tiff("<", 4, 2, 16, (65535 - SIXTEEN).astype("<u2").tobytes(), photometric=0)
+    assert pixels(data)[..., 0].tolist() == [[0, 0, 1, 1], [128, 254, 254, 255]]
+
+
+def test_sixteen_bit_png_is_divided_by_257():
+    data = png(4, 16, 0, [row.astype(">u2").tobytes() for row in SIXTEEN])
+    assert pixels(data)[..., 1].tolist() == [[0, 0, 1, 1], [128, 254, 254, 255]]
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_thirty_two_bits_are_refused_for_nothing_says_which_value_is_white(order):
-    values = RNG.integers(0, 256, (9, 7))
-    with pytest.raises(
-        UserError, match=r"x\.tif of record 'r' cannot be read \(its samples of type I;32.* have no stated white"
-    ):
-        decode(tiff_of(values, order, 32, 2), "x.tif", "r")
+@pytest.mark.parametrize(("bits", "kind"), [(32, 1), (32, 2), (16, 2), (32, 3), (12, 1)])
+def test_samples_without_a_stated_white_are_refused(order, bits, kind):
+    """Values of 0 to 255 in 32-bit integers were read nearly black."""
+    values = np.arange(0, 256, 32).astype(f"{order}{'f' if kind == 3 else 'u'}{4 if bits == 32 else 2}")
+    content = values.tobytes() if bits != 12 else b"\0" * 12
+    message = refusal(tiff(order, 4, 2, bits, content, kind=kind))
+    assert "expected 8 or 16 bits" in message or "no picture" in message
 
 
-def test_fractions_are_refused():
-    with pytest.raises(UserError, match="mode F with values from"):
-        decode(encoded(Image.fromarray(RNG.random((8, 8), dtype=np.float32)), "TIFF"), "x.tif", "r")
+def test_one_bit_is_black_and_white():
+    assert pixels(png(8, 1, 0, [b"\xa5"]))[0, :, 0].tolist() == [255, 0, 255, 0, 0, 255, 0, 255]
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_exif_orientation_is_applied(kind):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    smooth = np.zeros((32, 48, 3), np.uint8)
-    smooth[:, :24] = (200, 0, 0)
-    picture = decode(encoded(Image.fromarray(smooth), kind, exif=exif), "x", "r")
-    assert picture.size == (32, 48)
-    top, bottom = np.asarray(picture)[4, 16].astype(int), np.asarray(picture)[44, 16].astype(int)
-    assert top[0] > 150 and bottom[0] < 60
-    assert not picture.info and not picture.getexif()
+def test_grey_with_alpha():
+    right = [[[9, 9, 9, 0], [200, 200, 200, 255], [3, 3, 3, 128]]]
+    assert pixels(png(3, 8, 4, [bytes([9, 0, 200, 255, 3, 128])])).tolist() == right
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_a_damaged_exif_block_leaves_the_picture(kind):
-    options = {"lossless": True} if kind == "WEBP" else {}
-    whole = encoded(Image.fromarray(PIXELS), kind, **options)
-    broken = encoded(Image.fromarray(PIXELS), kind, exif=b"Exif\0\0not a block at all", **options)
-    np.testing.assert_array_equal(pixels_of(broken), pixels_of(whole))
+@pytest.mark.parametrize(("depth", "row"), [(1, b"\x50"), (2, b"\x1b"), (4, b"\x01\x23"), (8, b"\0\1\2\3")])
+def test_palette_with_transparency(depth, row):
+    palette = np.arange(12, dtype=np.uint8) * 20
+    alpha = [0, 128, 255][: 2**depth]
+    extra = chunk(b"PLTE", palette[: 3 * 2**depth].tobytes()) + chunk(b"tRNS", bytes(alpha))
+    index = [0, 1, 0, 1] if depth == 1 else [0, 1, 2, 3]
+    right = [[*palette[3 * i : 3 * i + 3].tolist(), [0, 128, 255, 255][i]] for i in index]
+    assert pixels(png(4, depth, 3, [row], extra)).tolist() == [right]
 
 
-EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n1 setgray\nshowpage\n%%EOF\n"
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_the_transparent_grey_of_a_png(depth):
+    """It is given in samples of the file's depth."""
+    highest = 2**depth - 1
+    samples = [0, 1, highest - 1, highest] * 2
+    bits = "".join(f"{sample:0{depth}b}" for sample in samples)
+    row = int(bits, 2).to_bytes(depth, "big")
+    for transparent in set(samples):
+        image = pixels(png(8, depth, 0, [row], chunk(b"tRNS", struct.pack(">H", transparent))))
+        assert image[0, :, 0].tolist() == [sample * 255 // highest for sample in samples]
+        assert image[0, :, 3].tolist() == [0 if sample == transparent else 255 for sample in samples]
 
 
-def test_other_formats_are_not_tried_whatever_their_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("another program was started"))
-    (tmp_path / "x.png").write_bytes(EPS)
-    with pytest.raises(UserError, match=r"x\.png of record 'r' cannot be read \(it is no picture in PNG, JPEG"):
-        ImageFolder(tmp_path).open("x.png", "r")
-    for kind in ("ICO", "PPM", "TGA", "PCX"):
-        with pytest.raises(UserError, match="no picture in PNG, JPEG"):
-            decode(encoded(Image.fromarray(PIXELS), kind), "x", "r")
+def test_the_transparent_colour_of_a_png():
+    colour = chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3))
+    assert pixels(png(2, 8, 2, [bytes([1, 2, 3, 4, 5, 6])], colour)).tolist() == [[[1, 2, 3, 0], [4, 5, 6, 255]]]
+    assert "transparent colour has 16 bits" in refusal(png(1, 16, 2, [bytes(6)], colour))
 
 
-def test_too_many_pixels_are_refused_before_they_take_memory():
-    side = 13_300
-    blank = Image.new("1", (side, side))
-    data = encoded(blank)
-    assert side**2 > MAX_PIXELS
-    del blank
-    tracemalloc.start()
-    with pytest.raises(UserError, match=r"13300 × 13300 pixels, the limit is 64,000,000"):
-        decode(data, "x.png", "r")
-    assert tracemalloc.get_traced_memory()[1] < 50e6
-    tracemalloc.stop()
+def test_transparency_is_laid_on_the_chosen_background():
+    alpha = np.array([[0, 51, 128, 255]], dtype=np.uint8)
+    data = encoded(Image.fromarray(np.dstack([np.full((1, 4, 3), 100, np.uint8), alpha])), "PNG")
+    for background, value in (("white", 255), ("gray", 128), ("black", 0)):
+        laid = np.asarray(prepare(decode(data, "a", "r"), 1, "pad", background)).astype(int)
+        assert laid.shape == (1, 1, 3)
+        whole = np.asarray(prepare(decode(data, "a", "r").resize((4, 4), 0), 4, background=background))[0, :, 0]
+        right = (100 * alpha[0].astype(float) + value * (255.0 - alpha[0])) / 255
+        assert np.abs(whole - right).max() <= 1
 
 
-def test_what_is_no_file_is_named(tmp_path):
-    (tmp_path / "folder.png").mkdir()
-    with pytest.raises(UserError, match="it is no file"):
-        ImageFolder(tmp_path).open("folder.png", "r")
-    with pytest.raises(UserError, match="record 'r'"):
-        ImageFolder(tmp_path).open("a\0b.png", "r")
+TURNED = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud,
+          5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1),
+          7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: np.rot90}  # fmt: skip
 
 
-def test_the_digest_is_of_pixels_and_not_of_bytes():
-    image = Image.fromarray(PIXELS)
-    same = [image, decode(encoded(image), "x", "r"), decode(encoded(image, "BMP"), "x", "r"), image.convert("RGBA")]
-    assert len({picture_digest(one) for one in same}) == 1
-    changed = PIXELS.copy()
-    changed[-1, -1, -1] ^= 1
-    others = [Image.fromarray(changed), Image.fromarray(PIXELS.reshape(10, 12, 3)), image.rotate(180)]
-    assert len({picture_digest(one) for one in [image, *others]}) == 4
-    see_through = image.convert("RGBA")
-    see_through.putalpha(200)
-    assert picture_digest(see_through) != picture_digest(image)
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
+def test_orientation_is_applied(format, orientation):
+    image = Image.fromarray(COLOURS)
+    if format == "TIFF":
+        data = encoded(image, format, tiffinfo={274: orientation})
+    else:
+        data = encoded(image, format, exif=exif(orientation), **({"lossless": True} if format == "WEBP" else {}))
+    np.testing.assert_array_equal(pixels(data), TURNED[orientation](COLOURS))
 
 
-def test_stamps_change_with_the_file(tmp_path):
-    import os
-
-    source, file = ImageFolder(tmp_path), tmp_path / "x.png"
-    file.write_bytes(encoded(Image.fromarray(PIXELS)))
-    before, found = source.stamp("x.png"), file.stat()
-    assert before == source.stamp("x.png") is not None
-    file.write_bytes(encoded(Image.fromarray(PIXELS[::-1].copy())))
-    os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
-    assert source.stamp("x.png") != before
-    assert source.stamp("none.png") is None
-    assert DrawnImages(lambda name: None).stamp("a") is None
-    assert DrawnImages(lambda name: None, version="1").stamp("a") != DrawnImages(lambda name: None, version="2").stamp(
-        "a"
-    )
+@pytest.mark.parametrize("block", [b"garbage", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", exif(6)[:-9],
+                                   exif(77)])  # fmt: skip
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_a_broken_exif_block_is_ignored(format, block):
+    lossless = {"lossless": True} if format == "WEBP" else {}
+    np.testing.assert_array_equal(pixels(encoded(Image.fromarray(COLOURS), format, exif=block, **lossless)), COLOURS)
 
 
-def test_a_column_that_holds_no_bytes_is_named(tmp_path):
-    import pandas as pd
-
-    pd.DataFrame({"jpg": ["text", "more"]}).to_parquet(tmp_path / "0.parquet")
-    source = ParquetImages(tmp_path)
-    with pytest.raises(UserError, match="jpg in .* of record 'r' is of type str, expected the bytes of a picture"):
-        source.open("0.parquet#0#jpg", "r")
-    assert source.stamp("0.parquet#0#jpg") != source.stamp("0.parquet#1#jpg") is not None
+def test_damaged_pixels_of_a_png_are_found():
+    """Pillow checks no checksum of pixels."""
+    whole = encoded(Image.fromarray(COLOURS), "PNG")
+    start = whole.index(b"IDAT") + 4
+    for at in range(start, start + 60):
+        refusal(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
 
 
-SAMPLES = [
-    encoded(image, kind, **options)
-    for image in (Image.fromarray(PIXELS), Image.fromarray(PIXELS[..., 0]), Image.fromarray(PIXELS).quantize(8),
-                  Image.fromarray(np.dstack([PIXELS, PIXELS[..., 0]])))
-    for kind, options in (("PNG", {}), ("WEBP", {}), ("GIF", {}), ("TIFF", {"compression": "tiff_deflate"}),
-                          ("BMP", {}), ("AVIF", {}), ("JPEG", {}))
-    if not (kind == "JPEG" and image.mode in ("RGBA", "P"))
-]  # fmt: skip
+def test_other_formats_reach_no_decoder(monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a program was started"))
+    monkeypatch.setattr(subprocess, "check_call", lambda *a, **k: pytest.fail("a program was started"))
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    for data in (eps, encoded(Image.new("RGB", (4, 4)), "PPM"), encoded(Image.new("RGB", (16, 16)), "ICO"), b"x" * 99):
+        assert "it is no picture in PNG, JPEG, WEBP, GIF, BMP, TIFF or AVIF" in refusal(data)
 
 
-def damaged(draw: st.DrawFn) -> bytes:
-    data = bytearray(draw(st.sampled_from(SAMPLES)))
-    for _ in range(draw(st.integers(1, 4))):
-        how = draw(st.sampled_from(["flip", "cut", "splice", "insert"]))
-        at = draw(st.integers(0, max(0, len(data) - 1)))
-        if how == "flip" and data:
-            data[at] ^= 1 << draw(st.integers(0, 7))
-        elif how == "cut":
-            del data[at:]
-        elif how == "splice":
-            other = draw(st.sampled_from(SAMPLES))
-            data[at:] = other[draw(st.integers(0, len(other))) :]
-        else:
-            data[at:at] = draw(st.binary(max_size=12))
-    return bytes(data)
+@pytest.mark.parametrize("side", [8_001, 13_300, 60_000])
+def test_too_many_pixels_are_refused_before_decoding(side, monkeypatch):
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    message = refusal(png(side, 8, 2, [b"\0"], height=side))
+    assert "the limit is 64,000,000 and 65,535 a side" in message
 
 
-_DAMAGED = st.one_of(st.binary(max_size=200), st.composite(damaged)())
+def test_too_many_bytes_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(decoding, "MAX_BYTES", 2**20)
+    assert "limit of 1 MiB" in refusal(bytes(2**20 + 1))
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(UserError, match=r"a\.png of record 'r' cannot be read \(it has more than the limit"):
+        ImageFolder(tmp_path).open("a.png", "r")
 
 
-def picture_or_sentence(data: bytes) -> None:
-    try:
-        image = decode(data, "file.png", "item7")
-    except UserError as error:
-        message = str(error)
-        assert "file.png" in message and "item7" in message and "\n" not in message
+def test_compressed_text_that_grows_is_refused():
+    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2**24)))
+    assert "Decompressed data too large" in refusal(png(1, 8, 0, [b"\0"], text))
+    many = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2**20 - 1))) * 80
+    refusal(png(1, 8, 0, [b"\0"], many))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tags_that_share_bytes_are_refused(order):
+    """A thousand tags that each hold the whole file."""
+    content = bytes(2**17)
+    tags = [(50_000 + i, 7, len(content), 8) for i in range(1000)]
+    assert "tags are larger than 16 MiB" in refusal(tiff(order, 1, 1, 8, content, tags=tags))
+    assert pixels(tiff(order, 1, 1, 8, content, tags=tags[:9])).tolist() == [[[0, 0, 0]]]
+
+
+def test_one_tag_of_many_numbers_is_refused():
+    content = bytes(5 * 2**20)
+    assert "tags are larger" in refusal(tiff("<", 1, 1, 8, content, tags=[(50_000, 4, 2**20 + 1, 8)]))
+
+
+def test_tags_of_directories_below_count():
+    below = struct.pack("<H", 1) + struct.pack("<HHII", 0x9286, 4, 2**21, 0)
+    top = b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + struct.pack("<HHII", 0x8769, 4, 1, 26) + b"\0" * 4
+    with pytest.raises(ValueError, match="tags are larger"):
+        check_tags(top + below + bytes(2**23))
+    # A directory that contains itself ends.
+    check_tags(b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + struct.pack("<HHII", 0x8769, 4, 1, 8) + b"\0" * 4)
+
+
+ERRORS = (RuntimeError("a\nb"), SyntaxError("x"), MemoryError(), KeyError("k"), RecursionError(), AssertionError(),
+          struct.error("s"), OverflowError("o" * 999))  # fmt: skip
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("method", ["load", "getexif", "convert"])
+def test_every_error_is_named(method, error, monkeypatch):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile." + method, fail)
+    data = encoded(Image.fromarray(COLOURS), "PNG")
+    if method == "getexif":
+        np.testing.assert_array_equal(pixels(data), COLOURS)
         return
-    assert image.mode in ("RGB", "RGBA")
-    assert prepare(image, 8).size == (8, 8)
-    assert len(picture_digest(image)) == 16
+    message = refusal(data)
+    assert len(message) < 300
+    if isinstance(error, MemoryError):
+        assert "it does not fit into memory" in message
 
 
-@settings(max_examples=150)
-@given(_DAMAGED)
-def test_damaged_pictures(data):
-    picture_or_sentence(data)
+def test_odd_file_names_stay_on_one_line():
+    with pytest.raises(UserError, match=r"^a\\nb\\udc80\.png of record") as error:
+        decode(b"", "a\nb\udc80.png", "r")
+    str(error.value).encode("utf-8")
 
 
-@pytest.mark.slow
-@settings(max_examples=6000)
-@given(_DAMAGED)
-def test_many_damaged_pictures(data):
-    picture_or_sentence(data)
+def test_too_long_a_side_is_refused():
+    assert "65536 × 1 pixels" in refusal(png(65_536, 8, 2, [b"\0"], height=1))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from probing.errors import UserError
 from probing.preferences import prepare
-from probing.preferences.images import RESIZES
+from probing.preferences.images import RESIZES, picture_digest, upright, upright_rgb
 
 
 def halves(width=64, height=32, mode="RGB"):
@@ -77,6 +77,7 @@ def test_numbers_without_a_stated_range_are_refused():
     for image in (
         Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)),
         Image.fromarray(np.full((8, 8), 70_000, dtype=np.int32)),
+        Image.fromarray(np.arange(64, dtype=np.int32).reshape(8, 8)),
     ):
         with pytest.raises(UserError, match="expected 8 or 16 bits each"):
             prepare(image, 8)
@@ -85,3 +86,60 @@ def test_numbers_without_a_stated_range_are_refused():
 def test_unknown_rules_are_refused():
     with pytest.raises(UserError, match="known are center-crop, pad, stretch"):
         prepare(Image.new("RGB", (8, 8)), 8, "squash")
+
+
+def noise(channels: int) -> np.ndarray:
+    return np.random.default_rng(channels).integers(0, 256, (5, 7, channels)).astype(np.uint8)
+
+
+def test_the_digest_does_not_depend_on_the_encoding(tmp_path):
+    image = Image.fromarray(noise(3))
+    digest = picture_digest(image)
+    assert len(digest) == 16
+    opaque = image.convert("RGBA")
+    assert picture_digest(opaque) == digest
+    for name, one in (("a.png", image), ("b.bmp", image), ("c.tiff", opaque), ("d.png", opaque)):
+        one.save(tmp_path / name)
+        with Image.open(tmp_path / name) as opened:
+            assert picture_digest(opened) == digest
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    image.rotate(180).save(tmp_path / "e.png", exif=turned)
+    with Image.open(tmp_path / "e.png") as opened:
+        assert picture_digest(opened) == digest
+
+
+def test_the_digest_changes_with_size_pixels_and_alpha():
+    pixels = noise(4)
+    pixels[..., 3] = np.maximum(pixels[..., 3], 1)
+    pictures = [pixels, pixels[..., :3].copy(), pixels.reshape(7, 5, 4), pixels[:, ::-1].copy()]
+    for channel in range(4):
+        changed = pixels.copy()
+        changed[2, 3, channel] = changed[2, 3, channel] % 255 + 1
+        pictures.append(changed)
+    assert len({picture_digest(Image.fromarray(one)) for one in pictures}) == len(pictures)
+
+
+def test_colour_below_full_transparency_does_not_count():
+    pixels = noise(4)
+    pixels[1, 1, 3] = 0
+    other = pixels.copy()
+    other[1, 1, :3] ^= 255
+    images = [Image.fromarray(one) for one in (pixels, other)]
+    assert picture_digest(images[0]) == picture_digest(images[1])
+    for background in ("white", "gray", "black"):
+        assert upright_rgb(images[0], background).tobytes() == upright_rgb(images[1], background).tobytes()
+
+
+def test_an_upright_picture_is_not_copied():
+    image = Image.fromarray(noise(4))
+    assert upright(image) is image
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_a_long_thin_picture_is_used(resize):
+    line = Image.new("RGB", (65_535, 1), (128, 128, 128))
+    square = np.asarray(prepare(line, 64, resize, "black"))
+    assert square.shape == (64, 64, 3) and (square[31, 5] == 128).all()
+    upright = np.asarray(prepare(line.transpose(Image.Transpose.ROTATE_90), 64, "pad", "black"))
+    assert sorted(upright[5, :, 0].tolist()) == [0] * 63 + [128]

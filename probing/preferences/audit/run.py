@@ -139,7 +139,7 @@ def _size(data: PreferenceData, scanned: ScannedImages, seed: int) -> Finding:
     size = by_size(data, scanned, seed=seed)
     if size.table["pairs"].sum() == 0:
         said = "The two pictures of a pair always have the same size"
-        said += "." if readable == len(data.pairs) else f", in the {readable:,} pairs with two readable pictures."
+        said += "." if readable == len(data.pairs) else f" ({readable:,} of {len(data.pairs):,} pairs can be read)."
         return Finding("choice-by-image-size", "ok", said)
     return _shortcut("choice-by-image-size", size, "Width and height alone")
 
