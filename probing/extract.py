@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _print_plan(work: Work, data: PreferenceData, output: Path, device: str) -> None:
     counts = count_pairs(data.pairs)
     rows = [
-        work.plan.describe(),
+        work.plan.describe(device),
         work.describe(),
         f"{'pairs':>9}  {describe_pairs(counts)}",
         f"{'output':>9}  {output}",

@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
         guidance=arguments.guidance,
         controls=len(controls),
     )
-    print(plan.describe(), f"{'output':>9}  {arguments.output}", sep="\n", flush=True)
+    print(plan.describe(device.type), f"{'output':>9}  {arguments.output}", sep="\n", flush=True)
     if arguments.dry_run:
         return
     tables_of_all = [arguments.output / f"{name}.parquet" for name in TABLES]

@@ -67,7 +67,7 @@ class SimilarityPlan:
         width = self.reading.spec.architecture.width
         return settings.batch_size * len(self.reading.blocks) * tokens * width * _BYTES[settings.compute_dtype]
 
-    def describe(self) -> str:
+    def describe(self, device: str = "cuda") -> str:
         """The plan as a few lines of text."""
         plan = self.reading
         architecture = plan.spec.architecture
@@ -81,7 +81,8 @@ class SimilarityPlan:
             ("denoising", f"{plan.prompts:,} prompts, {self.steps} steps, guidance {self.guidance:g}, read at "
                           + ", ".join(map(str, self.read_at)) if self.read_at else "none"),
             ("forwards", f"{self.forwards:,}, {plan.settings.compute_dtype}, {si(flops)}FLOP"),
-            ("memory", f"about {binary(plan.device_bytes + self.token_bytes)} of accelerator memory, "
+            ("memory", f"about {binary(plan.device_bytes + self.token_bytes)}"
+                       f"{'' if device == 'cpu' else ' of accelerator memory'}, "
                        f"{binary(self.token_bytes)} of it tokens of a batch"),
         ]  # fmt: skip
         return "\n".join(f"{name:>9}  {text}" for name, text in rows)

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from probing.preferences.audit.pictures import WORKERS
 from probing.preferences.data import PreferenceData
 from probing.preferences.images import upright_rgb
+from probing.progress import progress as show_progress
 
 LOOKS = ("log_area", "log_shape", "brightness", "contrast", "saturation", "sharpness")
 _AT_ONCE = 256
@@ -51,8 +51,10 @@ def _measured(data: PreferenceData, item_ids: list[str], workers: int, progress:
         return (float(np.log(width * height)), float(np.log(width / height)), float(light.mean()), float(light.std()),
                 float(saturation), float(sharpness))  # fmt: skip
 
-    bar = tqdm(total=len(item_ids), unit="picture", desc=f"looks of {data.name}", disable=None if progress else True)
-    with bar, ThreadPoolExecutor(workers) as pool:
+    with (
+        show_progress(len(item_ids), f"pictures of {data.name}", "pictures", enabled=progress) as bar,
+        ThreadPoolExecutor(workers) as pool,
+    ):
         for start in range(0, len(item_ids), _AT_ONCE):
             for row in pool.map(look, item_ids[start : start + _AT_ONCE]):
                 yield row
