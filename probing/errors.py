@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-LONGEST_MESSAGE = 500
-"""Characters of a message; a longer one is cut in the middle, so that the problem and the fix both stay."""
-_END = 160
+LONGEST_MESSAGE = 1500
+"""Characters of a message, room for a few paths; a longer one is cut in the middle: the problem and the fix stay."""
+_END = 500
 _LONGEST_VALUE = 80
 _LONGEST_LIST = 160
 

@@ -41,7 +41,11 @@ def make_data(folder: Path, count: int = 4, seed: int = 0) -> Path:
 
 
 def extract(model: Path, data: Path, output: Path, *options: str) -> int:
-    return main(
-        ["--model", str(model), "--data", str(data), "--output", str(output), "--batch-size", "3", "--t5-length", "12",
-         *options]
-    )  # fmt: skip
+    usual = {
+        "--model": str(model),
+        "--data": str(data),
+        "--output": str(output),
+        "--batch-size": "3",
+        "--t5-length": "12",
+    }
+    return main([*(part for name, value in usual.items() if name not in options for part in (name, value)), *options])

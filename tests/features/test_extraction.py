@@ -292,7 +292,8 @@ def test_a_bad_image_loses_nothing(spec, backbone, tmp_path):
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(tmp_path, capsys, options, said):
-    status = main(["--model", "testbed-xs", "--output", str(tmp_path / "s.zarr"), "--limit", "8", *options])
+    model = [] if "--model" in options else ["--model", "testbed-xs"]
+    status = main([*model, "--output", str(tmp_path / "s.zarr"), "--limit", "8", *options])
     error = capsys.readouterr().err.strip()
     assert status == 2
     assert said in error

@@ -86,8 +86,7 @@ def test_features_are_those_of_the_given_words(spec, backbone, tmp_path, rule):
 def test_a_store_says_its_words_and_its_backbones_size(spec, backbone, tmp_path):
     data = make_data()
     own = run(spec, backbone, data, tmp_path / "own.zarr").store
-    # As stores that were made before there was a choice: those are continued, not refused.
-    assert "prompts" not in own.attributes["settings"]
+    assert own.attributes["settings"]["prompts"] == "own"
     assert "parameters" not in own.attributes["settings"]
     assert own.attributes["parameters"] == sum(p.numel() for p in backbone.transformer.parameters())
     assert own.attributes["forward_flops"] == spec.architecture.forward_flops(16, CAPTION_LENGTH + T5_LENGTH)
@@ -95,12 +94,12 @@ def test_a_store_says_its_words_and_its_backbones_size(spec, backbone, tmp_path)
     assert foreign.attributes["prompts"] == "foreign"
     with pytest.raises(UserError, match="prompts was 'foreign' and is now 'empty'"):
         run(spec, backbone, data, tmp_path / "foreign.zarr", prompts="empty")
-    with pytest.raises(UserError, match="prompts was 'foreign' and is now None"):
+    with pytest.raises(UserError, match="prompts was 'foreign' and is now 'own'"):
         run(spec, backbone, data, tmp_path / "foreign.zarr")
 
 
 def test_the_plan_says_which_words(capsys):
     for rule, says in (("foreign", "each given another prompt's words"), ("empty", "given no words")):
-        assert main(["--model", "testbed-xs", "--limit", "8", "--prompts", rule, "--dry-run"]) == 0
+        assert main(["--model", "testbed-xs", "--limit", "60", "--prompts", rule, "--dry-run"]) == 0
         said = capsys.readouterr().out
         assert says in said and f"testbed-xs-{rule}-prompts--testbed.zarr" in said
