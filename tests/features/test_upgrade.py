@@ -50,14 +50,13 @@ def make_schema_1(path, written=ITEMS):
 
 
 def test_schema_1_is_read(tmp_path):
-    features, latents, _ = make_schema_1(tmp_path / "s.zarr")
+    features, latents, pairs = make_schema_1(tmp_path / "s.zarr")
     store = FeatureStore.open(tmp_path / "s.zarr")
     assert (store.schema, store.num_blocks, store.sigmas, store.blocks_of("image")) == (1, 3, list(SIGMAS), [0, 2])
     np.testing.assert_array_equal(store.read("image", "mean", 0.5, 2), features[:, 1, 1])
     np.testing.assert_array_equal(store.read_latents("mean"), latents)
     assert store.written.all()
-    with pytest.raises(UserError, match="upgrade .* binds them"):
-        store.read_pairs()
+    pd.testing.assert_frame_equal(store.read_pairs(), pairs)
 
 
 def test_damaged_coordinates_of_schema_1_are_found(tmp_path):
@@ -123,5 +122,13 @@ def test_pairs_of_another_store_are_not_bound(tmp_path):
     make_schema_1(tmp_path / "noise-0.1")
     other = pd.DataFrame({"pair_id": ["a"], "first": ["x0"], "second": ["x1"], "choice": [1.0]})
     other.to_parquet(tmp_path / "noise-0.pairs.parquet", index=False)
-    with pytest.raises(UserError, match="such as 'x0': they belong to another store"):
+    with pytest.raises(UserError, match="may hold the pairs of another store, for noise-0.1 lacks its item 'x0'"):
         upgrade(tmp_path / "noise-0.1")
+
+
+def test_pairs_that_two_stores_share_are_nobodys(tmp_path):
+    for name in ("noise-0.1", "noise-0.2"):
+        make_schema_1(tmp_path / name)
+    for name, other in (("noise-0.1", "noise-0.2"), ("noise-0.2", "noise-0.1")):
+        with pytest.raises(UserError, match=f"for {other} shares it"):
+            FeatureStore.open(tmp_path / name).read_pairs()

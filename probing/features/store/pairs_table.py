@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from probing.errors import UserError
-from probing.files import read_metadata, write_parquet
+from probing.files import read_metadata, read_parquet, write_parquet
 
 
 def write_pairs(path: Path, pairs: pd.DataFrame, identity: str) -> bool:
@@ -64,6 +65,32 @@ def read_pairs(path: Path, identity: str) -> pd.DataFrame:
             f"and give the same probing.extract command: it writes the pairs anew and computes nothing again."
         )
     return table.replace_schema_metadata().to_pandas()
+
+
+def read_legacy_pairs(store: Path, item_ids: Collection[str]) -> pd.DataFrame | None:
+    """Read the pairs beside a store of schema 1; None where there are none.
+
+    Its name replaced the store's suffix, so stores whose names differ after the last dot shared one table.
+
+    Raises:
+        UserError: It is damaged, or may be another store's.
+    """
+    path = store.with_suffix(".pairs.parquet")
+    if not path.is_file() or read_metadata(path):
+        return None
+    sharing = sorted(
+        other.name for other in store.parent.iterdir()
+        if other.is_dir() and other.name != store.name and other.with_suffix(".pairs.parquet") == path
+    )  # fmt: skip
+    pairs = read_parquet(path, "python -m probing.extract")
+    unknown = {*pairs.get("first", ["?"]), *pairs.get("second", ["?"])} - set(item_ids)
+    if sharing or unknown:
+        reason = f"{', '.join(sharing)} shares it" if sharing else f"{store.name} lacks its item {min(unknown)!r}"
+        raise UserError(
+            f"{path} may hold the pairs of another store, for {reason}; move it away, and extract the data of this "
+            f"store again to another --output."
+        )
+    return pairs
 
 
 def is_as_written(path: Path) -> bool:

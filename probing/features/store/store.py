@@ -32,7 +32,7 @@ from probing.features.store.layout import (
     to_json,
 )
 from probing.features.store.lock import locked
-from probing.features.store.pairs_table import read_pairs, write_pairs
+from probing.features.store.pairs_table import read_legacy_pairs, read_pairs, write_pairs
 from probing.features.store.records import (
     RunRecord,
     checksum,
@@ -267,11 +267,10 @@ class FeatureStore:
         """
         if self.schema > 1:
             return read_pairs(self.pairs_path, self.identity)
-        legacy = self.path.with_suffix(".pairs.parquet")
-        raise UserError(
-            f"{self.path} has schema 1, whose pairs ({legacy.name}) are not bound to their store; "
-            f"python -m probing.store upgrade {self.path} binds them."
-        )
+        pairs = read_legacy_pairs(self.path, self.item_ids)
+        if pairs is None:
+            raise UserError(f"There are no pairs beside {self.path}, which has schema 1; extract it again.")
+        return pairs
 
     def write_pairs(self, pairs: pd.DataFrame) -> bool:
         """Write the table of pairs, unless the same are there; returns whether they were written."""

@@ -12,8 +12,9 @@ import pandas as pd
 
 from probing.errors import UserError
 from probing.features.store.layout import COLUMNS, ArraySpec
+from probing.features.store.pairs_table import read_legacy_pairs
 from probing.features.store.store import FeatureStore
-from probing.files import read_parquet, sync
+from probing.files import sync
 
 _UNKNOWN_WORDS = "words were not noted in schema 1"
 
@@ -43,7 +44,7 @@ def upgrade(path: Path, *, advance: Callable[[int], Any] = lambda runs: None) ->
     if kept.exists():
         raise UserError(f"{kept} is in the way of the old store; move or delete it.")
     arrays = old.arrays_
-    pairs = _legacy_pairs(path, old)
+    pairs = read_legacy_pairs(path, old.item_ids)
     new = _start(old, made, arrays)
     for run in new.runs:
         if run in new.records:
@@ -95,18 +96,3 @@ def _start(old: FeatureStore, made: Path, arrays: tuple[ArraySpec, ...]) -> Feat
         settings={**settings, "upgraded_from": 1},
         provenance={name: old.attributes[name] for name in known if name in old.attributes},
     )
-
-
-def _legacy_pairs(path: Path, old: FeatureStore) -> pd.DataFrame | None:
-    """Read the pairs beside a store of schema 1; stores whose names differed after the last dot shared one table."""
-    table = path.with_suffix(".pairs.parquet")
-    if not table.is_file():
-        return None
-    pairs = read_parquet(table, "python -m probing.extract")
-    unknown = set(pairs["first"]) | set(pairs["second"]) if {"first", "second"} <= set(pairs) else {"?"}
-    if unknown := unknown - set(old.item_ids):
-        raise UserError(
-            f"{table} holds pairs of items that {path} lacks, such as {min(unknown)!r}: they belong to another store; "
-            f"move the table away, and write the pairs again by extracting anew."
-        )
-    return pairs
