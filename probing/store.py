@@ -14,6 +14,7 @@ from probing.features import FeatureStore
 from probing.features.plan import binary
 from probing.features.store import check, mend, upgrade
 from probing.features.store.layout import COLUMNS
+from probing.features.store.lock import locked
 from probing.progress import progress
 
 _SHOWN = 20
@@ -74,7 +75,7 @@ def _repair(arguments: argparse.Namespace) -> int:
     problems = _problems(path, deep=True)
     pairs = f"{path.name}.pairs.parquet"
     if problems:
-        with FeatureStore.lock_of(path):
+        with locked(path):
             done = mend(path, [problem for problem in problems if problem.file != pairs])
         print("\n".join(done or ["the store itself is whole"]))
     store = FeatureStore.open(path)
@@ -128,7 +129,7 @@ def _info(arguments: argparse.Namespace) -> int:
         ("data", f"{settings.get('data')}: {len(store.item_ids):,} items of {len(set(store.prompt_ids)):,} prompts, "
                  f"{written:,} complete"),
         ("sigma", ", ".join(f"{sigma:g}" for sigma in store.sigmas)),
-        ("arrays", ", ".join(f"{a.name} {a.shape} {a.dtype}" for a in store.arrays_)),
+        ("arrays", ", ".join(f"{a.name} {a.shape} {a.dtype}" for a in store.specs)),
         ("items", ", ".join(["item_id", "prompt_id", "prompt_digest", *(c.name for c in COLUMNS)])
                   if store.schema > 1 else "item_id, prompt_id"),
         ("settings", ", ".join(f"{name} {value}" for name, value in settings["settings"].items()

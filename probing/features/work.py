@@ -79,7 +79,7 @@ class Work:
         return store is not None and bool(
             self.new_items
             or len(self.plan.settings.sigmas) > len(store.sigmas)
-            or len(self.plan.arrays) > len(store.arrays_)
+            or len(self.plan.arrays) > len(store.specs)
         )
 
     def segments(self, store: FeatureStore | None = None) -> dict[int, list[Segment]]:
@@ -122,7 +122,7 @@ class Work:
         added = [
             f"{self.new_items:,} items" if self.new_items else "",
             _added("sigma", [f"{s:g}" for s in self.plan.settings.sigmas[len(store.sigmas) :]]),
-            _added("", [a.name for a in self.plan.arrays if a.name not in {b.name for b in store.arrays_}]),
+            _added("", [a.name for a in self.plan.arrays if a.name not in {b.name for b in store.specs}]),
         ]
         additions = ", ".join(part for part in added if part) or "nothing"
         return f"{'there':>9}  {there:,} items; adds {additions}; {self.forwards():,} forwards to run"
@@ -167,7 +167,7 @@ def plan_work(
     items = _with_items_there(asked, store, output)
     settings = _with_what_is_there(plan.settings, store)
     plan = make_plan(plan.spec, settings, items=len(items), prompts=items["prompt_id"].nunique())
-    plan = replace(plan, run_length=store.run_length, arrays=_in_order(plan.arrays, store.arrays_))
+    plan = replace(plan, run_length=store.run_length, arrays=_in_order(plan.arrays, store.specs))
     wanted = stored_settings(plan, data, parts, device)
     work = Work(plan, items, wanted, store)
     absent = work.items_to_compute()

@@ -149,7 +149,7 @@ def _run(store: FeatureStore, run: int, deep: bool, advance: Callable[[int], Any
     if record.items != store.ids_of(items):
         yield Problem(document, "it is the record of other items", run)
         return
-    for array in (*store.arrays_, *COLUMNS):
+    for array in (*store.specs, *COLUMNS):
         for sigma in array.sigmas(len(store.sigmas)):
             if record.has(array.name, sigma):
                 advance(1)

@@ -8,7 +8,6 @@ read is compared with the checksums of its record, so a lost, swapped or damaged
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import zarr
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from probing.errors import UserError
+from probing.features.store.arrays import REPAIR, StoredArrays
 from probing.features.store.growth import create, grow, items_digest, sync_file, words_digest
 from probing.features.store.layout import (
     COLUMNS,
@@ -27,7 +26,6 @@ from probing.features.store.layout import (
     SCHEMA,
     ArraySpec,
     blocks_by_stream,
-    forms,
     from_json,
     to_json,
 )
@@ -47,9 +45,6 @@ from probing.files import sentences_for_disk_errors
 
 Part = tuple[str, int]
 """An array's name, and the position of a noise level (0 for arrays without)."""
-ITEMS = ("item_id", "prompt_id", "prompt_digest")
-_MOST_ITEMS = 10**9
-REPAIR = "python -m probing.store repair"
 
 
 class FeatureStore:
@@ -58,24 +53,22 @@ class FeatureStore:
     Attributes:
         path: Its folder.
         attributes: Of the root document: settings, and what is known of model and data.
-        arrays_: Arrays of features and latents.
+        specs: Arrays of features and latents.
         sigmas: Noise levels, in the order in which they were added.
         item_ids: (item,) ids, in the order in which they were added.
         prompt_ids: (item,) prompt group of each.
+        prompt_digests: (item, 16) digests of the words that were given with each item.
     """
 
     def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
         self.path = path
         self.attributes = attributes
         self.schema = int(attributes["schema"])
-        self.arrays_ = from_json(attributes["arrays"])
+        self.specs = from_json(attributes["arrays"])
         self.sigmas = [float(sigma) for sigma in attributes["sigmas"]]
-        self._group = self._open_group()
-        self._forms = {} if self.schema == 1 else forms(
-            self.arrays_, items=self.extents[-1], sigmas=len(self.sigmas), num_blocks=self.num_blocks,
-            run_length=self.run_length,
-        )  # fmt: skip
-        self._check_coordinates()
+        self._arrays = StoredArrays(path, attributes, self.specs)
+        self.item_ids, self.prompt_ids = self._arrays.item_ids, self._arrays.prompt_ids
+        self.prompt_digests = self._arrays.prompt_digests
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureStore:
@@ -223,10 +216,10 @@ class FeatureStore:
     def written(self) -> np.ndarray:
         """Mask (item,): of which items all features are on disk."""
         if self.schema == 1:
-            return self._read("written").astype(bool)
+            return self._arrays.read("written").astype(bool)
         mask = np.zeros(len(self.item_ids), dtype=bool)
         for run, record in self.records.items():
-            if record.is_whole(self.arrays_, len(self.sigmas)):
+            if record.is_whole(self.specs, len(self.sigmas)):
                 mask[run * self.run_length : run * self.run_length + record.rows] = True
         return mask
 
@@ -235,24 +228,24 @@ class FeatureStore:
         """Whether all features of all items, and all that is noted of items, are on disk."""
         if self.schema == 1:
             return bool(self.written.all())
-        rows = sum(r.rows for r in self.records.values() if r.is_whole((*self.arrays_, *COLUMNS), len(self.sigmas)))
+        rows = sum(r.rows for r in self.records.values() if r.is_whole((*self.specs, *COLUMNS), len(self.sigmas)))
         return rows == len(self.item_ids)
 
     @property
     def blocks(self) -> list[int]:
         """Every block that some stream has."""
-        return sorted({block for array in self.arrays_ for block in array.blocks or ()})
+        return sorted({block for array in self.specs for block in array.blocks or ()})
 
     def blocks_of(self, stream: str) -> list[int]:
-        return list(blocks_by_stream(self.arrays_)[stream])
+        return list(blocks_by_stream(self.specs)[stream])
 
     def arrays(self) -> list[tuple[str, str]]:
         """Name every (stream, reduction) of features."""
-        names = [array.name.split("/") for array in self.arrays_ if array.blocks is not None]
+        names = [array.name.split("/") for array in self.specs if array.blocks is not None]
         return [(name[1], name[2]) for name in names]
 
     def latent_reductions(self) -> list[str]:
-        return [array.name.split("/")[1] for array in self.arrays_ if array.blocks is None]
+        return [array.name.split("/")[1] for array in self.specs if array.blocks is None]
 
     @property
     def pairs_path(self) -> Path:
@@ -291,22 +284,17 @@ class FeatureStore:
         if block not in blocks:
             raise UserError(f"{self.path} has no block {block} of the {stream} stream; it has {blocks}.")
         where = (self.sigmas.index(sigma), blocks.index(block))
-        values = self._read(f"features/{stream}/{reduction}", (self._rows, *where))
+        values = self._arrays.read(f"features/{stream}/{reduction}", (self._rows, *where))
         return self._checked(f"features/{stream}/{reduction}", values, *where).astype(np.float32)
 
     def read_latents(self, reduction: str) -> Float[np.ndarray, "item ..."]:
         """Read the pooled clean latents of all items, as float32."""
         name = f"latents/{reduction}"
-        return self._checked(name, self._read(name, self._rows), 0, 0).astype(np.float32)
+        return self._checked(name, self._arrays.read(name, self._rows), 0, 0).astype(np.float32)
 
     def read_column(self, name: str) -> np.ndarray:
         """Read what is noted of each item, one of :data:`~probing.features.store.layout.COLUMNS`."""
-        return self._checked(name, self._read(name, self._rows), 0, 0)
-
-    @cached_property
-    def prompt_digests(self) -> UInt8[np.ndarray, "item byte"]:
-        """Digests of the words that were given with each item."""
-        return self._read("prompt_digest", self._rows)
+        return self._checked(name, self._arrays.read(name, self._rows), 0, 0)
 
     @cached_property
     def item_inputs(self) -> dict[str, np.ndarray] | None:
@@ -329,14 +317,14 @@ class FeatureStore:
         """
         array = self.spec(part[0])
         items = slice(run * self.run_length, run * self.run_length + rows)
-        values = self._read(part[0], items if array.blocks is None else (items, part[1]))
+        values = self._arrays.read(part[0], items if array.blocks is None else (items, part[1]))
         expected = self.records[run].of(*part)
         if expected is None or checksums_of(values, array) != expected:
             raise self._damaged(part[0], run, part[1])
         return values
 
     def spec(self, name: str) -> ArraySpec:
-        return next(array for array in (*self.arrays_, *COLUMNS) if array.name == name)
+        return next(array for array in (*self.specs, *COLUMNS) if array.name == name)
 
     def write_run(self, run: int, values: Mapping[Part, np.ndarray]) -> None:
         """Write parts of a run, sync them, and only then enter them in its record.
@@ -364,15 +352,13 @@ class FeatureStore:
         record = RunRecord(rows, dict(kept), dict(before.files), ids)
         with self._writing():
             files = {}
-            # Zarr leaves out chunks of nothing but fill values, and a missing file must mean a lost one.
-            with zarr.config.set({"array.write_empty_chunks": True}):
-                for (name, sigma), value in values.items():
-                    array = self.spec(name)
-                    self._array(name)[items if array.blocks is None else (items, sigma)] = value
-                    file = array.file(run, sigma)
-                    sync_file(self.path / file)
-                    files[file] = file_checksum(self.path / file)
-                    record = record.with_part(name, sigma, checksums_of(value, array))
+            for (name, sigma), value in values.items():
+                array = self.spec(name)
+                self._arrays.write(name, items if array.blocks is None else (items, sigma), value)
+                file = array.file(run, sigma)
+                sync_file(self.path / file)
+                files[file] = file_checksum(self.path / file)
+                record = record.with_part(name, sigma, checksums_of(value, array))
             write_record(self.path, run, RunRecord(rows, record.checksums, {**record.files, **files}, ids))
         self.records[run] = RunRecord(rows, record.checksums, {**record.files, **files}, ids)
         self.__dict__.pop("digest", None)
@@ -383,9 +369,9 @@ class FeatureStore:
         items = self.rows_of_run(run)
         record = self.records.get(run, RunRecord())
         mask = np.zeros(items.stop - items.start, dtype=bool)
-        mask[: record.rows] = record.is_whole(self.arrays_, len(self.sigmas))
-        with self._writing(), zarr.config.set({"array.write_empty_chunks": True}):
-            self._array("written")[items] = mask
+        mask[: record.rows] = record.is_whole(self.specs, len(self.sigmas))
+        with self._writing():
+            self._arrays.write("written", items, mask)
             sync_file(self.path / "written" / "c" / str(run))
 
     def difference(self, settings: Mapping[str, Any]) -> list[str]:
@@ -407,11 +393,6 @@ class FeatureStore:
         with locked(self.path):
             yield
 
-    @staticmethod
-    def lock_of(path: Path) -> contextlib.AbstractContextManager[None]:
-        """Hold the store at a path for writing, as :meth:`lock`, without opening it."""
-        return locked(path)
-
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         with sentences_for_disk_errors(self.path):
@@ -429,73 +410,9 @@ class FeatureStore:
             "prompt_digest": [bytes(digest).hex() for digest in self.prompt_digests[items]],
         }
 
-    def _open_group(self) -> zarr.Group:
-        try:
-            return zarr.open_group(self.path, mode="r+" if os.access(self.path, os.W_OK) else "r")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.path} is no feature store ({error}); give another path.") from None
-
-    def _check_coordinates(self) -> None:
-        """Read the coordinates and compare them with the root document.
-
-        Raises:
-            UserError: They differ.
-        """
-        rows = slice(None) if self.schema == 1 else slice(0, self.extents[-1])
-        self.item_ids, self.prompt_ids = (self._read(name, rows).astype(object) for name in ("item_id", "prompt_id"))
-        if self.schema > 1:
-            count = self.extents[-1]
-            if len(self.item_ids) != count or self.attributes["items_digest"] != items_digest(
-                self.item_ids, self.prompt_ids, self.prompt_digests
-            ):
-                raise UserError(f"The item ids of {self.path} are damaged; {REPAIR} {self.path} mends them.")
-        elif len(self.item_ids) != len(self.prompt_ids) or not all(self.item_ids):
-            raise UserError(f"The item ids of {self.path} are damaged; extract it again.")
-        coordinates: dict[str, Sequence[float]] = {"sigma": self.sigmas}
-        for stream, blocks in blocks_by_stream(self.arrays_).items():
-            coordinates[f"features/{stream}/block"] = blocks
-        for name, expected in coordinates.items():
-            found = self._read(name, slice(0, len(expected)))
-            if found.tolist() != list(expected):
-                raise UserError(
-                    f"{self.path}/{name} holds {found.tolist()} and the store has {list(expected)}: it is damaged; "
-                    f"{REPAIR} {self.path} mends it."
-                )
-
-    def _array(self, name: str) -> zarr.Array:
-        """Open an array, and compare its form with the root document, before it decides how much memory is taken."""
-        array = self._group[name]
-        if not isinstance(array, zarr.Array):
-            raise ValueError("it is a group, expected an array")
-        if self.schema == 1:
-            if max(array.shape, default=0) > _MOST_ITEMS or max(array.chunks, default=0) > _MOST_ITEMS:
-                raise ValueError(f"its shape is {array.shape}")
-            return array
-        form = self._forms[name]
-        # After an interrupted addition there may be room for more.
-        fits = len(array.shape) == len(form.shape) and all(
-            form.shape[axis] <= size <= form.shape[axis] + _MOST_ITEMS if axis < 2 else size == form.shape[axis]
-            for axis, size in enumerate(array.shape)
-        )
-        other_type = form.dtype is not str and array.dtype != np.dtype(form.dtype)
-        if not fits or (array.chunks, array.shards) != (form.chunks, form.shards) or other_type:
-            raise ValueError(f"its document has shape {array.shape} of {array.dtype}, expected {form.shape}")
-        return array
-
     def read_raw(self, name: str) -> np.ndarray:
         """Read an array as it is on disk, compared with nothing but its own chunks' checksums."""
-        rows = slice(None) if self.schema == 1 else slice(0, self._forms[name].shape[0])
-        return self._read(name, rows)
-
-    def _read(self, name: str, where: Any = slice(None)) -> np.ndarray:
-        try:
-            return np.asarray(self._array(name)[where])
-        # Zarr raises whatever its codecs do.
-        except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise UserError(
-                f"{self.path}/{name} is damaged or cut off ({reason}); {REPAIR} {self.path} computes it again."
-            ) from error
+        return self._arrays.read(name)
 
     def _checked(self, name: str, values: np.ndarray, sigma: int, block: int) -> np.ndarray:
         """Compare values of all items with the records; values that no record has become fill values."""
@@ -525,24 +442,6 @@ class FeatureStore:
         """Checksum every file of a store of schema 1, which has no records."""
         files = sorted(file for file in self.path.rglob("*") if file.is_file() and file.name != "zarr.json")
         return {str(file.relative_to(self.path)): list(file_checksum(file)) for file in files}
-
-
-def to_stored(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
-    """Cast float32 values to the dtype of an array, and refuse to lose any to infinity.
-
-    Raises:
-        UserError: Values that are not finite, or too large for the dtype.
-    """
-    if not np.isfinite(values).all():
-        raise UserError(f"{name} has values that are not finite; use --compute-dtype float32 or bfloat16.")
-    with np.errstate(over="ignore"):
-        cast = values.astype(dtype)
-    if not np.isfinite(cast).all():
-        largest = np.abs(values).max()
-        raise UserError(
-            f"{name} has values up to {largest:.3g}, too large for {dtype}; store float32, or leave out tokens."
-        )
-    return cast
 
 
 def _plain(value: Any) -> Any:

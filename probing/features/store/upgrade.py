@@ -43,7 +43,7 @@ def upgrade(path: Path, *, advance: Callable[[int], Any] = lambda runs: None) ->
         return None
     if kept.exists():
         raise UserError(f"{kept} is in the way of the old store; move or delete it.")
-    arrays = old.arrays_
+    arrays = old.specs
     pairs = read_legacy_pairs(path, old.item_ids)
     new = _start(old, made, arrays)
     for run in new.runs:
