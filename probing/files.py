@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,8 @@ from probing.errors import UserError
 
 METADATA_KEY = b"probing"
 """Key of this package's JSON in the metadata of a Parquet file."""
+_ABANDONED_SECONDS = 24 * 3600
+"""Age from which a temporary file is taken to be of a killed process; no table takes a day to write."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -39,7 +43,11 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
     with sentences_for_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # A name of its own, so that two processes never write the same temporary file.
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".partial")
+        prefix = f".{path.name[:64]}."
+        for left in path.parent.glob(f"{glob.escape(prefix)}*.partial"):
+            if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                left.unlink(missing_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".partial")
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file

@@ -87,3 +87,12 @@ def test_files_have_the_usual_rights(tmp_path):
     (tmp_path / "plain").write_text("")
     write_text(tmp_path / "ours", "")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_temporary_files_of_killed_processes_are_removed_after_a_day(tmp_path):
+    old, young = tmp_path / ".t.txt.a.partial", tmp_path / ".t.txt.b.partial"
+    for file in (old, young):
+        file.write_text("")
+    os.utime(old, (0, 0))
+    write_text(tmp_path / "t.txt", "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [young.name, "t.txt"]

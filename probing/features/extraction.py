@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ def extract(
     computed = 0
     if work.grows or work.segments(store):
         with store.lock():
+            _remove_partial_files(output)
             store = FeatureStore.open(output)
             if work.store is not None and store.attributes != work.store.attributes:
                 work = plan_work(plan, data, output, parts=backbone.parts, device=backbone.device.type)
@@ -117,6 +119,12 @@ def check_cheaply(output: Path) -> list:
     except UserError:
         # A foreign folder or another schema: opening it says which.
         return []
+
+
+def _remove_partial_files(output: Path) -> None:
+    """Remove what a killed process left under temporary names; needs the store's lock."""
+    for left in [*output.rglob("*.partial"), *output.parent.glob(f".{glob.escape(_pairs_name(output))}.*.partial")]:
+        left.unlink(missing_ok=True)
 
 
 def _pairs_name(output: Path) -> str:
