@@ -45,8 +45,9 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
         # A name of its own, so that two processes never write the same temporary file.
         prefix = f".{path.name[:64]}."
         for left in path.parent.glob(f"{glob.escape(prefix)}*.partial"):
-            if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
-                left.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                    left.unlink()
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".partial")
         try:
             with os.fdopen(descriptor, "wb") as file:

@@ -16,6 +16,7 @@ import pytest
 from probing.features.store import ArraySpec, FeatureStore, check, mend
 from probing.features.store.layout import COLUMNS
 from tests.features.own_pairs import make_data
+from tests.features.small_store import make_small_store
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Children fork from a process that has imported everything: a kill then falls into the work, not into imports.
@@ -166,6 +167,29 @@ def test_creation(tmp_path, kills):
         folder = tmp_path / f"cut{attempt}"
         kill_until_done(_create, (str(folder / "s.zarr"),), undisturbed, min(kills, 5), attempt)
         assert contents(folder) == expected
+
+
+def _create_at_once(path: str, barrier, results) -> None:
+    barrier.wait()
+    try:
+        make_small_store(Path(path))
+        results.put("made")
+    except FileExistsError:
+        results.put("exists" if len(FeatureStore.open(path).item_ids) else "broken")
+
+
+def test_of_processes_that_create_at_once_one_does(tmp_path):
+    for attempt in range(5):
+        barrier, results = _CONTEXT.Barrier(4), _CONTEXT.Queue()
+        path = tmp_path / f"{attempt}.zarr"
+        processes = [_CONTEXT.Process(target=_create_at_once, args=(str(path), barrier, results)) for _ in range(4)]
+        for process in processes:
+            process.start()
+        found = sorted(results.get(timeout=120) for _ in processes)
+        for process in processes:
+            process.join()
+        assert found == ["exists"] * 3 + ["made"]
+        assert check(path) == [] and not list(tmp_path.glob("*.partial"))
 
 
 def _fitted(module: str, options: list[str], tmp_path: Path, kills: int) -> None:

@@ -188,6 +188,7 @@ def test_a_resumed_run_equals_an_undisturbed_one_byte_for_byte(spec, backbone, t
     assert run(spec, backbone, make_data(), tmp_path / "cut.zarr", run_length=3).computed == 0
 
 
+@pytest.mark.slow
 def test_killed_for_real_and_started_again(tmp_path):
     """kill -9 in the middle of the command, as often as it takes, ends in the bytes of one undisturbed run."""
     command = [

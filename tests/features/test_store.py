@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from multiprocessing import get_context
 
 import numpy as np
 import pandas as pd
@@ -261,29 +260,6 @@ def test_the_digest_is_of_the_content(tmp_path):
     other = create(tmp_path / "other.zarr", settings={"model": "tiny", "seed": 1})
     write(other, contents(0))
     assert other.digest != digests[0]
-
-
-def _create_in_a_process(path, barrier, results):
-    barrier.wait()
-    try:
-        create(path)
-        results.put("made")
-    except FileExistsError:
-        results.put("exists" if len(FeatureStore.open(path).item_ids) == ITEMS else "broken")
-
-
-def test_of_processes_that_create_at_once_one_does(tmp_path):
-    context = get_context("spawn")
-    barrier, results = context.Barrier(4), context.Queue()
-    path = tmp_path / "s.zarr"
-    processes = [context.Process(target=_create_in_a_process, args=(path, barrier, results)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    found = sorted(results.get(timeout=280) for _ in processes)
-    for process in processes:
-        process.join()
-    assert found == ["exists"] * 3 + ["made"]
-    assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
 
 
 def test_a_second_writer_is_refused(tmp_path):
