@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
         t5_length=settings.t5_length,
         use_t5=settings.use_t5,
     )
-    extracted = extract(plan, backbone, data, output, request=_request(arguments))
+    extracted = extract(plan, backbone, data, output, request=_request(arguments), work=work)
     _report(extracted.store, extracted.computed, "")
 
 

@@ -54,6 +54,7 @@ def extract(
     output: str | Path,
     *,
     request: Mapping[str, Any] | None = None,
+    work: Work | None = None,
 ) -> Extracted:
     """Compute what the store at ``output`` lacks of these data, noise levels, streams and reductions.
 
@@ -67,13 +68,15 @@ def extract(
         data: Whose items are extracted; its pairs are written beside the store.
         output: Path of the store; it is made, or continued if it was made with the same settings.
         request: Options that this is made from, as JSON; kept, so that a damaged store can be repaired.
+        work: What :func:`probing.features.work.plan_work` found just now, so that pictures are compared once.
 
     Raises:
         UserError: Other settings, a bad image, a full disk, too little memory, or another process at this store.
     """
     output = Path(output)
-    mended = tuple(mend_cheaply(output))
-    work = plan_work(plan, data, output, parts=backbone.parts, device=backbone.device.type)
+    mended = () if work is not None else tuple(mend_cheaply(output))
+    if work is None or work.settings["parts"] != backbone.parts:
+        work = plan_work(plan, data, output, parts=backbone.parts, device=backbone.device.type)
     store = work.store
     if store is None:
         try:
