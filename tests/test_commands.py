@@ -119,9 +119,15 @@ def test_a_sentence_stays_on_one_line_whatever_a_name_holds(capsys):
     assert status == 2 and output.err == "python -m probing.x: The facet a b\\x1b[31m is none.\n"
 
 
+def take_signals():
+    """In a child: a background job inherits ctrl-C as ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def python(code, **options):
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
+        preexec_fn=take_signals,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -156,7 +162,7 @@ def test_a_signal_during_imports_leaves_no_traceback(tmp_path, number, status):
     (tmp_path / "matplotlib.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(30)\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path.cwd())])}
     process = subprocess.Popen([sys.executable, "-m", "probing.figures"], env=environment, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+                               stderr=subprocess.PIPE, text=True, preexec_fn=take_signals)  # fmt: skip
     assert process.stdout.readline() == "importing\n"
     process.send_signal(number)
     _, err = process.communicate(timeout=20)

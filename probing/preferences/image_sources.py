@@ -74,8 +74,10 @@ class ImageFolder:
         except FileNotFoundError:
             raise UserError(f"{one_line(str(path))} of record {record!r} is missing; check --data-root.") from None
         except (OSError, ValueError, MemoryError) as error:
+            # The system's own message repeats the path.
+            reason = getattr(error, "strerror", None) or one_line(str(error))
             raise UserError(
-                f"{one_line(str(path))} of record {record!r} cannot be read ({one_line(str(error))}); check the disk."
+                f"{one_line(str(path))} of record {record!r} cannot be read ({reason}); check the disk."
             ) from error
         return decode(data, str(path), record)
 
