@@ -21,6 +21,9 @@ from probing.errors import UserError
 
 METADATA_KEY = b"probing"
 """Key of this package's JSON in the metadata of a Parquet file."""
+UMASK = os.umask(0)
+"""Rights that new files do not get. It can only be read by setting it, which threads would do to one another."""
+os.umask(UMASK)
 _ABANDONED_SECONDS = 24 * 3600
 """Age from which a temporary file is taken to be of a killed process; no table takes a day to write."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -54,7 +57,7 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
+            os.chmod(name, 0o666 & ~UMASK)
             os.replace(name, path)
             sync(path.parent)
         except BaseException:
@@ -148,9 +151,3 @@ def read_parquet(path: Path, made_by: str) -> pd.DataFrame:
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is damaged or no Parquet table ({reason}); make it again by {made_by}.") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -96,3 +96,9 @@ def test_temporary_files_of_killed_processes_are_removed_after_a_day(tmp_path):
     os.utime(old, (0, 0))
     write_text(tmp_path / "t.txt", "x")
     assert sorted(path.name for path in tmp_path.iterdir()) == [young.name, "t.txt"]
+
+
+def test_writing_leaves_the_umask_of_the_process_alone(tmp_path, monkeypatch):
+    """It is one for all threads: setting it to read it gives another thread's new file other rights."""
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask is set"))
+    write_text(tmp_path / "t.txt", "x")

@@ -20,7 +20,7 @@ from probing.features.store.layout import RUNS, create_arrays, from_json, metada
 from probing.features.store.lock import locked, remove_unfinished, unfinished_prefix
 from probing.features.store.records import file_checksum
 from probing.features.store.sealed import digest_of, write_document
-from probing.files import sentences_for_disk_errors, sync
+from probing.files import UMASK, sentences_for_disk_errors, sync
 
 
 def create(path: Path, attributes: Mapping[str, Any], items: pd.DataFrame) -> None:
@@ -43,7 +43,7 @@ def create(path: Path, attributes: Mapping[str, Any], items: pd.DataFrame) -> No
         unfinished = Path(tempfile.mkdtemp(dir=path.parent, prefix=unfinished_prefix(path), suffix=".partial"))
         try:
             with locked(unfinished):
-                os.chmod(unfinished, 0o777 & ~_umask())
+                os.chmod(unfinished, 0o777 & ~UMASK)
                 grow(unfinished, dict(attributes), items, start=0)
                 sync_tree(unfinished)
                 # A folder is renamed only to a free name or an empty folder: the other process loses.
@@ -132,12 +132,6 @@ def words_digest(prompts: Sequence[str] | pd.Series) -> UInt8[np.ndarray, "item 
         if prompt not in known:
             known[prompt] = hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return np.frombuffer(b"".join(known[str(prompt)] for prompt in prompts), np.uint8).reshape(-1, 16)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def sync_file(path: Path) -> None:
