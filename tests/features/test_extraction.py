@@ -260,6 +260,14 @@ def test_a_random_backbone_may_not_continue_a_trained_store(spec, backbone, tmp_
         run(spec, fresh, make_data(), tmp_path / "s.zarr", random_init=True)
 
 
+def test_what_was_mended_is_returned(spec, backbone, tmp_path):
+    assert run(spec, backbone, make_data(), tmp_path / "s.zarr").mended == ()
+    next((tmp_path / "s.zarr").glob("features/image/mean/c/0/0/0/0")).unlink()
+    again = run(spec, backbone, make_data(), tmp_path / "s.zarr")
+    assert again.mended == ("features/image/mean/c/0/0/0/0: it is missing",)
+    assert again.computed == 12
+
+
 def test_a_bad_image_loses_nothing(spec, backbone, tmp_path):
     data = make_data()
 
