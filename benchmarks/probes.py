@@ -173,8 +173,13 @@ def bench_logistic(asked: list[str], pairs: int, width: int, cells: int, their_c
         report(f"path, {name}", path, their_paths, f", gap {our_gap:.0e} (scikit-learn's {theirs_off})")
         profile(X, choices[0], groups)
     if "grid" in asked:
-        report(f"grid, {name}", grid, their_grids, f", same strength in {same} of {len(last_gaps)}, objective of the "
-               f"last fit less scikit-learn's at most {max(last_gaps):+.0e} of it")  # fmt: skip
+        report(
+            f"grid, {name}",
+            grid,
+            their_grids,
+            f", same strength in {same} of {len(last_gaps)}, objective of the "
+            f"last fit less scikit-learn's at most {max(last_gaps):+.0e} of it",
+        )
 
 
 def profile(X: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
@@ -197,16 +202,19 @@ def profile(X: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
     single = X.astype(np.float32)
     columns = FOLDS * len(STRENGTHS)
     b, r = (np.ones((size, columns), dtype=np.float32) for size in (X.shape[1], len(X)))
-    gram, step = (min(timed(run)[0] for _ in range(3)) for run in (lambda: single.T @ single,
-                                                                   lambda: (single @ b, single.T @ r)))  # fmt: skip
+    gram, step = (
+        min(timed(run)[0] for _ in range(3)) for run in (lambda: single.T @ single, lambda: (single @ b, single.T @ r))
+    )
     steps = touched[0] / (len(X) * columns)
-    print(f"    profile of one path, {seconds:.3g} s: copy and Gram matrix {inside['solver.py:prepare']:.3g}, factors "
-          f"{inside['preconditioner.py:__init__']:.3g}, their use {inside['preconditioner.py:__call__']:.3g}, "
-          f"gradients {inside['descent.py:_gradient']:.3g}, margins {inside['descent.py:_times']:.3g}, searches "
-          f"{inside['descent.py:_search']:.3g}\n"
-          f"    floor, bare products in single precision: Gram matrix {gram:.3g} s, and {steps:.1f} steps of {columns} "
-          f"columns (rows of left-out folds and finished columns skipped) × {step:.3g} = {steps * step:.3g} s",
-          flush=True)  # fmt: skip
+    print(
+        f"    profile of one path, {seconds:.3g} s: copy and Gram matrix {inside['solver.py:prepare']:.3g}, factors "
+        f"{inside['preconditioner.py:__init__']:.3g}, their use {inside['preconditioner.py:__call__']:.3g}, "
+        f"gradients {inside['descent.py:_gradient']:.3g}, margins {inside['descent.py:_times']:.3g}, searches "
+        f"{inside['descent.py:_search']:.3g}\n"
+        f"    floor, bare products in single precision: Gram matrix {gram:.3g} s, and {steps:.1f} steps of {columns} "
+        f"columns (rows of left-out folds and finished columns skipped) × {step:.3g} = {steps * step:.3g} s",
+        flush=True,
+    )
 
 
 def bench_refits(pairs: int, width: int, resamples: int, their_refits: int, options) -> None:
@@ -250,8 +258,12 @@ def bench_ridge(pairs: int, width: int, options) -> None:
         theirs.append(seconds)
     apart = np.abs(probe.coef_ * probe.scale_ - model.coef_).max() / np.abs(model.coef_).max()
     same = "same" if np.isclose(probe.alpha_ * pairs, model.alpha_) else "ANOTHER"
-    report(f"ridge, {len(alphas)} strengths, {pairs:,} × {width}", ours, {"RidgeCV": theirs},
-           f", {same} strength, coefficients {apart:.0e} apart")  # fmt: skip
+    report(
+        f"ridge, {len(alphas)} strengths, {pairs:,} × {width}",
+        ours,
+        {"RidgeCV": theirs},
+        f", {same} strength, coefficients {apart:.0e} apart",
+    )
 
 
 def bench_interval(pairs: int, probes: int, their_probes: int, resamples: int, options) -> None:
@@ -264,17 +276,29 @@ def bench_interval(pairs: int, probes: int, their_probes: int, resamples: int, o
         ours.append(seconds)
 
         def one_by_one():
-            return [scipy.stats.bootstrap((right[:, place],), np.mean, n_resamples=resamples, method="percentile",
-                                          batch=100, vectorized=True, rng=0).confidence_interval
-                    for place in some]  # fmt: skip
+            return [
+                scipy.stats.bootstrap(
+                    (right[:, place],),
+                    np.mean,
+                    n_resamples=resamples,
+                    method="percentile",
+                    batch=100,
+                    vectorized=True,
+                    rng=0,
+                ).confidence_interval
+                for place in some
+            ]
 
         seconds, found = timed(one_by_one)
         theirs.append(seconds * probes / their_probes)
         ends = np.array([[interval.low[place], interval.high[place]] for place in some])
         apart = max(apart, float(np.abs(ends - np.array(found)).max()))
-    report(f"interval, {probes} probes, {pairs:,} pairs, {resamples} resamples", ours,
-           {f"scipy.stats, {their_probes} of {probes} probes × {probes / their_probes:g}": theirs},
-           f", ends at most {apart:.1e} apart")  # fmt: skip
+    report(
+        f"interval, {probes} probes, {pairs:,} pairs, {resamples} resamples",
+        ours,
+        {f"scipy.stats, {their_probes} of {probes} probes × {probes / their_probes:g}": theirs},
+        f", ends at most {apart:.1e} apart",
+    )
 
 
 def bench_many(pairs: int, resamples: int, options) -> None:
@@ -282,8 +306,9 @@ def bench_many(pairs: int, resamples: int, options) -> None:
     rng = np.random.default_rng(0)
     groups = np.arange(pairs) // 2
     for name, values in (("right or wrong", rng.random(pairs) < 0.7), ("bits", rng.normal(size=pairs))):
-        seconds = [timed(lambda v=values: cluster_bootstrap(v, groups, resamples=resamples))[0]
-                   for _ in range(options.turns)]  # fmt: skip
+        seconds = [
+            timed(lambda v=values: cluster_bootstrap(v, groups, resamples=resamples))[0] for _ in range(options.turns)
+        ]
         report(f"interval, {name}, {pairs:,} pairs of {pairs // 2:,} prompts, {resamples:,} resamples", seconds, {})
 
 
@@ -300,9 +325,11 @@ def main() -> None:
     add("--only", choices=PARTS, nargs="+", default=PARTS, help="leave the others out")
     add("--exact", action="store_true", help="also scikit-learn at tolerance 1e-7, which takes several times longer")
     options = parser.parse_args()
-    print(f"{platform.machine()}, {options.threads} of {os.cpu_count()} threads; NumPy {np.__version__}, SciPy "
-          f"{scipy.__version__}, scikit-learn {sklearn.__version__}; median [least, most] of {options.turns} turns",
-          flush=True)  # fmt: skip
+    print(
+        f"{platform.machine()}, {options.threads} of {os.cpu_count()} threads; NumPy {np.__version__}, SciPy "
+        f"{scipy.__version__}, scikit-learn {sklearn.__version__}; median [least, most] of {options.turns} turns",
+        flush=True,
+    )
     with threadpool_limits(options.threads):
         asked = [part for part in ("path", "grid") if part in options.only]
         if asked:

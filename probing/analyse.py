@@ -12,7 +12,6 @@ import pandas as pd
 
 from probing.analysis.combinations import LARGEST, combinations
 from probing.analysis.controls import controls
-from probing.analysis.given_tables import read_given
 from probing.analysis.identity import identify
 from probing.analysis.journal import clear
 from probing.analysis.model_sizes import training_steps
@@ -24,9 +23,10 @@ from probing.analysis.stage_runs import parse_stages
 from probing.commands import CommandParser, blocks, check_output_folder, named_values, numbers, run_command, words
 from probing.errors import UserError
 from probing.features import FeatureStore
-from probing.preferences.audit import item_looks
+from probing.preferences.audit import item_image_stats
 from probing.preferences.options import add_data_options, add_split_options, load_data, split_pairs
 from probing.probes import PROBES, SCALINGS
+from probing.result_tables import read_result
 
 _SIMILARITY = "python -m probing.similarity"
 """Makes tables of blocks and stages."""
@@ -69,8 +69,12 @@ def _add_common(parser: CommandParser, experiment: str) -> None:
     add("--seed", type=int, default=0, help="of the bootstrap, and of whatever is drawn")
     add("--workers", type=int, default=1, help="probes fitted at once")
     add("--output", type=Path, default=Path("cache/results"), help="folder of the tables")
-    add("--keep", action="store_true", help="leave a table that was made from the same stores, pairs and options by "
-        "this version; otherwise make it anew and print what differs")  # fmt: skip
+    add(
+        "--keep",
+        action="store_true",
+        help="leave a table that was made from the same stores, pairs and options by "
+        "this version; otherwise make it anew and print what differs",
+    )
     add("--overwrite", action="store_true", help="replace a table of another model or store too")
     add("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
 
@@ -100,8 +104,11 @@ def _scaling_options(parser: CommandParser) -> None:
 
 def _controls_options(parser: CommandParser) -> None:
     parser.add_argument("--shuffles", type=int, default=SHUFFLES, help="shuffles of the training choices")
-    parser.add_argument("--looks", action="store_true",
-                        help="open the pictures of --data and measure size, brightness and the like")  # fmt: skip
+    parser.add_argument(
+        "--image-stats",
+        action="store_true",
+        help="open the pictures of --data and measure size, brightness and the like",
+    )
     add_data_options(parser)
 
 
@@ -145,10 +152,10 @@ def run(arguments: argparse.Namespace) -> None:
     table = _EXPERIMENTS[arguments.experiment](stores, pairs, **asked, **common)
     identity.write({arguments.experiment: table}, arguments.output)
     clear(journal)
-    if "says" in table:
-        for row in table[table["says"].notna()].to_dict("records"):
-            where = "" if str(row["says"]).startswith(f"{row['facet']}:") else f"{_where(row)}: "
-            print(f"  {where}{row['says']}")
+    if "statement" in table:
+        for row in table[table["statement"].notna()].to_dict("records"):
+            where = "" if str(row["statement"]).startswith(f"{row['facet']}:") else f"{_where(row)}: "
+            print(f"  {where}{row['statement']}")
     print(
         f"Table:    {written} ({len(table):,} rows)\nNext:     python -m probing.figures --results {arguments.output}"
     )
@@ -169,7 +176,7 @@ _EXPERIMENTS: dict[str, Callable[..., pd.DataFrame]] = {
 def _combinations_asked(stores: list[FeatureStore], arguments: argparse.Namespace) -> dict[str, Any]:
     near = None
     if arguments.similarity is not None:
-        near = read_given(arguments.similarity, _SIMILARITY, ("block", "other", "value"))
+        near = read_result(arguments.similarity, _SIMILARITY, ("block", "other", "value"))
     return {"stages": _stages(arguments.stages), "similarity": near, "largest": arguments.largest}
 
 
@@ -186,8 +193,8 @@ def _scaling_asked(stores: list[FeatureStore], arguments: argparse.Namespace) ->
 
 
 def _controls_asked(stores: list[FeatureStore], arguments: argparse.Namespace) -> dict[str, Any]:
-    looks = item_looks(load_data(arguments, split=None)) if arguments.looks else None
-    return {"looks": looks, "shuffles": arguments.shuffles}
+    image_stats = item_image_stats(load_data(arguments, split=None)) if arguments.image_stats else None
+    return {"image_stats": image_stats, "shuffles": arguments.shuffles}
 
 
 _OWN: dict[str, Callable[[list[FeatureStore], argparse.Namespace], dict[str, Any]]] = {
@@ -216,7 +223,7 @@ def _stages(text: str | None) -> pd.DataFrame | None:
         return None
     if Path(text).suffix not in (".parquet", ".csv"):
         return parse_stages(text)
-    return read_given(Path(text), _SIMILARITY, ("stage", "first_block", "last_block"))
+    return read_result(Path(text), _SIMILARITY, ("stage", "first_block", "last_block"))
 
 
 def _where(row: dict) -> str:

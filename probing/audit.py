@@ -24,8 +24,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--no-images", action="store_true", help="look at the tables only, and open no picture")
     add("--workers", type=int, default=WORKERS, help="threads that open pictures")
     add("--least-side", type=int, default=LEAST_SIDE, metavar="PIXELS", help="pictures with a shorter side are tiny")
-    add("--near-bits", type=int, choices=range(NEAR_BITS + 1), default=NEAR_BITS,
-        help="of 64, in which the perceptual hashes of near duplicates may differ")  # fmt: skip
+    add(
+        "--near-bits",
+        type=int,
+        choices=range(NEAR_BITS + 1),
+        default=NEAR_BITS,
+        help="of 64, in which the perceptual hashes of near duplicates may differ",
+    )
     add("--seed", type=int, default=0, help="of the folds by which shortcuts are measured")
     add("--output", type=Path, help="folder of the report; cache/audits/DATA if not given")
     return parser
@@ -43,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         least_side=arguments.least_side,
         near_bits=arguments.near_bits,
-        places_drawn=arguments.data not in BENCHMARKS or BENCHMARKS[arguments.data].draw_places,
+        sides_randomized=arguments.data not in BENCHMARKS or BENCHMARKS[arguments.data].randomize_sides,
         seed=arguments.seed,
     )
     folder = arguments.output or Path("cache") / "audits" / data.name

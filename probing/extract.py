@@ -50,8 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--t5-length", type=int, help="positions of the T5 part of the text; the model's own if not given")
     add("--no-t5", action="store_true", help="leave the T5 encoder out; its positions are zeros")
     add("--random-init", action="store_true", help="fresh weights in the transformer: the control of every curve")
-    add("--prompts", choices=PROMPT_RULES, default="own",
-        help="the words given with an image: its own, another prompt's (drawn within the split), or none")  # fmt: skip
+    add(
+        "--prompts",
+        choices=PROMPT_RULES,
+        default="own",
+        help="the words given with an image: its own, another prompt's (drawn within the split), or none",
+    )
     add("--output", type=Path, help="path of the store; cache/MODEL--DATA.zarr if not given")
     add("--dry-run", action="store_true", help="print the plan and stop before anything is loaded")
     return parser
@@ -124,8 +128,11 @@ def _print_plan(work: Work, data: PreferenceData, output: Path, device: str) -> 
     ]
     print("\n".join(row for row in rows if row), flush=True)
     if unfit := unfit_facets(counts):
-        print(f"{'warning':>9}  probing.fit will refuse these pairs: {'; '.join(unfit[:3])}"
-              + (f"; and {len(unfit) - 3} more" if len(unfit) > 3 else ""), flush=True)  # fmt: skip
+        print(
+            f"{'warning':>9}  probing.fit will refuse these pairs: {'; '.join(unfit[:3])}"
+            + (f"; and {len(unfit) - 3} more" if len(unfit) > 3 else ""),
+            flush=True,
+        )
 
 
 def _report(store: FeatureStore, computed: int, instead: str) -> None:

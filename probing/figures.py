@@ -28,11 +28,11 @@ from probing.plots import (
     figure_stage_similarity,
     figure_token_maps,
     figure_trajectory_similarity,
-    read_table,
     save_figure,
 )
 from probing.plots.save import draw_figure, find_table
 from probing.plots.text import missing_characters, missing_line
+from probing.result_tables import read_result
 
 FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
     "reward_curves": ("reward_curve", figure_reward_curves),
@@ -51,7 +51,7 @@ FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
 """By name: the table that a figure is drawn from, and the function that draws it."""
 
 BESIDE: dict[str, tuple[tuple[str, ...], Callable[..., pd.DataFrame]]] = {
-    "reward_curves": (("measures", "stages"), mark_curve),
+    "reward_curves": (("measures", "stages"), mark_curve)
 }
 """By name: tables that add to a figure's own where they are there, and the function that joins them."""
 
@@ -87,7 +87,7 @@ def _draw_all(arguments: argparse.Namespace, command: str) -> int:
         if path is None:
             print(f"{name}: not drawn, for there is no {source}.parquet")
             continue
-        table = join_beside(read_table(path), arguments.results, name)
+        table = join_beside(read_result(path, "the command that wrote it"), arguments.results, name)
         provenance = {"command": command, "table": path.name}
         try:
             figure = draw_figure(name, draw, table)
@@ -106,7 +106,9 @@ def join_beside(table: pd.DataFrame, results: Path, name: str) -> pd.DataFrame:
         return table
     sources, join = BESIDE[name]
     others = {source: results / f"{source}.parquet" for source in sources}
-    there = {source: read_table(path) for source, path in others.items() if path.is_file()}
+    there = {
+        source: read_result(path, "the command that wrote it") for source, path in others.items() if path.is_file()
+    }
     return join(table, **there) if there else table
 
 

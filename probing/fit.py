@@ -46,16 +46,29 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--store", type=Path, required=True, help="feature store; its pairs lie beside it as NAME.pairs.parquet")
     add("--random-init-store", type=Path, help="store of the same items in the same architecture with fresh weights")
-    add("--reference", action="append", default=[], metavar="NAME=FILE",
+    add(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
         help="another model's rewards of the same items (item_id, reward; .csv, .parquet or .jsonl), as a line in the "
-        "reward curve; give several")  # fmt: skip
+        "reward curve; give several",
+    )
     add("--probe", choices=sorted(PROBES), default="logistic", help="what is fitted")
     add("--scale", choices=(*SCALINGS, "auto"), default="standard", help="how features are scaled; auto: out of fold")
     add("--code-length", action="store_true", help="measure description lengths too, by online coding (logistic)")
-    add("--linearity", metavar="PROBE", choices=NETWORKS, help="also fit this network on the trained cells, and say "
-        "whether it reads more: " + ", ".join(NETWORKS))  # fmt: skip
-    add("--delta", type=float, default=DELTA, help="difference of accuracy that matters, in comparisons of blocks and "
-        "probes; 0.01 is one point")  # fmt: skip
+    add(
+        "--linearity",
+        metavar="PROBE",
+        choices=NETWORKS,
+        help="also fit this network on the trained cells, and say whether it reads more: " + ", ".join(NETWORKS),
+    )
+    add(
+        "--delta",
+        type=float,
+        default=DELTA,
+        help="difference of accuracy that matters, in comparisons of blocks and probes; 0.01 is one point",
+    )
     add("--labels", default="choice", help="column of the pairs to train on, such as share_first of the annotators")
     add("--weights", help="column that says how much each training pair counts, such as confidence")
     add("--device", default="auto", help="of networks and of matrix products: auto, cpu, or as torch names it")
@@ -136,14 +149,14 @@ def _training_items(pairs: pd.DataFrame) -> list[str]:
 
 
 def _trained(results: CellResults) -> CellResults:
-    return CellResults(results.table[results.table["control"] == "none"], results.outcomes, results.margins)
+    return CellResults(results.table[results.table["control"] == "trained"], results.outcomes, results.margins)
 
 
 def _report(
     results: CellResults, comparisons: pd.DataFrame, measured: pd.DataFrame, tables: dict[str, pd.DataFrame]
 ) -> None:
     print("Best cell of each facet, chosen on training pairs; accuracy on test pairs [95% interval over prompts]:")
-    for facet, cells in results.table[results.table["control"] == "none"].groupby("facet"):
+    for facet, cells in results.table[results.table["control"] == "trained"].groupby("facet"):
         cell = best(cells)
         print(
             f"  {facet}: {cell['stream']} {cell['reduction']}, σ = {cell['sigma']:g}, block {cell['block']}: "
@@ -161,7 +174,9 @@ def _report(
 
 
 def _may_be_best(measured: pd.DataFrame, cell: pd.Series) -> list[int]:
-    same = measured[(measured["metric"] == "may_be_best") & (measured["value"] == 1) & (measured["control"] == "none")]
+    same = measured[
+        (measured["metric"] == "may_be_best") & (measured["value"] == 1) & (measured["control"] == "trained")
+    ]
     for key in ("facet", "stream", "reduction", "sigma"):
         same = same[same[key] == cell[key]]
     return sorted(same["block"].astype(int))
@@ -182,7 +197,7 @@ def _needed(blocks: pd.DataFrame, cell: pd.Series) -> str:
 def _report_linearity(table: pd.DataFrame) -> None:
     """Count, for each facet, the cells where the network reads more, and where the two are shown to be the same."""
     for facet, cells in table.groupby("facet"):
-        more = (cells["p_holm"] <= LEVEL) & (cells["difference"] > 0)
+        more = (cells["p_value_holm"] <= LEVEL) & (cells["difference"] > 0)
         print(
             f"  {facet}, {cells['other'].iloc[0]} less {cells['probe'].iloc[0]}: above in {int(more.sum())} of "
             f"{len(cells)} cells after Holm's correction; the same to within {100 * cells['margin'].iloc[0]:g} points "

@@ -80,33 +80,63 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None, *, overwrite:
     fewer = ["--sigmas", FEWER_SIGMAS]
     image = ["--streams", "image"]
     analyses = [
-        Step("probing.similarity", ["--model", model, "--sigmas", SIGMAS, "--limit", "128",
-                                                     "--control", "--output", results]),
+        Step(
+            "probing.similarity",
+            ["--model", model, "--sigmas", SIGMAS, "--limit", "128", "--control", "--output", results],
+        ),
         Step("probing.testbed.rival", [*few, "--output", rewards]),
         Step("probing.fit", [*main, "--random-init-store", store(fresh), "--reference", f"{RIVAL}={rewards}"]),
-        Step("probing.analyse", [
-            "combinations", *main, *fewer, *image, "--stages", stages, "--similarity", f"{results}/similarity.parquet",
-        ]),
-        Step("probing.analyse", [
-            "noise", *main, *image, "--store", store(redrawn), "--store", store(shared),
-        ]),
-        Step("probing.analyse", [
-            "controls", *main, "--store", store(fresh), "--store", store(foreign), "--store", store(empty),
-            "--looks", *few,
-        ]),
-        Step("probing.analyse", [
-            "scaling", *main, *fewer, *image, "--store", store(fresh),
-            *(option for name in others for option in ("--store", store(name))),
-            *(option for name in sizes for option in ("--store", store(f"{name}-random-init"))),
-        ]),
+        Step(
+            "probing.analyse",
+            [
+                "combinations",
+                *main,
+                *fewer,
+                *image,
+                "--stages",
+                stages,
+                "--similarity",
+                f"{results}/similarity.parquet",
+            ],
+        ),
+        Step("probing.analyse", ["noise", *main, *image, "--store", store(redrawn), "--store", store(shared)]),
+        Step(
+            "probing.analyse",
+            [
+                "controls",
+                *main,
+                "--store",
+                store(fresh),
+                "--store",
+                store(foreign),
+                "--store",
+                store(empty),
+                "--image-stats",
+                *few,
+            ],
+        ),
+        Step(
+            "probing.analyse",
+            [
+                "scaling",
+                *main,
+                *fewer,
+                *image,
+                "--store",
+                store(fresh),
+                *(option for name in others for option in ("--store", store(name))),
+                *(option for name in sizes for option in ("--store", store(f"{name}-random-init"))),
+            ],
+        ),
         Step("probing.tokens", ["--store", store(model), "--results", results]),
         Step("probing.figures", ["--results", results, "--output", str(drawn)]),
-        Step("probing.report", ["--results", results, "--figures", str(drawn),
-                                             "--output", str(cache / "report.html")]),
-    ]  # fmt: skip
+        Step("probing.report", ["--results", results, "--figures", str(drawn), "--output", str(cache / "report.html")]),
+    ]
     if overwrite:
-        analyses = [Step(module, [*options, "--overwrite"]) if module in REPLACING else Step(module, options)
-                    for module, options in analyses]  # fmt: skip
+        analyses = [
+            Step(module, [*options, "--overwrite"]) if module in REPLACING else Step(module, options)
+            for module, options in analyses
+        ]
     return [*stores, *analyses]
 
 

@@ -37,7 +37,7 @@ from probing.preferences.options import add_data_options, load_data
 from probing.progress import progress
 
 TABLES = ("similarity", "trajectory_similarity", "stages", "stage_similarity", "similarity_by_prompt")
-CONTROLS = {"none": False, "random-init": True}
+CONTROLS = {"trained": False, "random-init": True}
 
 
 def steps_read(text: str) -> list[int]:
@@ -61,8 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--sigmas", type=numbers, default="0.005,0.3,0.6", help="noise levels in [0, 1] of pictures, with commas")
     add("--measures", type=words, default="cka,cosine", help=f"with commas, of {', '.join(MEASURES)}")
     add("--streams", type=words, default="image", help=f"with commas, of {', '.join(STREAMS)}")
-    add("--trajectory-steps", type=steps_read, default="0,10,20,30,39",
-        help="0-indexed denoising steps to read, with commas; 'none' for pictures alone")  # fmt: skip
+    add(
+        "--trajectory-steps",
+        type=steps_read,
+        default="0,10,20,30,39",
+        help="0-indexed denoising steps to read, with commas; 'none' for pictures alone",
+    )
     add("--steps", type=int, default=STEPS, help="of the sampler")
     add("--guidance", type=float, default=GUIDANCE, help="scale of classifier-free guidance; 1 for none")
     add("--control", action="store_true", help="measure the same architecture with fresh weights beside it")
@@ -77,8 +81,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--t5-length", type=int, help="positions of the T5 part of the text; the model's own if not given")
     add("--no-t5", action="store_true", help="leave the T5 encoder out; its positions are zeros")
     add("--output", type=Path, default=Path("cache/results"), help="folder of the tables")
-    add("--keep", action="store_true", help="leave tables that were made from the same weights, items and options by "
-        "this version; otherwise make them anew and print what differs")  # fmt: skip
+    add(
+        "--keep",
+        action="store_true",
+        help="leave tables that were made from the same weights, items and options by "
+        "this version; otherwise make them anew and print what differs",
+    )
     add("--overwrite", action="store_true", help="replace tables of another model too")
     add("--dry-run", action="store_true", help="print the plan and stop before anything is loaded")
     return parser
@@ -234,7 +242,7 @@ def _report(stages: pd.DataFrame) -> None:
             for stage, first, last in here.loc[here["chosen"], ["stage", "first_block", "last_block"]].to_numpy()
         )
         print(
-            f"  {'' if control == 'none' else f'{control}: '}{source}, {part} tokens, {measured}, "
+            f"  {'' if control == 'trained' else f'{control}: '}{source}, {part} tokens, {measured}, "
             f"σ = {one['sigma']:.3g}: {runs}\n    largest gap {here['gap'].max():.3f}, p = {one['p_value']:.2g}, "
             f"{100 * one['number_stability']:.0f}% of resamples of {one['n_prompts']} prompts have {one['number']}; "
             f"number at higher levels: {', '.join(map(str, numbers['number'][1:])) or 'none measured'}"

@@ -63,8 +63,10 @@ def _check(arguments: argparse.Namespace) -> int:
         return FAILED
     store = FeatureStore.open(arguments.path)
     missing = int((~store.written).sum())
-    print(f"{arguments.path}: {'sizes agree with' if arguments.quick else 'every file is as'} the records"
-          f"{'' if arguments.quick else ' say'}; digest {store.digest}.")  # fmt: skip
+    print(
+        f"{arguments.path}: {'sizes agree with' if arguments.quick else 'every file is as'} the records"
+        f"{'' if arguments.quick else ' say'}; digest {store.digest}."
+    )
     if missing:
         print(f"{missing:,} of {len(store.item_ids):,} items are not complete; the same probing.extract continues.")
     return OK
@@ -103,17 +105,35 @@ def _command(store: FeatureStore, arguments: argparse.Namespace) -> list[str]:
         "sigmas": ",".join(repr(sigma) for sigma in store.sigmas),
         **{name: ",".join(settings[name]) for name in ("streams", "reductions")},
         "blocks": ",".join(map(str, settings["blocks"])),
-        **{name: settings[name] for name in ("resolution", "resize", "background", "batch_size", "dtype",
-                                             "compute_dtype", "device", "seed", "pair_noise", "t5_length", "prompts")},
+        **{
+            name: settings[name]
+            for name in (
+                "resolution",
+                "resize",
+                "background",
+                "batch_size",
+                "dtype",
+                "compute_dtype",
+                "device",
+                "seed",
+                "pair_noise",
+                "t5_length",
+                "prompts",
+            )
+        },
         "output": store.path,
-    }  # fmt: skip
+    }
     flags = {
         "--skip-bad-images": request.get("skip_bad_images"),
         "--no-t5": not settings["use_t5"],
         "--random-init": settings["random_init"],
     }
-    options = [part for name, value in values.items() if value is not None
-               for part in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+    options = [
+        part
+        for name, value in values.items()
+        if value is not None
+        for part in (f"--{name.replace('_', '-')}", str(value))
+    ]
     return [*options, *(flag for flag, on in flags.items() if on)]
 
 
@@ -124,18 +144,32 @@ def _info(arguments: argparse.Namespace) -> int:
     size = sum(file.stat().st_size for file in arguments.path.rglob("*") if file.is_file())
     rows = [
         ("store", f"{arguments.path}, schema {store.schema}, {binary(size)}, digest {store.digest}"),
-        ("model", f"{settings.get('model')}, revision {settings.get('revision')}, {store.num_blocks} blocks"
-                  + (", random-initialised" if settings.get("random_init") else "")),
-        ("data", f"{settings.get('data')}: {len(store.item_ids):,} items of {len(set(store.prompt_ids)):,} prompts, "
-                 f"{written:,} complete"),
+        (
+            "model",
+            f"{settings.get('model')}, revision {settings.get('revision')}, {store.num_blocks} blocks"
+            + (", random-initialised" if settings.get("random_init") else ""),
+        ),
+        (
+            "data",
+            f"{settings.get('data')}: {len(store.item_ids):,} items of {len(set(store.prompt_ids)):,} prompts, "
+            f"{written:,} complete",
+        ),
         ("sigma", ", ".join(f"{sigma:g}" for sigma in store.sigmas)),
         ("arrays", ", ".join(f"{a.name} {a.shape} {a.dtype}" for a in store.specs)),
-        ("items", ", ".join(["item_id", "prompt_id", "prompt_digest", *(c.name for c in COLUMNS)])
-                  if store.schema > 1 else "item_id, prompt_id"),
-        ("settings", ", ".join(f"{name} {value}" for name, value in settings["settings"].items()
-                               if not isinstance(value, dict | list))),
+        (
+            "items",
+            ", ".join(["item_id", "prompt_id", "prompt_digest", *(c.name for c in COLUMNS)])
+            if store.schema > 1
+            else "item_id, prompt_id",
+        ),
+        (
+            "settings",
+            ", ".join(
+                f"{name} {value}" for name, value in settings["settings"].items() if not isinstance(value, dict | list)
+            ),
+        ),
         ("pairs", str(store.pairs_path) if store.pairs_path.is_file() else "none beside it"),
-    ]  # fmt: skip
+    ]
     print("\n".join(f"{name:>9}  {text}" for name, text in rows))
     return OK
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from probing.analysis.given_tables import read_given
 from probing.analysis.identity import check_made_from, identify
 from probing.analysis.recipe import Recipe
 from probing.analysis.token_maps import SELECTIONS, TokenCell, token_cells, token_maps
@@ -19,6 +18,7 @@ from probing.features import FeatureStore
 from probing.features.tokens import check_same_model, read_image_tokens, settings_of
 from probing.preferences import prepare
 from probing.preferences.options import add_data_options, add_split_options, load_data, split_pairs
+from probing.result_tables import read_result
 
 CURVE = "reward_curve.parquet"
 
@@ -110,7 +110,7 @@ def _read_curve(results: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"There is no {path}; run python -m probing.fit first, or give its folder by --results.")
     columns = ("control", "stream", "reduction", "facet", "sigma", "block", "cv_accuracy", "probe", "scaling")
-    return read_given(path, "python -m probing.fit", columns)
+    return read_result(path, "python -m probing.fit", columns)
 
 
 def _report(maps: pd.DataFrame) -> None:

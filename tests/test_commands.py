@@ -18,8 +18,22 @@ import pytest
 from probing.commands import CommandParser, check_output_file, check_output_folder, named_values, run_command
 from probing.errors import UserError
 
-COMMANDS = ("extract", "store", "fit", "analyse", "tokens", "similarity", "figures", "report", "score", "audit",
-            "reproduce", "testbed.rival", "testbed.report", "testbed.train")  # fmt: skip
+COMMANDS = (
+    "extract",
+    "store",
+    "fit",
+    "analyse",
+    "tokens",
+    "similarity",
+    "figures",
+    "report",
+    "score",
+    "audit",
+    "reproduce",
+    "testbed.rival",
+    "testbed.report",
+    "testbed.train",
+)
 
 
 def parsers_of(name):
@@ -103,16 +117,20 @@ def test_a_signal_at_work_ends_in_its_status_and_cleans_up(capsys, number, statu
     assert found == status and cleaned and output.err == "Stopped; the same command goes on from here.\n"
 
 
-@pytest.mark.parametrize(("code", "says"), [
-    (errno.ENOSPC, "The disk of /data/x is full"), (errno.EROFS, "/data/x cannot be written"),
-    (errno.EACCES, "/data/x cannot be written"),
-])  # fmt: skip
-def test_a_full_or_forbidden_disk_is_a_sentence_wherever_it_is_met(capsys, code, says):
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.ENOSPC, "The disk of /data/x is full"),
+        (errno.EROFS, "/data/x cannot be written"),
+        (errno.EACCES, "/data/x cannot be written"),
+    ],
+)
+def test_a_full_or_forbidden_disk_is_a_sentence_wherever_it_is_met(capsys, code, message):
     def main(arguments):
         raise OSError(code, os.strerror(code), "/data/x")
 
     status, output = run(main, capsys)
-    assert status == 2 and says in output.err and output.err.count("\n") == 1
+    assert status == 2 and message in output.err and output.err.count("\n") == 1
 
 
 def test_a_sentence_stays_on_one_line_whatever_a_name_holds(capsys):
@@ -165,8 +183,14 @@ def test_a_reader_that_leaves_is_no_error():
 def test_a_signal_during_imports_leaves_no_traceback(tmp_path, number, status):
     (tmp_path / "matplotlib.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(30)\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path.cwd())])}
-    process = subprocess.Popen([sys.executable, "-m", "probing.figures"], env=environment, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, preexec_fn=take_signals)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "probing.figures"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=take_signals,
+    )
     assert process.stdout.readline() == "importing\n"
     process.send_signal(number)
     _, err = process.communicate(timeout=20)

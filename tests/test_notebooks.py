@@ -12,9 +12,13 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
 PICTURES = {
-    "01_layer_probe": 5, "02_similarity_and_stages": 3, "03_stage_combinations": 1, "04_noise_levels": 2,
-    "05_scaling": 2, "06_controls": 1,
-}  # fmt: skip
+    "01_layer_probe": 5,
+    "02_similarity_and_stages": 3,
+    "03_stage_combinations": 1,
+    "04_noise_levels": 2,
+    "05_scaling": 2,
+    "06_controls": 1,
+}
 """How many each shows at least."""
 
 

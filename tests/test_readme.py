@@ -14,6 +14,7 @@ from probing.backbones import model_names
 from probing.preferences import BENCHMARKS
 from probing.preferences.registry import NAMES
 from probing.reproduce import RIVAL
+from probing.result_tables import read_result
 from probing.statistics import LEVEL, RULES
 from probing.testbed.judge import EACH, WHOLE
 from probing.testbed.recipes.assemble import TRAININGS, WEIGHTS
@@ -24,15 +25,21 @@ README = (ROOT / "README.md").read_text()
 
 
 CONTROLS = {
-    "trained": "trained backbone, best cell", "random-init": "random-initialised backbone",
-    "foreign prompt": "trained, another prompt's words", "empty prompt": "trained, no words",
-    "latents": "pooled VAE latents", "looks": "looks of the pictures", "source model": "name of the source model",
-}  # fmt: skip
+    "trained": "trained backbone, best cell",
+    "random-init": "random-initialised backbone",
+    "foreign prompt": "trained, another prompt's words",
+    "empty prompt": "trained, no words",
+    "latents": "pooled VAE latents",
+    "image stats": "image statistics",
+    "source model": "name of the source model",
+}
 
 
 def findings() -> list[str]:
     """The rows of README's table of findings, from the committed tables."""
-    controls, curve = (pd.read_csv(ROOT / "figures" / f"{name}.csv") for name in ("controls", "reward_curves"))
+    controls, curve = (
+        read_result(ROOT / "figures" / f"{name}.csv", "figures") for name in ("controls", "reward_curves")
+    )
     facets = sorted(controls["facet"].unique())
 
     def row(name: str, rows: pd.DataFrame) -> str:
@@ -40,7 +47,7 @@ def findings() -> list[str]:
         return f"| {name} | " + " | ".join(said(by_facet[f]) if f in by_facet else "" for f in facets) + " |"
 
     def said(one) -> str:
-        mark = "*" if one.get("difference_p_holm", 1.0) <= LEVEL and one["difference"] > 0 else ""
+        mark = "*" if one.get("difference_p_value_holm", 1.0) <= LEVEL and one["difference"] > 0 else ""
         return f"{100 * one['value']:.1f} [{100 * one['ci_low']:.1f}, {100 * one['ci_high']:.1f}]{mark and ' ' + mark}"
 
     made = [row(name, controls[controls["control"] == control]) for control, name in CONTROLS.items()]
@@ -57,7 +64,7 @@ def test_findings_are_those_of_the_tables(row):
 
 @pytest.mark.parametrize(("facet", "sigma"), [("alignment", 0.6), ("quality", 0.005)])
 def test_slopes_are_those_of_the_table(facet, sigma):
-    table = pd.read_csv(ROOT / "figures" / "scaling.csv")
+    table = read_result(ROOT / "figures" / "scaling.csv", "figures")
     of = (table["kind"] == "fit") & (table["head"] == "best") & (table["facet"] == facet) & (table["sigma"] == sigma)
 
     def slope(series: str, against: str):
@@ -94,17 +101,19 @@ def models() -> list[str]:
 
 
 def test_both_has_no_slope_over_sizes():
-    table = pd.read_csv(ROOT / "figures" / "scaling.csv")
+    table = read_result(ROOT / "figures" / "scaling.csv", "figures")
     of = (table["kind"] == "fit") & (table["head"] == "best") & (table["facet"] == "both")
     trained = table[of & (table["against"] == "parameters") & (table["series"] == "trained")]
     assert len(trained) and (trained["ci_low"] < 0).all() and (trained["ci_high"] > 0).all()
 
 
 def test_words_matter_to_alignment_alone():
-    table = pd.read_csv(ROOT / "figures" / "controls.csv").set_index(["control", "facet"])
+    table = read_result(ROOT / "figures" / "controls.csv", "figures").set_index(["control", "facet"])
     for control in ("foreign prompt", "empty prompt"):
         assert table.loc[(control, "alignment"), "ci_low"] < 0.5 < table.loc[(control, "alignment"), "ci_high"]
-        assert (table.loc[[(control, facet) for facet in ("quality", "generated")], "difference_p_holm"] > LEVEL).all()
+        assert (
+            table.loc[[(control, facet) for facet in ("quality", "generated")], "difference_p_value_holm"] > LEVEL
+        ).all()
     assert table.loc[("source model", "generated"), "difference_high"] <= 0
 
 

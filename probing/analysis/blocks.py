@@ -22,9 +22,24 @@ DELTA = 0.01
 POWER = 0.8
 CURVE = ["model", "control", "probe", "facet", "stream", "reduction", "sigma"]
 COLUMNS = (
-    *CURVE, "chosen_block", "block", "difference", "ci_low", "ci_high", "p_value", "p_holm", "p_mcnemar", "equivalent",
-    "delta", "prompts_needed", "pairs_needed", "n_pairs", "n_prompts", "chosen_cell", "cell",
-)  # fmt: skip
+    *CURVE,
+    "chosen_block",
+    "block",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "p_value_holm",
+    "p_value_mcnemar",
+    "equivalent",
+    "delta",
+    "prompts_needed",
+    "pairs_needed",
+    "n_pairs",
+    "n_prompts",
+    "chosen_cell",
+    "cell",
+)
 
 
 def compare_blocks(results: CellResults, *, delta: float = DELTA, seed: int = 0) -> pd.DataFrame:
@@ -38,8 +53,8 @@ def compare_blocks(results: CellResults, *, delta: float = DELTA, seed: int = 0)
 
     Returns:
         One row a block: ``difference``, the chosen block's accuracy less this one's, with its 95% interval over
-        prompts; ``p_value`` of the paired bootstrap, ``p_holm`` corrected over the curve's blocks, ``p_mcnemar`` of the
-        clustered McNemar test; ``equivalent``, whether the two are the same to within delta by two one-sided tests at
+        prompts; ``p_value`` of the paired bootstrap, ``p_value_holm`` corrected over the curve's blocks,
+        ``p_value_mcnemar`` of the clustered McNemar test; ``equivalent``, whether the two are the same to within delta by two one-sided tests at
         5%; ``prompts_needed`` and ``pairs_needed``, how many test prompts, and pairs at as many a prompt, find a
         difference of delta with a chance of 80% at 5%, given how much these two blocks' answers vary.
 
@@ -78,8 +93,8 @@ def _of_curve(outcomes: pd.DataFrame, curve: pd.DataFrame, delta: float, seed: i
         ci_low=found.low,
         ci_high=found.high,
         p_value=found.p_value,
-        p_holm=holm(found.p_value),
-        p_mcnemar=mcnemar,
+        p_value_holm=holm(found.p_value),
+        p_value_mcnemar=mcnemar,
         equivalent=same,
         delta=delta,
         prompts_needed=[prompts for prompts, _ in needed],

@@ -22,7 +22,7 @@ from probing.errors import UserError
 from probing.progress import progress as show_progress
 from probing.statistics import cluster_bootstrap, outcomes
 
-CONTROLS = ("none", "shuffled")
+CONTROLS = ("trained", "shuffled")
 LATENTS = "latents"
 RESAMPLES = 2000
 
@@ -39,7 +39,7 @@ def fit_cells(
     sigmas: Sequence[float] | None = None,
     blocks: Sequence[int] | None = None,
     facets: Sequence[str] | None = None,
-    control: str = "none",
+    control: str = "trained",
     recipe: Recipe = LOGISTIC,
     seed: int = 0,
     workers: int = 1,
@@ -57,7 +57,7 @@ def fit_cells(
         sigmas: Which noise levels.
         blocks: Which blocks; a stream without one of them is not asked for it.
         facets: Which facets.
-        control: ``none``, or ``shuffled``: training choices are dealt out anew among the training pairs of each cell,
+        control: ``trained``, or ``shuffled``: training choices are permuted among the training pairs of each cell,
             their sides having been drawn first (else nothing would be shuffled where the chosen item always comes
             first). Test choices stay true. A store of fresh weights is the control ``random-init`` by itself.
         recipe: What is fitted.
@@ -247,13 +247,13 @@ def _control_name(store: FeatureSource, control: str) -> str:
     parts = [
         *(["random-init"] if store.attributes.get("random_init", False) else []),
         *([] if prompts == "own" else [f"{prompts}-prompt"]),
-        *([] if control == "none" else [control]),
+        *([] if control == "trained" else [control]),
     ]
-    return "-".join(parts) or "none"
+    return "-".join(parts) or "trained"
 
 
 def cell_name(control: str, facet: str, where: dict[str, Any], seed: int | None) -> str:
-    """Name a cell: ``none/quality/image/mean/0.005/7``; a shuffle adds its seed."""
+    """Name a cell: ``trained/quality/image/mean/0.005/7``; a shuffle adds its seed."""
     if where["stream"] == LATENTS:
         parts = [control, facet, where["reduction"]]
     else:

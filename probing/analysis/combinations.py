@@ -26,13 +26,56 @@ MOST_STAGES = 6
 """All subsets of more stages are more than a figure can show."""
 
 COLUMNS = (
-    "model", "data", "split", "facet", "stream", "reduction", "sigma", "kind", "head", "blocks", "stages", "first",
-    "second", "channels", "chosen", "metric", "value", "ci_low", "ci_high", "p", "p_holm", "gain", "gain_low",
-    "gain_high", "gain_p", "gain_p_holm", "own_gain", "own_gain_low", "own_gain_high", "own_gain_p", "own_gain_p_holm",
-    "cv_accuracy", "weights", "says", "stage_source", "stage_runs", "n_pairs", "n_prompts", "n_train_pairs", "ceiling",
-    "probe", "seed", "store", "revision", "config_hash", "data_fingerprint", "resolution", "extraction_seed",
+    "model",
+    "data",
+    "split",
+    "facet",
+    "stream",
+    "reduction",
+    "sigma",
+    "kind",
+    "head",
+    "blocks",
+    "stages",
+    "first",
+    "second",
+    "channels",
+    "chosen",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "p_value_holm",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "gain_p_value",
+    "gain_p_value_holm",
+    "own_gain",
+    "own_gain_low",
+    "own_gain_high",
+    "own_gain_p_value",
+    "own_gain_p_value_holm",
+    "cv_accuracy",
+    "weights",
+    "statement",
+    "stage_source",
+    "stage_runs",
+    "n_pairs",
+    "n_prompts",
+    "n_train_pairs",
+    "ceiling",
+    "probe",
+    "seed",
+    "store",
+    "revision",
+    "config_hash",
+    "data_fingerprint",
+    "resolution",
+    "extraction_seed",
     "package_version",
-)  # fmt: skip
+)
 """Of the table.
 
 ``kind``: ``single``, ``pair``, ``subset`` (of stages, each by its best block), ``greedy``, ``mix``, ``contrast`` (a
@@ -133,7 +176,7 @@ def _heads(measured: Heads, runs: StageRuns, facet: Facet, seed: int) -> pd.Data
     better = np.stack([better_of(measured, head).outcomes for head in np.array(measured.heads)[two]], axis=1)
     for name, values in gains(matrix[:, two], better, prompts, seed, "own_gain").items():
         rows.loc[two, name] = values
-    for name in ("gain_p", "own_gain_p"):
+    for name in ("gain_p_value", "own_gain_p_value"):
         rows[f"{name}_holm"] = rows.groupby("kind")[name].transform(_holm)
     return rows
 
@@ -168,10 +211,20 @@ def _contrasts(measured: Heads, runs: StageRuns, facet: Facet, seed: int) -> pd.
     own = np.stack([head.fit.outcomes - better_of(measured, head).outcomes for head in pairs], axis=1)
     across = np.array([len({runs.of(block) for block in head.blocks}) == 2 for head in pairs])
     if across.any() and not across.all():
-        asked.append(("across-within", "two blocks of different stages", "two of one stage",
-                      own[:, across].mean(axis=1), own[:, ~across].mean(axis=1)))  # fmt: skip
-    for kind, said in (("pair", "the chosen pair of blocks"), ("greedy", "the greedy head"),
-                       ("subset", "a block of every stage")):  # fmt: skip
+        asked.append(
+            (
+                "across-within",
+                "two blocks of different stages",
+                "two of one stage",
+                own[:, across].mean(axis=1),
+                own[:, ~across].mean(axis=1),
+            )
+        )
+    for kind, said in (
+        ("pair", "the chosen pair of blocks"),
+        ("greedy", "the greedy head"),
+        ("subset", "a block of every stage"),
+    ):
         for head in measured.of(kind):
             whole = head.blocks == measured.standing if kind == "subset" else head.chosen
             if whole and len(head.blocks) > 1:
@@ -182,8 +235,19 @@ def _contrasts(measured: Heads, runs: StageRuns, facet: Facet, seed: int) -> pd.
         found = paired_difference(mine, other, prompts, seed=seed)
         value, low, high = float(found.estimate), float(found.low), float(found.high)
         says = f"{said} {_verdict(low, high, 'across' in name)} {than}: {points(value, low, high)}."
-        rows.append({"kind": "contrast", "head": name, "metric": "difference", "value": value, "ci_low": low,
-                     "ci_high": high, "p": float(found.p_value), "says": says, "chosen": False})  # fmt: skip
+        rows.append(
+            {
+                "kind": "contrast",
+                "head": name,
+                "metric": "difference",
+                "value": value,
+                "ci_low": low,
+                "ci_high": high,
+                "p_value": float(found.p_value),
+                "statement": says,
+                "chosen": False,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -198,11 +262,11 @@ def _verdict(low: float, high: float, across: bool) -> str:
 
 def _corrected(table: pd.DataFrame) -> pd.DataFrame:
     """Correct the p-values of contrasts and relations over the table, and say where nothing is left of one."""
-    asked = table["p"].notna()
-    table["p_holm"] = table[asked].groupby("kind")["p"].transform(_holm) if asked.any() else np.nan
-    apart = asked & ((table["ci_low"] > 0) | (table["ci_high"] < 0)) & (table["p_holm"] > LEVEL)
+    asked = table["p_value"].notna()
+    table["p_value_holm"] = table[asked].groupby("kind")["p_value"].transform(_holm) if asked.any() else np.nan
+    apart = asked & ((table["ci_low"] > 0) | (table["ci_high"] < 0)) & (table["p_value_holm"] > LEVEL)
     for row in table.index[apart]:
-        table.loc[row, "says"] = f"{str(table.loc[row, 'says'])[:-1]}, but not after Holm's correction."
+        table.loc[row, "statement"] = f"{str(table.loc[row, 'statement'])[:-1]}, but not after Holm's correction."
     return table
 
 

@@ -15,10 +15,34 @@ RESAMPLES = 10_000
 BASELINES = {"random-init": "the random-initialised backbone", "latents": "the pooled latents"}
 
 COLUMNS = (
-    "model", "data", "split", "facet", "scope", "sigma", "stream", "baseline", "metric", "difference", "ci_low",
-    "ci_high", "p", "p_holm", "n_pairs", "n_prompts", "value", "baseline_value", "chosen", "baseline_chosen", "block",
-    "baseline_block", "cell", "baseline_cell", "probe", "seed", "statement",
-)  # fmt: skip
+    "model",
+    "data",
+    "split",
+    "facet",
+    "scope",
+    "sigma",
+    "stream",
+    "baseline",
+    "metric",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "p_value_holm",
+    "n_pairs",
+    "n_prompts",
+    "value",
+    "baseline_value",
+    "chosen",
+    "baseline_chosen",
+    "block",
+    "baseline_block",
+    "cell",
+    "baseline_cell",
+    "probe",
+    "seed",
+    "statement",
+)
 
 
 def compare(results: CellResults, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
@@ -47,7 +71,7 @@ def compare(results: CellResults, *, resamples: int = RESAMPLES, seed: int = 0) 
         )
     rows = [_row(results.outcomes, *match, resamples=resamples, seed=seed) for match in matches]
     table = pd.DataFrame(rows)
-    table["p_holm"] = holm(table["p"].to_numpy())
+    table["p_value_holm"] = holm(table["p_value"].to_numpy())
     table["statement"] = [_statement(row) for row in table.to_dict("records")]
     return table[list(COLUMNS)].astype({"block": "Int64", "baseline_block": "Int64"})
 
@@ -59,7 +83,7 @@ def best(cells: pd.DataFrame) -> pd.Series:
 
 def _matches(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series, pd.Series]]:
     """Yield (scope, baseline, chosen trained cell, chosen control cell)."""
-    trained = table[table["control"] == "none"]
+    trained = table[table["control"] == "trained"]
     for facet, cells in trained.groupby("facet", sort=True):
         controls = {name: table[(table["control"] == name) & (table["facet"] == facet)] for name in BASELINES}
         for (sigma, stream), part in cells.groupby(["sigma", "stream"], sort=True):
@@ -93,7 +117,7 @@ def _row(
         "difference": float(difference.estimate),
         "ci_low": float(difference.low),
         "ci_high": float(difference.high),
-        "p": float(difference.p_value),
+        "p_value": float(difference.p_value),
         "n_pairs": int(mine["n_pairs"]),
         "n_prompts": int(mine["n_prompts"]),
         "value": float(mine["value"]),
@@ -127,7 +151,7 @@ def _statement(row: Mapping[Any, Any]) -> str:
         verdict = "is not told apart from"
     else:
         verdict = "is above" if row["difference"] > 0 else "is below"
-        if row["p_holm"] > LEVEL:
-            measured += f", but not after Holm's correction (p = {row['p_holm']:.2g})"
+        if row["p_value_holm"] > LEVEL:
+            measured += f", but not after Holm's correction (p = {row['p_value_holm']:.2g})"
     trained = f"the trained backbone ({row['chosen']}; {100 * row['value']:.1f}%)"
     return f"{row['facet']}: {trained} {verdict} {other}: {measured}."

@@ -30,7 +30,7 @@ SAID = {
     "empty prompt": "no words",
     "random-init": "the random-initialised backbone",
     "latents": "the pooled latents",
-    "looks": "size, brightness and other looks of the pictures",
+    "image stats": "size, brightness and other image statistics",
     "size": "the pictures' size",
     "source model": "the name of who painted them",
     "shuffled": "shuffled training choices",
@@ -38,22 +38,53 @@ SAID = {
 """Every control, in the order of the page, and how a sentence calls it."""
 
 COLUMNS = (
-    "model", "data", "split", "facet", "control", "kind", "place", "stream", "reduction", "sigma", "block", "metric",
-    "value", "ci_low", "ci_high", "difference", "difference_low", "difference_high", "difference_p",
-    "difference_p_holm", "says", "cv_accuracy", "n_pairs", "n_prompts", "n_train_pairs", "ceiling", "probe", "seed",
-    "store", "revision", "config_hash", "data_fingerprint", "resolution", "extraction_seed", "package_version",
-)  # fmt: skip
+    "model",
+    "data",
+    "split",
+    "facet",
+    "control",
+    "kind",
+    "place",
+    "stream",
+    "reduction",
+    "sigma",
+    "block",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "difference_p_value",
+    "difference_p_value_holm",
+    "statement",
+    "cv_accuracy",
+    "n_pairs",
+    "n_prompts",
+    "n_train_pairs",
+    "ceiling",
+    "probe",
+    "seed",
+    "store",
+    "revision",
+    "config_hash",
+    "data_fingerprint",
+    "resolution",
+    "extraction_seed",
+    "package_version",
+)
 """Of the table: one row a facet and control. ``difference`` is the trained backbone's accuracy less the control's, on
 the same pairs; p-values are corrected by Holm over the table. ``kind`` is trained, part, control or shortcut."""
 
-_PARTS, _SHORTCUTS = ("image stream", "text stream"), ("looks", "size", "source model")
+_PARTS, _SHORTCUTS = ("image stream", "text stream"), ("image stats", "size", "source model")
 
 
 def controls(
     stores: Sequence[FeatureSource],
     pairs: pd.DataFrame,
     *,
-    looks: pd.DataFrame | None = None,
+    image_stats: pd.DataFrame | None = None,
     streams: Sequence[str] | None = None,
     reductions: Sequence[str] | None = None,
     sigmas: Sequence[float] | None = None,
@@ -77,7 +108,7 @@ def controls(
             Which is which is read from them.
         pairs: As for :func:`probing.analysis.fit_cells`; with ``source_model_first`` and ``_second`` the names of the
             source models are a shortcut too.
-        looks: ``item_id`` and numbers of each picture, of :func:`probing.preferences.audit.item_looks`.
+        image_stats: ``item_id`` and numbers of each picture, of :func:`probing.preferences.audit.item_image_stats`.
         streams: Which streams; all if None. Likewise the next four.
         reductions: Which reductions.
         sigmas: Which noise levels.
@@ -99,8 +130,14 @@ def controls(
     """
     roles = _roles(stores)
     trained = roles[TRAINED]
-    told: dict[str, Any] = {"facets": facets, "recipe": recipe, "workers": workers, "journal": journal,
-                            "progress": progress, "reductions": reductions}  # fmt: skip
+    told: dict[str, Any] = {
+        "facets": facets,
+        "recipe": recipe,
+        "workers": workers,
+        "journal": journal,
+        "progress": progress,
+        "reductions": reductions,
+    }
     where: dict[str, Any] = {"streams": streams, "sigmas": sigmas, "blocks": blocks}
     measured = {role: fit_cells(store, pairs, seed=seed, **told, **where) for role, store in roles.items()}
     if names := [name for name in trained.latent_reductions() if reductions is None or name in reductions]:
@@ -109,8 +146,14 @@ def controls(
     for facet in facets_of(trained, pairs, facets):
         rows, columns = [], []
         for control, cell, right in _cells(measured, facet.name):
-            rows.append({"control": control, **{k: cell[k] for k in ("stream", "reduction", "sigma", "block")},
-                         "cv_accuracy": cell["cv_accuracy"], "place": _place(cell)})  # fmt: skip
+            rows.append(
+                {
+                    "control": control,
+                    **{k: cell[k] for k in ("stream", "reduction", "sigma", "block")},
+                    "cv_accuracy": cell["cv_accuracy"],
+                    "place": _place(cell),
+                }
+            )
             columns.append(right)
         own = rows[0]
         if shuffles > 0:
@@ -121,7 +164,7 @@ def controls(
         own_pairs = pd.concat([facet.train.table, facet.test.table])
         # Looks are a few numbers an item, whatever reads the features.
         fitter = Fitter(trained, facet, LOGISTIC, journal=journal)
-        for name, fit in fit_shortcuts(fitter, np.asarray(trained.item_ids), own_pairs, looks).items():
+        for name, fit in fit_shortcuts(fitter, np.asarray(trained.item_ids), own_pairs, image_stats).items():
             rows.append({"control": name, "place": "", "cv_accuracy": fit.cv_accuracy})
             columns.append(fit.outcomes)
         matrix, prompts = np.stack(columns, axis=1), facet.test.prompts
@@ -148,16 +191,29 @@ def _cells(measured: dict[str, CellResults], facet: str) -> list[tuple[str, pd.S
 
 
 def _shuffled(
-    store: FeatureSource, pairs: pd.DataFrame, facet: Facet, own: dict[str, Any], shuffles: int, seed: int,
+    store: FeatureSource,
+    pairs: pd.DataFrame,
+    facet: Facet,
+    own: dict[str, Any],
+    shuffles: int,
+    seed: int,
     told: dict[str, Any],
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Measure the trained backbone's best cell with training choices dealt out anew; the mean over shuffles."""
     asked = {**told, "facets": [facet.name], "reductions": [own["reduction"]]}
     parts = [
-        fit_cells(store, pairs, control="shuffled", seed=seed + shuffle, streams=[own["stream"]], sigmas=[own["sigma"]],
-                  blocks=[int(own["block"])], **asked).outcomes.iloc[:, 3]
+        fit_cells(
+            store,
+            pairs,
+            control="shuffled",
+            seed=seed + shuffle,
+            streams=[own["stream"]],
+            sigmas=[own["sigma"]],
+            blocks=[int(own["block"])],
+            **asked,
+        ).outcomes.iloc[:, 3]
         for shuffle in range(shuffles)
-    ]  # fmt: skip
+    ]
     return np.mean(parts, axis=0)
 
 
@@ -169,11 +225,11 @@ def _page(table: pd.DataFrame) -> pd.DataFrame:
     table["kind"] = table["control"].map(kinds).fillna("control")
     mine = table["control"] == TRAINED
     table.loc[mine, [name for name in table if str(name).startswith("difference")]] = np.nan
-    table["difference_p_holm"] = np.nan
+    table["difference_p_value_holm"] = np.nan
     if (~mine).any():
-        table.loc[~mine, "difference_p_holm"] = holm(table.loc[~mine, "difference_p"].to_numpy(dtype=float))
+        table.loc[~mine, "difference_p_value_holm"] = holm(table.loc[~mine, "difference_p_value"].to_numpy(dtype=float))
     chosen = table[mine].set_index("facet")["place"]
-    table["says"] = [_say(row, chosen[row["facet"]]) for row in table.to_dict("records")]
+    table["statement"] = [_say(row, chosen[row["facet"]]) for row in table.to_dict("records")]
     return table.reindex(columns=list(COLUMNS)).astype({"block": "Int64"}).reset_index(drop=True)
 
 
@@ -199,8 +255,8 @@ def _say(row: Mapping[Any, Any], trained: str) -> str:
     else:
         against = "the trained backbone is not told apart from it"
     said = f"{said}; {against}, {points(row['difference'], low, high)}"
-    if (low > 0 or high < 0) and row["difference_p_holm"] > LEVEL:
-        said += f", but not after Holm's correction (p = {row['difference_p_holm']:.2g})"
+    if (low > 0 or high < 0) and row["difference_p_value_holm"] > LEVEL:
+        said += f", but not after Holm's correction (p = {row['difference_p_value_holm']:.2g})"
     return f"{said}."
 
 

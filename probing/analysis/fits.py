@@ -125,9 +125,12 @@ class Fitter:
             self._journal.keep((self.facet.name, job.name), known)
         test, training, scored = known
         return Fit(
-            **test.row, choices=self.facet.test.choices, margins=test.margins, train_margins=training.margins,
+            **test.row,
+            choices=self.facet.test.choices,
+            margins=test.margins,
+            train_margins=training.margins,
             scored=scored.margins,
-        )  # fmt: skip
+        )
 
     def _measure(self, job: Job) -> list[Measured]:
         features = job.read()
@@ -207,7 +210,12 @@ def gains(
     """Paired difference of each column to a reference (one column, or one each), as columns of a table."""
     against = np.broadcast_to(reference if reference.ndim == 2 else reference[:, None], columns.shape)
     found = paired_difference(columns, against, prompts, resamples=RESAMPLES, seed=seed)
-    return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_p": found.p_value}
+    return {
+        name: found.estimate,
+        f"{name}_low": found.low,
+        f"{name}_high": found.high,
+        f"{name}_p_value": found.p_value,
+    }
 
 
 def common_columns(store: FeatureSource, facet: Facet, recipe: Recipe, seed: int) -> dict[str, Any]:

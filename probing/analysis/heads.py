@@ -86,9 +86,9 @@ def measure_heads(blocks: Blocks, fitter: Fitter, runs: StageRuns, *, largest: i
     chosen_pair = _choose(pairs)
     accuracy = {head.blocks[0]: head.fit.cv_accuracy for head in heads}
     standing = tuple(max(run, key=lambda block: accuracy[block]) for run in runs.blocks)
-    subsets = fit_sets.heads("subset", [
-        chosen for size in range(2, len(standing) + 1) for chosen in itertools.combinations(standing, size)
-    ])  # fmt: skip
+    subsets = fit_sets.heads(
+        "subset", [chosen for size in range(2, len(standing) + 1) for chosen in itertools.combinations(standing, size)]
+    )
     if subsets:
         _choose(subsets)
     grown = _grow(fit_sets, heads, best, min(largest, len(there)))

@@ -154,7 +154,7 @@ def check_made_from(table: Path, rows: pd.DataFrame, store: FeatureSource, pairs
     mend = "run python -m probing.fit on this store, or give its folder of tables by --results"
     stores = kept.get("stores")
     if not _is_list_of_pairs(stores):
-        trained = rows[rows["control"] == "none"] if "control" in rows else rows
+        trained = rows[rows["control"] == "trained"] if "control" in rows else rows
         names = [name for name in ("model", "store", "revision") if name in rows]
         own = provenance(store)
         for name in names:

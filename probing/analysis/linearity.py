@@ -10,9 +10,26 @@ from probing.statistics import equivalence, holm, paired_difference
 
 MARGIN = 0.01
 COLUMNS = (
-    "model", "facet", "control", "stream", "reduction", "sigma", "block", "cell", "probe", "other", "difference",
-    "ci_low", "ci_high", "p_value", "p_holm", "equivalent", "margin", "n_pairs", "n_prompts",
-)  # fmt: skip
+    "model",
+    "facet",
+    "control",
+    "stream",
+    "reduction",
+    "sigma",
+    "block",
+    "cell",
+    "probe",
+    "other",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "p_value_holm",
+    "equivalent",
+    "margin",
+    "n_pairs",
+    "n_prompts",
+)
 
 
 def linearity(linear: CellResults, other: CellResults, *, margin: float = MARGIN, seed: int = 0) -> pd.DataFrame:
@@ -26,8 +43,8 @@ def linearity(linear: CellResults, other: CellResults, *, margin: float = MARGIN
 
     Returns:
         One row a cell: ``difference``, the other probe's accuracy less the linear one's, with its 95% interval over
-        prompts; ``p_holm``, corrected over the cells of a facet; ``equivalent``, whether the two are the same to within
-        the margin by two one-sided tests at 5%.
+        prompts; ``p_value_holm``, corrected over the cells of a facet; ``equivalent``, whether the two are the same to
+        within the margin by two one-sided tests at 5%.
 
     Raises:
         UserError: They share no cell.
@@ -56,5 +73,5 @@ def linearity(linear: CellResults, other: CellResults, *, margin: float = MARGIN
             }
         )
     table = pd.DataFrame(rows)
-    table["p_holm"] = table.groupby("facet")["p_value"].transform(lambda p: holm(p.to_numpy()))
+    table["p_value_holm"] = table.groupby("facet")["p_value"].transform(lambda p: holm(p.to_numpy()))
     return table[list(COLUMNS)]

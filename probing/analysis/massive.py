@@ -12,16 +12,24 @@ from probing.analysis.source import FeatureSource, Place, places, read_site
 from probing.probes import MASSIVE
 from probing.progress import progress as show_progress
 
-COLUMNS = ("model", "stream", "reduction", "sigma", "block", "median", "largest", "ratio", "massive", "channels",
-           "share_of_power", "items")  # fmt: skip
+COLUMNS = (
+    "model",
+    "stream",
+    "reduction",
+    "sigma",
+    "block",
+    "median",
+    "largest",
+    "ratio",
+    "massive",
+    "channels",
+    "share_of_power",
+    "items",
+)
 
 
 def massive_activations(
-    store: FeatureSource,
-    *,
-    item_ids: Sequence[str] | None = None,
-    times: float = MASSIVE,
-    progress: bool = True,
+    store: FeatureSource, *, item_ids: Sequence[str] | None = None, times: float = MASSIVE, progress: bool = True
 ) -> pd.DataFrame:
     """Report how far the largest channels stand above the others (after Sun et al. 2024, "Massive activations").
 

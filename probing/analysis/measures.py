@@ -75,7 +75,7 @@ def _of_facet(
     tables.append(_areas(cells[keys], margins, choices, prompts))
 
     shuffled = cells[cells["control"] == "shuffled"].groupby(_PLACE, dropna=False)["cell"].agg(list)
-    trained = cells[cells["control"] == "none"]
+    trained = cells[cells["control"] == "trained"]
     pairs_of = [(row["cell"], shuffled.get(tuple(row[key] for key in _PLACE))) for row in trained.to_dict("records")]
     has = [there is not None for _, there in pairs_of]
     if any(has):

@@ -35,7 +35,7 @@ def nearest_rows(
     rows = table
     if "model" in rows:
         rows = rows[rows["model"] == model]
-    for column, wanted in (("control", "none"), ("chosen", True)):
+    for column, wanted in (("control", "trained"), ("chosen", True)):
         if column in rows:
             rows = rows[rows[column] == wanted]
     if "stream" in rows and stream is not None:

@@ -21,15 +21,48 @@ from probing.statistics import holm, outcomes
 from probing.statistics.bootstrap import resampled_means, sums_by_group
 
 RESAMPLES = 2000
-_SAME = ("model", "revision", "config_hash", "resolution", "resize", "background", "random_init",
-         "prompts")  # fmt: skip
+_SAME = ("model", "revision", "config_hash", "resolution", "resize", "background", "random_init", "prompts")
 
 COLUMNS = (
-    "model", "data", "split", "facet", "stream", "reduction", "sigma", "block", "depth", "kind", "method", "draws",
-    "pair_noise", "metric", "value", "ci_low", "ci_high", "gain", "gain_low", "gain_high", "gain_p", "gain_p_holm",
-    "best_sigma", "agreement", "cv_accuracy", "n_pairs", "n_prompts", "n_train_pairs", "ceiling", "probe", "seed",
-    "store", "revision", "config_hash", "data_fingerprint", "resolution", "extraction_seed", "package_version",
-)  # fmt: skip
+    "model",
+    "data",
+    "split",
+    "facet",
+    "stream",
+    "reduction",
+    "sigma",
+    "block",
+    "depth",
+    "kind",
+    "method",
+    "draws",
+    "pair_noise",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "gain_p_value",
+    "gain_p_value_holm",
+    "best_sigma",
+    "agreement",
+    "cv_accuracy",
+    "n_pairs",
+    "n_prompts",
+    "n_train_pairs",
+    "ceiling",
+    "probe",
+    "seed",
+    "store",
+    "revision",
+    "config_hash",
+    "data_fingerprint",
+    "resolution",
+    "extraction_seed",
+    "package_version",
+)
 """Of the table.
 
 ``kind``: ``cell``; ``sigmas`` (all noise levels of a block together; sigma is NaN), gained over the block's best level;
@@ -101,18 +134,31 @@ def noise(
                 for at in group:
                     others = [stores[other] for other in group if len(group) > 1]
                     fitter = Fitter(stores[at], by_store[at][number], recipe, journal=journal, workers=workers, bar=bar)
-                    jobs = [_job(stores[at], place, others if at == group[0] else [], recipe, by_store[at][number],
-                                 [by_store[o][number] for o in group]) for place in asked]  # fmt: skip
+                    jobs = [
+                        _job(
+                            stores[at],
+                            place,
+                            others if at == group[0] else [],
+                            recipe,
+                            by_store[at][number],
+                            [by_store[o][number] for o in group],
+                        )
+                        for place in asked
+                    ]
                     fits[at] = dict(zip(asked, fitter.fit(jobs), strict=True))
             fitter = Fitter(first, facet, recipe, journal=journal, workers=workers, bar=bar)
             rows.append(_cells(fits[0], facet, at_block, seed))
             rows += _sigmas(first, fits[0], facet, at_block, fitter, seed)
             for pairing, group in groups.items():
                 if len(group) > 1:
-                    own = Fitter(stores[group[0]], by_store[group[0]][number], recipe, journal=journal,
-                                 workers=workers, bar=bar)  # fmt: skip
-                    rows.append(_draws([stores[at] for at in group], [fits[at] for at in group], facet, own, seed)
-                                .assign(pair_noise=pairing))  # fmt: skip
+                    own = Fitter(
+                        stores[group[0]], by_store[group[0]][number], recipe, journal=journal, workers=workers, bar=bar
+                    )
+                    rows.append(
+                        _draws([stores[at] for at in group], [fits[at] for at in group], facet, own, seed).assign(
+                            pair_noise=pairing
+                        )
+                    )
                     rows.append(variance_ratios(fits[group[0]], facet, seed).assign(pair_noise=pairing))
             rows += _pairing(groups, fits, facet, seed)
             table = pd.concat(rows, ignore_index=True)
@@ -122,16 +168,20 @@ def noise(
     table = table.reindex(columns=list(COLUMNS))
     table["pair_noise"] = table["pair_noise"].astype(object).fillna(_pair_noise(first))
     table["depth"] = (table["block"].astype(float) + 1) / first.num_blocks
-    table["gain_p_holm"] = table.groupby(["facet", "kind"])["gain_p"].transform(
+    table["gain_p_value_holm"] = table.groupby(["facet", "kind"])["gain_p_value"].transform(
         lambda p: p if p.isna().all() else holm(p.to_numpy(dtype=float))
     )
     return table.astype({"block": "Int64", "draws": "Int64"})
 
 
 def _job(
-    store: FeatureSource, place: Place, draws: Sequence[FeatureSource], recipe: Recipe, facet: Facet,
+    store: FeatureSource,
+    place: Place,
+    draws: Sequence[FeatureSource],
+    recipe: Recipe,
+    facet: Facet,
     sides: Sequence[Facet],
-) -> Job:  # fmt: skip
+) -> Job:
     """Fit one place; the first store of several draws also scores its test items under each."""
     name = "/".join(map(str, place))
     if not draws:
@@ -167,9 +217,13 @@ def _agreement(fits: Sequence[Fit], facet: Facet, seed: int) -> np.ndarray:
 
 
 def _sigmas(
-    store: FeatureSource, fits: dict[Place, Fit], facet: Facet, at_block: dict[tuple, list[Place]], fitter: Fitter,
+    store: FeatureSource,
+    fits: dict[Place, Fit],
+    facet: Facet,
+    at_block: dict[tuple, list[Place]],
+    fitter: Fitter,
     seed: int,
-) -> list[pd.DataFrame]:  # fmt: skip
+) -> list[pd.DataFrame]:
     """Put all noise levels of a block together, by rewards and by features."""
     several = {key: candidates for key, candidates in at_block.items() if len(candidates) > 1}
     if not several:
@@ -190,10 +244,15 @@ def _sigmas(
     reference = np.stack([fits[_best(fits, candidates)].outcomes for candidates in several.values()], axis=1)
     where = pd.DataFrame([dict(zip(("stream", "reduction", "block"), key, strict=True)) for key in several])
     return [
-        where.assign(kind="sigmas", method=method, metric="accuracy", **accuracies(np.stack(right, 1), prompts, seed),
-                     **gains(np.stack(right, axis=1), reference, prompts, seed))
+        where.assign(
+            kind="sigmas",
+            method=method,
+            metric="accuracy",
+            **accuracies(np.stack(right, 1), prompts, seed),
+            **gains(np.stack(right, axis=1), reference, prompts, seed),
+        )
         for method, right in mine.items()
-    ]  # fmt: skip
+    ]
 
 
 def _draws(
@@ -230,10 +289,15 @@ def _pairing(
         np.stack([np.mean([fits[at][place].outcomes for at in groups[name]], axis=0) for place in asked], axis=1)
         for name in ("shared", "independent")
     )
-    return [pd.DataFrame([place._asdict() for place in asked]).assign(
-        kind="pairing", pair_noise="shared", metric="accuracy", **accuracies(shared, prompts, seed),
-        **gains(shared, independent, prompts, seed),
-    )]  # fmt: skip
+    return [
+        pd.DataFrame([place._asdict() for place in asked]).assign(
+            kind="pairing",
+            pair_noise="shared",
+            metric="accuracy",
+            **accuracies(shared, prompts, seed),
+            **gains(shared, independent, prompts, seed),
+        )
+    ]
 
 
 def _of_rewards(fits: Sequence[Fit], y: np.ndarray) -> np.ndarray:
@@ -284,15 +348,21 @@ def _by_pairing(stores: Sequence[FeatureSource]) -> dict[str, list[int]]:
         different = [key for key in _SAME if key in one and key in other and one[key] != other[key]]
         if different:
             key = different[0]
-            raise UserError(f"{_name(store)} differs from {_name(stores[0])} in more than its noise: {key} is "
-                            f"{other[key]!r} and {one[key]!r}; extract both with the same settings.")  # fmt: skip
+            raise UserError(
+                f"{_name(store)} differs from {_name(stores[0])} in more than its noise: {key} is "
+                f"{other[key]!r} and {one[key]!r}; extract both with the same settings."
+            )
         if inputs := different_inputs(stores[0], store):
-            raise UserError(f"{_name(store)} differs from {_name(stores[0])} in more than its noise: {inputs}; extract "
-                            f"both from the same data.")  # fmt: skip
+            raise UserError(
+                f"{_name(store)} differs from {_name(stores[0])} in more than its noise: {inputs}; extract "
+                f"both from the same data."
+            )
         drawn = (_pair_noise(store), other.get("seed"))
         if drawn in seen:
-            raise UserError(f"{_name(store)} and {seen[drawn]} hold the same noise (seed {drawn[1]}, {drawn[0]}); "
-                            f"extract one with another --seed.")  # fmt: skip
+            raise UserError(
+                f"{_name(store)} and {seen[drawn]} hold the same noise (seed {drawn[1]}, {drawn[0]}); "
+                f"extract one with another --seed."
+            )
         seen[drawn] = _name(store)
         groups.setdefault(drawn[0], []).append(at)
     return groups

@@ -79,13 +79,23 @@ PAPER_ACCURACY: tuple[Published, ...] = (
     *_row(_TABLE_1, "DiT-Reward SD3.5-L", (67.0, 66.7, 85.6, 77.6), "trained", LARGE, "sd35-large"),
     *_row(_TABLE_3, "DiT-Reward SD3.5-M", (57.9, 60.9, 79.7, 71.5), "trained", MEDIUM, "sd35-medium"),
     *_row(_TABLE_3, "DiT-Reward SD3.5-L", (57.5, 60.9, 78.0, 72.3), "frozen", LARGE, "sd35-large"),
-    Published("DiNa-LRM", "DiNa-LRM SD3.5-M", "hpdv3", 0.7352, "frozen", MEDIUM, "sd35-medium", (3, 7, 11),
-              "image and text tokens, query-attention head, noise 0.1 to 0.4"),
+    Published(
+        "DiNa-LRM",
+        "DiNa-LRM SD3.5-M",
+        "hpdv3",
+        0.7352,
+        "frozen",
+        MEDIUM,
+        "sd35-medium",
+        (3, 7, 11),
+        "image and text tokens, query-attention head, noise 0.1 to 0.4",
+    ),
     *_row("DRM", "DRM", (73.4, 82.2, 74.0), benchmarks=("pickapic", "hpdv2", "hpdv3"), note="pretrained backbone"),
-    *_row("DRM", "DRM, random-initialised", (57.5, 65.0, 59.3), "random-init",
-          benchmarks=("pickapic", "hpdv2", "hpdv3")),
+    *_row(
+        "DRM", "DRM, random-initialised", (57.5, 65.0, 59.3), "random-init", benchmarks=("pickapic", "hpdv2", "hpdv3")
+    ),
     Published("DRM", "DRM at timestep 750", "hpdv3", 0.651, note="74.0% at timestep 0"),
-)  # fmt: skip
+)
 """Tables 1 and 3, and what related work adds."""
 
 PAPER_CURVE: tuple[Published, ...] = tuple(
@@ -95,9 +105,20 @@ PAPER_CURVE: tuple[Published, ...] = tuple(
 """The two values of Figure 4c that the paper gives in numbers: its first block and its best."""
 
 PAPER_COMBINATIONS: tuple[tuple[tuple[str, str], Published], ...] = (
-    (("B1", "B2"), Published("DiT-Reward, Figure 4d", "DiT-Reward SD3.5-L", "hpdv3", 0.7265, "frozen", LARGE,
-                             "sd35-large", note="above B1+B1 and B2+B2")),
-)  # fmt: skip
+    (
+        ("B1", "B2"),
+        Published(
+            "DiT-Reward, Figure 4d",
+            "DiT-Reward SD3.5-L",
+            "hpdv3",
+            0.7265,
+            "frozen",
+            LARGE,
+            "sd35-large",
+            note="above B1+B1 and B2+B2",
+        ),
+    ),
+)
 """Figure 4d: probes on two blocks, by the runs that the blocks come from."""
 
 
@@ -177,9 +198,16 @@ PAPER_POLICY: tuple[PublishedPolicy, ...] = (
 )
 """Gains are those of the two judges. Reward hacking is visible near step 1020."""
 PAPER_POLICY_SETTINGS = {
-    "policy": "sd35-large, LoRA", "resolution": 512, "training_steps": 10, "evaluation_steps": 40, "guidance": 4.5,
-    "group": 16, "samples_per_update": 384, "beta": 0.01, "hacking_visible_at": 1020,
-}  # fmt: skip
+    "policy": "sd35-large, LoRA",
+    "resolution": 512,
+    "training_steps": 10,
+    "evaluation_steps": 40,
+    "guidance": 4.5,
+    "group": 16,
+    "samples_per_update": 384,
+    "beta": 0.01,
+    "hacking_visible_at": 1020,
+}
 
 
 def published(

@@ -70,8 +70,13 @@ class Recipe:
         if isinstance(probe, NeuralProbe):
             items = self._items(features)
             rows = np.stack([side.first, side.second], axis=1)
-            return probe.fit(rows if kept is None else np.where(kept[:, None], rows, rows[:, ::-1]), y, side.prompts,
-                             sample_weight=weights, items=items)  # fmt: skip
+            return probe.fit(
+                rows if kept is None else np.where(kept[:, None], rows, rows[:, ::-1]),
+                y,
+                side.prompts,
+                sample_weight=weights,
+                items=items,
+            )
         X = side.differences(features)
         return probe.fit(X if kept is None else np.where(kept[:, None], X, -X), y, side.prompts, sample_weight=weights)
 

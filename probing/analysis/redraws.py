@@ -56,8 +56,11 @@ def variance_ratios(fits: dict[Place, Fit], facet: Facet, seed: int) -> pd.DataF
         draws = len(rewards)
         margins = rewards[:, 0] - rewards[:, 1]
         # The items of a prompt add to its sums together, whichever pair they stand in.
-        by_pair = {"within": rewards.var(axis=0, ddof=1).mean(axis=0), "mean": rewards.mean(axis=(0, 1)),
-                   "square": (rewards.mean(axis=0) ** 2).mean(axis=0)}  # fmt: skip
+        by_pair = {
+            "within": rewards.var(axis=0, ddof=1).mean(axis=0),
+            "mean": rewards.mean(axis=(0, 1)),
+            "square": (rewards.mean(axis=0) ** 2).mean(axis=0),
+        }
         by_margin = {"within": margins.var(axis=0, ddof=1), "square": margins.mean(axis=0) ** 2}
         ahead = (margins > 0).sum(axis=0)
         flips = 2 * ahead * (draws - ahead) / (draws * (draws - 1))
@@ -65,9 +68,17 @@ def variance_ratios(fits: dict[Place, Fit], facet: Facet, seed: int) -> pd.DataF
         estimate, drawn = sums.estimate[None], resampled_means(sums, RESAMPLES, seed, joint=True)
         for metric in ("reward_ratio", "margin_ratio", "flip_rate"):
             low, high = np.quantile(_measure(metric, drawn, draws), [0.025, 0.975])
-            rows.append({**place._asdict(), "kind": "redraw", "metric": metric, "draws": draws,
-                         "value": float(_measure(metric, estimate, draws)[0]), "ci_low": float(low),
-                         "ci_high": float(high)})  # fmt: skip
+            rows.append(
+                {
+                    **place._asdict(),
+                    "kind": "redraw",
+                    "metric": metric,
+                    "draws": draws,
+                    "value": float(_measure(metric, estimate, draws)[0]),
+                    "ci_low": float(low),
+                    "ci_high": float(high),
+                }
+            )
     return pd.DataFrame(rows)
 
 

@@ -55,9 +55,16 @@ def reference(
         raise UserError(f"The rewards of {name} have item {item!r} twice; keep one of each.")
     common = {
         **provenance(store),
-        "model": name, "store": None, "revision": None, "config_hash": None, "extraction_seed": None,
-        "split": "test", "probe": None, "control": REFERENCE, "seed": seed,
-    }  # fmt: skip
+        "model": name,
+        "store": None,
+        "revision": None,
+        "config_hash": None,
+        "extraction_seed": None,
+        "split": "test",
+        "probe": None,
+        "control": REFERENCE,
+        "seed": seed,
+    }
     parts = [
         summarise(facet, [_measured(name, facet, rewards, np.asarray(store.item_ids))], common, seed)
         for facet in facets_of(store, pairs, facets)
@@ -77,8 +84,16 @@ def _measured(name: str, facet: Facet, rewards: pd.DataFrame, item_ids: np.ndarr
                 f"the first being {side.index[bad][0]!r}; score all items that the pairs hold."
             )
     row = {
-        "cell": f"{REFERENCE}/{facet.name}/{name}", "stream": REFERENCE, "reduction": None, "sigma": np.nan,
-        "block": pd.NA, "depth": np.nan, "alpha": np.nan, "cv_accuracy": np.nan, "scaling": None,
-        "compression": np.nan, "temperature": np.nan,
-    }  # fmt: skip
+        "cell": f"{REFERENCE}/{facet.name}/{name}",
+        "stream": REFERENCE,
+        "reduction": None,
+        "sigma": np.nan,
+        "block": pd.NA,
+        "depth": np.nan,
+        "alpha": np.nan,
+        "cv_accuracy": np.nan,
+        "scaling": None,
+        "compression": np.nan,
+        "temperature": np.nan,
+    }
     return Measured(row, (sides[0].to_numpy() - sides[1].to_numpy())[:, None])

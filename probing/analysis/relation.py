@@ -68,10 +68,13 @@ def relate(measured: Heads, similarity: pd.Series, facet: Facet, seed: int) -> p
     if len(blocks) < LEAST_BLOCKS:
         return pd.DataFrame()
     near = similarity.loc[[head.blocks for head in pairs]].to_numpy(dtype=float)
-    gain = np.stack([
-        head.fit.outcomes - max((measured.single(b) for b in head.blocks), key=lambda fit: fit.cv_accuracy).outcomes
-        for head in pairs
-    ], axis=1)  # fmt: skip
+    gain = np.stack(
+        [
+            head.fit.outcomes - max((measured.single(b) for b in head.blocks), key=lambda fit: fit.cv_accuracy).outcomes
+            for head in pairs
+        ],
+        axis=1,
+    )
     by_group, _ = sums_by_group(gain, facet.test.prompts)
     value = float(spearman(near[None], by_group.estimate[None])[0])
     drawn = resampled_means(by_group, RESAMPLES, seed, joint=True)
@@ -82,10 +85,21 @@ def relate(measured: Heads, similarity: pd.Series, facet: Facet, seed: int) -> p
     else:
         verdict = f"pairs of {'less' if value < 0 else 'more'} similar blocks gain more"
     says = f"{verdict}: Spearman {value:+.2f} [{low:+.2f}, {high:+.2f}], {len(pairs)} pairs, p = {p:.2g} by permutation"
-    return pd.DataFrame([{
-        "kind": "relation", "head": "similarity-gain", "metric": "spearman", "value": value, "ci_low": float(low),
-        "ci_high": float(high), "p": p, "says": says + " of blocks.", "chosen": False,
-    }])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                "kind": "relation",
+                "head": "similarity-gain",
+                "metric": "spearman",
+                "value": value,
+                "ci_low": float(low),
+                "ci_high": float(high),
+                "p_value": p,
+                "statement": says + " of blocks.",
+                "chosen": False,
+            }
+        ]
+    )
 
 
 def spearman(x: Float[np.ndarray, "row pair"], y: Float[np.ndarray, "row pair"]) -> Float[np.ndarray, " row"]:

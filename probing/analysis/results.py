@@ -11,13 +11,44 @@ import pandas as pd
 from probing.analysis.source import FeatureSource, name_of
 
 COLUMNS = (
-    "model", "data", "split", "sigma", "stream", "reduction", "block", "depth", "probe", "control", "seed", "facet",
-    "metric", "value", "ci_low", "ci_high", "n_pairs", "n_prompts", "alpha", "cv_accuracy", "ceiling",
-    "n_train_pairs", "scaling", "temperature", "compression", "probe_seeds", "seed_deviation", "cell", "store",
-    "revision",    "config_hash", "data_fingerprint", "resolution", "extraction_seed", "package_version",
-)  # fmt: skip
-"""Of a result table. ``control`` is none, random-init, latents, shuffled, or reference (another model's rewards, where
-nothing is fitted); ``cell`` names a column of outcomes and of margins. ``temperature`` divides margins into log odds,
+    "model",
+    "data",
+    "split",
+    "sigma",
+    "stream",
+    "reduction",
+    "block",
+    "depth",
+    "probe",
+    "control",
+    "seed",
+    "facet",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "n_pairs",
+    "n_prompts",
+    "alpha",
+    "cv_accuracy",
+    "ceiling",
+    "n_train_pairs",
+    "scaling",
+    "temperature",
+    "compression",
+    "probe_seeds",
+    "seed_deviation",
+    "cell",
+    "store",
+    "revision",
+    "config_hash",
+    "data_fingerprint",
+    "resolution",
+    "extraction_seed",
+    "package_version",
+)
+"""Columns of a result table. ``control`` is trained, random-init, latents, shuffled, or reference
+(another model's rewards, where nothing is fitted); ``cell`` names a column of outcomes and of margins. ``temperature`` divides margins into log odds,
 fitted out of fold on training pairs; ``compression`` is how many times shorter than coins an online code of the
 training choices is; ``value`` is a mean over ``probe_seeds`` trainings, ``seed_deviation`` their standard deviation."""
 

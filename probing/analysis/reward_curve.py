@@ -69,7 +69,7 @@ def reward_curve(
         _check_fresh(random_init)
         check_comparable(store, random_init)
 
-    def cells(source: FeatureSource, control: str = "none", seed: int = seed) -> CellResults:
+    def cells(source: FeatureSource, control: str = "trained", seed: int = seed) -> CellResults:
         return fit_cells(
             source,
             pairs,
@@ -126,9 +126,10 @@ def check_comparable(trained: FeatureSource, control: FeatureSource) -> None:
     different = [
         f"{key} is {trained.attributes[key]!r} and {control.attributes[key]!r}"
         for key in _SAME
-        if key in trained.attributes and key in control.attributes
+        if key in trained.attributes
+        and key in control.attributes
         and trained.attributes[key] != control.attributes[key]
-    ]  # fmt: skip
+    ]
     if (inputs := different_inputs(trained, control)) is not None:
         different.append(inputs)
     if different:

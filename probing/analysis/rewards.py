@@ -34,7 +34,7 @@ def rewards_of_best(
     ids = np.asarray(store.item_ids)
     parts = []
     for facet in facets_of(store, pairs, sorted(table["facet"].unique())):
-        cell = best(table[(table["control"] == "none") & (table["facet"] == facet.name)])
+        cell = best(table[(table["control"] == "trained") & (table["facet"] == facet.name)])
         features = read_site(store, Place(cell["stream"], cell["reduction"], cell["sigma"], int(cell["block"])))
         chosen = replace(recipe, probe=cell["probe"], scaling=cell["scaling"], code_length=False)
         probe = chosen.fit(features, facet.train)

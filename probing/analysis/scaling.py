@@ -23,12 +23,54 @@ from probing.progress import progress as show_progress
 
 DEPTHS = (0.25, 0.5, 0.75, 1.0)
 COLUMNS = (
-    "model", "data", "split", "facet", "stream", "reduction", "sigma", "kind", "head", "series", "control", "against",
-    "block", "depth", "blocks", "channels", "parameters", "forward_flops", "steps", "width", "num_blocks", "metric",
-    "value", "ci_low", "ci_high", "models_low", "models_high", "finished", "intercept", "residual_deviation",
-    "n_models", "says", "cv_accuracy", "stage_source", "n_pairs", "n_prompts", "n_train_pairs", "ceiling", "probe",
-    "seed", "store", "revision", "config_hash", "data_fingerprint", "resolution", "extraction_seed", "package_version",
-)  # fmt: skip
+    "model",
+    "data",
+    "split",
+    "facet",
+    "stream",
+    "reduction",
+    "sigma",
+    "kind",
+    "head",
+    "series",
+    "control",
+    "against",
+    "block",
+    "depth",
+    "blocks",
+    "channels",
+    "parameters",
+    "forward_flops",
+    "steps",
+    "width",
+    "num_blocks",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "models_low",
+    "models_high",
+    "finished",
+    "intercept",
+    "residual_deviation",
+    "n_models",
+    "statement",
+    "cv_accuracy",
+    "stage_source",
+    "n_pairs",
+    "n_prompts",
+    "n_train_pairs",
+    "ceiling",
+    "probe",
+    "seed",
+    "store",
+    "revision",
+    "config_hash",
+    "data_fingerprint",
+    "resolution",
+    "extraction_seed",
+    "package_version",
+)
 """Of the table.
 
 ``kind``: ``cell`` (one block of one store), ``point`` (one store in a trend), ``fit`` (a trend; ``value`` is the slope,
@@ -105,17 +147,36 @@ def scaling(
                 for at, (store, reader) in enumerate(zip(stores, readers, strict=True)):
                     facet = by_store[at][number]
                     fitter = Fitter(store, facet, recipe, journal=journal, workers=workers, bar=bar)
-                    runs = stage_runs(reader.series.blocks, stages, model=store.attributes.get("model"),
-                                      stream=key[0], reduction=key[1], sigma=key[2])  # fmt: skip
+                    runs = stage_runs(
+                        reader.series.blocks,
+                        stages,
+                        model=store.attributes.get("model"),
+                        stream=key[0],
+                        reduction=key[1],
+                        sigma=key[2],
+                    )
                     common = common_columns(store, facet, recipe, seed) | {
-                        "stream": key[0], "reduction": key[1], "sigma": key[2], "width": reader.width,
-                        "parameters": sizes[at].parameters, "forward_flops": sizes[at].forward_flops,
-                        "steps": steps_of[at], "num_blocks": store.num_blocks, "stage_source": runs.source,
-                        "control": "random-init" if store.attributes.get("random_init") else "none",
-                    }  # fmt: skip
+                        "stream": key[0],
+                        "reduction": key[1],
+                        "sigma": key[2],
+                        "width": reader.width,
+                        "parameters": sizes[at].parameters,
+                        "forward_flops": sizes[at].forward_flops,
+                        "steps": steps_of[at],
+                        "num_blocks": store.num_blocks,
+                        "stage_source": runs.source,
+                        "control": "random-init" if store.attributes.get("random_init") else "trained",
+                    }
                     for row, fit in _measure(reader, fitter, runs.blocks, narrowest, depths, seed):
-                        points.append({**common, **row, "cv_accuracy": fit.cv_accuracy, "channels": fit.channels,
-                                       "depth": (row["block"] + 1) / store.num_blocks})  # fmt: skip
+                        points.append(
+                            {
+                                **common,
+                                **row,
+                                "cv_accuracy": fit.cv_accuracy,
+                                "channels": fit.channels,
+                                "depth": (row["block"] + 1) / store.num_blocks,
+                            }
+                        )
                         right.append(fit.outcomes)
                 rows = pd.DataFrame(points)
                 matrix = np.stack(right, axis=1)
@@ -135,9 +196,13 @@ def _measure(
     """Fit every block of one store, and the heads that stand for it."""
     series = reader.series
     stem = "/".join(map(str, series[:3]))
-    fits = dict(zip(series.blocks, fitter.fit([
-        Job(f"{stem}/{block}", partial(reader.read, block)) for block in series.blocks
-    ]), strict=True))  # fmt: skip
+    fits = dict(
+        zip(
+            series.blocks,
+            fitter.fit([Job(f"{stem}/{block}", partial(reader.read, block)) for block in series.blocks]),
+            strict=True,
+        )
+    )
     found = [({"kind": "cell", "head": "cell", "block": b, "blocks": str(b)}, fit) for b, fit in fits.items()]
 
     def accuracy(block: int) -> float:
@@ -153,10 +218,12 @@ def _measure(
     def matched() -> np.ndarray:
         return reduce_width(reader.read(best), rows, narrowest, how="pca", seed=seed)
 
-    of_stages, of_width = fitter.fit([
-        Job(f"{stem}/{said}/stages", partial(reader.concatenate, standing)),
-        Job(f"{stem}/{best}/pca{narrowest}-{seed}", matched),
-    ])  # fmt: skip
+    of_stages, of_width = fitter.fit(
+        [
+            Job(f"{stem}/{said}/stages", partial(reader.concatenate, standing)),
+            Job(f"{stem}/{best}/pca{narrowest}-{seed}", matched),
+        ]
+    )
     found.append(({"kind": "point", "head": "stages", "block": np.nan, "blocks": said}, of_stages))
     found.append(({"kind": "point", "head": "best-matched", "block": best, "blocks": str(best)}, of_width))
     return found
@@ -226,5 +293,7 @@ def _check(stores: Sequence[FeatureSource], depths: Sequence[float]) -> None:
             raise UserError(f"The store {_names(store)[0]} holds the same weights as one before it; give each once.")
         seen.add(what)
         if inputs := different_inputs(stores[0], store):
-            raise UserError(f"{_names(store)[0]} differs from {_names(stores[0])[0]} in more than its model: {inputs}; "
-                            f"extract both from the same data.")  # fmt: skip
+            raise UserError(
+                f"{_names(store)[0]} differs from {_names(stores[0])[0]} in more than its model: {inputs}; "
+                f"extract both from the same data."
+            )

@@ -63,11 +63,23 @@ def score_by_rules(
             row = {"data": data.name, "split": split, "facet": facet, "rule": rule}
             try:
                 said = score(rule, scored, validation, seed=seed)
-                row |= {"value": said.value, "ci_low": said.low, "ci_high": said.high, "n_pairs": said.pairs,
-                        "n_prompts": said.prompts, "note": said.note}  # fmt: skip
+                row |= {
+                    "value": said.value,
+                    "ci_low": said.low,
+                    "ci_high": said.high,
+                    "n_pairs": said.pairs,
+                    "n_prompts": said.prompts,
+                    "note": said.note,
+                }
             except ValueError as reason:
-                row |= {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "n_pairs": 0, "n_prompts": 0,
-                        "note": str(reason)}  # fmt: skip
+                row |= {
+                    "value": np.nan,
+                    "ci_low": np.nan,
+                    "ci_high": np.nan,
+                    "n_pairs": 0,
+                    "n_prompts": 0,
+                    "note": str(reason),
+                }
             rows.append(row)
     if not rows:
         raise UserError(f"No {split} pair of {data.name} has both rewards; --list-items writes what it wants.")

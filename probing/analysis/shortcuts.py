@@ -1,4 +1,4 @@
-"""Probes without a backbone: how far a picture's looks, or the name of who painted it, tell the choice."""
+"""Probes without a backbone: how well image statistics, or the name of the source model, predict the choice."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ SIZE = ("log_area", "log_shape")
 _SIDES = ("first", "second")
 
 
-def look_features(
-    item_ids: np.ndarray, looks: pd.DataFrame, columns: list[str]
+def image_stat_features(
+    item_ids: np.ndarray, image_stats: pd.DataFrame, columns: list[str]
 ) -> Float[np.ndarray, "item look"] | None:
-    """Give the looks of a store's items; None where no two items differ in any of them.
+    """Return the image statistics of a store's items; None where no two items differ in any of them.
 
     Raises:
         UserError: An item has none.
     """
-    found = looks.set_index("item_id").reindex(item_ids)[columns].to_numpy(dtype=np.float64)
+    found = image_stats.set_index("item_id").reindex(item_ids)[columns].to_numpy(dtype=np.float64)
     bare = ~np.isfinite(found).all(axis=1)
     if bare.any():
-        raise UserError(f"Item {item_ids[bare][0]!r} has no looks ({int(bare.sum())} such); measure the same data.")
+        raise UserError(
+            f"Item {item_ids[bare][0]!r} has no image statistics ({int(bare.sum())} such); measure the same data."
+        )
     return found if (np.ptp(found, axis=0) > 0).any() else None
 
 
@@ -39,9 +41,9 @@ def source_features(item_ids: np.ndarray, pairs: pd.DataFrame) -> Float[np.ndarr
     known = pairs.dropna(subset=[f"source_model_{side}" for side in _SIDES])
     if (known["source_model_first"] == known["source_model_second"]).all():
         return None
-    named = pd.concat([
-        pd.Series(pairs[f"source_model_{side}"].to_numpy(), index=pairs[side].to_numpy()) for side in _SIDES
-    ]).dropna()  # fmt: skip
+    named = pd.concat(
+        [pd.Series(pairs[f"source_model_{side}"].to_numpy(), index=pairs[side].to_numpy()) for side in _SIDES]
+    ).dropna()
     of_item = named[~named.index.duplicated()].astype(str).reindex(item_ids)
     names = sorted(of_item.dropna().unique())
     if len(names) < 2:
@@ -50,14 +52,14 @@ def source_features(item_ids: np.ndarray, pairs: pd.DataFrame) -> Float[np.ndarr
 
 
 def fit_shortcuts(
-    fitter: Fitter, item_ids: np.ndarray, pairs: pd.DataFrame, looks: pd.DataFrame | None
+    fitter: Fitter, item_ids: np.ndarray, pairs: pd.DataFrame, image_stats: pd.DataFrame | None
 ) -> dict[str, Fit]:
-    """Fit a probe on each shortcut that the data have: ``looks``, ``size`` alone, ``source model``."""
-    columns = [] if looks is None else [str(name) for name in looks if name != "item_id"]
+    """Fit a probe on each shortcut that the data have: ``image_stats``, ``size`` alone, ``source model``."""
+    columns = [] if image_stats is None else [str(name) for name in image_stats if name != "item_id"]
     size = [name for name in columns if name in SIZE]
     found = {
-        "looks": None if looks is None else look_features(item_ids, looks, columns),
-        "size": None if looks is None or not size else look_features(item_ids, looks, size),
+        "image stats": None if image_stats is None else image_stat_features(item_ids, image_stats, columns),
+        "size": None if image_stats is None or not size else image_stat_features(item_ids, image_stats, size),
         "source model": source_features(item_ids, pairs),
     }
     jobs = {name: features for name, features in found.items() if features is not None}

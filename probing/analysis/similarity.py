@@ -16,12 +16,24 @@ PLACE = ("source", "sigma", "step", "stream", "part", "measure")
 """Columns that say where a similarity was measured. ``source`` is images or trajectory; ``step`` is empty for images;
 ``part`` is all for image tokens, and the text encoder (clip, t5) for text tokens."""
 ABOUT = ("model", "data", "split", "control", "steps", "guidance")
-"""Columns that say of what; ``control`` is none or random-init, ``steps`` and ``guidance`` are the sampler's."""
+"""Columns that say of what; ``control`` is trained or random-init, ``steps`` and ``guidance`` are the sampler's."""
 PROVENANCE = ("revision", "config_hash", "data_fingerprint", "resolution", "extraction_seed", "package_version")
 COLUMNS = (
-    *ABOUT, *PLACE, "block", "other", "stage", "other_stage", "value", "std", "ci_low", "ci_high", "n_items",
-    "n_prompts", "num_blocks", *PROVENANCE,
-)  # fmt: skip
+    *ABOUT,
+    *PLACE,
+    "block",
+    "other",
+    "stage",
+    "other_stage",
+    "value",
+    "std",
+    "ci_low",
+    "ci_high",
+    "n_items",
+    "n_prompts",
+    "num_blocks",
+    *PROVENANCE,
+)
 """Of :func:`similarity_table`: every two blocks once, ``block`` ≤ ``other``. ``std`` is over prompts."""
 
 
@@ -63,12 +75,7 @@ def check_prompts(measured: Sequence[Matrices]) -> None:
 
 
 def similarity_table(
-    measured: Sequence[Matrices],
-    about: Mapping[str, Any],
-    stages: pd.DataFrame,
-    *,
-    num_blocks: int,
-    seed: int = 0,
+    measured: Sequence[Matrices], about: Mapping[str, Any], stages: pd.DataFrame, *, num_blocks: int, seed: int = 0
 ) -> pd.DataFrame:
     """Average matrices over prompts, each prompt counting once.
 

@@ -103,6 +103,7 @@ def _rows(
 ) -> pd.DataFrame:
     missing = {"stage", "first_block", "last_block"} - set(stages)
     if missing:
-        raise UserError(f"The table of stages has no {', '.join(sorted(missing))}; it needs stage, first_block, "
-                        f"last_block.")  # fmt: skip
+        raise UserError(
+            f"The table of stages has no {', '.join(sorted(missing))}; it needs stage, first_block, last_block."
+        )
     return nearest_rows(stages, model=model, stream=stream, reduction=reduction, sigma=sigma, any_stream=True)

@@ -17,7 +17,7 @@ def select_stages(
     source: str | None = None,
     stream: str = "image",
     part: str | None = None,
-    control: str = "none",
+    control: str = "trained",
     number: int | None = None,
 ) -> pd.DataFrame:
     """Pick one segmentation out of a table of stages, a row a stage from shallow to deep.
@@ -33,14 +33,22 @@ def select_stages(
         source: ``images`` or ``trajectory``.
         stream: ``image`` or ``text``.
         part: ``all``, ``clip`` or ``t5``.
-        control: ``none`` or ``random-init``.
+        control: ``trained`` or ``random-init``.
         number: Of stages; the chosen one if None.
 
     Raises:
         UserError: The table has nothing of that kind.
     """
-    asked = {"source": source, "part": part, "measure": measure, "sigma": sigma, "step": step, "stream": stream,
-             "control": control, "number": number}  # fmt: skip
+    asked = {
+        "source": source,
+        "part": part,
+        "measure": measure,
+        "sigma": sigma,
+        "step": step,
+        "stream": stream,
+        "control": control,
+        "number": number,
+    }
     asked = {name: value for name, value in asked.items() if value is not None}
     rows = table if number is not None else table[table["chosen"].astype(bool)]
     for name, value in asked.items():

@@ -17,9 +17,24 @@ from probing.statistics import cluster_bootstrap
 from probing.statistics.segmentation import LARGEST, RESAMPLES, find_segments, stationary
 
 COLUMNS = (
-    *ABOUT, *PLACE, "number", "chosen", "stage", "first_block", "last_block", "within", "stability",
-    "border_stability", "number_stability", "scatter_left", "gap", "gap_error", "p_value", "n_prompts", *PROVENANCE,
-)  # fmt: skip
+    *ABOUT,
+    *PLACE,
+    "number",
+    "chosen",
+    "stage",
+    "first_block",
+    "last_block",
+    "within",
+    "stability",
+    "border_stability",
+    "number_stability",
+    "scatter_left",
+    "gap",
+    "gap_error",
+    "p_value",
+    "n_prompts",
+    *PROVENANCE,
+)
 """Of :func:`find_stages`: the best segmentation into every ``number`` of stages, a row a stage; the rule's number is
 ``chosen``. ``within`` is the mean similarity of two different blocks of the stage (none: it has one block).
 ``stability`` is the share of resamples whose best segmentation into as many stages has exactly this one,
@@ -27,9 +42,25 @@ COLUMNS = (
 see :mod:`probing.statistics.segmentation`."""
 
 SIMILARITY_COLUMNS = (
-    *ABOUT, *PLACE, "number", "chosen", "stages_sigma", "stages_step", "kind", "stage", "other_stage", "value", "std",
-    "ci_low", "ci_high", "drift", "n_block_pairs", "n_items", "n_prompts", *PROVENANCE,
-)  # fmt: skip
+    *ABOUT,
+    *PLACE,
+    "number",
+    "chosen",
+    "stages_sigma",
+    "stages_step",
+    "kind",
+    "stage",
+    "other_stage",
+    "value",
+    "std",
+    "ci_low",
+    "ci_high",
+    "drift",
+    "n_block_pairs",
+    "n_items",
+    "n_prompts",
+    *PROVENANCE,
+)
 """Of :func:`stage_similarity`: mean similarity of two different blocks, by the two stages they are in; ``kind`` is
 within or across, stage ``all`` is every pair of that kind. ``std`` is over prompts. ``drift`` is what the same pairs of
 blocks would have if similarity depended on distance alone."""
@@ -101,11 +132,7 @@ def find_stages(
 
 
 def stage_similarity(
-    measured: Sequence[Matrices],
-    about: Mapping[str, Any],
-    stages: pd.DataFrame,
-    *,
-    seed: int = 0,
+    measured: Sequence[Matrices], about: Mapping[str, Any], stages: pd.DataFrame, *, seed: int = 0
 ) -> pd.DataFrame:
     """Average similarity within and across stages, at every noise level and step, with intervals over prompts.
 

@@ -28,11 +28,43 @@ from probing.probes import LinearProbe
 STREAM, REDUCTION = "image", "mean"
 SELECTIONS = ("highest", "lowest", "wrong")
 COLUMNS = (
-    "model", "data", "split", "facet", "stream", "reduction", "sigma", "block", "depth", "probe", "scaling",
-    "selection", "rank", "pair_id", "prompt_id", "prompt", "choice", "margin", "item_id", "side", "chosen", "reward",
-    "store_reward", "rows", "columns", "scores", "picture", "n_pairs", "n_prompts", "store", "revision", "config_hash",
-    "data_fingerprint", "resolution", "extraction_seed", "package_version",
-)  # fmt: skip
+    "model",
+    "data",
+    "split",
+    "facet",
+    "stream",
+    "reduction",
+    "sigma",
+    "block",
+    "depth",
+    "probe",
+    "scaling",
+    "selection",
+    "rank",
+    "pair_id",
+    "prompt_id",
+    "prompt",
+    "choice",
+    "margin",
+    "item_id",
+    "side",
+    "chosen",
+    "reward",
+    "store_reward",
+    "rows",
+    "columns",
+    "scores",
+    "picture",
+    "n_pairs",
+    "n_prompts",
+    "store",
+    "revision",
+    "config_hash",
+    "data_fingerprint",
+    "resolution",
+    "extraction_seed",
+    "package_version",
+)
 """One row an item of a pair. ``selection`` is highest (surest and right), lowest (margin nearest 0) or wrong (surest
 and wrong); ``margin`` is towards the chosen item. ``scores`` are the item's token scores in reading order, numbers with
 spaces, ``rows`` × ``columns`` of them; ``reward`` is their mean, ``store_reward`` what the store's features give.
@@ -73,7 +105,7 @@ def token_cells(
     Raises:
         UserError: The table has no such cell.
     """
-    rows = table[(table["control"] == "none") & (table["stream"] == STREAM) & (table["reduction"] == REDUCTION)]
+    rows = table[(table["control"] == "trained") & (table["stream"] == STREAM) & (table["reduction"] == REDUCTION)]
     cells = []
     for facet in facets if facets is not None else sorted(table["facet"].unique()):
         here = rows[rows["facet"] == facet]

@@ -14,8 +14,23 @@ from probing.statistics.bootstrap import resampled_means, sums_by_group
 RESAMPLES = 2000
 _SAID = {"parameters": "parameters", "forward_flops": "forward FLOPs", "steps": "training steps"}
 _SERIES = ["stream", "reduction", "sigma"]
-_KEPT = ["model", "data", "split", "facet", "stream", "reduction", "sigma", "head", "control", "probe", "seed",
-         "metric", "n_pairs", "n_prompts", "n_train_pairs"]  # fmt: skip
+_KEPT = [
+    "model",
+    "data",
+    "split",
+    "facet",
+    "stream",
+    "reduction",
+    "sigma",
+    "head",
+    "control",
+    "probe",
+    "seed",
+    "metric",
+    "n_pairs",
+    "n_prompts",
+    "n_train_pairs",
+]
 
 
 def trends(rows: pd.DataFrame, outcomes: Float[np.ndarray, "pair row"], prompts: np.ndarray, seed: int) -> pd.DataFrame:
@@ -48,16 +63,35 @@ def trends(rows: pd.DataFrame, outcomes: Float[np.ndarray, "pair row"], prompts:
             common |= {"head": head, "series": series, "against": against, "n_models": len(x)}
             # With as many models as numbers fitted, nothing is left to deviate.
             spread = np.sqrt((residuals**2).sum() / (len(x) - 2)) if len(x) > 2 else np.nan
-            made.append({
-                **common, "kind": "fit", "metric": "slope", "value": float(slope[0]), "ci_low": float(low),
-                "ci_high": float(high), "intercept": float(intercept[0]), "residual_deviation": float(spread),
-                "models_low": over_models[0], "models_high": over_models[1],
-                "says": _say(series, against, float(slope[0]), (float(low), float(high)), over_models, len(x)),
-            })  # fmt: skip
+            made.append(
+                {
+                    **common,
+                    "kind": "fit",
+                    "metric": "slope",
+                    "value": float(slope[0]),
+                    "ci_low": float(low),
+                    "ci_high": float(high),
+                    "intercept": float(intercept[0]),
+                    "residual_deviation": float(spread),
+                    "models_low": over_models[0],
+                    "models_high": over_models[1],
+                    "statement": _say(series, against, float(slope[0]), (float(low), float(high)), over_models, len(x)),
+                }
+            )
             for row, residual in zip(members.to_dict("records"), residuals, strict=True):
-                made.append({**common, "kind": "residual", "metric": "residual", "model": row["model"],
-                             "store": row["store"], "value": float(residual), "parameters": row["parameters"],
-                             "forward_flops": row["forward_flops"], "steps": row["steps"]})  # fmt: skip
+                made.append(
+                    {
+                        **common,
+                        "kind": "residual",
+                        "metric": "residual",
+                        "model": row["model"],
+                        "store": row["store"],
+                        "value": float(residual),
+                        "parameters": row["parameters"],
+                        "forward_flops": row["forward_flops"],
+                        "steps": row["steps"],
+                    }
+                )
     return pd.DataFrame(made)
 
 
@@ -84,7 +118,7 @@ def _over_models(
 
 def finished(points: pd.DataFrame) -> pd.Series:
     """Tell which trained points stand for their model: of checkpoints those of most steps, one a training seed."""
-    checkpoints = points[(points["control"] == "none") & points["steps"].notna()]
+    checkpoints = points[(points["control"] == "trained") & points["steps"].notna()]
     most = checkpoints.groupby("config_hash", dropna=False)["steps"].transform("max")
     return points["steps"].isna() | points.index.isin(checkpoints.index[checkpoints["steps"] == most])
 
@@ -94,14 +128,14 @@ def over_training(points: pd.DataFrame) -> pd.DataFrame:
 
     Further seeds end where the first one does; the first given stands for the training that is followed.
     """
-    checkpoints = points[(points["control"] == "none") & points["steps"].notna()]
+    checkpoints = points[(points["control"] == "trained") & points["steps"].notna()]
     checkpoints = checkpoints.drop_duplicates(["config_hash", "facet", *_SERIES, "head", "steps"])
     return checkpoints[checkpoints.groupby("config_hash", dropna=False)["steps"].transform("nunique") > 1]
 
 
 def _series(points: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield (series, against, its points): models by size, checkpoints by steps."""
-    trained = points[points["control"] == "none"]
+    trained = points[points["control"] == "trained"]
     for against in ("parameters", "forward_flops"):
         yield "trained", against, trained[finished(trained)]
         yield "random-init", against, points[points["control"] == "random-init"]

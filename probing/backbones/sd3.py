@@ -136,10 +136,7 @@ class SD3Backbone:
         return ((latents - vae.config.shift_factor) * vae.config.scaling_factor).float().cpu()
 
     def transformer_inputs(
-        self,
-        noisy_latents: Float[Tensor, "item channel row column"],
-        conditioning: Conditioning,
-        sigma: float,
+        self, noisy_latents: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
     ) -> dict[str, Any]:
         """Arguments of one forward at noise level ``sigma``; the timestep is 1000·sigma, exactly."""
         dtype = self.pipeline.transformer.dtype

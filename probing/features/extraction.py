@@ -96,9 +96,11 @@ def extract(
             if work.grows:
                 new = work.items.iloc[len(store.item_ids) :]
                 store = store.extend(
-                    arrays=work.plan.arrays, items=new, sigmas=work.plan.settings.sigmas,
+                    arrays=work.plan.arrays,
+                    items=new,
+                    sigmas=work.plan.settings.sigmas,
                     provenance=_provenance(work.plan, backbone, data, request),
-                )  # fmt: skip
+                )
             store.write_pairs(data.pairs)
             computed = _compute_missing(work, backbone, data, store)
     else:
@@ -173,8 +175,9 @@ def _compute_missing(work: Work, backbone: SD3Backbone, data: PreferenceData, st
     with progress(left, name, "forwards") as bar:
         for run, segments in missing.items():
             items = store.rows_of_run(run)
-            values = {segment: _compute(plan, backbone, data, store, work.items, segment, bar.update)
-                      for segment in segments}  # fmt: skip
+            values = {
+                segment: _compute(plan, backbone, data, store, work.items, segment, bar.update) for segment in segments
+            }
             store.write_run(run, _whole_run(store, run, items, values))
             computed += sum(segment.stop - segment.start for segment in segments)
     return computed
@@ -186,8 +189,11 @@ def _whole_run(
     """Put what was computed of a run behind what is there of it."""
     record = store.records.get(run)
     rows = 0 if record is None else record.rows
-    there = {(name, s) for name, sums in record.checksums.items() for s, has in enumerate(sums) if has is not None} \
-        if record is not None else set()  # fmt: skip
+    there = (
+        {(name, s) for name, sums in record.checksums.items() for s, has in enumerate(sums) if has is not None}
+        if record is not None
+        else set()
+    )
     parts = dict.fromkeys(part for own in values.values() for part in own)
     whole: dict[Part, np.ndarray] = {}
     for part in parts:
@@ -216,10 +222,16 @@ def _compute(
     by_name = {array.name: array for array in plan.arrays}
     values: dict[Part, np.ndarray] = {
         (name, s): np.empty(
-            (count, *(() if by_name[name].blocks is None else (len(by_name[name].blocks or ()),)),
-             *by_name[name].shape), by_name[name].dtype)
-        for name, s in segment.parts if name in by_name
-    }  # fmt: skip
+            (
+                count,
+                *(() if by_name[name].blocks is None else (len(by_name[name].blocks or ()),)),
+                *by_name[name].shape,
+            ),
+            by_name[name].dtype,
+        )
+        for name, s in segment.parts
+        if name in by_name
+    }
     try:
         with backbone.on_device("text_encoders"):
             conditioning, row_of = encode_prompts(backbone, items["prompt"].tolist())

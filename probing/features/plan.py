@@ -138,25 +138,44 @@ class ExtractionPlan:
         settings, architecture = self.settings, self.spec.architecture
         t5 = "left out (zeros)" if not (architecture.has_t5 and settings.use_t5) else "encoded"
         rows = [
-            ("model", f"{self.spec.name}: {architecture.num_blocks} blocks × {architecture.width} channels, "
-                      f"{si(architecture.parameters).replace('G', 'B')} parameters"
-                      + (", random-initialised" if settings.random_init else "")),
-            ("read", f"{len(self.blocks)} blocks, streams {', '.join(settings.streams)}, "
-                     f"reductions {', '.join(settings.reductions)}, "
-                     f"sigma {', '.join(f'{s:g}' for s in settings.sigmas)}"),
-            ("tokens", f"{self.image_tokens} image at {settings.resolution}², {architecture.clip_length} CLIP, "
-                       f"{settings.t5_length} T5" + (f" ({t5})" if settings.t5_length else "")),
-            ("items", f"{self.items:,} of {self.prompts:,} prompts"
-                      + {"own": "", "foreign": ", each given another prompt's words",
-                         "empty": ", given no words"}[settings.prompts]),
-            ("forwards", f"{self.forwards:,} ({math.ceil(self.items / settings.batch_size) * len(settings.sigmas):,} "
-                         f"batches of up to {settings.batch_size}), {settings.compute_dtype}"),
+            (
+                "model",
+                f"{self.spec.name}: {architecture.num_blocks} blocks × {architecture.width} channels, "
+                f"{si(architecture.parameters).replace('G', 'B')} parameters"
+                + (", random-initialised" if settings.random_init else ""),
+            ),
+            (
+                "read",
+                f"{len(self.blocks)} blocks, streams {', '.join(settings.streams)}, "
+                f"reductions {', '.join(settings.reductions)}, "
+                f"sigma {', '.join(f'{s:g}' for s in settings.sigmas)}",
+            ),
+            (
+                "tokens",
+                f"{self.image_tokens} image at {settings.resolution}², {architecture.clip_length} CLIP, "
+                f"{settings.t5_length} T5" + (f" ({t5})" if settings.t5_length else ""),
+            ),
+            (
+                "items",
+                f"{self.items:,} of {self.prompts:,} prompts"
+                + {"own": "", "foreign": ", each given another prompt's words", "empty": ", given no words"}[
+                    settings.prompts
+                ],
+            ),
+            (
+                "forwards",
+                f"{self.forwards:,} ({math.ceil(self.items / settings.batch_size) * len(settings.sigmas):,} "
+                f"batches of up to {settings.batch_size}), {settings.compute_dtype}",
+            ),
             ("compute", f"{si(self.flops)}FLOP in forwards and image encoding"),
             ("disk", f"{binary(self.disk_bytes)}, written in runs of {self.run_length} items"),
-            ("memory", f"about {binary(self.host_bytes + self.device_bytes)}" if device == "cpu" else
-                       f"about {binary(self.host_bytes)} of host and "
-                       f"{binary(self.device_bytes)} of accelerator memory"),
-        ]  # fmt: skip
+            (
+                "memory",
+                f"about {binary(self.host_bytes + self.device_bytes)}"
+                if device == "cpu"
+                else f"about {binary(self.host_bytes)} of host and {binary(self.device_bytes)} of accelerator memory",
+            ),
+        ]
         return "\n".join(f"{name:>9}  {text}" for name, text in rows)
 
 

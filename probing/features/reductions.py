@@ -58,9 +58,7 @@ def reduce_image(
 
 
 def reduce_text(
-    tokens: Float[Tensor, "item token channel"],
-    parts: Mapping[str, Bool[Tensor, "item token"]],
-    names: Sequence[str],
+    tokens: Float[Tensor, "item token channel"], parts: Mapping[str, Bool[Tensor, "item token"]], names: Sequence[str]
 ) -> dict[str, Tensor]:
     """Reduce text tokens to ``<reduction>_<part>``, (item, channel), over the part's real tokens; ``tokens`` keeps all.
 

@@ -73,16 +73,30 @@ class SimilarityPlan:
         architecture = plan.spec.architecture
         flops = self.forwards * architecture.forward_flops(plan.settings.resolution, plan.text_tokens)
         rows = [
-            ("model", f"{plan.spec.name}: {architecture.num_blocks} blocks × {architecture.width} channels"
-                      + (", and with fresh weights" if self.controls > 1 else "")),
+            (
+                "model",
+                f"{plan.spec.name}: {architecture.num_blocks} blocks × {architecture.width} channels"
+                + (", and with fresh weights" if self.controls > 1 else ""),
+            ),
             ("measures", f"{', '.join(self.measures)}; streams {', '.join(plan.settings.streams)}"),
-            ("images", f"{plan.items:,} of {plan.prompts:,} prompts at sigma "
-                       + ", ".join(f"{sigma:g}" for sigma in plan.settings.sigmas)),
-            ("denoising", f"{plan.prompts:,} prompts, {self.steps} steps, guidance {self.guidance:g}, read at "
-                          + ", ".join(map(str, self.read_at)) if self.read_at else "none"),
+            (
+                "images",
+                f"{plan.items:,} of {plan.prompts:,} prompts at sigma "
+                + ", ".join(f"{sigma:g}" for sigma in plan.settings.sigmas),
+            ),
+            (
+                "denoising",
+                f"{plan.prompts:,} prompts, {self.steps} steps, guidance {self.guidance:g}, read at "
+                + ", ".join(map(str, self.read_at))
+                if self.read_at
+                else "none",
+            ),
             ("forwards", f"{self.forwards:,}, {plan.settings.compute_dtype}, {si(flops)}FLOP"),
-            ("memory", f"about {binary(plan.device_bytes + self.token_bytes)}"
-                       f"{'' if device == 'cpu' else ' of accelerator memory'}, "
-                       f"{binary(self.token_bytes)} of it tokens of a batch"),
-        ]  # fmt: skip
+            (
+                "memory",
+                f"about {binary(plan.device_bytes + self.token_bytes)}"
+                f"{'' if device == 'cpu' else ' of accelerator memory'}, "
+                f"{binary(self.token_bytes)} of it tokens of a batch",
+            ),
+        ]
         return "\n".join(f"{name:>9}  {text}" for name, text in rows)

@@ -23,10 +23,7 @@ class BlockTrace:
     """
 
     def __init__(
-        self,
-        transformer: nn.Module,
-        blocks_path: str,
-        streams_of: Callable[[Any], dict[str, Tensor | None]],
+        self, transformer: nn.Module, blocks_path: str, streams_of: Callable[[Any], dict[str, Tensor | None]]
     ) -> None:
         self._model = NNsight(transformer)
         self._blocks = attrgetter(blocks_path)(self._model)
@@ -35,10 +32,7 @@ class BlockTrace:
 
     @torch.inference_mode()
     def run(
-        self,
-        inputs: dict[str, Any],
-        blocks: Sequence[int],
-        reduce: Callable[[int, dict[str, Tensor | None]], Reduced],
+        self, inputs: dict[str, Any], blocks: Sequence[int], reduce: Callable[[int, dict[str, Tensor | None]], Reduced]
     ) -> list[Reduced]:
         """Run one forward and reduce each asked block's output as soon as it is there.
 

@@ -134,12 +134,7 @@ class Work:
 
 
 def plan_work(
-    plan: ExtractionPlan,
-    data: PreferenceData,
-    output: Path,
-    *,
-    parts: Mapping[str, str] | None,
-    device: str,
+    plan: ExtractionPlan, data: PreferenceData, output: Path, *, parts: Mapping[str, str] | None, device: str
 ) -> Work:
     """Compare a request with the store that is there, before any weights are loaded.
 
@@ -241,9 +236,12 @@ def _with_items_there(asked: pd.DataFrame, store: FeatureStore, output: Path) ->
         raise UserError(
             f"{output} has item {first!r} with another prompt ({int((other | words).sum()):,} such items); "
             f"give another --output."
-            + (" Words of other prompts are dealt among all items, so none can be added."
-               if store.attributes["settings"].get("prompts") == "foreign" else "")
-        )  # fmt: skip
+            + (
+                " Words of other prompts are dealt among all items, so none can be added."
+                if store.attributes["settings"].get("prompts") == "foreign"
+                else ""
+            )
+        )
     there = pd.DataFrame({"item_id": store.item_ids, "prompt_id": store.prompt_ids})
     there = there.join(by_id.drop(columns=["item_id", "prompt_id"]), on="item_id")
     there["known"] = there["item_id"].isin(both)

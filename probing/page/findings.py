@@ -10,7 +10,7 @@ import pandas as pd
 from probing.analysis.comparisons import best
 from probing.page.grid import Grid, cell, grid
 
-_STATED = ("statement", "says")
+_STATED = ("statement",)
 _WHERE = ("stream", "reduction", "sigma")
 _PLACE = ["model", "facet", "stream", "reduction", "sigma"]
 
@@ -59,7 +59,7 @@ def best_cells(tables: Mapping[str, pd.DataFrame]) -> Grid | None:
     needed = {*_PLACE, "control", "block", "cv_accuracy", "value", "ci_low", "ci_high", "n_pairs", "n_prompts"}
     if curve is None or not needed <= set(curve.columns):
         return None
-    trained = curve[(curve["control"] == "none") & curve["cv_accuracy"].notna()]
+    trained = curve[(curve["control"] == "trained") & curve["cv_accuracy"].notna()]
     rows = []
     for _, cells in trained.groupby(["model", "facet"], dropna=False):
         row = best(cells)
@@ -89,7 +89,9 @@ def _may_be_best(measures: pd.DataFrame | None, row: pd.Series) -> str | None:
     """List the blocks of the 95% confidence set of the best block of this cell's curve."""
     if measures is None or not {*_PLACE, "metric", "value", "control", "block"} <= set(measures.columns):
         return None
-    same = measures[(measures["metric"] == "may_be_best") & (measures["value"] == 1) & (measures["control"] == "none")]
+    same = measures[
+        (measures["metric"] == "may_be_best") & (measures["value"] == 1) & (measures["control"] == "trained")
+    ]
     for key in _PLACE:
         same = same[same[key] == row[key]]
     return ", ".join(map(str, sorted(same["block"].astype(int)))) or None

@@ -13,9 +13,16 @@ from probing.page.grid import Grid, csv_of, distinct, grid
 from probing.page.sources import Source
 
 _STORE = (
-    "store", "model", "revision", "config_hash", "data", "data_fingerprint", "resolution", "extraction_seed",
+    "store",
+    "model",
+    "revision",
+    "config_hash",
+    "data",
+    "data_fingerprint",
+    "resolution",
+    "extraction_seed",
     "package_version",
-)  # fmt: skip
+)
 _FACTS = {
     "model": "models",
     "data": "data",

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from probing.errors import UserError
 from probing.page.sections import place_of
-from probing.plots.save import find_table, read_table
+from probing.plots.save import find_table
+from probing.result_tables import read_result
 
 Draw = Callable[[pd.DataFrame], Figure]
 
@@ -97,7 +98,7 @@ def collect(
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        return read_table(path)
+        return read_result(path, "the command that wrote it")
     except UserError as error:
         raise UserError(f"{path} cannot be read as a table; make it again, or take it out of the folder.") from error
 

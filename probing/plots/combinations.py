@@ -91,15 +91,23 @@ def plot_gains(table: pd.DataFrame, *, facet: str, ax: Axes | None = None, legen
         for place, row in enumerate(shown.to_dict("records")):
             colour, marker, _ = _FORMS[row["head"]]
             ax.plot([100 * row["gain_low"], 100 * row["gain_high"]], [-place, -place], color=colour, linewidth=1.8)
-            filled = row["gain_p_holm"] <= LEVEL
-            ax.plot(100 * row["gain"], -place, marker, color=colour, markersize=6,
-                    markerfacecolor=colour if filled else "white", zorder=3)  # fmt: skip
+            filled = row["gain_p_value_holm"] <= LEVEL
+            ax.plot(
+                100 * row["gain"],
+                -place,
+                marker,
+                color=colour,
+                markersize=6,
+                markerfacecolor=colour if filled else "white",
+                zorder=3,
+            )
             labels.append(_label(row))
         ax.set_yticks(range(0, -len(labels), -1), labels, fontsize=8.5)
         ax.set_ylim(-len(labels) + 0.4, 0.6)
         ax.set_xlabel("gain over the best single block (points)")
-        ax.set_title(f"best single: block {best['blocks']}, {100 * best['value']:.1f}%\n{best['channels']} channels",
-                     fontsize=10)  # fmt: skip
+        ax.set_title(
+            f"best single: block {best['blocks']}, {100 * best['value']:.1f}%\n{best['channels']} channels", fontsize=10
+        )
         if legend:
             style.legend_below(ax, _handles(rows), columns=1)
     return ax

@@ -54,9 +54,16 @@ def plot_comparisons(
             colour, marker, _ = _LOOKS[row["baseline"]]
             y = places[label] + beside.get(row["baseline"], 0.0)
             ax.plot([100 * row["ci_low"], 100 * row["ci_high"]], [y, y], color=colour, linewidth=1.8, zorder=2)
-            filled = row["p_holm"] <= LEVEL
-            ax.plot(100 * row["difference"], y, marker, color=colour, markerfacecolor=colour if filled else "white",
-                    markersize=6, zorder=3)  # fmt: skip
+            filled = row["p_value_holm"] <= LEVEL
+            ax.plot(
+                100 * row["difference"],
+                y,
+                marker,
+                color=colour,
+                markerfacecolor=colour if filled else "white",
+                markersize=6,
+                zorder=3,
+            )
         ax.set_yticks(list(places.values()), list(places))
         ax.set_ylim(min(places.values()) - 0.6, 0.6)
         ax.set_xlabel("difference (percentage points)")
@@ -73,8 +80,9 @@ def figure_comparisons(table: pd.DataFrame) -> Figure:
         table: Of :func:`probing.analysis.compare`, or its CSV.
     """
     facets = sorted(table["facet"].unique())
-    lines = max(len({_label(row, with_facet=False) for row in part.to_dict("records")})
-                for _, part in table.groupby("facet"))  # fmt: skip
+    lines = max(
+        len({_label(row, with_facet=False) for row in part.to_dict("records")}) for _, part in table.groupby("facet")
+    )
     with style.house_style():
         across = min(len(facets), 2)
         down = -(-len(facets) // across)

@@ -24,11 +24,18 @@ _KINDS = {
     "shortcut": (style.LATENTS, "D", "shortcut without a backbone"),
 }
 _NAMES = {
-    "trained": "trained, best cell", "image stream": "image tokens alone", "text stream": "text tokens alone",
-    "foreign prompt": "another prompt's words", "empty prompt": "no words", "random-init": "random-initialised",
-    "latents": "pooled VAE latents", "looks": "looks of the pictures", "size": "size of the pictures",
-    "source model": "name of the painter", "shuffled": "shuffled choices",
-}  # fmt: skip
+    "trained": "trained, best cell",
+    "image stream": "image tokens alone",
+    "text stream": "text tokens alone",
+    "foreign prompt": "another prompt's words",
+    "empty prompt": "no words",
+    "random-init": "random-initialised",
+    "latents": "pooled VAE latents",
+    "image stats": "image statistics",
+    "size": "size of the pictures",
+    "source model": "name of the painter",
+    "shuffled": "shuffled choices",
+}
 
 
 def plot_controls(table: pd.DataFrame, *, facet: str, ax: Axes | None = None, legend: bool = True) -> Axes:
@@ -63,16 +70,23 @@ def plot_controls(table: pd.DataFrame, *, facet: str, ax: Axes | None = None, le
             if pd.notna(row["difference"]):
                 value, low, high = (100 * row[f"difference{end}"] for end in ("", "_low", "_high"))
                 said = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-                weight = "bold" if row["difference_p_holm"] <= LEVEL else "normal"
-                ax.annotate(said, (1.0, -place), xycoords=("axes fraction", "data"), xytext=(5, 0),
-                            textcoords="offset points", va="center", fontsize=8, fontweight=weight,
-                            annotation_clip=False)  # fmt: skip
+                weight = "bold" if row["difference_p_value_holm"] <= LEVEL else "normal"
+                ax.annotate(
+                    said,
+                    (1.0, -place),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(5, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=8,
+                    fontweight=weight,
+                    annotation_clip=False,
+                )
         ax.set_yticks(range(0, -len(rows), -1), [_NAMES.get(name, name) for name in rows["control"]], fontsize=9)
         ax.set_ylim(-len(rows) + 0.4, top)
         ax.xaxis.set_major_formatter(style.percent())
         ax.set_xlabel("pair accuracy")
-        ax.set_title(f"{shown_name(facet)}: {trained['place']}\n{say_counts(rows)}",
-                     fontsize=10, pad=16)  # fmt: skip
+        ax.set_title(f"{shown_name(facet)}: {trained['place']}\n{say_counts(rows)}", fontsize=10, pad=16)
         if legend:
             style.legend_below(ax, _handles(rows), columns=2)
     return ax
@@ -98,8 +112,17 @@ def figure_controls(table: pd.DataFrame) -> Figure:
 
 
 def _name_line(ax: Axes, x: float, name: str, colour: str, top: float) -> None:
-    ax.annotate(name, (x, top), xytext=(0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=8.5,
-                color=colour, annotation_clip=False)  # fmt: skip
+    ax.annotate(
+        name,
+        (x, top),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=8.5,
+        color=colour,
+        annotation_clip=False,
+    )
 
 
 def _handles(table: pd.DataFrame) -> list[Line2D]:

@@ -49,13 +49,17 @@ def draw_heatmap(
             if text := second.get((int(row), int(column))):
                 said += f"\n{text}"
             weight = "bold" if frames[row, column] else "normal"
-            ax.text(column, row, said, ha="center", va="center", color=ink, fontsize=8, fontweight=weight,
-                    linespacing=0.95)  # fmt: skip
+            ax.text(
+                column, row, said, ha="center", va="center", color=ink, fontsize=8, fontweight=weight, linespacing=0.95
+            )
         if frames[row, column]:
             # Two frames, one dark and one light: seen on every colour.
             for colour, width in (("black", 3.2), ("white", 1.2)):
-                ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=colour,
-                                       linewidth=width, zorder=4))  # fmt: skip
+                ax.add_patch(
+                    Rectangle(
+                        (column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=colour, linewidth=width, zorder=4
+                    )
+                )
 
 
 def accuracy_bar(axes: Sequence[Axes], limits: tuple[float, float], label: str = "pair accuracy (chance 50%)") -> None:

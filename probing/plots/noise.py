@@ -28,9 +28,14 @@ _METHODS: dict[str, tuple[Any, str]] = {"rewards": ("-", "o"), "features": ((0, 
 
 
 def plot_noise(
-    table: pd.DataFrame, *, facet: str, stream: str = "image", reduction: str | None = None, ax: Axes | None = None,
+    table: pd.DataFrame,
+    *,
+    facet: str,
+    stream: str = "image",
+    reduction: str | None = None,
+    ax: Axes | None = None,
     limits: tuple[float, float] | None = None,
-) -> Axes:  # fmt: skip
+) -> Axes:
     """Draw accuracy over block (columns) and noise level (rows, noisy above), the best level of each block framed.
 
     Args:
@@ -100,9 +105,15 @@ def figure_noise(table: pd.DataFrame) -> Figure:
 
 
 def plot_gain_of_many(
-    table: pd.DataFrame, *, facet: str, kind: str, stream: str = "image", reduction: str | None = None,
-    ax: Axes | None = None, legend: bool = True,
-) -> Axes:  # fmt: skip
+    table: pd.DataFrame,
+    *,
+    facet: str,
+    kind: str,
+    stream: str = "image",
+    reduction: str | None = None,
+    ax: Axes | None = None,
+    legend: bool = True,
+) -> Axes:
     """Draw, block by block, what several noise levels (``sigmas``) or draws (``draws``), or shared noise (``pairing``),
     gain.
 
@@ -121,8 +132,11 @@ def plot_gain_of_many(
     rows = _rows(table, facet, stream, reduction, kind)
     if kind == "draws":
         rows = rows[(rows["draws"] == rows["draws"].max()) & (rows["method"] == "rewards")]
-    says = {"sigmas": "all levels − the best one", "draws": f"{rows['draws'].max()} draws − one",
-            "pairing": "shared − independent noise"}[kind]  # fmt: skip
+    says = {
+        "sigmas": "all levels − the best one",
+        "draws": f"{rows['draws'].max()} draws − one",
+        "pairing": "shared − independent noise",
+    }[kind]
     looks = style.sigma_looks(table["sigma"].dropna().tolist())
     with style.house_style():
         ax = style.new_axes(ax, (5.4, 3.4))
@@ -137,8 +151,18 @@ def plot_gain_of_many(
                 for sigma in sorted(rows["sigma"].unique())
             ]
         for place, (label, colour, (line, marker), part) in enumerate(curves):
-            _draw_points(ax, part, [f"gain{end}" for end in ("", "_low", "_high")], place, len(curves), 100.0,
-                         color=colour, linestyle=line, marker=marker, label=label)  # fmt: skip
+            _draw_points(
+                ax,
+                part,
+                [f"gain{end}" for end in ("", "_low", "_high")],
+                place,
+                len(curves),
+                100.0,
+                color=colour,
+                linestyle=line,
+                marker=marker,
+                label=label,
+            )
         style.block_axis(ax, None, depth=False)
         ax.set_ylabel("gain (points)")
         ax.set_title(f"{shown_name(facet)}, {stream}\n{says}", fontsize=9)
@@ -148,9 +172,15 @@ def plot_gain_of_many(
 
 
 def plot_redraws(
-    table: pd.DataFrame, *, facet: str, metric: str = "margin_ratio", stream: str = "image",
-    reduction: str | None = None, ax: Axes | None = None, legend: bool = True,
-) -> Axes:  # fmt: skip
+    table: pd.DataFrame,
+    *,
+    facet: str,
+    metric: str = "margin_ratio",
+    stream: str = "image",
+    reduction: str | None = None,
+    ax: Axes | None = None,
+    legend: bool = True,
+) -> Axes:
     """Draw, block by block and a curve a noise level, how far redrawn noise moves what a probe says.
 
     Args:
@@ -167,17 +197,29 @@ def plot_redraws(
     """
     rows = _rows(table, facet, stream, reduction, "redraw")
     rows = rows[(rows["metric"] == metric) & (rows["pair_noise"] == rows["pair_noise"].iloc[0])]
-    labels = {"reward_ratio": "variance of a reward over draws\n÷ over items",
-              "margin_ratio": "variance of a margin over draws\n÷ over pairs",
-              "flip_rate": "pairs that two draws\norder differently"}  # fmt: skip
+    labels = {
+        "reward_ratio": "variance of a reward over draws\n÷ over items",
+        "margin_ratio": "variance of a margin over draws\n÷ over pairs",
+        "flip_rate": "pairs that two draws\norder differently",
+    }
     looks = style.sigma_looks(table["sigma"].dropna().tolist())
     with style.house_style():
         ax = style.new_axes(ax, (5.4, 3.4))
         sigmas = sorted(rows["sigma"].unique())
         for place, sigma in enumerate(sigmas):
             colour, marker = looks[sigma]
-            _draw_points(ax, rows[rows["sigma"] == sigma], ["value", "ci_low", "ci_high"], place, len(sigmas), 1.0,
-                         color=colour, linestyle="-", marker=marker, label=f"σ = {sigma:g}")  # fmt: skip
+            _draw_points(
+                ax,
+                rows[rows["sigma"] == sigma],
+                ["value", "ci_low", "ci_high"],
+                place,
+                len(sigmas),
+                1.0,
+                color=colour,
+                linestyle="-",
+                marker=marker,
+                label=f"σ = {sigma:g}",
+            )
         # The bottom only: the top stays free, for panels that share the axis have points of their own.
         ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]), auto=True)
         style.block_axis(ax, None, depth=False)
@@ -226,7 +268,7 @@ def figure_noise_draws(table: pd.DataFrame) -> Figure:
             Line2D([], [], color=style.REFERENCE, linestyle=line, marker=marker, label=f"all levels: {method}")
             for method, (line, marker) in _METHODS.items()
             if "sigmas" in gains
-        ]  # fmt: skip
+        ]
         style.caption_and_legend(figure, DRAWS_CAPTION, handles, columns=3)
         models = shown_names(table["model"])
         said = f"Levels and draws of the noise: {models or 'the backbone'}\n{say_counts(table)}"

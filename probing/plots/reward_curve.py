@@ -54,13 +54,13 @@ def plot_reward_curve(
     if reduction is None and panels:
         reduction = panels[0]
     cells = table[(table["facet"] == facet) & (table["stream"] == stream) & (table["reduction"] == reduction)]
-    trained = cells[cells["control"] == "none"]
+    trained = cells[cells["control"] == "trained"]
     if trained.empty:
         have = ", ".join(f"{f} in {s}" for f, s in sorted(set(zip(table["facet"], table["stream"], strict=True))))
         raise ValueError(f"Got facet {facet!r} in stream {stream!r}, expected trained cells of one of: {have}.")
     with style.house_style():
         ax = style.new_axes(ax, (5.8, 4.6))
-        looks = style.sigma_looks(table.loc[table["control"] == "none", "sigma"].tolist())
+        looks = style.sigma_looks(table.loc[table["control"] == "trained", "sigma"].tolist())
         _draw_shuffled(ax, cells[cells["control"] == "shuffled"])
         for sigma, part in _by_sigma(cells[cells["control"] == "random-init"]):
             _draw_curve(ax, part, style.RANDOM_INIT, looks[sigma][1] if sigma in looks else ".", trained=False)
@@ -96,7 +96,7 @@ def figure_reward_curves(table: pd.DataFrame) -> Figure:
     Args:
         table: Of :func:`probing.analysis.reward_curve`, or its CSV.
     """
-    facets = sorted(table.loc[table["control"] == "none", "facet"].unique())
+    facets = sorted(table.loc[table["control"] == "trained", "facet"].unique())
     panels = _panels(table)
     with style.house_style():
         size = (max(3.5 * len(panels), 5.5), 2.9 * len(facets) + 1.6)
@@ -105,9 +105,14 @@ def figure_reward_curves(table: pd.DataFrame) -> Figure:
         for row, facet in enumerate(facets):
             for column, (stream, reduction) in enumerate(panels):
                 ax = plot_reward_curve(
-                    table, facet=facet, stream=stream, reduction=reduction, ax=grid[row, column], legend=False,
+                    table,
+                    facet=facet,
+                    stream=stream,
+                    reduction=reduction,
+                    ax=grid[row, column],
+                    legend=False,
                     depth=row == 0,
-                )  # fmt: skip
+                )
                 ax.label_outer()
         caption = CAPTION + (_BEST if "may_be_best" in table else "")
         caption += _STAGES if "stage" in table and table["stage"].notna().any() else ""
@@ -122,7 +127,7 @@ def figure_reward_curves(table: pd.DataFrame) -> Figure:
 
 def legend_handles(table: pd.DataFrame) -> list[Line2D]:
     """Make the legend of what the table holds."""
-    looks = style.sigma_looks(table.loc[table["control"] == "none", "sigma"].tolist())
+    looks = style.sigma_looks(table.loc[table["control"] == "trained", "sigma"].tolist())
     handles = [
         Line2D([], [], color=colour, marker=marker, label=f"trained, σ = {sigma:g}")
         for sigma, (colour, marker) in looks.items()
@@ -130,9 +135,17 @@ def legend_handles(table: pd.DataFrame) -> list[Line2D]:
     controls = set(table["control"])
     if "random-init" in controls:
         handles.append(
-            Line2D([], [], color=style.RANDOM_INIT, linestyle=(0, (4, 2)), linewidth=1.2, marker="o",
-                   markerfacecolor="white", label="random-initialised")
-        )  # fmt: skip
+            Line2D(
+                [],
+                [],
+                color=style.RANDOM_INIT,
+                linestyle=(0, (4, 2)),
+                linewidth=1.2,
+                marker="o",
+                markerfacecolor="white",
+                label="random-initialised",
+            )
+        )
     if "latents" in controls:
         handles.append(Line2D([], [], color=style.LATENTS, linestyle=":", linewidth=2.2, label="pooled VAE latents"))
     if "shuffled" in controls:
@@ -167,8 +180,16 @@ def _draw_best(ax: Axes, trained: pd.DataFrame, looks: dict[float, tuple[str, st
         return
     for row, (sigma, part) in enumerate(_by_sigma(trained[trained["may_be_best"] == 1])):
         colour, marker = looks[sigma]
-        ax.plot(part["block"].astype(float), [0.015 + 0.035 * row] * len(part), marker, color=colour, markersize=3.6,
-                transform=ax.get_xaxis_transform(), clip_on=False, zorder=5)  # fmt: skip
+        ax.plot(
+            part["block"].astype(float),
+            [0.015 + 0.035 * row] * len(part),
+            marker,
+            color=colour,
+            markersize=3.6,
+            transform=ax.get_xaxis_transform(),
+            clip_on=False,
+            zorder=5,
+        )
 
 
 def _draw_stages(ax: Axes, trained: pd.DataFrame) -> None:
@@ -186,8 +207,15 @@ def _draw_paper(ax: Axes, trained: pd.DataFrame, stream: str) -> None:
         return
     for block, value in _paper_marks(trained):
         ax.plot(block, value, "x", color=PAPER, markersize=8, markeredgewidth=2.0, zorder=2)
-        ax.annotate(f"paper {100 * value:.1f}%", (block, value), xytext=(0, -11), textcoords="offset points",
-                    ha="center", fontsize=7.5, color="#666666")  # fmt: skip
+        ax.annotate(
+            f"paper {100 * value:.1f}%",
+            (block, value),
+            xytext=(0, -11),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7.5,
+            color="#666666",
+        )
 
 
 def _paper_marks(table: pd.DataFrame) -> list[tuple[int, float]]:
@@ -229,7 +257,7 @@ def _reference_colours(part: pd.DataFrame) -> dict[str, str]:
 
 def _panels(table: pd.DataFrame) -> list[tuple[str, str]]:
     """List (stream, reduction) of the trained cells: a stream's means, or its first reduction if it has none."""
-    trained = table[table["control"] == "none"]
+    trained = table[table["control"] == "trained"]
     panels: list[tuple[str, str]] = []
     for stream, part in sorted(trained.groupby("stream"), key=lambda group: (group[0] != "image", group[0])):
         names = list(dict.fromkeys(part["reduction"]))

@@ -1,4 +1,4 @@
-"""Write a figure with its table and a line of provenance beside it, the same bytes each time; read tables again."""
+"""Write a figure with its table and provenance beside it, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -14,33 +14,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from probing.errors import UserError
-from probing.files import read_parquet, write_bytes, write_text
+from probing.files import write_bytes, write_text
 from probing.plots.series import NothingToDraw
 from probing.plots.style import house_style
 from probing.plots.text import writing
 
 DPI = 200
-_NAMES = ("model", "data", "facet", "store", "stage", "other_stage", "baseline_chosen", "prompt", "prompt_id",
-          "pair_id", "item_id")  # fmt: skip
-_WHOLE = ("block", "baseline_block", "first", "second", "channels", "draws", "n_models", "step", "stages_step")
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table as the analysis wrote it, from parquet or from the CSV beside a figure.
-
-    Raises:
-        UserError: It is not there or damaged.
-    """
-    if path.suffix == ".parquet":
-        return read_parquet(path, "the command that wrote it")
-    try:
-        # A facet may be called NA, and a model 007: names are text, and only an empty cell is missing.
-        table = pd.read_csv(path, dtype=dict.fromkeys(_NAMES, str), keep_default_na=False, na_values=[""])
-        # Latents have no block, and images no step: CSV would make all such numbers fractions.
-        return table.astype({name: "Int64" for name in _WHOLE if name in table})
-    except (OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no CSV table of a figure ({reason}); draw the figure again.") from error
 
 
 def draw_figure(name: str, draw: Callable[[pd.DataFrame], Figure], table: pd.DataFrame) -> Figure:

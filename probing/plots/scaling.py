@@ -38,9 +38,14 @@ _PAPER_MARKS = {"trained": "P", "frozen": "o", "random-init": "x"}
 
 
 def plot_scaling(
-    table: pd.DataFrame, *, facet: str, against: str = "parameters", depth: float = 0.5, ax: Axes | None = None,
+    table: pd.DataFrame,
+    *,
+    facet: str,
+    against: str = "parameters",
+    depth: float = 0.5,
+    ax: Axes | None = None,
     legend: bool = True,
-) -> Axes:  # fmt: skip
+) -> Axes:
     """Draw a facet's accuracies against one measure of size, in the series that is best on training pairs.
 
     Args:
@@ -66,23 +71,31 @@ def plot_scaling(
         for place, (head, (colour, marker, line, _)) in enumerate(looks.items()):
             own = points[points["head"] == head]
             if head != "best":
-                own = own[own["control"] == "none"]
+                own = own[own["control"] == "trained"]
             # Side by side on the logarithmic axis, so that no head's bar hides another's.
             aside = 1.03 ** (place - (len(looks) - 1) / 2)
             for control, part in own.groupby("control"):
                 x = part[against].astype(float) * aside
-                face = colour if control == "none" else "white"
+                face = colour if control == "trained" else "white"
                 ax.vlines(x, part["ci_low"], part["ci_high"], color=colour, linewidth=1.2, alpha=0.8, zorder=2)
                 ax.plot(x, part["value"], marker, color=colour, markerfacecolor=face, markersize=5.5, zorder=3)
             for fit in fits[(fits["head"] == head) & fits["control"].isin(own["control"])].to_dict("records"):
                 inside = own[own["control"] == fit["control"]][against].astype(float)
                 x = np.array([inside.min(), inside.max()])
-                ax.plot(x * aside, fit["intercept"] + fit["value"] * np.log10(x), color=colour, linestyle=line,
-                        linewidth=1.3, alpha=0.9, zorder=1)  # fmt: skip
+                ax.plot(
+                    x * aside,
+                    fit["intercept"] + fit["value"] * np.log10(x),
+                    color=colour,
+                    linestyle=line,
+                    linewidth=1.3,
+                    alpha=0.9,
+                    zorder=1,
+                )
         style.reference_line(ax, 0.5, "chance", color=style.REFERENCE, linewidth=1.0)
         if pd.notna(ceiling := points["ceiling"].iloc[0]):
-            style.reference_line(ax, ceiling, "annotators'\nceiling", color=style.CEILING, linewidth=1.2,
-                                 linestyle=(0, (6, 2, 1, 2)))  # fmt: skip
+            style.reference_line(
+                ax, ceiling, "annotators'\nceiling", color=style.CEILING, linewidth=1.2, linestyle=(0, (6, 2, 1, 2))
+            )
         style.percent_axis(ax)
         there = sorted(points[against].astype(float).unique())
         if len(there) <= _MOST_TICKS:
@@ -95,7 +108,7 @@ def plot_scaling(
         ax.set_xlabel(AGAINST[against])
         ax.set_ylabel("pair accuracy")
         one = points.iloc[0]
-        slope = fits[(fits["head"] == "best") & (fits["control"] == "none")]
+        slope = fits[(fits["head"] == "best") & (fits["control"] == "trained")]
         said = "" if slope.empty else "\n" + _slope(slope.iloc[0])
         ax.set_title(f"{shown_name(facet)}: {say_series(one)}\n{say_counts(points)}{said}", fontsize=9)
         if legend:
@@ -121,12 +134,25 @@ def plot_paper(benchmark: str = "hpdv3", *, ax: Axes | None = None) -> Axes:
         ax.set_xscale("log")
         for one in marks:
             assert one.parameters is not None
-            ax.plot(one.parameters, one.value, _PAPER_MARKS[str(one.training)], color=_PAPER, markersize=7,
-                    markerfacecolor=_PAPER if one.training == "trained" else "white")  # fmt: skip
+            ax.plot(
+                one.parameters,
+                one.value,
+                _PAPER_MARKS[str(one.training)],
+                color=_PAPER,
+                markersize=7,
+                markerfacecolor=_PAPER if one.training == "trained" else "white",
+            )
             right = one.parameters < 5e9
-            ax.annotate(_say_paper(one), (one.parameters, one.value), xytext=(7 if right else -7, 0),
-                        textcoords="offset points", fontsize=7.5, color="#555555", va="center",
-                        ha="left" if right else "right")  # fmt: skip
+            ax.annotate(
+                _say_paper(one),
+                (one.parameters, one.value),
+                xytext=(7 if right else -7, 0),
+                textcoords="offset points",
+                fontsize=7.5,
+                color="#555555",
+                va="center",
+                ha="left" if right else "right",
+            )
         ax.set_xlim(1.6e9, 1.25e10)
         low, high = min(one.value for one in marks), max(one.value for one in marks)
         ax.set_ylim(low - 0.02, high + 0.02)
@@ -189,16 +215,25 @@ def plot_depth_curves(
         for (_, control), part in cells.groupby(["model", "control"], dropna=False, sort=False):
             part = part.sort_values("depth")
             colour, marker = looks[str(part["model"].iloc[0])]
-            fresh = control != "none"
-            ax.fill_between(part["depth"], part["ci_low"], part["ci_high"], color=colour, alpha=0.08 if fresh else 0.15,
-                            linewidth=0)  # fmt: skip
-            ax.plot(part["depth"], part["value"], color=colour, marker=marker, markersize=4,
-                    linestyle=(0, (4, 2)) if fresh else "-", linewidth=1.2 if fresh else 1.7,
-                    markerfacecolor="white" if fresh else colour)  # fmt: skip
+            fresh = control != "trained"
+            ax.fill_between(
+                part["depth"], part["ci_low"], part["ci_high"], color=colour, alpha=0.08 if fresh else 0.15, linewidth=0
+            )
+            ax.plot(
+                part["depth"],
+                part["value"],
+                color=colour,
+                marker=marker,
+                markersize=4,
+                linestyle=(0, (4, 2)) if fresh else "-",
+                linewidth=1.2 if fresh else 1.7,
+                markerfacecolor="white" if fresh else colour,
+            )
         style.reference_line(ax, 0.5, "chance", color=style.REFERENCE, linewidth=1.0)
         if pd.notna(ceiling := cells["ceiling"].iloc[0]):
-            style.reference_line(ax, ceiling, "annotators'\nceiling", color=style.CEILING, linewidth=1.2,
-                                 linestyle=(0, (6, 2, 1, 2)))  # fmt: skip
+            style.reference_line(
+                ax, ceiling, "annotators'\nceiling", color=style.CEILING, linewidth=1.2, linestyle=(0, (6, 2, 1, 2))
+            )
         ax.set_xlim(0, 1.03)
         ax.set_xlabel("depth (0: input, 1: last block)")
         ax.set_ylabel("pair accuracy")
@@ -236,7 +271,7 @@ def figure_depth_curves(table: pd.DataFrame) -> Figure:
 
 def _rows(table: pd.DataFrame, facet: str) -> pd.DataFrame:
     rows = table[table["facet"] == facet]
-    best = rows[(rows["kind"] == "point") & (rows["head"] == "best") & (rows["control"] == "none")]
+    best = rows[(rows["kind"] == "point") & (rows["head"] == "best") & (rows["control"] == "trained")]
     if best.empty:
         raise NothingToDraw(f"got facet {facet!r}, and the table has no trained model's best block of it.")
     means = best.groupby(SERIES)["cv_accuracy"].mean().reset_index()

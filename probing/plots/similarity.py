@@ -26,11 +26,7 @@ _MAPS = {"value": "viridis", "std": "cividis"}
 
 
 def plot_similarity(
-    table: pd.DataFrame,
-    *,
-    value: str = "value",
-    limits: tuple[float, float] | None = None,
-    ax: Axes | None = None,
+    table: pd.DataFrame, *, value: str = "value", limits: tuple[float, float] | None = None, ax: Axes | None = None
 ) -> AxesImage:
     """Draw one place's matrix, its first block in the upper left corner, its stages as squares.
 
@@ -55,8 +51,14 @@ def plot_similarity(
     with style.house_style():
         ax = style.new_axes(ax, (3.4, 3.2))
         low, high = limits or (float(np.nanmin(matrix)), float(np.nanmax(matrix)))
-        image = ax.imshow(matrix, cmap=_MAPS[value], vmin=low, vmax=high, interpolation="nearest",
-                          extent=(first - 0.5, last + 0.5, last + 0.5, first - 0.5))  # fmt: skip
+        image = ax.imshow(
+            matrix,
+            cmap=_MAPS[value],
+            vmin=low,
+            vmax=high,
+            interpolation="nearest",
+            extent=(first - 0.5, last + 0.5, last + 0.5, first - 0.5),
+        )
         ax.grid(False)
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
@@ -122,13 +124,13 @@ def _heatmaps(table: pd.DataFrame, source: str) -> Figure:
 def _lines(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame, str]]:
     """List what each row of panels shows: a measure's mean and spread, the next's, and at last the control's means."""
     lines = []
-    for control, values in (("none", ("value", "std")), ("random-init", ("value",))):
+    for control, values in (("trained", ("value", "std")), ("random-init", ("value",))):
         of_control = rows[rows["control"] == control]
         for (measure, stream, part), own in of_control.groupby(["measure", "stream", "part"], sort=False):
             tokens = "" if stream == "image" else f", {part} text"
             for value in values:
                 said = f"{measure}{tokens}" + (", std" if value == "std" else "")
-                lines.append((said if control == "none" else f"{said},\nrandom-init", own, value))
+                lines.append((said if control == "trained" else f"{said},\nrandom-init", own, value))
     return lines
 
 

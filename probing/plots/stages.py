@@ -19,10 +19,7 @@ CAPTION = (
     "prompts. Hollow: what the same pairs of blocks would have if similarity depended on their distance alone. "
     "Blocks are cut at every noise level as they are at the lowest."
 )
-_KINDS: Mapping[str, tuple[str, str, Any]] = {
-    "within": ("#0072B2", "o", "-"),
-    "across": ("#D55E00", "s", (0, (5, 2))),
-}
+_KINDS: Mapping[str, tuple[str, str, Any]] = {"within": ("#0072B2", "o", "-"), "across": ("#D55E00", "s", (0, (5, 2)))}
 _PANEL = ["measure", "stream", "part"]
 
 
@@ -48,9 +45,18 @@ def mark_stages(ax: Axes, stages: pd.DataFrame) -> Axes:
             ax.axvspan(left, right, color="#000000", alpha=0.05, linewidth=0, zorder=0)
         if position:
             ax.axvline(left, color="#555555", linewidth=0.8, linestyle=":", zorder=1)
-        ax.text((left + right) / 2, 0.985, shown_name(name, 12), transform=ax.get_xaxis_transform(), ha="center",
-                va="top", fontsize=8, color="#555555", zorder=6,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # fmt: skip
+        ax.text(
+            (left + right) / 2,
+            0.985,
+            shown_name(name, 12),
+            transform=ax.get_xaxis_transform(),
+            ha="center",
+            va="top",
+            fontsize=8,
+            color="#555555",
+            zorder=6,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+        )
     ax.set_xlim(limits)
     return ax
 
@@ -83,7 +89,7 @@ def plot_stage_similarity(
         ValueError: The table has no such rows.
     """
     rows = table[(table["measure"] == measure) & (table["source"] == source) & (table["stream"] == stream)]
-    rows = rows[(rows["control"] == "none") & (rows["stage"] == "all")]
+    rows = rows[(rows["control"] == "trained") & (rows["stage"] == "all")]
     rows = rows[rows["part"] == (part or next(iter(rows["part"]), None))]
     if rows.empty:
         have = ", ".join(" ".join(one) for one in table[["measure", "source", "stream"]].drop_duplicates().to_numpy())
@@ -101,8 +107,17 @@ def plot_stage_similarity(
             x = part_of[x_name].astype(float)
             ax.fill_between(x, part_of["ci_low"], part_of["ci_high"], color=colour, alpha=0.18, linewidth=0)
             ax.plot(x, part_of["value"], color=colour, marker=marker, linestyle=line, zorder=4)
-            ax.plot(x, part_of["drift"], color=colour, marker=marker, markerfacecolor="white", markersize=4,
-                    linestyle=":", linewidth=1.0, zorder=3)  # fmt: skip
+            ax.plot(
+                x,
+                part_of["drift"],
+                color=colour,
+                marker=marker,
+                markerfacecolor="white",
+                markersize=4,
+                linestyle=":",
+                linewidth=1.0,
+                zorder=3,
+            )
         _draw_paper(ax, rows)
         _label_axis(ax, drawn, across_steps)
         ax.set_ylabel(f"{measure} similarity")
@@ -118,7 +133,7 @@ def figure_stage_similarity(table: pd.DataFrame) -> Figure:
     Args:
         table: Of :func:`probing.analysis.stages.stage_similarity`, or its CSV.
     """
-    trained = table[table["control"] == "none"]
+    trained = table[table["control"] == "trained"]
     panels = trained[_PANEL].drop_duplicates().to_numpy().tolist()
     sources = [source for source in ("images", "trajectory") if (trained["source"] == source).any()]
     with style.house_style():
@@ -132,8 +147,9 @@ def figure_stage_similarity(table: pd.DataFrame) -> Figure:
                 if not (there["source"] == source).any():
                     ax.set_axis_off()
                     continue
-                plot_stage_similarity(trained, measure=measure, source=source, stream=stream, part=part, ax=ax,
-                                      legend=False)  # fmt: skip
+                plot_stage_similarity(
+                    trained, measure=measure, source=source, stream=stream, part=part, ax=ax, legend=False
+                )
                 if column:
                     ax.set_ylabel("")
         caption = CAPTION
@@ -157,8 +173,19 @@ def legend_handles() -> list[Line2D]:
     handles = []
     for kind, (colour, marker, line) in _KINDS.items():
         handles.append(Line2D([], [], color=colour, marker=marker, linestyle=line, label=f"{kind} stages"))
-        handles.append(Line2D([], [], color=colour, marker=marker, linestyle=":", linewidth=1.0, markersize=4,
-                              markerfacecolor="white", label=f"{kind}, by distance alone"))  # fmt: skip
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=colour,
+                marker=marker,
+                linestyle=":",
+                linewidth=1.0,
+                markersize=4,
+                markerfacecolor="white",
+                label=f"{kind}, by distance alone",
+            )
+        )
     return handles
 
 

@@ -22,13 +22,38 @@ LONGEST = 60
 """Characters of a name in a figure."""
 _LINE = 38
 _FONTS = (
-    "DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK TC", "Noto Sans CJK KR", "Noto Sans JP",
-    "Noto Sans SC", "Source Han Sans", "Source Han Sans JP", "Source Han Sans SC", "IPAexGothic", "IPAGothic",
-    "TakaoGothic", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Microsoft YaHei", "Yu Gothic", "Meiryo",
-    "Malgun Gothic", "NanumGothic", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS",
-    "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji", "Segoe UI Symbol",
+    "DejaVu Sans",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Noto Sans CJK TC",
+    "Noto Sans CJK KR",
+    "Noto Sans JP",
+    "Noto Sans SC",
+    "Source Han Sans",
+    "Source Han Sans JP",
+    "Source Han Sans SC",
+    "IPAexGothic",
+    "IPAGothic",
+    "TakaoGothic",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Meiryo",
+    "Malgun Gothic",
+    "NanumGothic",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Apple SD Gothic Neo",
+    "Arial Unicode MS",
+    "Noto Sans Arabic",
+    "Noto Sans Hebrew",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+    "Noto Emoji",
+    "Segoe UI Symbol",
     "Symbola",
-)  # fmt: skip
+)
 _GLYPH = re.compile(r"Glyph (\d+) ")
 _missing: ContextVar[set[str] | None] = ContextVar("missing", default=None)
 

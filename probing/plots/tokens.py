@@ -162,8 +162,9 @@ def _draw_pair(page: _Page, left: float, top: float, pair: pd.DataFrame, largest
         picture.imshow(picture_of(item), interpolation="nearest")
         _bare(picture)
         for spine in picture.spines.values():
-            spine.set(visible=True, linewidth=3.0 if item["chosen"] else 0.5,
-                      color="#009E73" if item["chosen"] else "0.7")  # fmt: skip
+            spine.set(
+                visible=True, linewidth=3.0 if item["chosen"] else 0.5, color="#009E73" if item["chosen"] else "0.7"
+            )
         if item["chosen"]:
             page.write(x + _PICTURE / 2, top + _WORDS + _CHOSEN / 2 - 0.02, "chosen", fontsize=7, color="#00654a")
         scores = page.axes(x, top + _WORDS + _CHOSEN + _PICTURE + _GAP, _PICTURE, _PICTURE)

@@ -26,9 +26,19 @@ from probing.preferences.archive_parts import STAGING, JoinedFiles, find_archive
 
 _VERSION = 1
 _READERS = (
-    ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, ValueError,
-    lzma.LZMAError, struct_error, tarfile.TarError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    lzma.LZMAError,
+    struct_error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 """What tarfile, zipfile and the decompressors raise on damaged archives (RuntimeError includes RecursionError and
 NotImplementedError)."""
 

@@ -26,7 +26,7 @@ class Benchmark:
         files: Of each split: the file, or what the names of its files begin with.
         rule: How its authors score it, of :data:`probing.statistics.RULES`.
         reported: What its authors, or the paper that brought it, report.
-        draw_places: Whether the published order tells the choice, so that places are drawn.
+        randomize_sides: Whether the published order tells the choice, so that places are drawn.
         found: Where its files are got if not from the hub.
     """
 
@@ -37,7 +37,7 @@ class Benchmark:
     files: Mapping[str, str]
     rule: str
     reported: str
-    draw_places: bool = False
+    randomize_sides: bool = False
     found: str = ""
 
 
@@ -63,7 +63,7 @@ def _hpdv3(train: str) -> Benchmark:
         files={"train": train, "test": "test.json"},
         rule="micro-wrong",
         reported="HPSv3 76.9",
-        draw_places=True,
+        randomize_sides=True,
     )
 
 
@@ -99,7 +99,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         files={"test": "test.json"},
         rule="micro-wrong",
         reported="ImageReward 65.1",
-        draw_places=True,
+        randomize_sides=True,
         found="THUDM/ImageReward on GitHub, folder `data`",
     ),
     "imagereward-db": Benchmark(
@@ -112,7 +112,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         files={split: f"metadata-{split}.parquet" for split in ("train", "validation", "test")},
         rule="micro-wrong",
         reported="ImageReward 65.1",
-        draw_places=True,
+        randomize_sides=True,
     ),
     "pickapic-v1": _pickapic(1, "_unique"),
     "pickapic-v2": _pickapic(2, "_unique"),

@@ -21,11 +21,21 @@ from probing.errors import UserError, shown
 from probing.preferences.condition import Comparison, Condition, Joined, Literal, Membership, Name, Not, Value, parse
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal,
-}  # fmt: skip
+    "==": pc.equal,
+    "!=": pc.not_equal,
+    "<": pc.less,
+    "<=": pc.less_equal,
+    ">": pc.greater,
+    ">=": pc.greater_equal,
+}
 _COMPARE_NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
-    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-}  # fmt: skip
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 _JOIN: dict[str, Callable[[Any, Any], Any]] = {"&": pc.and_kleene, "|": pc.or_kleene}
 _EXPECTED = {
     "text": "text in quotes",

@@ -16,9 +16,13 @@ from probing.preferences.parquet import damage_reported, files_of, list_rows
 
 CHOICES = {"leftvote": 1.0, "rightvote": 0.0, "tievote": 0.5, "bothbad_vote": 0.5}
 _NEEDED: dict[str, Kind] = {
-    "prompt": "prompt", "left_model": "label", "right_model": "label", "vote_type": "label",
-    "left_image": "picture", "right_image": "picture",
-}  # fmt: skip
+    "prompt": "prompt",
+    "left_model": "label",
+    "right_model": "label",
+    "vote_type": "label",
+    "left_image": "picture",
+    "right_image": "picture",
+}
 _SIDES = {"left": "first", "right": "second"}
 _FOLDERS = ("image_generation", "data/image_generation", "")
 _ROWS_AT_ONCE = 64

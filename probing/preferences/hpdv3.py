@@ -41,12 +41,7 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
             part["share_first"], part["share_second"] = chosen / part["annotators"], rejected / part["annotators"]
         parts.append(part)
     table = pd.concat(parts, ignore_index=True).rename(
-        columns={
-            "path1": "first",
-            "path2": "second",
-            "model1": "source_model_first",
-            "model2": "source_model_second",
-        }
+        columns={"path1": "first", "path2": "second", "model1": "source_model_first", "model2": "source_model_second"}
     )
     table["choice"] = 1.0
     prefix = find_prefix(root, table["first"].head(1), ("", "images/"))

@@ -18,9 +18,11 @@ from probing.preferences.tables import filled_text
 RATINGS = {"rank": "overall", "image_text_alignment_rating": "alignment", "fidelity_rating": "fidelity"}
 """What ImageRewardDB's annotators said of a picture, and the facet that its comparisons become."""
 _COLUMNS: dict[str, Kind] = {
-    "prompt_id": "id", "prompt": "prompt", "image_path": "path",
+    "prompt_id": "id",
+    "prompt": "prompt",
+    "image_path": "path",
     **dict.fromkeys([*RATINGS, "overall_rating"], "number"),
-}  # fmt: skip
+}
 _RANKS = range(1, 10)
 _RATINGS = range(1, 8)
 

@@ -19,11 +19,19 @@ def add_data_options(parser: argparse.ArgumentParser, *, leaks: str = "refuse") 
     add = parser.add_argument
     add("--data", default="testbed", help=f"of {', '.join(NAMES)}, or a file of pairs (.csv, .parquet, .jsonl)")
     add("--data-root", type=Path, help="folder of the data set's files; a benchmark is fetched from the hub without")
-    add("--where", metavar="CONDITION", help="keep pairs whose columns fulfil comparisons "
-        "joined by and, or, not, such as \"confidence >= 0.95 and facet == 'quality'\"")  # fmt: skip
+    add(
+        "--where",
+        metavar="CONDITION",
+        help="keep pairs whose columns fulfil comparisons "
+        "joined by and, or, not, such as \"confidence >= 0.95 and facet == 'quality'\"",
+    )
     add("--limit", type=int, help="at most so many items, by whole prompt groups")
-    add("--leaks", choices=LEAKS, default=leaks,
-        help="where a prompt stands in two splits: refuse, drop its less held-out pairs, or keep them")  # fmt: skip
+    add(
+        "--leaks",
+        choices=LEAKS,
+        default=leaks,
+        help="where a prompt stands in two splits: refuse, drop its less held-out pairs, or keep them",
+    )
 
 
 def load_data(arguments: argparse.Namespace, *, split: str | Collection[str] | None) -> PreferenceData:

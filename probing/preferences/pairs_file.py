@@ -16,9 +16,17 @@ __all__ = ["RESERVED", "SUFFIXES", "read"]
 
 _NEEDED: dict[str, Kind] = {"prompt": "prompt", "chosen": "path", "rejected": "path"}
 _KINDS: dict[str, Kind] = {
-    **_NEEDED, "prompt_id": "id", "pair_id": "id", "list_id": "id", "split": "label", "facet": "label",
-    "source_model_chosen": "label", "source_model_rejected": "label", "tie": "truth", "margin": "number",
-}  # fmt: skip
+    **_NEEDED,
+    "prompt_id": "id",
+    "pair_id": "id",
+    "list_id": "id",
+    "split": "label",
+    "facet": "label",
+    "source_model_chosen": "label",
+    "source_model_rejected": "label",
+    "tie": "truth",
+    "margin": "number",
+}
 """What the columns with a meaning hold; all others are plain."""
 RESERVED = ("first", "second", "choice", "image_chosen", "image_rejected")
 """Columns that are made from the others; so are all that end in ``_first`` or ``_second``."""

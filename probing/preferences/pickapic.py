@@ -14,13 +14,24 @@ from probing.preferences.parquet import files_of, list_rows
 from probing.preferences.tables import filled_text, truths
 
 _NEEDED: dict[str, Kind] = {
-    "caption": "prompt", "label_0": "number", "label_1": "number", "image_0_uid": "id", "image_1_uid": "id",
-    "jpg_0": "picture", "jpg_1": "picture",
-}  # fmt: skip
+    "caption": "prompt",
+    "label_0": "number",
+    "label_1": "number",
+    "image_0_uid": "id",
+    "image_1_uid": "id",
+    "jpg_0": "picture",
+    "jpg_1": "picture",
+}
 _ALSO: dict[str, Kind] = {
-    "has_label": "truth", "are_different": "truth", "model_0": "label", "model_1": "label", "ranking_id": "id",
-    "user_id": "id", "created_at": "plain", "num_example_per_prompt": "number",
-}  # fmt: skip
+    "has_label": "truth",
+    "are_different": "truth",
+    "model_0": "label",
+    "model_1": "label",
+    "ranking_id": "id",
+    "user_id": "id",
+    "created_at": "plain",
+    "num_example_per_prompt": "number",
+}
 _FOLDERS = ("data", "")
 
 

@@ -52,7 +52,7 @@ def load(
         data = _load_benchmark(name, root, split, seed)
     elif Path(name).suffix.lower() in pairs_file.SUFFIXES:
         comparisons = pairs_file.read(Path(name), root=root)
-        data = from_comparisons(Path(name).stem, *comparisons, draw_places=True, seed=seed)
+        data = from_comparisons(Path(name).stem, *comparisons, randomize_sides=True, seed=seed)
     elif Path(name).suffix or Path(name).name != name:
         raise UserError(
             f"{name} is neither a data set's name nor a table; a file of pairs ends in "
@@ -83,4 +83,4 @@ def _load_benchmark(name: str, root: Path | None, split: str | Collection[str] |
         root = hub.fetch(name, benchmark.hub, sorted({p for part in files for p in benchmark.patterns[part]}))
     if not root.is_dir():
         raise UserError(f"There is no folder {root}; --data-root is the folder of {benchmark.title}'s files.")
-    return from_comparisons(name, *benchmark.read(root, files), draw_places=benchmark.draw_places, seed=seed)
+    return from_comparisons(name, *benchmark.read(root, files), randomize_sides=benchmark.randomize_sides, seed=seed)

@@ -10,9 +10,7 @@ from probing.errors import UserError
 from probing.preferences.column_types import Kind, numbers
 from probing.preferences.table_file import SUFFIXES, read_table
 
-_KINDS: dict[str, Kind] = {
-    "item_id": "id", "prompt": "prompt", "image": "path", "facet": "label", "reward": "number",
-}  # fmt: skip
+_KINDS: dict[str, Kind] = {"item_id": "id", "prompt": "prompt", "image": "path", "facet": "label", "reward": "number"}
 
 
 def read_rewards(path: Path) -> pd.DataFrame:

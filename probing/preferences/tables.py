@@ -17,9 +17,15 @@ from probing.preferences.splits import normalise_prompt, split_by_prompt
 
 _NEEDED = ("prompt", "first", "second", "choice")
 _KINDS: dict[str, Kind] = {
-    "prompt": "prompt", "first": "id", "second": "id", "image_first": "path", "image_second": "path",
-    "prompt_id": "id", "pair_id": "id", "split": "label",
-}  # fmt: skip
+    "prompt": "prompt",
+    "first": "id",
+    "second": "id",
+    "image_first": "path",
+    "image_second": "path",
+    "prompt_id": "id",
+    "pair_id": "id",
+    "split": "label",
+}
 """Columns that become text without gaps."""
 _TRUTH = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
 
@@ -29,7 +35,7 @@ def from_comparisons(
     table: pd.DataFrame,
     images: ImageSource,
     *,
-    draw_places: bool,
+    randomize_sides: bool,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
 ) -> PreferenceData:
@@ -49,7 +55,7 @@ def from_comparisons(
             sides, must come in twos, and change places with them; ``source_model_…`` goes to the items too. The
             table is used up: of a million long prompts there is no second copy.
         images: Opens the pictures.
-        draw_places: Whether to draw which picture comes first, from (seed, pair): else order would tell the choice.
+        randomize_sides: Whether to draw which picture comes first, from (seed, pair): else order would tell the choice.
         seed: Of places and of the split.
         settings: What the data were read with.
 
@@ -78,7 +84,7 @@ def from_comparisons(
         if pd.api.types.is_float_dtype(table[column].dtype):
             table[column] = numbers(table[column], table["pair_id"])
     _refuse_gaps_of_lists(name, table)
-    if draw_places:
+    if randomize_sides:
         _swap_sides(table, ~_coins(table["pair_id"], seed), sides)
     items = _items_of(table)
     pairs = table[["pair_id", "prompt_id"]].copy()
@@ -88,11 +94,7 @@ def from_comparisons(
     for column in table.columns.difference([*_NEEDED, *pairs, "image_first", "image_second"], sort=False):
         pairs[column] = table[column]
     return PreferenceData(
-        name=name,
-        items=items,
-        pairs=pairs,
-        images=images,
-        settings={"seed": seed, **(settings or {})},
+        name=name, items=items, pairs=pairs, images=images, settings={"seed": seed, **(settings or {})}
     )
 
 

@@ -52,11 +52,7 @@ class LinearProbe(BaseEstimator):
 
 
 def check_training(
-    probe: BaseEstimator,
-    X: ArrayLike,
-    y: ArrayLike,
-    groups: ArrayLike | None,
-    sample_weight: ArrayLike | None,
+    probe: BaseEstimator, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None, sample_weight: ArrayLike | None
 ) -> Training:
     """Check what a linear probe is fitted to; a row without a group is a group of its own.
 

@@ -61,11 +61,7 @@ class LogisticProbe(LinearProbe):
     """
 
     def __init__(
-        self,
-        alphas: Sequence[float] = ALPHAS,
-        folds: int = FOLDS,
-        scaling: str = "standard",
-        device: str = "cpu",
+        self, alphas: Sequence[float] = ALPHAS, folds: int = FOLDS, scaling: str = "standard", device: str = "cpu"
     ) -> None:
         self.alphas = alphas
         self.folds = folds

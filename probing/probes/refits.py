@@ -53,11 +53,5 @@ def bootstrap_refits(
     rng = np.random.default_rng(seed)
     drawn = np.stack([np.bincount(rng.integers(distinct, size=distinct), minlength=distinct) for _ in range(resamples)])
     weights = drawn.T[member].astype(np.float64)
-    found = solve(
-        design,
-        y,
-        weights / weights.sum(axis=0),
-        np.full(resamples, probe.alpha_),
-        tolerance=tolerance,
-    )
+    found = solve(design, y, weights / weights.sum(axis=0), np.full(resamples, probe.alpha_), tolerance=tolerance)
     return np.stack([scaling.back(column) for column in design.coefficients(found).T])

@@ -100,12 +100,7 @@ class Rule:
 
 
 def score(
-    rule: str,
-    scored: ScoredPairs,
-    validation: ScoredPairs | None = None,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    rule: str, scored: ScoredPairs, validation: ScoredPairs | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Score:
     """Score by a rule of :data:`RULES`; the interval is a cluster bootstrap over prompts, what is tuned held fixed.
 
@@ -265,12 +260,13 @@ RULES: dict[str, Rule] = {
     "macro-wrong": Rule("mean over lists or prompts; a predicted tie is wrong", partial(_macro, "wrong")),
     "macro-dropped": Rule("mean over lists or prompts; predicted ties are left out", partial(_macro, "dropped")),
     "inversions": Rule("1 − inversions / C(n, 2), mean over lists; people's ties count as right", _inversions),
-    "tuned-tie": Rule("all pairs, ties too; half right where one side is a tie, threshold from validation", _tuned_tie,
-                      validated=True),
+    "tuned-tie": Rule(
+        "all pairs, ties too; half right where one side is a tie, threshold from validation", _tuned_tie, validated=True
+    ),
     "four-way": Rule("all pairs: left, right, tie or both bad", _four_way),
     "kendall": Rule("Kendall's τ-b, mean over lists", _kendall),
     "spearman": Rule("Spearman's ρ, mean over lists", _spearman),
-}  # fmt: skip
+}
 """By name. HPDv3 and ImageReward score by micro-wrong, HPSv2's script for ImageReward by macro-wrong, HPDv2 by
 inversions (with a predicted tie, which its script breaks by order, counting one half), Pick-a-Pic by tuned-tie,
 GenAI-Bench by four-way, or without ties by micro-wrong."""

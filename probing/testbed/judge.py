@@ -87,9 +87,12 @@ class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
-        )  # fmt: skip
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.layers(x))
@@ -123,8 +126,9 @@ class Judge:
         if not path.exists():
             raise UserError(f"There are no weights {path}; train them with python -m probing.testbed.train judge.")
         network = JudgeNetwork()
-        network.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
-                                 for name, tensor in load_file(path).items()})  # fmt: skip
+        network.load_state_dict(
+            {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in load_file(path).items()}
+        )
         return cls(network)
 
     def read(self, images: Sequence[Image.Image]) -> list[Reading]:

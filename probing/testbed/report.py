@@ -140,9 +140,11 @@ def _judge(page: Page, card: dict[str, Any] | None, folder: Path) -> None:
     read = {row["attribute"]: _interval(row, 2) for row in card["clean"]}
     caught = {row["attribute"]: _interval(row, 2) for row in card["caught"]}
     page.table(
-        pd.DataFrame([(name, said, caught.get(name)) for name, said in read.items()],
-                     columns=["attribute", "read rightly, %", "contradiction caught, %"])
-    )  # fmt: skip
+        pd.DataFrame(
+            [(name, said, caught.get(name)) for name, said in read.items()],
+            columns=["attribute", "read rightly, %", "contradiction caught, %"],
+        )
+    )
     page.figure(report_figures.judge_under_damage(card), "Whole captions read rightly in spoilt renders, by strength.")
     if (folder / "samples.png").exists():
         page.file(
@@ -170,8 +172,11 @@ def _pairs(page: Page, data: PreferenceData, made: dict[str, Any] | None) -> Non
         page.miss("There are no generated pictures yet; python -m probing.testbed.train generated makes them.")
         return
     page.say(f"{made['pictures']:,} generated pictures of {made['prompts']:,} prompts, by model, on average:")
-    page.table(pd.DataFrame(made["models"]).rename(columns={"source_model": "model", "n": "pictures",
-                                                            "wrong": "wrong attributes"}))  # fmt: skip
+    page.table(
+        pd.DataFrame(made["models"]).rename(
+            columns={"source_model": "model", "n": "pictures", "wrong": "wrong attributes"}
+        )
+    )
 
 
 def _truth(page: Page, data: PreferenceData) -> None:
@@ -196,8 +201,10 @@ def _shortcut(page: Page, data: PreferenceData) -> None:
         "pairs. A probe of the corner's pixels alone wins on the first and falls to chance on the second; the true "
         "reward does not care where the mark is."
     )
-    rewards = {"corner's pixels": corner_rewards(data),
-               "true reward": dict(zip(data.items["item_id"], data.items["reward"], strict=True))}  # fmt: skip
+    rewards = {
+        "corner's pixels": corner_rewards(data),
+        "true reward": dict(zip(data.items["item_id"], data.items["reward"], strict=True)),
+    }
     tables = []
     for name, of in rewards.items():
         whole = truth.accuracy(data, of, ("split",)).assign(mark="on either")
@@ -207,8 +214,12 @@ def _shortcut(page: Page, data: PreferenceData) -> None:
     table = pd.concat(tables)[["reward", "split", "mark", "accuracy", "ci_low", "ci_high", "ceiling", "n_pairs"]]
     page.table(_accuracy_table(table))
     marked = data.pairs[data.pairs["split"] == "train"].iloc[:3].to_dict("records")
-    page.pictures([([data.open_image(row["first"]), data.open_image(row["second"])],
-                    f"the mark is on the {row['marked']}") for row in marked])  # fmt: skip
+    page.pictures(
+        [
+            ([data.open_image(row["first"]), data.open_image(row["second"])], f"the mark is on the {row['marked']}")
+            for row in marked
+        ]
+    )
 
 
 def corner_rewards(data: PreferenceData) -> dict[str, float]:

@@ -26,8 +26,15 @@ def losses_by_size(cards: Cards, trainings: Cards) -> Figure:
         for number, (name, card) in enumerate(_with_seeds(cards, trainings)):
             row = next(row for row in card["held_out_loss"] if row["sigma"] == sigma)
             further = number >= len(cards)
-            ax.errorbar(card["parameters"], row["loss"], row["half_width"], fmt="o", capsize=3, color=_COLOURS[0],
-                        markerfacecolor="white" if further else None)  # fmt: skip
+            ax.errorbar(
+                card["parameters"],
+                row["loss"],
+                row["half_width"],
+                fmt="o",
+                capsize=3,
+                color=_COLOURS[0],
+                markerfacecolor="white" if further else None,
+            )
             if not further:
                 ax.annotate(name, (card["parameters"], row["loss"]), xytext=(5, 5), textcoords="offset points")
         ax.set(xscale="log", title="mean over σ" if sigma is None else f"σ = {sigma:g}")
@@ -63,8 +70,15 @@ def _by_size(
                 continue
             further = number >= len(cards)
             ends = [[row["accuracy"] - row["ci_low"]], [row["ci_high"] - row["accuracy"]]]
-            ax.errorbar(card["parameters"], row["accuracy"], ends, fmt="o", capsize=3, color=_COLOURS[0],
-                        markerfacecolor="white" if further else None)  # fmt: skip
+            ax.errorbar(
+                card["parameters"],
+                row["accuracy"],
+                ends,
+                fmt="o",
+                capsize=3,
+                color=_COLOURS[0],
+                markerfacecolor="white" if further else None,
+            )
             if attribute in chance(card):
                 ax.plot(card["parameters"], chance(card)[attribute], "_", color="0.5", markersize=12)
             if not further:
@@ -87,17 +101,26 @@ def along_training(cards: Cards, along: Cards) -> Figure:
     """Judged accuracy by attribute over the steps of one training."""
     size = size_of(next(iter(along)))
     whole = [*along.values(), *([cards[size]] if size in cards else [])]
-    table = pd.DataFrame(
-        [{"steps": card["steps"], **row} for card in whole for row in card["judged"]]
-    ).sort_values("steps")  # fmt: skip
+    table = pd.DataFrame([{"steps": card["steps"], **row} for card in whole for row in card["judged"]]).sort_values(
+        "steps"
+    )
     figure = Figure(figsize=(6.5, 3.2), layout="constrained")
     ax = figure.subplots()
     colours: dict[str, str] = dict(zip(ATTRIBUTES, _COLOURS, strict=False)) | {EACH: "0.4", WHOLE: "0.7"}
     for attribute, rows in table.groupby("attribute", sort=False):
         ends = (rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"])
         style = "-" if attribute in ATTRIBUTES else "--"
-        ax.errorbar(rows["steps"], rows["accuracy"], ends, marker="o", markersize=4, capsize=2, linestyle=style,
-                    color=colours[str(attribute)], label=attribute)  # fmt: skip
+        ax.errorbar(
+            rows["steps"],
+            rows["accuracy"],
+            ends,
+            marker="o",
+            markersize=4,
+            capsize=2,
+            linestyle=style,
+            color=colours[str(attribute)],
+            label=attribute,
+        )
     ax.set(xscale="log", xlabel=f"training steps of testbed-{size}", ylabel="share obeyed", ylim=(0, 1.03))
     there = sorted(table["steps"].unique())
     ax.set_xticks(there, [f"{steps:,}" for steps in there])

@@ -70,8 +70,9 @@ def _different_things(seen: Sequence[SeenThing], scene: Scene) -> dict[str, bool
 
     def rank(matched: tuple[SeenThing, ...]) -> tuple[int, int, bool]:
         # Shape and colour tell which thing is meant, then size and texture; in doubt the relation holds.
-        agreeing = {name: sum(_agrees(*pair, name) for pair in zip(scene.things, matched, strict=True))
-                    for name in _OF_A_THING}  # fmt: skip
+        agreeing = {
+            name: sum(_agrees(*pair, name) for pair in zip(scene.things, matched, strict=True)) for name in _OF_A_THING
+        }
         return (
             agreeing["shape"] + agreeing["colour"],
             agreeing["size"] + agreeing["texture"],

@@ -18,9 +18,19 @@ from probing.commands import CommandParser, numbers, run_command, words
 from probing.testbed.sizes import SIZES
 
 RECIPES = (
-    "unpack", "vae", "text", "mmdit", "assemble", "family", "judge", "judge-card", "card", "generated", "rival",
+    "unpack",
+    "vae",
+    "text",
+    "mmdit",
+    "assemble",
+    "family",
+    "judge",
+    "judge-card",
+    "card",
+    "generated",
+    "rival",
     "rival-card",
-)  # fmt: skip
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,11 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=1, help="family: trainings at once (default: %(default)s)")
     add("--compile", action="store_true", help="compile the MMDiT's forward: a slow start, faster steps")
     add("--threads", type=int, help="CPU threads (default: all)")
-    add(
-        "--models",
-        type=words,
-        help="generated: names or folders, with commas (default: sizes, two checkpoints)",
-    )
+    add("--models", type=words, help="generated: names or folders, with commas (default: sizes, two checkpoints)")
     add("--steps", type=numbers, help="generated: numbers of steps, with commas")
     add("--guidance", type=numbers, help="generated: scales of guidance, with commas")
     add("--limit", type=int, metavar="PROMPTS", help="generated: only so many prompts")

@@ -10,10 +10,19 @@ import numpy as np
 Place = namedtuple("Place", "source sigma step stream part measure")
 
 ABOUT = {
-    "model": "fake", "data": "planted", "split": "train", "control": "none", "steps": 40, "guidance": 4.5,
-    "revision": "r", "config_hash": "c", "data_fingerprint": "d", "resolution": 64, "extraction_seed": 0,
+    "model": "fake",
+    "data": "planted",
+    "split": "train",
+    "control": "trained",
+    "steps": 40,
+    "guidance": 4.5,
+    "revision": "r",
+    "config_hash": "c",
+    "data_fingerprint": "d",
+    "resolution": 64,
+    "extraction_seed": 0,
     "package_version": "0",
-}  # fmt: skip
+}
 LENGTHS = (2, 3, 1, 4)
 
 

@@ -29,11 +29,20 @@ def planted_pairs(*, train: int = 300, test: int = 200, seed: int = 0, strength:
             rewards = parts.sum(axis=1)
             probability = float(expit(rewards[0] - rewards[1]))
             name = f"{split}{index:04d}"
-            rows.append({
-                "pair_id": name, "prompt_id": name, "first": f"{name}-a", "second": f"{name}-b",
-                "choice": float(rng.random() < probability), "split": split, "facet": "all",
-                "probability": probability, "parts_first": parts[0], "parts_second": parts[1],
-            })  # fmt: skip
+            rows.append(
+                {
+                    "pair_id": name,
+                    "prompt_id": name,
+                    "first": f"{name}-a",
+                    "second": f"{name}-b",
+                    "choice": float(rng.random() < probability),
+                    "split": split,
+                    "facet": "all",
+                    "probability": probability,
+                    "parts_first": parts[0],
+                    "parts_second": parts[1],
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -74,10 +83,17 @@ class PlantedStore:
         self.sigmas, self.blocks, self.num_blocks = list(sigmas), list(range(num_blocks)), num_blocks
         self.written = np.ones(len(self.item_ids), dtype=bool)
         self.attributes = {
-            "model": "planted", "data": "planted", "random_init": False, "resolution": 64, "seed": draw,
-            "pair_noise": "shared" if shared else "independent", "config_hash": f"{num_blocks}x{width}",
-            "parameters": num_blocks * width**2, "forward_flops": 100 * num_blocks * width**2, **attributes,
-        }  # fmt: skip
+            "model": "planted",
+            "data": "planted",
+            "random_init": False,
+            "resolution": 64,
+            "seed": draw,
+            "pair_noise": "shared" if shared else "independent",
+            "config_hash": f"{num_blocks}x{width}",
+            "parameters": num_blocks * width**2,
+            "forward_flops": 100 * num_blocks * width**2,
+            **attributes,
+        }
         places = [(stream, sigma, block) for stream in streams for sigma in sigmas for block in self.blocks]
         self.digest = digest_of(seed, width, noise, self.attributes, [plant(*place) for place in places])
 

@@ -49,7 +49,7 @@ def test_each_experiment_writes_its_table_and_says_what_it_found(stores, tmp_pat
 
 def test_mistakes_end_in_status_2_and_one_sentence(stores, tmp_path, capsys):
     trained, fresh = stores
-    for options, says in (
+    for options, message in (
         (["noise", "--store", str(tmp_path / "none.zarr")], "no feature store"),
         (["noise", "--store", trained, "--store", trained], "hold the same noise"),
         (["combinations", "--store", trained, "--stages", "3-1"], "Stages are written like 0-2,3-5,6-7"),
@@ -61,7 +61,7 @@ def test_mistakes_end_in_status_2_and_one_sentence(stores, tmp_path, capsys):
     ):
         assert main([*options, "--output", str(tmp_path / "results")]) == 2, options
         error = capsys.readouterr().err
-        assert says in error and "Traceback" not in error and error.strip().count("\n") == 0
+        assert message in error and "Traceback" not in error and error.strip().count("\n") == 0
     assert not (tmp_path / "results").exists()
 
 
@@ -120,14 +120,14 @@ def test_a_store_made_again_is_measured_again(tmp_path, capsys):
 def test_a_damaged_table_of_similarity_or_stages_is_refused(stores, tmp_path, capsys):
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 cut")
     pd.DataFrame({"block": [1]}).to_csv(tmp_path / "few.csv", index=False)
-    for options, says in (
+    for options, message in (
         (["--similarity", str(tmp_path / "cut.parquet")], "is damaged or no Parquet table"),
         (["--stages", str(tmp_path / "few.csv")], "few.csv has no stage, first_block, last_block"),
         (["--similarity", str(tmp_path / "few.csv")], "few.csv has no other, value"),
     ):
         assert main(["combinations", "--store", stores[0], *options, "--output", str(tmp_path / "new")]) == 2
         error = capsys.readouterr().err
-        assert says in error and "Traceback" not in error and error.strip().count("\n") == 0
+        assert message in error and "Traceback" not in error and error.strip().count("\n") == 0
     assert not (tmp_path / "new").exists()
 
 

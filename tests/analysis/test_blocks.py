@@ -27,9 +27,9 @@ def table(results):
 
 def test_each_curve_has_its_chosen_block_against_every_other(results, table):
     assert tuple(table.columns) == COLUMNS
-    assert len(table) == 2 * 5 and set(table["control"]) == {"none"}
+    assert len(table) == 2 * 5 and set(table["control"]) == {"trained"}
     for facet, rows in table.groupby("facet"):
-        curve = results.table[(results.table["facet"] == facet) & (results.table["control"] == "none")]
+        curve = results.table[(results.table["facet"] == facet) & (results.table["control"] == "trained")]
         curve = curve[curve["block"].notna()]
         chosen = curve.loc[curve["cv_accuracy"].idxmax()]
         assert set(rows["chosen_block"]) == {chosen["block"]}
@@ -39,9 +39,9 @@ def test_each_curve_has_its_chosen_block_against_every_other(results, table):
 
 def test_blocks_without_the_signal_are_below_and_others_are_not(table):
     without = table["block"] < FIRST_WITH_SIGNAL["image"]
-    assert (table.loc[without, "p_holm"] < 0.05).all() and (table.loc[without, "ci_low"] > 0).all()
+    assert (table.loc[without, "p_value_holm"] < 0.05).all() and (table.loc[without, "ci_low"] > 0).all()
     assert not table.loc[without, "equivalent"].any()
-    assert (table.loc[~without, "p_holm"] > 0.05).all()
+    assert (table.loc[~without, "p_value_holm"] > 0.05).all()
 
 
 def test_numbers_are_those_of_the_two_cells(results, table):
@@ -52,7 +52,7 @@ def test_numbers_are_those_of_the_two_cells(results, table):
         one, two = pairs[row.chosen_cell].to_numpy(), pairs[row.cell].to_numpy()
         assert row.difference == pytest.approx(np.mean(one - two))
         counts = [[np.sum((one == i) & (two == j)) for j in (1, 0)] for i in (1, 0)]
-        assert row.p_mcnemar == pytest.approx(mcnemar(counts, exact=False, correction=False).pvalue)
+        assert row.p_value_mcnemar == pytest.approx(mcnemar(counts, exact=False, correction=False).pvalue)
         # One pair a prompt here: a prompt's variance is that of the pairs' differences.
         assert row.prompts_needed == math.ceil(z**2 * np.var(one - two, ddof=1) / 0.02**2)
         assert row.pairs_needed == row.prompts_needed

@@ -51,7 +51,7 @@ def test_every_cell_is_one_row_and_one_column_of_outcomes(trained):
     assert outcomes.loc[outcomes["facet"] != row["facet"], row["cell"]].isna().all()
     assert (table["n_pairs"] == PROMPTS["test"]).all() and (table["n_train_pairs"] == PROMPTS["train"]).all()
     assert (table["depth"] == (table["block"] + 1) / NUM_BLOCKS).all()
-    assert set(table["control"]) == {"none"} and set(table["model"]) == {"fake"}
+    assert set(table["control"]) == {"trained"} and set(table["model"]) == {"fake"}
 
 
 def test_the_ceiling_is_the_annotators(trained, pairs):
@@ -149,15 +149,15 @@ def test_kept_tokens_are_laid_side_by_side(pairs):
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("asked", "message"),
     [
         (("oracle",), "known are logistic"),
         (("logistic", "louder"), "known are raw"),
         (("mlp", "whiten"), "always standardises"),
     ],
 )
-def test_recipes_that_are_none_are_refused(asked, says):
-    with pytest.raises(UserError, match=says):
+def test_recipes_that_are_none_are_refused(asked, message):
+    with pytest.raises(UserError, match=message):
         Recipe(*asked)
 
 
@@ -219,7 +219,7 @@ def test_shares_and_weights_of_the_pairs_reach_the_probe(pairs):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "says"),
+    ("recipe", "message"),
     [
         (Recipe(labels="share"), "no column of numbers named share; they have choice"),
         (Recipe(weights="facet"), "no column of numbers named facet"),
@@ -227,8 +227,8 @@ def test_shares_and_weights_of_the_pairs_reach_the_probe(pairs):
         (Recipe(weights="reward_first"), "no weights"),
     ],
 )
-def test_columns_that_are_no_labels_or_weights_are_refused(pairs, recipe, says):
-    with pytest.raises(UserError, match=says):
+def test_columns_that_are_no_labels_or_weights_are_refused(pairs, recipe, message):
+    with pytest.raises(UserError, match=message):
         fit_cells(FakeStore(pairs), pairs, recipe=recipe, blocks=[4], sigmas=[0.6], facets=["quality"])
 
 
@@ -314,7 +314,7 @@ def no_column(pairs, store):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("spoil", "message"),
     [
         (leak, "1 prompts are on both sides of the split .one is test000"),
         (missing, "1 of 1800 items of the pairs are not in the store .one is nowhere"),
@@ -325,15 +325,15 @@ def no_column(pairs, store):
         (no_column, "has no split"),
     ],
 )
-def test_bad_pairs_are_refused(pairs, spoil, says):
+def test_bad_pairs_are_refused(pairs, spoil, message):
     spoilt, store = pairs.copy(), FakeStore(pairs)
     spoil(spoilt, store)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         fit_cells(store, spoilt)
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("asked", "message"),
     [
         ({"sigmas": [0.3]}, "no sigma 0.3; it has 0.005, 0.6"),
         ({"blocks": [6]}, "no block 6; it has 0, 1, 2, 3, 4, 5"),
@@ -345,8 +345,8 @@ def test_bad_pairs_are_refused(pairs, spoil, says):
         ({"workers": 0}, "expected 1 or more"),
     ],
 )
-def test_what_is_not_there_is_refused(pairs, asked, says):
-    with pytest.raises(UserError, match=says):
+def test_what_is_not_there_is_refused(pairs, asked, message):
+    with pytest.raises(UserError, match=message):
         fit_cells(FakeStore(pairs), pairs, **asked)
 
 
@@ -362,6 +362,18 @@ def test_tables_survive_parquet(trained, tmp_path):
 
 def test_the_real_store_has_the_interface(tmp_path):
     store = make_small_store(tmp_path / "s.zarr")
-    needed = ("sigmas", "item_ids", "attributes", "blocks", "num_blocks", "written", "arrays", "blocks_of", "read",
-              "latent_reductions", "read_latents", "digest")  # fmt: skip
+    needed = (
+        "sigmas",
+        "item_ids",
+        "attributes",
+        "blocks",
+        "num_blocks",
+        "written",
+        "arrays",
+        "blocks_of",
+        "read",
+        "latent_reductions",
+        "read_latents",
+        "digest",
+    )
     assert all(hasattr(store, name) for name in needed)

@@ -35,9 +35,9 @@ def pairs():
 
 @pytest.fixture(scope="module")
 def complementary(pairs):
-    similarity = pd.DataFrame([
-        {"block": a, "other": b, "value": 0.9 if (a < 3) == (b < 3) else 0.7} for a in range(6) for b in range(6)
-    ])  # fmt: skip
+    similarity = pd.DataFrame(
+        [{"block": a, "other": b, "value": 0.9 if (a < 3) == (b < 3) else 0.7} for a in range(6) for b in range(6)]
+    )
     return combinations(
         PlantedStore(pairs, two_stages, num_blocks=6), pairs, stages=STAGES, similarity=similarity, progress=False
     )
@@ -72,7 +72,7 @@ def test_planted_halves_make_pairs_across_stages_gain(complementary):
     chosen = pairs[pairs["chosen"]]
     assert len(chosen) == 1 and chosen["stages"].item() == "B1+B2" and chosen["gain_low"].item() > 0
     contrast = row(complementary, kind="contrast", head="across-within")
-    assert contrast["ci_low"] > 0.02 and "different stages gain more than two of one stage" in contrast["says"]
+    assert contrast["ci_low"] > 0.02 and "different stages gain more than two of one stage" in contrast["statement"]
     assert row(complementary, kind="contrast", head="pair-widened")["ci_low"] > 0
     assert row(complementary, kind="contrast", head="subset-widened")["ci_low"] > 0
 
@@ -89,7 +89,7 @@ def test_greedy_selection_adds_a_block_of_the_other_half(complementary):
 def test_low_similarity_predicts_the_planted_gain(complementary):
     relation = row(complementary, kind="relation")
     assert relation["value"] < -0.6 and relation["ci_high"] < 0
-    assert "less similar blocks gain more" in relation["says"]
+    assert "less similar blocks gain more" in relation["statement"]
 
 
 def test_where_one_block_knows_all_nothing_gains(alone):
@@ -99,17 +99,17 @@ def test_where_one_block_knows_all_nothing_gains(alone):
     with_it = full[full["blocks"].str.contains("2") & (full["kind"] != "mix")]
     # More parameters on the same pairs may cost a little; none of them may gain.
     assert ((with_it["gain_low"] <= 0) & (with_it["gain_high"] >= -0.02)).all()
-    assert ((with_it["gain_p_holm"] > 0.05) | (with_it["gain"] < 0)).all()
+    assert ((with_it["gain_p_value_holm"] > 0.05) | (with_it["gain"] < 0)).all()
     for name in ("pair-widened", "subset-widened"):
         contrast = row(alone, kind="contrast", head=name)
-        assert contrast["ci_low"] <= 0, contrast["says"]
+        assert contrast["ci_low"] <= 0, contrast["statement"]
     weights = np.array(row(alone, kind="mix")["weights"].split(), dtype=float)
     assert weights.argmax() == 2 and weights[2] > 0.6
 
 
 def test_gains_are_paired_differences_corrected_by_kind(alone):
     single = alone.query("kind == 'single'")
-    np.testing.assert_allclose(single["gain_p_holm"], holm(single["gain_p"].to_numpy(dtype=float)))
+    np.testing.assert_allclose(single["gain_p_value_holm"], holm(single["gain_p_value"].to_numpy(dtype=float)))
     pair = row(alone, kind="pair", head="full", blocks="2+5")
     assert pair["gain"] == pytest.approx(pair["value"] - row(alone, kind="single", head="full", blocks="2")["value"])
     assert pair["channels"] == 16 and pair["own_gain"] == pytest.approx(pair["gain"])
@@ -181,7 +181,7 @@ def test_resumed_from_its_journal_it_says_the_same(pairs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("asked", "message"),
     [
         ({"blocks": [2]}, "Two blocks make a combination, and image has block 2 alone"),
         ({"largest": 1}, "expected 2 or more"),
@@ -191,8 +191,8 @@ def test_resumed_from_its_journal_it_says_the_same(pairs, tmp_path):
         ({"similarity": pd.DataFrame({"block": [0]})}, "has no other, value"),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(pairs, asked, says):
-    with pytest.raises(UserError, match=says):
+def test_mistakes_are_said_in_one_sentence(pairs, asked, message):
+    with pytest.raises(UserError, match=message):
         combinations(PlantedStore(pairs, two_stages, num_blocks=6), pairs, progress=False, **asked)
 
 

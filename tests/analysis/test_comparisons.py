@@ -30,9 +30,13 @@ def comparisons(curve):
 def test_the_curve_has_every_control(curve):
     counts = curve.table.groupby(["control", "seed"]).size().to_dict()
     assert counts == {
-        ("none", 0): 44, ("random-init", 0): 44, ("latents", 0): 2,
-        ("shuffled", 0): 44, ("shuffled", 1): 44, ("shuffled", 2): 44,
-    }  # fmt: skip
+        ("trained", 0): 44,
+        ("random-init", 0): 44,
+        ("latents", 0): 2,
+        ("shuffled", 0): 44,
+        ("shuffled", 1): 44,
+        ("shuffled", 2): 44,
+    }
     assert curve.table["cell"].is_unique
     assert set(curve.outcomes.columns[3:]) == set(curve.table["cell"])
     shuffled = curve.table.query("control == 'shuffled'")
@@ -44,7 +48,7 @@ def test_planted_facets_differ_and_others_do_not(comparisons):
     assert len(comparisons) == 2 * 2 * 2 * 2 + 2 * 2
     for row in comparisons.itertuples():
         planted = row.scope == "overall" or row.stream == "image" or row.facet == "alignment"
-        assert (row.p_holm <= 0.05) == planted, row.statement
+        assert (row.p_value_holm <= 0.05) == planted, row.statement
         assert ("is above" in row.statement) == planted
         assert ("not told apart" in row.statement) == (not planted)
         if planted:
@@ -59,8 +63,10 @@ def test_a_difference_is_that_of_the_named_cells(curve, comparisons):
     )
     assert row["difference"] == pytest.approx(expected.estimate)
     assert row["difference"] == pytest.approx(row["value"] - row["baseline_value"])
-    assert (row["ci_low"], row["ci_high"], row["p"]) == pytest.approx((expected.low, expected.high, expected.p_value))
-    np.testing.assert_allclose(comparisons["p_holm"], holm(comparisons["p"]))
+    assert (row["ci_low"], row["ci_high"], row["p_value"]) == pytest.approx(
+        (expected.low, expected.high, expected.p_value)
+    )
+    np.testing.assert_allclose(comparisons["p_value_holm"], holm(comparisons["p_value"]))
 
 
 def test_the_choice_never_looks_at_the_test_split(curve, comparisons):
@@ -69,22 +75,24 @@ def test_the_choice_never_looks_at_the_test_split(curve, comparisons):
     again = compare(CellResults(spoilt, curve.outcomes, curve.margins), resamples=50)
     assert again["cell"].tolist() == comparisons["cell"].tolist()
     assert again["baseline_cell"].tolist() == comparisons["baseline_cell"].tolist()
-    trained = curve.table.query("control == 'none' and facet == 'quality'")
+    trained = curve.table.query("control == 'trained' and facet == 'quality'")
     assert best(trained)["cv_accuracy"] == trained["cv_accuracy"].max()
 
 
 def test_statements_follow_interval_and_correction(comparisons):
     row = comparisons.iloc[0].to_dict()
-    case = {**row, "difference": 0.031, "ci_low": 0.002, "ci_high": 0.06, "p_holm": 0.2}
+    case = {**row, "difference": 0.031, "ci_low": 0.002, "ci_high": 0.06, "p_value_holm": 0.2}
     assert "+3.1 points, 95% interval [+0.2, +6.0], but not after Holm's correction (p = 0.2)" in _statement(case)
-    assert "is below" in _statement({**case, "difference": -0.03, "ci_low": -0.05, "ci_high": -0.01, "p_holm": 0.01})
+    assert "is below" in _statement(
+        {**case, "difference": -0.03, "ci_low": -0.05, "ci_high": -0.01, "p_value_holm": 0.01}
+    )
     assert "not told apart" in _statement({**case, "ci_low": -0.01})
 
 
 def test_without_a_random_init_store_latents_remain(pairs):
     alone = reward_curve(FakeStore(pairs), pairs, shuffles=0, sigmas=[0.6], facets=["quality"])
     assert set(compare(alone, resamples=50)["baseline"]) == {"latents"}
-    bare = CellResults(alone.table.query("control == 'none'"), alone.outcomes, alone.margins)
+    bare = CellResults(alone.table.query("control == 'trained'"), alone.outcomes, alone.margins)
     with pytest.raises(UserError, match="nothing to compare"):
         compare(bare)
 

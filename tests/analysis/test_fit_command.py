@@ -68,7 +68,7 @@ def test_tables_and_a_summary_are_written_and_can_be_drawn(stores, tmp_path, cap
     said = capsys.readouterr().out
     assert "quality: image mean, σ = 0.005, block" in said and "is above the random-initialised backbone" in said
     table = pd.read_parquet(tmp_path / "results" / "reward_curve.parquet")
-    assert set(table["control"]) == {"none", "random-init", "latents", "shuffled"}
+    assert set(table["control"]) == {"trained", "random-init", "latents", "shuffled"}
     assert set(table["store"]) == {"fake.zarr", "fresh.zarr"}
     outcomes = pd.read_parquet(tmp_path / "results" / "outcomes.parquet")
     assert set(table["cell"]) <= set(outcomes.columns)
@@ -79,7 +79,7 @@ def test_tables_and_a_summary_are_written_and_can_be_drawn(stores, tmp_path, cap
 
 def test_mistakes_end_in_status_2_and_one_sentence(stores, tmp_path, capsys):
     store = str(stores[0])
-    for options, says in (
+    for options, message in (
         (["--store", str(tmp_path / "none.zarr")], "no feature store"),
         (["--store", store, "--sigmas", "0.5"], "no sigma 0.5; it has 0.005, 0.6"),
         (["--store", store, "--random-init-store", store], "--random-init"),
@@ -87,7 +87,7 @@ def test_mistakes_end_in_status_2_and_one_sentence(stores, tmp_path, capsys):
     ):
         assert main([*options, "--output", str(tmp_path / "results")]) == 2
         error = capsys.readouterr().err
-        assert says in error and "Traceback" not in error and error.strip().count("\n") == 0
+        assert message in error and "Traceback" not in error and error.strip().count("\n") == 0
     assert not (tmp_path / "results").exists()
 
 
@@ -139,8 +139,9 @@ def test_another_models_tables_are_not_replaced_unasked(stores, tmp_path, capsys
 
 
 def test_tables_record_what_they_were_made_from(stores, tmp_path):
-    assert main(["--store", str(stores[0]), "--random-init-store", str(stores[1]), *QUICK, "--output",
-                 str(tmp_path)]) == 0  # fmt: skip
+    assert (
+        main(["--store", str(stores[0]), "--random-init-store", str(stores[1]), *QUICK, "--output", str(tmp_path)]) == 0
+    )
     for name in TABLES:
         kept = read_metadata(tmp_path / f"{name}.parquet")
         assert [store for store, _ in kept["stores"]] == ["fake.zarr", "fresh.zarr"]
@@ -183,7 +184,7 @@ def test_an_option_of_one_value_given_twice_is_refused(option, capsys):
 def test_outputs_that_cannot_be_written_are_refused_before_any_fit(stores, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("probing.fit.reward_curve", pytest.fail)
     (tmp_path / "file").write_text("mine")
-    for output, says in (
+    for output, message in (
         ("/dev/null", "/dev/null is a file"),
         (str(tmp_path / "file"), "file is a file"),
         (str(tmp_path / "file" / "results"), "on the way to"),
@@ -191,7 +192,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_any_fit(stores, tmp_p
     ):
         assert main(["--store", str(stores[0]), "--output", output]) == 2
         error = capsys.readouterr().err
-        assert says in error and "give another path" in error and error.strip().count("\n") == 0
+        assert message in error and "give another path" in error and error.strip().count("\n") == 0
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -19,9 +19,15 @@ def make(path, *, items=("a", "b", "c"), pictures=(1, 2, 3), words="w", **settin
     array = ArraySpec("features/image/mean", (0,), (2,), "float32")
     table = pd.DataFrame({"item_id": list(items), "prompt_id": [f"p-{i}" for i in items], "prompt": words})
     store = FeatureStore.create(
-        path, arrays=[array], items=table, sigmas=[0.1], num_blocks=1, run_length=8,
-        settings={"model": "m", "prompts": "own", "random_init": False, "seed": 0, **settings}, provenance={},
-    )  # fmt: skip
+        path,
+        arrays=[array],
+        items=table,
+        sigmas=[0.1],
+        num_blocks=1,
+        run_length=8,
+        settings={"model": "m", "prompts": "own", "random_init": False, "seed": 0, **settings},
+        provenance={},
+    )
     columns = {(c.name, 0): np.zeros((len(items), *c.shape), c.dtype) for c in COLUMNS}
     columns["image_digest", 0][:, 0] = pictures
     store.write_run(0, {("features/image/mean", 0): np.ones((len(items), 1, 2), np.float32), **columns})

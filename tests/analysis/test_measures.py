@@ -31,7 +31,7 @@ def found(pairs):
     return results, table
 
 
-def of(table, metric, control="none"):
+def of(table, metric, control="trained"):
     rows = table[(table["metric"] == metric) & (table["control"] == control) & table["block"].notna()]
     return rows, rows["block"] >= FIRST_WITH_SIGNAL["image"]
 
@@ -80,7 +80,7 @@ def test_selectivity_is_accuracy_less_that_of_shuffled_choices(found):
     assert (rows.loc[informed, "ci_low"] > 0.1).all()
     cell = rows.iloc[-1]
     value = results.table.set_index("cell")["value"]
-    place = cell["cell"].removeprefix("none/")
+    place = cell["cell"].removeprefix("trained/")
     dealt = [value[f"shuffled/{place}/seed{seed}"] for seed in range(2)]
     assert cell["value"] == pytest.approx(value[cell["cell"]] - np.mean(dealt))
 

@@ -61,7 +61,7 @@ def test_levels_together_gain_only_where_they_know_different_things(pairs, level
     together = noise([make(pairs, halves)], pairs, progress=False).query("kind == 'sigmas'")
     assert set(together["method"]) == {"rewards", "features"} and together["sigma"].isna().all()
     assert (together["gain"] > 0.01).all() and (together["gain_low"] > 0).sum() >= 4
-    assert (together["gain_p_holm"] <= 0.05).any()
+    assert (together["gain_p_value_holm"] <= 0.05).any()
     alone = levels.query("kind == 'sigmas' and method == 'features'")
     assert (alone["gain"].abs() < 0.05).all()
 
@@ -72,7 +72,7 @@ def test_where_no_level_is_better_none_is_agreed_upon(pairs):
     assert cells["value"].mean() == pytest.approx(0.5, abs=0.03)
     assert (cells["agreement"] < 0.95).all()
     together = table.query("kind == 'sigmas'")
-    assert (together["gain_p_holm"] > 0.05).all()
+    assert (together["gain_p_value_holm"] > 0.05).all()
 
 
 def test_variance_components_are_the_planted_ones(pairs, draws):
@@ -160,7 +160,10 @@ def test_stores_that_do_not_belong_together_are_refused(pairs):
     with pytest.raises(UserError, match="in more than its noise: revision is 'b' and 'a'"):
         noise([one, make(pairs, ridge, draw=1, revision="b")], pairs, progress=False)
     with pytest.raises(UserError, match="lacks streams, noise levels or blocks"):
-        noise([one, PlantedStore(pairs, ridge, num_blocks=2, sigmas=SIGMAS, draw=1, config_hash="3x8")], pairs,
-              progress=False)  # fmt: skip
+        noise(
+            [one, PlantedStore(pairs, ridge, num_blocks=2, sigmas=SIGMAS, draw=1, config_hash="3x8")],
+            pairs,
+            progress=False,
+        )
     with pytest.raises(UserError, match="no store to measure"):
         noise([], pairs)

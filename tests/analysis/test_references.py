@@ -59,7 +59,7 @@ def test_rewards_of_facets_are_kept_apart(pairs, truth):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("spoil", "message"),
     [
         (lambda t: t.drop(columns="reward"), "have no column reward"),
         (lambda t: pd.concat([t, t.head(1)]), "twice"),
@@ -67,8 +67,8 @@ def test_rewards_of_facets_are_kept_apart(pairs, truth):
         (lambda t: t.assign(reward=t["reward"].where(t.index > 700, np.nan)), "lack a finite one"),
     ],
 )
-def test_rewards_that_do_not_fit_are_refused_in_one_sentence(pairs, truth, spoil, says):
-    with pytest.raises(UserError, match=says):
+def test_rewards_that_do_not_fit_are_refused_in_one_sentence(pairs, truth, spoil, message):
+    with pytest.raises(UserError, match=message):
         reference("other", spoil(truth), FakeStore(pairs), pairs)
 
 

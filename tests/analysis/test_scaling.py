@@ -30,10 +30,22 @@ def pairs():
 
 def model(pairs, name, strength, *, fresh=False, seed=0, **changed):
     blocks, width, parameters = SIZES[name]
-    attributes = {"model": name, "parameters": parameters, "forward_flops": 3e3 * parameters, "random_init": fresh,
-                  "revision": f"{name}{fresh}{seed}", **changed}  # fmt: skip
-    return PlantedStore(pairs, lambda *at: (strength, strength), num_blocks=blocks, width=width,
-                        seed=seed + 17 * blocks + 1000 * fresh, **attributes)  # fmt: skip
+    attributes = {
+        "model": name,
+        "parameters": parameters,
+        "forward_flops": 3e3 * parameters,
+        "random_init": fresh,
+        "revision": f"{name}{fresh}{seed}",
+        **changed,
+    }
+    return PlantedStore(
+        pairs,
+        lambda *at: (strength, strength),
+        num_blocks=blocks,
+        width=width,
+        seed=seed + 17 * blocks + 1000 * fresh,
+        **attributes,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +79,11 @@ def test_planted_slopes_are_found_and_nulls_say_nothing(planted):
 def test_a_further_seed_is_a_model_of_its_size_and_no_checkpoint(pairs, carded):
     """Whether or not the steps of that training are known."""
     stores = [
-        model(pairs, "xs", 0.2), model(pairs, "s", 0.1, model="s-step100", seed=1), model(pairs, "s", 0.4),
+        model(pairs, "xs", 0.2),
+        model(pairs, "s", 0.1, model="s-step100", seed=1),
+        model(pairs, "s", 0.4),
         model(pairs, "s", 0.6, model="s-seed1", seed=2),
-    ]  # fmt: skip
+    ]
     steps = {"s-step100": 100, "s": 10000} | ({"s-seed1": 10000} if carded else {})
     table = scaling(stores, pairs, steps=steps, depths=[1.0], progress=False)
     best = table[(table["head"] == "best") & (table["kind"] == "residual")]
@@ -85,12 +99,12 @@ def test_where_size_adds_nothing_no_slope_is_claimed(pairs):
     wide = [fits[["ci_low", "models_low"]].min(axis=1), fits[["ci_high", "models_high"]].max(axis=1)]
     assert ((wide[0] <= 0) & (wide[1] >= 0)).all()
     covered = (fits["ci_low"] <= 0) & (fits["ci_high"] >= 0)
-    assert (fits["says"].str.contains("is not measurably related") == covered).all()
+    assert (fits["statement"].str.contains("is not measurably related") == covered).all()
 
 
 def test_a_trend_is_ordinary_least_squares(planted):
     """Slope, intercept, residuals and the interval over models against SciPy."""
-    points = planted[(planted["kind"] == "point") & (planted["head"] == "best") & (planted["control"] == "none")]
+    points = planted[(planted["kind"] == "point") & (planted["head"] == "best") & (planted["control"] == "trained")]
     points = points[points["finished"].astype(bool)]
     assert sorted(points["model"]) == ["l", "m", "s", "xs"]
     x = np.log10(points["parameters"].to_numpy(dtype=float))
@@ -101,8 +115,12 @@ def test_a_trend_is_ordinary_least_squares(planted):
 
     reach = t.ppf(0.975, 2) * expected.stderr
     assert (fit["models_low"], fit["models_high"]) == pytest.approx((expected.slope - reach, expected.slope + reach))
-    residuals = planted[(planted["kind"] == "residual") & (planted["head"] == "best") & (planted["series"] == "trained")
-                        & (planted["against"] == "parameters")].set_index("model")["value"]  # fmt: skip
+    residuals = planted[
+        (planted["kind"] == "residual")
+        & (planted["head"] == "best")
+        & (planted["series"] == "trained")
+        & (planted["against"] == "parameters")
+    ].set_index("model")["value"]
     by_hand = points.set_index("model")["value"] - expected.intercept - expected.slope * pd.Series(x, points["model"])
     pd.testing.assert_series_equal(residuals.sort_index(), by_hand.sort_index(), check_names=False, check_dtype=False)
     assert fit["residual_deviation"] == pytest.approx(np.sqrt((by_hand**2).sum() / 2))
@@ -116,7 +134,7 @@ def test_fit_line_is_exact_on_lines():
 
 
 def test_heads_are_matched_in_depth_and_width(planted):
-    points = planted[(planted["kind"] == "point") & (planted["control"] == "none")]
+    points = planted[(planted["kind"] == "point") & (planted["control"] == "trained")]
     matched = points[points["head"] == "best-matched"]
     assert set(matched["channels"]) == {8}
     assert set(points.loc[points["head"] == "best", "channels"]) == {8, 10, 12, 14}
@@ -126,7 +144,7 @@ def test_heads_are_matched_in_depth_and_width(planted):
     stages = points[points["head"] == "stages"]
     assert stages["blocks"].str.count(r"\+").isin([2, 3]).all() and set(stages["stage_source"]) == {"equal"}
     best = points[points["head"] == "best"].set_index("model")
-    cells = planted[(planted["kind"] == "cell") & (planted["control"] == "none")]
+    cells = planted[(planted["kind"] == "cell") & (planted["control"] == "trained")]
     for name, part in cells.groupby("model"):
         assert best.loc[name, "cv_accuracy"] == part["cv_accuracy"].max()
 
@@ -135,7 +153,7 @@ def test_two_models_make_a_line_and_no_interval_over_models(pairs):
     table = scaling([model(pairs, "xs", 0.2), model(pairs, "l", 1.2)], pairs, depths=[1.0], progress=False)
     fit = fit_of(table)
     assert np.isnan(fit["models_low"]) and np.isnan(fit["residual_deviation"]) and fit["ci_low"] > 0
-    assert "two models say nothing of others" in fit["says"]
+    assert "two models say nothing of others" in fit["statement"]
     alone = scaling([model(pairs, "xs", 0.2)], pairs, progress=False)
     assert not (alone["kind"] == "fit").any()
 
@@ -167,7 +185,7 @@ def test_sizes_are_read_or_counted_by_name(pairs):
 
 
 @pytest.mark.parametrize(
-    ("changed", "asked", "says"),
+    ("changed", "asked", "message"),
     [
         ({}, {"steps": {"nobody": 5}}, "Steps are given for 'nobody', and no store is called so; there are s, xs"),
         ({}, {"steps": {"xs": 0}}, "Training steps are above 0"),
@@ -176,8 +194,8 @@ def test_sizes_are_read_or_counted_by_name(pairs):
         ({"prompts": "foreign"}, {}, "was not extracted with own prompts"),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(pairs, changed, asked, says):
-    with pytest.raises(UserError, match=says):
+def test_mistakes_are_said_in_one_sentence(pairs, changed, asked, message):
+    with pytest.raises(UserError, match=message):
         scaling([model(pairs, "xs", 0.2), model(pairs, "s", 0.2, **changed)], pairs, progress=False, **asked)
 
 
@@ -192,8 +210,7 @@ def test_stores_without_anything_in_common_are_refused(pairs):
 
 
 @pytest.mark.parametrize(
-    ("model", "steps"),
-    [("testbed-xs", STEPS), *KEPT, ("sd35-large", np.nan), ("of nobody", np.nan)],
+    ("model", "steps"), [("testbed-xs", STEPS), *KEPT, ("sd35-large", np.nan), ("of nobody", np.nan)]
 )
 def test_steps_are_those_of_the_card_beside_the_weights(model, steps):
     store = SimpleNamespace(attributes={"model": model})

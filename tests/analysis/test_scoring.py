@@ -59,7 +59,7 @@ def test_only_the_test_pairs_need_rewards(data):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("spoil", "message"),
     [
         (lambda r: r.iloc[1:], "20 test pairs of d have items without a reward|1 of 20 test pairs"),
         (lambda r: r.assign(reward=np.nan), "no finite reward"),
@@ -68,8 +68,8 @@ def test_only_the_test_pairs_need_rewards(data):
         (lambda r: r.rename(columns={"item_id": "item"}), "column item_id, or prompt and image"),
     ],
 )
-def test_bad_rewards_are_refused(data, spoil, says):
-    with pytest.raises(UserError, match=says):
+def test_bad_rewards_are_refused(data, spoil, message):
+    with pytest.raises(UserError, match=message):
         score_by_rules(data, spoil(rewards_of(data)))
 
 
@@ -90,7 +90,7 @@ def test_the_command_scores_what_it_listed(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ([], "Give --scores"),
         (["--scores", "none.csv"], "no file"),
@@ -99,10 +99,10 @@ def test_the_command_scores_what_it_listed(tmp_path, capsys):
         (["--scores", __file__.replace(".py", ".csv")], "no file"),
     ],
 )
-def test_mistakes_end_in_status_2(capsys, options, says):
+def test_mistakes_end_in_status_2(capsys, options, message):
     assert main(["--data", "testbed", "--limit", "40", *options]) == 2
     error = capsys.readouterr().err
-    assert says in error and error.strip().count("\n") == 0
+    assert message in error and error.strip().count("\n") == 0
 
 
 def test_an_unknown_rule_is_named(tmp_path, capsys):

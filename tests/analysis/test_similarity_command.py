@@ -53,7 +53,7 @@ def test_tables_say_what_was_measured_and_of_what(results):
     assert set(tables) == {"similarity", "trajectory_similarity", "stages", "stage_similarity", "similarity_by_prompt"}
     images = tables["similarity"]
     assert tuple(images.columns) == COLUMNS
-    assert set(images["control"]) == {"none", "random-init"} and set(images["measure"]) == {"cka", "cosine"}
+    assert set(images["control"]) == {"trained", "random-init"} and set(images["measure"]) == {"cka", "cosine"}
     assert set(images["part"]) == {"all", "clip", "t5"} and set(images["source"]) == {"images"}
     assert (images["num_blocks"] == BLOCKS).all() and (images["split"] == "train").all()
     assert tables["trajectory_similarity"]["step"].unique().tolist() == [0, 3]
@@ -107,7 +107,7 @@ def test_keep_leaves_tables_of_the_same_weights_and_replaces_those_of_others(tin
     after = pd.read_parquet(table).groupby("control")["revision"].unique()
     assert "because the weights are others" in capsys.readouterr().out
     # The control's weights are drawn from the seed, and are what they were.
-    assert after["none"] != before["none"] and after["random-init"] == before["random-init"]
+    assert after["trained"] != before["trained"] and after["random-init"] == before["random-init"]
 
 
 def test_tables_of_another_model_are_not_replaced_unasked(tiny_folder, tmp_path, capsys, monkeypatch):
@@ -135,7 +135,7 @@ def test_a_dry_run_plans_and_writes_nothing(tiny_folder, tmp_path, capsys):
 
 
 def test_mistakes_end_in_status_2_and_one_sentence(tiny_folder, tmp_path, capsys):
-    for options, says in (
+    for options, message in (
         (["--measures", "cca"], "Unknown measure 'cca'"),
         (["--measures", "cka,cka"], "once, got cka, cka"),
         (["--trajectory-steps", "40"], "steps 0 … 39, got 40"),
@@ -148,7 +148,7 @@ def test_mistakes_end_in_status_2_and_one_sentence(tiny_folder, tmp_path, capsys
             main(with_options(["--model", str(tiny_folder), *SMALL, "--output", str(tmp_path / "none")], options)) == 2
         )
         error = capsys.readouterr().err
-        assert says in error and "Traceback" not in error and error.strip().count("\n") == 0
+        assert message in error and "Traceback" not in error and error.strip().count("\n") == 0
     with pytest.raises(SystemExit, match="2"):
         main(["--model", "x", "--trajectory-steps", "soon"])
     assert not (tmp_path / "none").exists()
@@ -239,7 +239,7 @@ def test_a_site_is_not_taken_from_another_stores_curve(tiny_folder, fitted, tmp_
 def test_mistakes_of_token_maps(tiny_folder, fitted, tmp_path, capsys):
     store, results, data = fitted
     asked = ["--store", str(store), "--results", str(results), *data, "--output", str(tmp_path / "none")]
-    for options, says in (
+    for options, message in (
         (
             ["--model", "testbed-xs"],
             "The store was made with another model: model is tiny-sd3 there and testbed-xs here",
@@ -251,5 +251,5 @@ def test_mistakes_of_token_maps(tiny_folder, fitted, tmp_path, capsys):
     ):
         assert tokens(with_options(asked, options)) == 2
         error = capsys.readouterr().err
-        assert says in error and "Traceback" not in error and error.strip().count("\n") == 0
+        assert message in error and "Traceback" not in error and error.strip().count("\n") == 0
     assert not (tmp_path / "none").exists()

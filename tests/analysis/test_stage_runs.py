@@ -43,9 +43,19 @@ def table_of(**columns):
                 for source in ("trajectory", "images"):
                     for measure in ("cosine", "cka"):
                         for chosen in (True, False):
-                            rows.append({"model": model, "stream": stream, "part": part, "sigma": sigma,
-                                         "source": source, "measure": measure, "chosen": chosen,
-                                         "step": pd.NA if source == "images" else 3, "control": "none"})  # fmt: skip
+                            rows.append(
+                                {
+                                    "model": model,
+                                    "stream": stream,
+                                    "part": part,
+                                    "sigma": sigma,
+                                    "source": source,
+                                    "measure": measure,
+                                    "chosen": chosen,
+                                    "step": pd.NA if source == "images" else 3,
+                                    "control": "trained",
+                                }
+                            )
     return pd.DataFrame(rows).astype({"step": "Int64"}).assign(**columns)
 
 
@@ -53,8 +63,15 @@ def test_the_rows_of_one_place_are_kept():
     rows = nearest_rows(table_of(), model="b", stream="text", reduction="mean_t5", sigma=0.5)
     (row,) = rows.to_dict("records")
     said = {key: row[key] for key in ("model", "stream", "part", "sigma", "source", "measure", "chosen")}
-    assert said == {"model": "b", "stream": "text", "part": "t5", "sigma": 0.6, "source": "images",
-                    "measure": "cosine", "chosen": True}  # fmt: skip
+    assert said == {
+        "model": "b",
+        "stream": "text",
+        "part": "t5",
+        "sigma": 0.6,
+        "source": "images",
+        "measure": "cosine",
+        "chosen": True,
+    }
 
 
 def test_another_model_or_stream_is_none_unless_any_will_do():
@@ -67,10 +84,16 @@ def test_another_model_or_stream_is_none_unless_any_will_do():
 
 
 def test_stages_of_the_nearest_noise_level_and_their_measure():
-    stages = pd.DataFrame({
-        "model": "a", "measure": "cka", "sigma": [0.1, 0.1, 0.9, 0.9], "stage": ["B1", "B2"] * 2,
-        "first_block": [0, 2, 0, 3], "last_block": [1, 3, 2, 3],
-    })  # fmt: skip
+    stages = pd.DataFrame(
+        {
+            "model": "a",
+            "measure": "cka",
+            "sigma": [0.1, 0.1, 0.9, 0.9],
+            "stage": ["B1", "B2"] * 2,
+            "first_block": [0, 2, 0, 3],
+            "last_block": [1, 3, 2, 3],
+        }
+    )
     assert stage_runs(range(4), stages, model="a", sigma=0.7).blocks == ((0, 1, 2), (3,))
     assert stage_runs(range(4), stages, model="a", sigma=0.3).source == "cka"
     assert stage_runs(range(4), stages, model="b", sigma=0.3).source == "equal"

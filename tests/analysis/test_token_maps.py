@@ -105,7 +105,7 @@ def test_pictures_are_small_and_as_they_were(table):
 
 def test_the_cell_is_the_best_by_cross_validation_of_image_means(store, pairs):
     curve = reward_curve(store, pairs, shuffles=0).table
-    rows = curve[(curve["control"] == "none") & (curve["stream"] == "image")]
+    rows = curve[(curve["control"] == "trained") & (curve["stream"] == "image")]
     for cell in token_cells(curve):
         own = rows[rows["facet"] == cell.facet]
         best = own.loc[own["cv_accuracy"].idxmax()]
@@ -127,8 +127,17 @@ def test_tokens_of_another_model_are_refused(store, pairs):
 def test_probes_that_are_not_linear_and_no_pairs_are_refused(store, pairs):
     prompts = pd.Series("words", index=pairs["prompt_id"].unique())
     with pytest.raises(UserError, match="expected 1 or more"):
-        token_maps(store, pairs, TokenCell("quality", 0.005, 3, LOGISTIC), prompts, tokens_of(store), open_picture,
-                   GRID, count=0)  # fmt: skip
+        token_maps(
+            store,
+            pairs,
+            TokenCell("quality", 0.005, 3, LOGISTIC),
+            prompts,
+            tokens_of(store),
+            open_picture,
+            GRID,
+            count=0,
+        )
     with pytest.raises(UserError, match="linear probes alone, and mlp is none"):
-        token_maps(store, pairs, TokenCell("quality", 0.005, 3, Recipe("mlp")), prompts, tokens_of(store),
-                   open_picture, GRID)  # fmt: skip
+        token_maps(
+            store, pairs, TokenCell("quality", 0.005, 3, Recipe("mlp")), prompts, tokens_of(store), open_picture, GRID
+        )

@@ -101,9 +101,15 @@ def _make_store(path: Path, prompts: int = 30) -> None:
     settings = {"model": "m", "data": "d", "random_init": False, "prompts": "own", "seed": 0, "resolution": 8}
     try:
         store = FeatureStore.create(
-            path, arrays=arrays, items=items, sigmas=(0.1, 0.5), num_blocks=3, run_length=7, settings=settings,
+            path,
+            arrays=arrays,
+            items=items,
+            sigmas=(0.1, 0.5),
+            num_blocks=3,
+            run_length=7,
+            settings=settings,
             provenance={"streams": ["image"], "reductions": ["mean"], "revision": "r"},
-        )  # fmt: skip
+        )
     except FileExistsError:
         mend(path, [problem for problem in check(path, deep=False) if not problem.file.endswith(".parquet")])
         store = FeatureStore.open(path)
@@ -125,12 +131,16 @@ def _make_store(path: Path, prompts: int = 30) -> None:
     store.write_pairs(
         pd.DataFrame(
             {
-                "pair_id": [f"q{n}" for n in range(prompts)], "prompt_id": [f"p{n}" for n in range(prompts)],
-                "first": ids[::2], "second": ids[1::2], "choice": choices, "facet": "all",
+                "pair_id": [f"q{n}" for n in range(prompts)],
+                "prompt_id": [f"p{n}" for n in range(prompts)],
+                "first": ids[::2],
+                "second": ids[1::2],
+                "choice": choices,
+                "facet": "all",
                 "split": ["train" if n % 3 else "test" for n in range(prompts)],
             }
         )
-    )  # fmt: skip
+    )
 
 
 KILLS = [pytest.param(2, id="few"), pytest.param(50, id="many", marks=pytest.mark.slow)]
@@ -142,8 +152,22 @@ def test_extraction(tiny_folder, tmp_path, kills):
     data = make_data(tmp_path / "data", count=6)
 
     def command(output: Path) -> tuple:
-        options = ["--model", str(tiny_folder), "--data", str(data), "--output", str(output), "--batch-size", "3",
-                   "--t5-length", "12", "--sigmas", "0.005,0.6", "--streams", "image,text"]  # fmt: skip
+        options = [
+            "--model",
+            str(tiny_folder),
+            "--data",
+            str(data),
+            "--output",
+            str(output),
+            "--batch-size",
+            "3",
+            "--t5-length",
+            "12",
+            "--sigmas",
+            "0.005,0.6",
+            "--streams",
+            "image,text",
+        ]
         return ("probing.extract", options)
 
     undisturbed = timed(_command, command(tmp_path / "whole" / "s.zarr"))

@@ -10,8 +10,14 @@ from PIL import Image
 
 from probing.extract import main
 
-PROMPTS = ["a small red circle", "a star on a white background", "a square", "a small green square", "a red star",
-           "a circle on a background"]  # fmt: skip
+PROMPTS = [
+    "a small red circle",
+    "a star on a white background",
+    "a square",
+    "a small green square",
+    "a red star",
+    "a circle on a background",
+]
 
 
 def write_pictures(folder: Path, names: list[str], seed: int = 0) -> None:

@@ -28,10 +28,15 @@ def make_small_store(path: Path, *, seed: int = 0) -> FeatureStore:
         }
     )
     store = FeatureStore.create(
-        path, arrays=ARRAYS, items=items, sigmas=SIGMAS, num_blocks=2, run_length=RUN,
+        path,
+        arrays=ARRAYS,
+        items=items,
+        sigmas=SIGMAS,
+        num_blocks=2,
+        run_length=RUN,
         settings={"model": "tiny-σ", "seed": 0, "scale": 1e-05},
         provenance={"versions": {"zarr": "3"}, "request": None},
-    )  # fmt: skip
+    )
     for run in store.runs:
         rows = store.rows_of_run(run)
         count = rows.stop - rows.start
@@ -46,9 +51,16 @@ def make_small_store(path: Path, *, seed: int = 0) -> FeatureStore:
             },
         )
     store.write_pairs(
-        pd.DataFrame({"pair_id": ["a", "b"], "first": ["item0", "item2"], "second": ["item1", "item3"],
-                      "choice": [1.0, 0.5], "split": ["train", "test"]})
-    )  # fmt: skip
+        pd.DataFrame(
+            {
+                "pair_id": ["a", "b"],
+                "first": ["item0", "item2"],
+                "second": ["item1", "item3"],
+                "choice": [1.0, 0.5],
+                "split": ["train", "test"],
+            }
+        )
+    )
     return store
 
 
@@ -56,12 +68,17 @@ def everything(path: Path) -> dict:
     """All numbers and names that commands take from a store."""
     store = FeatureStore.open(path)
     found: dict = {
-        "digest": store.digest, "items": store.item_ids.tolist(), "prompts": store.prompt_ids.tolist(),
-        "sigmas": store.sigmas, "blocks": store.blocks, "num_blocks": store.num_blocks,
-        "written": store.written.tolist(), "arrays": store.arrays(),
+        "digest": store.digest,
+        "items": store.item_ids.tolist(),
+        "prompts": store.prompt_ids.tolist(),
+        "sigmas": store.sigmas,
+        "blocks": store.blocks,
+        "num_blocks": store.num_blocks,
+        "written": store.written.tolist(),
+        "arrays": store.arrays(),
         "settings": {k: v for k, v in store.attributes.items() if k != "documents"},
         "pairs": store.read_pairs().to_dict("list"),
-    }  # fmt: skip
+    }
     for stream, reduction in store.arrays():
         for sigma in store.sigmas:
             for block in store.blocks_of(stream):

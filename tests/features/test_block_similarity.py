@@ -36,9 +36,16 @@ def data():
 
 def plan_of(backbone, data, **changed):
     settings = ExtractionSettings(
-        **{"sigmas": SIGMAS, "streams": ("image", "text"), "reductions": ("tokens",), "resolution": 16,
-           "batch_size": 5, "t5_length": T5_LENGTH, **changed}
-    )  # fmt: skip
+        **{
+            "sigmas": SIGMAS,
+            "streams": ("image", "text"),
+            "reductions": ("tokens",),
+            "resolution": 16,
+            "batch_size": 5,
+            "t5_length": T5_LENGTH,
+            **changed,
+        }
+    )
     return make_plan(backbone.spec, settings, items=len(data.items), prompts=4)
 
 
@@ -110,9 +117,10 @@ def test_a_trajectory_is_read_on_the_rows_that_were_told_the_prompt(backbone, da
     prompts = data.items.drop_duplicates("prompt_id")[["prompt_id", "prompt"]].reset_index(drop=True)
     plan = plan_of(backbone, data, batch_size=3)
     readings = list(
-        read_trajectories(plan, backbone, prompts, keep_streams(["image"]), steps=STEPS, guidance=GUIDANCE,
-                          read_at=READ_AT)
-    )  # fmt: skip
+        read_trajectories(
+            plan, backbone, prompts, keep_streams(["image"]), steps=STEPS, guidance=GUIDANCE, read_at=READ_AT
+        )
+    )
     assert [(r.step, len(r.rows)) for r in readings] == [(0, 3), (2, 3), (3, 3), (0, 1), (2, 1), (3, 1)]
     told, empty = backbone.encode_prompts(prompts["prompt"].tolist()), backbone.encode_prompts([""])
     noise = torch.from_numpy(np.stack([item_noise(0, p, (4, 8, 8)) for p in prompts["prompt_id"]]))
@@ -127,8 +135,9 @@ def test_a_trajectory_is_read_on_the_rows_that_were_told_the_prompt(backbone, da
 
 def test_places_of_a_trajectory_have_steps(backbone, data):
     prompts = data.items.drop_duplicates("prompt_id")
-    readings = read_trajectories(plan_of(backbone, data), backbone, prompts, keep_streams(["image"]), steps=STEPS,
-                                 guidance=1.0, read_at=(3,))  # fmt: skip
+    readings = read_trajectories(
+        plan_of(backbone, data), backbone, prompts, keep_streams(["image"]), steps=STEPS, guidance=1.0, read_at=(3,)
+    )
     done = []
     (one,) = block_similarities(readings, ["cosine"], advance=done.append)
     assert one.place.source == "trajectory" and one.place.step == 3 and sum(done) == 4
@@ -144,8 +153,9 @@ def test_memory_does_not_grow_with_items(backbone, data):
 
     def counted():
         nonlocal most
-        for reading in read_images(plan_of(backbone, data, batch_size=2), backbone, data, data.items,
-                                   keep_streams(["image"])):  # fmt: skip
+        for reading in read_images(
+            plan_of(backbone, data, batch_size=2), backbone, data, data.items, keep_streams(["image"])
+        ):
             alive.add(reading)
             gc.collect()
             most = max(most, len(alive))

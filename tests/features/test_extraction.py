@@ -111,8 +111,11 @@ def test_features_equal_plain_hooks_on_the_same_inputs(spec, backbone, tmp_path)
     prompts = data.items.set_index("item_id").loc[batch, "prompt"].tolist()
     stock = backbone.pipeline.encode_prompt(
         prompt=list(dict.fromkeys(data.items.sort_values("prompt_id", kind="stable")["prompt"])),
-        prompt_2=None, prompt_3=None, do_classifier_free_guidance=False, max_sequence_length=T5_LENGTH,
-    )  # fmt: skip
+        prompt_2=None,
+        prompt_3=None,
+        do_classifier_free_guidance=False,
+        max_sequence_length=T5_LENGTH,
+    )
     assert len(set(prompts)) == 1
     for sigma in store.sigmas:
         inputs = {
@@ -218,10 +221,7 @@ def test_noise_is_independent_or_shared(spec, backbone, tmp_path):
     """With shared noise and equal pictures, two items of one prompt have equal features; with independent, not."""
     data = make_data()
     same = PreferenceData(
-        name="same",
-        items=data.items,
-        pairs=data.pairs,
-        images=DrawnImages(lambda _: Image.new("RGB", (16, 16), "red")),
+        name="same", items=data.items, pairs=data.pairs, images=DrawnImages(lambda _: Image.new("RGB", (16, 16), "red"))
     )
     for pair_noise, equal in (("shared", True), ("independent", False)):
         store = run(spec, backbone, same, tmp_path / f"{pair_noise}.zarr", pair_noise=pair_noise, batch_size=12).store

@@ -18,8 +18,10 @@ from tests.features.test_damage import files_of
 
 _VALUES = st.one_of(
     st.sampled_from([None, True, 0, -1, 10**12, 2**63, 1e308, "", "x", [], {}, [10**12], [[1]], {"a": [1]}, "float64"]),
-    st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5),
-)  # fmt: skip
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=5),
+)
 
 
 @pytest.fixture(scope="module")

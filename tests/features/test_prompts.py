@@ -99,7 +99,7 @@ def test_a_store_says_its_words_and_its_backbones_size(spec, backbone, tmp_path)
 
 
 def test_the_plan_says_which_words(capsys):
-    for rule, says in (("foreign", "each given another prompt's words"), ("empty", "given no words")):
+    for rule, message in (("foreign", "each given another prompt's words"), ("empty", "given no words")):
         assert main(["--model", "testbed-xs", "--limit", "60", "--prompts", rule, "--dry-run"]) == 0
         said = capsys.readouterr().out
-        assert says in said and f"testbed-xs-{rule}-prompts--testbed.zarr" in said
+        assert message in said and f"testbed-xs-{rule}-prompts--testbed.zarr" in said

@@ -17,9 +17,7 @@ def test_image_reductions_equal_numpy(seed, rows, columns):
     tokens = np.random.default_rng(seed).standard_normal((2, rows * columns, 3)).astype(np.float32)
     found = reduce_image(torch.from_numpy(tokens), (rows, columns), ["mean", "std", "max", "grid4", "tokens"])
     grid = tokens.reshape(2, 4, rows // 4, 4, columns // 4, 3).mean(axis=(2, 4)).reshape(2, 16, 3)
-    expected = {
-        "mean": tokens.mean(1), "std": tokens.std(1), "max": tokens.max(1), "grid4": grid, "tokens": tokens
-    }  # fmt: skip
+    expected = {"mean": tokens.mean(1), "std": tokens.std(1), "max": tokens.max(1), "grid4": grid, "tokens": tokens}
     assert set(found) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name].numpy(), value, rtol=1e-4, atol=1e-5, err_msg=name)

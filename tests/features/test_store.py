@@ -126,9 +126,11 @@ def test_reading_a_block_touches_its_own_chunk(tmp_path):
     damaged[3] ^= 0xFF
     shard.write_bytes(damaged)
     touched = [
-        (sigma, block) for sigma in SIGMAS for block in (0, 1, 2)
+        (sigma, block)
+        for sigma in SIGMAS
+        for block in (0, 1, 2)
         if _raises(lambda sigma=sigma, block=block: store.read("image", "mean", sigma, block))
-    ]  # fmt: skip
+    ]
     assert len(touched) == 1
 
 

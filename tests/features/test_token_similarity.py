@@ -94,8 +94,9 @@ def test_knn_counts_common_neighbours():
         near = block @ block.T
         np.fill_diagonal(near, -np.inf)
         sets.append([set(np.argsort(-row)[:NEIGHBOURS]) for row in near])
-    expected = [[np.mean([len(a & b) / NEIGHBOURS for a, b in zip(one, two, strict=True)]) for two in sets]
-                for one in sets]  # fmt: skip
+    expected = [
+        [np.mean([len(a & b) / NEIGHBOURS for a, b in zip(one, two, strict=True)]) for two in sets] for one in sets
+    ]
     np.testing.assert_allclose(measure("knn", stack), expected, atol=1e-6)
 
 

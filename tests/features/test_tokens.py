@@ -45,7 +45,8 @@ def test_other_models_and_items_are_refused(backbone, store):
     with pytest.raises(UserError, match=r"another model: the files of vae are others; give the same by --model"):
         check_same_model({**store.attributes, "parts": parts}, backbone)
     with pytest.raises(UserError, match="has no item nobody; give the data set"):
-        read_image_tokens(backbone.spec, backbone, make_data(), ["nobody"], settings_of(store.attributes), sigma=0.1,
-                          block=0)  # fmt: skip
+        read_image_tokens(
+            backbone.spec, backbone, make_data(), ["nobody"], settings_of(store.attributes), sigma=0.1, block=0
+        )
     with pytest.raises(UserError, match="does not say its t5_length"):
         settings_of({k: v for k, v in store.attributes.items() if k != "t5_length"})

@@ -40,9 +40,17 @@ def make_schema_1(path, written=ITEMS):
     put("features/image/depth", (np.array(BLOCKS) + 1) / 3)
     arrays = {"features/image/mean": [list(BLOCKS), [3], "float32"], "latents/mean": [[], [4], "float32"]}
     settings = {
-        "model": "m", "seed": 0, "random_init": False, "streams": ["image"], "reductions": ["mean"],
-        "data": "d", "data_fingerprint": "f", "sigmas": list(SIGMAS), "run_length": RUN, "arrays": arrays,
-    }  # fmt: skip
+        "model": "m",
+        "seed": 0,
+        "random_init": False,
+        "streams": ["image"],
+        "reductions": ["mean"],
+        "data": "d",
+        "data_fingerprint": "f",
+        "sigmas": list(SIGMAS),
+        "run_length": RUN,
+        "arrays": arrays,
+    }
     group.attrs.update({"schema": 1, "num_blocks": 3, "versions": {"zarr": "3"}, "settings": settings, **settings})
     pairs = pd.DataFrame({"pair_id": ["a"], "first": ["i0"], "second": ["i1"], "choice": [1.0]})
     pairs.to_parquet(path.with_suffix(".pairs.parquet"), index=False)

@@ -168,7 +168,13 @@ def test_statements_of_the_whole_are_at_the_top(page):
 
 def test_other_statements_say_of_what_and_of_which_model(tmp_path):
     table = pd.DataFrame(
-        {"model": ["s", "m"], "facet": "quality", "sigma": [0.6, None], "stream": "text", "says": ["grows.", "grows."]}
+        {
+            "model": ["s", "m"],
+            "facet": "quality",
+            "sigma": [0.6, None],
+            "stream": "text",
+            "statement": ["grows.", "grows."],
+        }
     )
     page = report(write_results(tmp_path / "results", linearity=table), tmp_path / "report.html")
     assert "s, quality, text, σ = 0.6: grows." in page.said and "m, quality, text: grows." in page.said
@@ -176,10 +182,10 @@ def test_other_statements_say_of_what_and_of_which_model(tmp_path):
 
 def test_the_best_cell_is_chosen_on_training_pairs(tmp_path):
     curve = small_curve().assign(cv_accuracy=0.5, probe="logistic")
-    here = (curve["block"] == 1) & (curve["control"] == "none") & (curve["sigma"] == 0.6)
+    here = (curve["block"] == 1) & (curve["control"] == "trained") & (curve["sigma"] == 0.6)
     curve.loc[here, "cv_accuracy"] = 0.9
     keys = ["model", "facet", "probe", "stream", "reduction", "sigma", "block", "control"]
-    measures = curve.loc[curve["control"] == "none", keys].assign(metric="may_be_best", value=1.0)
+    measures = curve.loc[curve["control"] == "trained", keys].assign(metric="may_be_best", value=1.0)
     page = report(write_results(tmp_path / "results", reward_curve=curve, measures=measures), tmp_path / "report.html")
     cells = page.said.split("Best cell of each facet")[1].split("Chosen by cross-validation")[0]
     assert "quality 64.0% [61.0, 67.0] image mean 0.6 1 90.0% 0, 1, 2, 3 1,234 617" in cells
@@ -195,10 +201,7 @@ def nothing_to_draw(table):
 
 
 def test_a_figure_with_nothing_to_show_is_named_and_one_that_is_given_more_shows_it(results):
-    figures = {
-        "curve": ("reward_curve", nothing_to_draw),
-        "differences": ("comparisons", figure_comparisons),
-    }
+    figures = {"curve": ("reward_curve", nothing_to_draw), "differences": ("comparisons", figure_comparisons)}
     sources = collect(figures, results, join=lambda table, name: table[table["facet"] == "quality"])
     page = Page(build_page(sources, command="c", redraw="r"))
     assert "Curve is not drawn: no draws were measured." in page.said and len(page.all("img")) == 1
@@ -254,7 +257,7 @@ def test_mistakes_end_in_status_2_one_sentence_and_no_page(results, tmp_path, ca
     empty.mkdir()
     (write_results(broken) / "comparisons.parquet").write_bytes(b"PAR1 no more")
     write_results(strange, comparisons=pd.DataFrame({"facet": ["quality"]}))
-    for options, says in (
+    for options, message in (
         (["--results", str(tmp_path / "none")], "There is no folder"),
         (["--results", str(empty)], "has none of reward_curve.parquet, comparisons.parquet"),
         (["--results", str(broken)], "comparisons.parquet cannot be read as a table"),
@@ -263,7 +266,7 @@ def test_mistakes_end_in_status_2_one_sentence_and_no_page(results, tmp_path, ca
     ):
         assert main([*options, "--output", str(tmp_path / "new" / "report.html")]) == 2
         error = capsys.readouterr().err
-        assert says in error and "Traceback" not in error and error.strip().count("\n") == 0
+        assert message in error and "Traceback" not in error and error.strip().count("\n") == 0
     assert not (tmp_path / "new").exists()
     assert main(["--results", str(results), "--output", str(empty)]) == 2
     assert "is a folder; give --output a file" in capsys.readouterr().err

@@ -16,16 +16,27 @@ def curve_table() -> pd.DataFrame:
             for sigma in (0.005, 0.6):
                 for block in range(NUM_BLOCKS - (stream == "text")):
                     depth = (block + 1) / NUM_BLOCKS
-                    for control, seeds in (("none", [0]), ("random-init", [0]), ("shuffled", [0, 1])):
+                    for control, seeds in (("trained", [0]), ("random-init", [0]), ("shuffled", [0, 1])):
                         for seed in seeds:
-                            value = 0.5 + (0.08 * block + 0.1 * sigma if control == "none" else 0.01 * seed)
+                            value = 0.5 + (0.08 * block + 0.1 * sigma if control == "trained" else 0.01 * seed)
                             where = {"stream": stream, "reduction": reduction, "sigma": sigma, "block": block}
                             ends = {"value": value, "ci_low": value - 0.03, "ci_high": value + 0.03}
                             rows.append({**common, **where, **ends, "depth": depth, "control": control, "seed": seed})
         rows.append(
-            {**common, "stream": "latents", "reduction": "mean", "sigma": np.nan, "block": pd.NA, "depth": np.nan,
-             "value": 0.55, "ci_low": 0.52, "ci_high": 0.58, "control": "latents", "seed": 0}
-        )  # fmt: skip
+            {
+                **common,
+                "stream": "latents",
+                "reduction": "mean",
+                "sigma": np.nan,
+                "block": pd.NA,
+                "depth": np.nan,
+                "value": 0.55,
+                "ci_low": 0.52,
+                "ci_high": 0.58,
+                "control": "latents",
+                "seed": 0,
+            }
+        )
     return pd.DataFrame(rows).astype({"block": "Int64"})
 
 
@@ -36,8 +47,18 @@ def comparison_table() -> pd.DataFrame:
             for number, baseline in enumerate(("random-init", "latents")):
                 difference = 0.1 - 0.09 * number
                 rows.append(
-                    {"facet": facet, "scope": scope, "stream": stream, "sigma": sigma, "baseline": baseline,
-                     "difference": difference, "ci_low": difference - 0.03, "ci_high": difference + 0.03,
-                     "p_holm": 0.001 if number == 0 else 0.5, "n_pairs": 1234, "n_prompts": 617}
-                )  # fmt: skip
+                    {
+                        "facet": facet,
+                        "scope": scope,
+                        "stream": stream,
+                        "sigma": sigma,
+                        "baseline": baseline,
+                        "difference": difference,
+                        "ci_low": difference - 0.03,
+                        "ci_high": difference + 0.03,
+                        "p_value_holm": 0.001 if number == 0 else 0.5,
+                        "n_pairs": 1234,
+                        "n_prompts": 617,
+                    }
+                )
     return pd.DataFrame(rows)

@@ -15,7 +15,7 @@ from tests.analysis.fake_similarity import ABOUT, measured
 def similarity_tables() -> dict[str, pd.DataFrame]:
     found = measured()
     parts = []
-    for control in ("none", "random-init"):
+    for control in ("trained", "random-init"):
         about = {**ABOUT, "control": control}
         stages = find_stages(found, about, resamples=50)
         parts.append(
@@ -40,11 +40,26 @@ def token_table(grid=(4, 4)) -> pd.DataFrame:
                     scores = np.round(rng.normal(size=grid[0] * grid[1]), 3) + 5 * (side == "first")
                     picture = Image.fromarray(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8))
                     rows.append(
-                        {"model": "fake", "facet": facet, "selection": selection, "rank": rank, "sigma": 0.005,
-                         "block": 2, "pair_id": f"{facet}-{selection}-{rank}", "prompt": "a small red circle",
-                         "side": side,
-                         "choice": 1.0, "chosen": side == "first", "margin": 1.5, "rows": grid[0], "columns": grid[1],
-                         "reward": scores.mean(), "scores": " ".join(f"{score:.6g}" for score in scores),
-                         "picture": as_text(picture), "n_pairs": 1234, "n_prompts": 617}
-                    )  # fmt: skip
+                        {
+                            "model": "fake",
+                            "facet": facet,
+                            "selection": selection,
+                            "rank": rank,
+                            "sigma": 0.005,
+                            "block": 2,
+                            "pair_id": f"{facet}-{selection}-{rank}",
+                            "prompt": "a small red circle",
+                            "side": side,
+                            "choice": 1.0,
+                            "chosen": side == "first",
+                            "margin": 1.5,
+                            "rows": grid[0],
+                            "columns": grid[1],
+                            "reward": scores.mean(),
+                            "scores": " ".join(f"{score:.6g}" for score in scores),
+                            "picture": as_text(picture),
+                            "n_pairs": 1234,
+                            "n_prompts": 617,
+                        }
+                    )
     return pd.DataFrame(rows, columns=[name for name in COLUMNS if name in rows[0]])

@@ -45,13 +45,18 @@ def test_chance_ceiling_counts_latents_and_controls_are_there(curve):
     crosses = [line for line in ax.lines if line.get_marker() == "x"]
     np.testing.assert_allclose(crosses[0].get_ydata(), 0.505)
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels == ["trained, σ = 0.005", "trained, σ = 0.6", "random-initialised", "pooled VAE latents",
-                      "shuffled choices (mean of 2)"]  # fmt: skip
+    assert labels == [
+        "trained, σ = 0.005",
+        "trained, σ = 0.6",
+        "random-initialised",
+        "pooled VAE latents",
+        "shuffled choices (mean of 2)",
+    ]
     assert all(tick == int(tick) for tick in ax.get_xticks())
 
 
 def test_an_unknown_ceiling_and_absent_controls_are_left_out(curve):
-    table = curve[curve["control"] == "none"].assign(ceiling=np.nan)
+    table = curve[curve["control"] == "trained"].assign(ceiling=np.nan)
     ax = plot_reward_curve(table, facet="quality")
     assert {text.get_text() for text in ax.texts} == {"chance"}
     assert len(ax.get_legend().get_texts()) == 2
@@ -65,9 +70,11 @@ def test_the_grid_has_facets_by_streams_and_one_legend(curve):
     )
     titles = [ax.get_title().split("\n")[0] for ax in figure.axes]
     assert titles == [
-        "alignment, image tokens (mean)", "alignment, text tokens (mean clip)",
-        "quality, image tokens (mean)", "quality, text tokens (mean clip)",
-    ]  # fmt: skip
+        "alignment, image tokens (mean)",
+        "alignment, text tokens (mean clip)",
+        "quality, image tokens (mean)",
+        "quality, text tokens (mean clip)",
+    ]
 
 
 def test_a_table_read_from_csv_gives_the_same_figure(curve, tmp_path):

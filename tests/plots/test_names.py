@@ -19,27 +19,55 @@ from matplotlib.text import Text
 from probing.analysis.comparisons import _statement
 from probing.figures import FIGURES
 from probing.figures import main as draw
-from probing.plots import read_table, save_figure, style
+from probing.plots import save_figure, style
 from probing.plots.text import LONGEST, fonts, missing_characters, shown_name
 from probing.report import main as report
+from probing.result_tables import read_result
 from tests.plots.figure_tables import comparison_table, curve_table
 from tests.plots.similarity_tables import similarity_tables, token_table
 from tests.plots.sweep_tables import sweep_tables
 
 HOSTILE = [
-    "cost $5 or $10", "m$$", "$\\frac{a}{$", "_hidden", "a{b}", "{}", "{0}", "%s", "100%", "<script>alert(1)</script>",
-    "\\frac", "two\nlines\tand a tab", "x" * 500, "word " * 80, "\u65e5\u672c\u8a9e", "\U0001f600",
+    "cost $5 or $10",
+    "m$$",
+    "$\\frac{a}{$",
+    "_hidden",
+    "a{b}",
+    "{}",
+    "{0}",
+    "%s",
+    "100%",
+    "<script>alert(1)</script>",
+    "\\frac",
+    "two\nlines\tand a tab",
+    "x" * 500,
+    "word " * 80,
+    "\u65e5\u672c\u8a9e",
+    "\U0001f600",
     "\u0645\u0631\u062d\u0628\u0627",
-    "\x1b[31mred\x00", "\u202eright to left", "NA", "007", "a,b", "\"quoted\"", "'", "&amp;", "#", "^_^", "None",
-]  # fmt: skip
+    "\x1b[31mred\x00",
+    "\u202eright to left",
+    "NA",
+    "007",
+    "a,b",
+    '"quoted"',
+    "'",
+    "&amp;",
+    "#",
+    "^_^",
+    "None",
+]
 
 
 @pytest.fixture(scope="module")
 def tables():
     return {
-        "reward_curve": curve_table(), "comparisons": comparison_table(), **sweep_tables(), **similarity_tables(),
+        "reward_curve": curve_table(),
+        "comparisons": comparison_table(),
+        **sweep_tables(),
+        **similarity_tables(),
         "token_maps": token_table(),
-    }  # fmt: skip
+    }
 
 
 def renamed(table, name):
@@ -145,7 +173,7 @@ def test_names_survive_a_figures_csv(tables, tmp_path):
     for name in ("NA", "007", "None", "null", "1e5", "a,b", '"q"', "line\nbreak"):
         table = tables["comparisons"].assign(facet=name, model=name)
         (_, _, csv, _) = save_figure(FIGURES["comparisons"][1](table), table, tmp_path, "x", provenance={})
-        again = read_table(csv)
+        again = read_result(csv, "a test")
         assert set(again["facet"]) == {name} and set(again["model"]) == {name}
 
 
@@ -177,9 +205,17 @@ def test_a_page_of_hostile_names_holds_them_as_text(tables, tmp_path):
 
 def test_a_statement_takes_braces():
     row = {
-        "facet": "f{}", "baseline": "reference", "baseline_chosen": "gpt{} {0}", "baseline_value": 0.5, "chosen": "c",
-        "value": 0.6, "difference": 0.1, "ci_low": 0.05, "ci_high": 0.15, "p_holm": 0.01,
-    }  # fmt: skip
+        "facet": "f{}",
+        "baseline": "reference",
+        "baseline_chosen": "gpt{} {0}",
+        "baseline_value": 0.5,
+        "chosen": "c",
+        "value": 0.6,
+        "difference": 0.1,
+        "ci_low": 0.05,
+        "ci_high": 0.15,
+        "p_value_holm": 0.01,
+    }
     assert _statement(row).startswith("f{}: the trained backbone (c; 60.0%) is above gpt{} {0} (50.0%): +10.0 points")
 
 

@@ -78,16 +78,24 @@ def test_what_is_there_is_drawn_and_the_rest_left_out(tmp_path, capsys):
 def test_marks_come_from_the_tables_beside_and_are_kept_in_the_csv(tmp_path):
     curve = curve_table().assign(probe="logistic")
     curve.to_parquet(tmp_path / "reward_curve.parquet")
-    cells = curve[curve["control"] == "none"]
+    cells = curve[curve["control"] == "trained"]
     cells.assign(metric="may_be_best", value=(cells["block"] == 2).astype(float)).to_parquet(
         tmp_path / "measures.parquet"
     )
-    stages = pd.DataFrame({"model": "fake", "sigma": 0.0, "measure": "cosine", "stage": ["B1", "B2"],
-                           "first_block": [0, 2], "last_block": [1, 3]})  # fmt: skip
+    stages = pd.DataFrame(
+        {
+            "model": "fake",
+            "sigma": 0.0,
+            "measure": "cosine",
+            "stage": ["B1", "B2"],
+            "first_block": [0, 2],
+            "last_block": [1, 3],
+        }
+    )
     stages.to_parquet(tmp_path / "stages.parquet")
     assert main(["--results", str(tmp_path), "--output", str(tmp_path / "figures")]) == 0
     drawn = pd.read_csv(tmp_path / "figures" / "reward_curves.csv")
-    trained = drawn[drawn["control"] == "none"]
+    trained = drawn[drawn["control"] == "trained"]
     assert (trained["may_be_best"] == (trained["block"] == 2)).all()
     assert (trained["stage"] == trained["block"].map({0: "B1", 1: "B1", 2: "B2", 3: "B2"})).all()
 

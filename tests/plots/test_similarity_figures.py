@@ -32,7 +32,7 @@ def tables():
 
 
 def one_place(table, measure="cka", sigma=0.005):
-    return table[(table["measure"] == measure) & (table["sigma"] == sigma) & (table["control"] == "none")]
+    return table[(table["measure"] == measure) & (table["sigma"] == sigma) & (table["control"] == "trained")]
 
 
 def test_a_matrix_is_drawn_whole_with_its_stages_as_squares(tables):
@@ -61,8 +61,14 @@ def test_heatmaps_have_a_column_a_level_and_a_row_a_measure_spread_and_control(t
     figure = figure_image_similarity(tables["similarity"])
     panels = [ax for ax in figure.axes if ax.images and len(ax.images[0].get_array()) == 10]
     labels = [ax.get_ylabel() for ax in panels if ax.get_ylabel()]
-    assert labels == ["cka\nblock", "cka, std\nblock", "cosine\nblock", "cosine, std\nblock",
-                      "cka,\nrandom-init\nblock", "cosine,\nrandom-init\nblock"]  # fmt: skip
+    assert labels == [
+        "cka\nblock",
+        "cka, std\nblock",
+        "cosine\nblock",
+        "cosine, std\nblock",
+        "cka,\nrandom-init\nblock",
+        "cosine,\nrandom-init\nblock",
+    ]
     assert len(panels) == 12 and [ax.get_title() for ax in panels[:2]] == ["σ = 0.005", "σ = 0.6"]
     # One scale a row.
     assert panels[0].images[0].get_clim() == panels[1].images[0].get_clim()
@@ -133,8 +139,9 @@ def test_a_map_is_the_tables_scores_and_a_picture_its_pixels():
 
 def test_centring_keeps_the_difference_of_every_pair_and_takes_out_places():
     table = token_table().query("facet == 'quality'").reset_index(drop=True)
-    table["scores"] = [" ".join(f"{s + place:.6g}" for place, s in enumerate(scores_of(item).ravel()))
-                       for _, item in table.iterrows()]  # fmt: skip
+    table["scores"] = [
+        " ".join(f"{s + place:.6g}" for place, s in enumerate(scores_of(item).ravel())) for _, item in table.iterrows()
+    ]
     maps = centred_maps(table)
     np.testing.assert_allclose(np.mean(maps, axis=0) - np.mean(maps), 0, atol=1e-9)
     for start in range(0, len(table), 2):

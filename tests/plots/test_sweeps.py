@@ -98,8 +98,12 @@ def test_redraws_have_a_curve_a_level_with_bars(tables, metric):
 def test_scaling_shows_points_lines_and_the_slope(tables):
     table = tables["scaling"]
     ax = plot_scaling(table, facet="all")
-    fit = table[(table["kind"] == "fit") & (table["head"] == "best") & (table["series"] == "trained")
-                & (table["against"] == "parameters")].iloc[0]  # fmt: skip
+    fit = table[
+        (table["kind"] == "fit")
+        & (table["head"] == "best")
+        & (table["series"] == "trained")
+        & (table["against"] == "parameters")
+    ].iloc[0]
     assert f"{100 * fit['value']:+.1f} points a tenfold" in ax.get_title() and "2 models" in ax.get_title()
     assert ax.get_xscale() == "log" and ax.get_xlabel() == "parameters"
     hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white" and line.get_marker() == "o"]
@@ -129,9 +133,11 @@ def test_controls_are_rows_with_their_differences(tables):
 
 def test_every_figure_has_one_caption_and_names_the_model(tables):
     drawn = {
-        "combinations": figure_combinations, "noise": figure_noise, "scaling": figure_scaling,
+        "combinations": figure_combinations,
+        "noise": figure_noise,
+        "scaling": figure_scaling,
         "controls": figure_controls,
-    }  # fmt: skip
+    }
     for name, draw in [*drawn.items(), ("noise", figure_noise_draws), ("scaling", figure_depth_curves)]:
         figure = draw(tables[name])
         assert isinstance(figure, Figure) and len(figure.legends) == 1
@@ -143,7 +149,7 @@ def test_every_figure_has_one_caption_and_names_the_model(tables):
 def test_the_curve_marks_stages_best_blocks_and_the_papers_values():
     curve = curve_table().assign(probe="logistic", model="sd35-large")
     stages = pd.DataFrame({"stage": ["B1", "B2"], "first_block": [0, 2], "last_block": [1, 3]})
-    cells = curve[curve["control"] == "none"]
+    cells = curve[curve["control"] == "trained"]
     measures = cells.assign(metric="may_be_best", value=(cells["block"] >= 2).astype(float))
     marked = mark_curve(curve, measures, stages)
     ax = plot_reward_curve(marked, facet="quality")

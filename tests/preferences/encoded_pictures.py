@@ -18,9 +18,16 @@ def png(width: int, depth: int, colour: int, rows: list[bytes], extra: bytes = b
 
 
 def tiff(
-    order: str, width: int, height: int, bits: int, pixels: bytes, *, kind: int = 1, photometric: int = 1,
+    order: str,
+    width: int,
+    height: int,
+    bits: int,
+    pixels: bytes,
+    *,
+    kind: int = 1,
+    photometric: int = 1,
     tags: list[tuple[int, int, int, int]] | None = None,
-) -> bytes:  # fmt: skip
+) -> bytes:
     """Write an uncompressed grey TIFF.
 
     Args:
@@ -33,9 +40,18 @@ def tiff(
         photometric: 0 white is zero, 1 black is zero.
         tags: More tags: tag, type, count, value.
     """
-    entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, photometric),
-               (273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, height), (279, 4, 1, len(pixels)),
-               (339, 3, 1, kind)]  # fmt: skip
+    entries = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 1, bits),
+        (259, 3, 1, 1),
+        (262, 3, 1, photometric),
+        (273, 4, 1, 8),
+        (277, 3, 1, 1),
+        (278, 4, 1, height),
+        (279, 4, 1, len(pixels)),
+        (339, 3, 1, kind),
+    ]
     entries += tags or []
     directory = struct.pack(order + "H", len(entries))
     for tag, type_, count, value in sorted(entries):

@@ -60,7 +60,7 @@ def test_repeated_ranking_ids_stay_apart(pickapic):
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "says"),
+    ("column", "value", "message"),
     [
         ("label_0", 0.7, r"has the labels 0\.7 and .*, expected 1 and 0"),
         ("label_1", 1.0, "has the labels"),
@@ -68,7 +68,7 @@ def test_repeated_ranking_ids_stay_apart(pickapic):
         ("caption", None, "has no prompt"),
     ],
 )
-def test_bad_pickapic_records_are_one_sentence(pickapic, column, value, says):
+def test_bad_pickapic_records_are_one_sentence(pickapic, column, value, message):
     path = next(iter(sorted(pickapic.rglob("test_unique-*.parquet"))))
 
     def change(table):
@@ -76,7 +76,7 @@ def test_bad_pickapic_records_are_one_sentence(pickapic, column, value, says):
         table.loc[0, column] = value
 
     rewrite(path, change)
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         preferences.load("pickapic-v1", root=pickapic, split="test")
     assert "\n" not in str(error.value)
 
@@ -134,17 +134,19 @@ def test_a_folder_above_or_of_the_config_will_do(genai):
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "says"),
+    ("column", "value", "message"),
     [
         ("vote_type", "draw", r"'test3' has the vote_type 'draw', expected leftvote"),
         ("left_image", {"bytes": b"", "path": None}, "Record 3 of .* has no left_image"),
         ("prompt", " ", "has no prompt"),
     ],
 )
-def test_bad_genai_records_are_one_sentence(genai, column, value, says):
-    rewrite(next(genai.rglob("test-*.parquet")), lambda table: table.__setitem__(
-        column, [value if i == 3 else v for i, v in enumerate(table[column])]))  # fmt: skip
-    with pytest.raises(UserError, match=says) as error:
+def test_bad_genai_records_are_one_sentence(genai, column, value, message):
+    rewrite(
+        next(genai.rglob("test-*.parquet")),
+        lambda table: table.__setitem__(column, [value if i == 3 else v for i, v in enumerate(table[column])]),
+    )
+    with pytest.raises(UserError, match=message) as error:
         preferences.load("genai-bench", root=genai)
     assert "\n" not in str(error.value)
 

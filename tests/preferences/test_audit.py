@@ -298,11 +298,11 @@ def test_a_picture_of_both_splits_is_found_by_name_even_unreadable(tmp_path):
 
 def test_mistakes_end_in_status_2(tmp_path, capsys):
     file = write(tmp_path)
-    for options, says in (
+    for options, message in (
         (["--data", str(file), "--workers", "0"], "at least 1"),
         (["--data", str(file), "--split", "validation"], "no pairs of split 'validation'"),
         (["--data", "hpdv4"], "did you mean hpdv"),
     ):
         assert main([*options, "--output", str(tmp_path / "r")]) == 2
-        assert says in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert not (tmp_path / "r").exists()

@@ -89,7 +89,7 @@ def test_categories_dates_and_backticks():
 
 
 @pytest.mark.parametrize(
-    ("condition", "says"),
+    ("condition", "message"),
     [
         ("", "stops to be readable at its end; write comparisons of a column with a value"),
         ("n >", "stops to be readable at its end"),
@@ -130,9 +130,9 @@ def test_categories_dates_and_backticks():
         ("n == 1 or " * LONGEST + "n == 1", "has 100,006 characters, expected at most 10,000"),
     ],
 )
-def test_anything_else_is_one_sentence(condition, says, tmp_path, monkeypatch):
+def test_anything_else_is_one_sentence(condition, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         rows_where(TABLE, condition)
     assert not list(tmp_path.iterdir())
 
@@ -221,9 +221,44 @@ def check_only_one_sentence(text):
 
 
 PIECES = st.sampled_from(
-    ["n", "x", "word", "`other word`", "sure", "==", "<", ">=", "and", "or", "not", "in", "[", "]", "(", ")", ",", "-",
-     "1", "2.5", "'a'", '"', "'", "`", "true", "@", ".", "()", "__class__", "\\", "\x00", "é", "1e400", "~", "|"]
-)  # fmt: skip
+    [
+        "n",
+        "x",
+        "word",
+        "`other word`",
+        "sure",
+        "==",
+        "<",
+        ">=",
+        "and",
+        "or",
+        "not",
+        "in",
+        "[",
+        "]",
+        "(",
+        ")",
+        ",",
+        "-",
+        "1",
+        "2.5",
+        "'a'",
+        '"',
+        "'",
+        "`",
+        "true",
+        "@",
+        ".",
+        "()",
+        "__class__",
+        "\\",
+        "\x00",
+        "é",
+        "1e400",
+        "~",
+        "|",
+    ]
+)
 TEXTS = st.text(max_size=40) | st.lists(PIECES, max_size=14).map(" ".join) | st.lists(PIECES, max_size=14).map("".join)
 
 

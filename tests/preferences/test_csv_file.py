@@ -52,7 +52,7 @@ def test_fields_in_quotes_keep_their_line_ends(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (HEADER + "a,b,c\na cat, 4k,b,c\n", "Line 3 of .* has 4 fields, and the header has 3 columns; put fields that"),
         (HEADER + "a,b\n", "Line 2 of .* has 2 fields, and the header has 3 columns; give every record all"),
@@ -93,8 +93,8 @@ def test_fields_in_quotes_keep_their_line_ends(tmp_path):
         (HEADER + 'a,b,c\n"a\n\0",b,c\n', "Line 4 of .* holds a NUL character"),
     ],
 )
-def test_anything_else_is_refused_with_its_line(tmp_path, content, says):
-    with pytest.raises(UserError, match=says) as error:
+def test_anything_else_is_refused_with_its_line(tmp_path, content, message):
+    with pytest.raises(UserError, match=message) as error:
         read(tmp_path, content)
     assert "\n" not in str(error.value)
 

@@ -42,9 +42,9 @@ def refusal(data: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    ("format", "options"), [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}),
-                            ("WEBP", {"lossless": True})],
-)  # fmt: skip
+    ("format", "options"),
+    [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})],
+)
 def test_lossless_colours_are_exact(format, options):
     np.testing.assert_array_equal(pixels(encoded(Image.fromarray(COLOURS), format, **options)), COLOURS)
 
@@ -70,8 +70,9 @@ def test_ycbcr_tiff_follows_the_standard():
     values = np.stack([RNG.integers(60, 200, (5, 7)), *RNG.integers(100, 156, (2, 5, 7))], axis=2).astype(np.uint8)
     data = encoded(Image.frombytes("YCbCr", (7, 5), values.tobytes()), "TIFF")
     y, cb, cr = np.moveaxis(values.astype(float), 2, 0)
-    right = np.stack([y + 1.402 * (cr - 128), y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128),
-                      y + 1.772 * (cb - 128)], axis=2)  # fmt: skip
+    right = np.stack(
+        [y + 1.402 * (cr - 128), y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128), y + 1.772 * (cb - 128)], axis=2
+    )
     assert np.abs(pixels(data) - right.clip(0, 255)).max() <= 1.5
 
 
@@ -164,9 +165,16 @@ def test_transparency_is_laid_on_the_chosen_background():
         assert np.abs(whole - right).max() <= 1
 
 
-TURNED = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud,
-          5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1),
-          7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: np.rot90}  # fmt: skip
+TURNED = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -180,8 +188,9 @@ def test_orientation_is_applied(format, orientation):
     np.testing.assert_array_equal(pixels(data), TURNED[orientation](COLOURS))
 
 
-@pytest.mark.parametrize("block", [b"garbage", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", exif(6)[:-9],
-                                   exif(77)])  # fmt: skip
+@pytest.mark.parametrize(
+    "block", [b"garbage", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", exif(6)[:-9], exif(77)]
+)
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])
 def test_a_broken_exif_block_is_ignored(format, block):
     lossless = {"lossless": True} if format == "WEBP" else {}
@@ -250,8 +259,16 @@ def test_tags_of_directories_below_count():
     check_tags(b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + struct.pack("<HHII", 0x8769, 4, 1, 8) + b"\0" * 4)
 
 
-ERRORS = (RuntimeError("a\nb"), SyntaxError("x"), MemoryError(), KeyError("k"), RecursionError(), AssertionError(),
-          struct.error("s"), OverflowError("o" * 999))  # fmt: skip
+ERRORS = (
+    RuntimeError("a\nb"),
+    SyntaxError("x"),
+    MemoryError(),
+    KeyError("k"),
+    RecursionError(),
+    AssertionError(),
+    struct.error("s"),
+    OverflowError("o" * 999),
+)
 
 
 @pytest.mark.parametrize("error", ERRORS)

@@ -30,8 +30,20 @@ MODES = {
     "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B", "F"),
     "AVIF": ("RGB", "RGBA"),
 }
-MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x20\0\0\0WEBPVP8 ", b"RIFF\x20\0\0\0WEBPVP8X", b"GIF89a", b"BM",
-         b"II*\0", b"MM\0*", b"II+\0", b"\0\0\0\x1cftypavif", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"")  # fmt: skip
+MAGIC = (
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff",
+    b"RIFF\x20\0\0\0WEBPVP8 ",
+    b"RIFF\x20\0\0\0WEBPVP8X",
+    b"GIF89a",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"\0\0\0\x1cftypavif",
+    b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    b"",
+)
 
 
 @cache

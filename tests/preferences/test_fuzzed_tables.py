@@ -17,19 +17,33 @@ from probing.errors import LONGEST_MESSAGE, UserError
 from probing.preferences.rewards import read_rewards
 
 ROWS = [
-    {"prompt": f"a {thing}, 4k", "chosen": f"{n}.png", "rejected": f"{n + 1}.png", "margin": n / 4, "tie": n == 2,
-     "pair_id": f"id {n}", "split": "train" if n < 4 else "test", "facet": "all",
-     "model_chosen": "A", "model_rejected": "B"}
+    {
+        "prompt": f"a {thing}, 4k",
+        "chosen": f"{n}.png",
+        "rejected": f"{n + 1}.png",
+        "margin": n / 4,
+        "tie": n == 2,
+        "pair_id": f"id {n}",
+        "split": "train" if n < 4 else "test",
+        "facet": "all",
+        "model_chosen": "A",
+        "model_rejected": "B",
+    }
     for n, thing in enumerate(["cat", "dog", 'big "owl"', "ant\nhill", "émeu", "fox"])
-]  # fmt: skip
+]
 WORD = st.sampled_from(
     ["", "a", "NA", "nan", "inf", "true", "007", "\x1b[31m", "\u202e", "é" * 600, "{}", "$x$", '"', "\n"]
 )
 VALUE = (
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | WORD
-    | st.lists(st.integers(0, 3) | WORD, max_size=2) | st.dictionaries(WORD, st.integers(0, 3), min_size=1, max_size=2)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | WORD
+    | st.lists(st.integers(0, 3) | WORD, max_size=2)
+    | st.dictionaries(WORD, st.integers(0, 3), min_size=1, max_size=2)
     | st.binary(max_size=4)
-)  # fmt: skip
+)
 COLUMN = st.sampled_from(
     [*ROWS[0], "prompt_id", "list_id", "first", "choice", "image_chosen", "x_chosen", "x_first", "note", "", "é"]
 )

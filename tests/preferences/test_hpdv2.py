@@ -41,8 +41,10 @@ def test_test_lists_become_all_their_pairs(root):
             row = said[tuple(sorted((a, b)))]
             choice = row["choice"] if row["first"].endswith(a) else 1 - row["choice"]
             assert choice == (0.5 if rank_a == rank_b else float(rank_a < rank_b))
-            votes = [np.sign(one["rank"][record["image_path"].index(b)] - one["rank"][record["image_path"].index(a)])
-                     for one in record["raw_annotations"]]  # fmt: skip
+            votes = [
+                np.sign(one["rank"][record["image_path"].index(b)] - one["rank"][record["image_path"].index(a)])
+                for one in record["raw_annotations"]
+            ]
             share = row["share_first"] if row["first"].endswith(a) else row["share_second"]
             assert share == pytest.approx(np.mean([(1 + vote) / 2 for vote in votes]))
         assert (mine["annotators"] == 3).all()
@@ -68,7 +70,7 @@ def change(root, file, row, **fields):
 
 
 @pytest.mark.parametrize(
-    ("file", "fields", "says"),
+    ("file", "fields", "message"),
     [
         ("train.json", {"human_preference": [1, 1]}, r"'train2' .*human_preference \[1, 1\], expected \[1, 0\] or"),
         ("train.json", {"human_preference": [1]}, r"'train2' .*human_preference \[1\], expected \[1, 0\] or"),
@@ -84,10 +86,10 @@ def change(root, file, row, **fields):
         ("test.json", {"image_path": ["a.png"] * 9}, r"'test2' has a picture twice"),
         ("test.json", {"raw_annotations": [{"user_hash": "x"}]}, r"'test2' .*raw_annotations"),
     ],
-)  # fmt: skip
-def test_bad_records_are_one_sentence_with_their_number(root, file, fields, says):
+)
+def test_bad_records_are_one_sentence_with_their_number(root, file, fields, message):
     change(root, file, 2, **fields)
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         preferences.load("hpdv2", root=root)
     assert "\n" not in str(error.value)
 

@@ -11,15 +11,43 @@ from probing import preferences
 from probing.errors import UserError
 
 HPDV3_TRAIN = [
-    {"prompt": "a cat", "choice_dist": [12, 7], "confidence": 0.9999, "path1": "a.png", "path2": "b.png",
-     "model1": "flux", "model2": "sd2"},
-    {"prompt": "a dog", "choice_dist": None, "confidence": None, "path1": "b.png", "path2": "c.png",
-     "model1": "real", "model2": "sd2"},
-    {"prompt": "an owl", "choice_dist": "[8, 1]", "confidence": "0.98", "path1": "c.png", "path2": "d.png",
-     "model1": "real", "model2": "sd2"},
-    {"prompt": "an ant", "choice_dist": "null", "confidence": "null", "path1": "c.png", "path2": "d.png",
-     "model1": "real", "model2": "sd2"},
-]  # fmt: skip
+    {
+        "prompt": "a cat",
+        "choice_dist": [12, 7],
+        "confidence": 0.9999,
+        "path1": "a.png",
+        "path2": "b.png",
+        "model1": "flux",
+        "model2": "sd2",
+    },
+    {
+        "prompt": "a dog",
+        "choice_dist": None,
+        "confidence": None,
+        "path1": "b.png",
+        "path2": "c.png",
+        "model1": "real",
+        "model2": "sd2",
+    },
+    {
+        "prompt": "an owl",
+        "choice_dist": "[8, 1]",
+        "confidence": "0.98",
+        "path1": "c.png",
+        "path2": "d.png",
+        "model1": "real",
+        "model2": "sd2",
+    },
+    {
+        "prompt": "an ant",
+        "choice_dist": "null",
+        "confidence": "null",
+        "path1": "c.png",
+        "path2": "d.png",
+        "model1": "real",
+        "model2": "sd2",
+    },
+]
 HPDV3_TEST = [{"prompt": "a fish", "path1": "a.png", "path2": "d.png", "model1": "flux", "model2": "sd2"}]
 
 

@@ -22,13 +22,15 @@ def test_a_folder_opens_and_misses(tmp_path):
     source = ImageFolder(tmp_path)
     assert source.open("below/1.png", "r").tobytes() == picture(1).tobytes()
     assert source.missing(["below/1.png", "below/2.png", "nowhere/1.png", "below"]) == [
-        "below/2.png", "nowhere/1.png", "below",
-    ]  # fmt: skip
+        "below/2.png",
+        "nowhere/1.png",
+        "below",
+    ]
     assert source.missing([str(tmp_path / "below" / "1.png")]) == []
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
         (lambda whole: whole[: len(whole) // 2], "cannot be read"),
         (lambda whole: b"", "it is empty"),
@@ -36,9 +38,9 @@ def test_a_folder_opens_and_misses(tmp_path):
         (lambda whole: whole[:40], "cannot be read"),
     ],
 )
-def test_damage_is_named_with_file_and_record(tmp_path, damage, says):
+def test_damage_is_named_with_file_and_record(tmp_path, damage, message):
     (tmp_path / "1.png").write_bytes(damage(png(1)))
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         ImageFolder(tmp_path).open("1.png", "record7")
     assert "1.png" in str(error.value) and "record7" in str(error.value) and "\n" not in str(error.value)
 

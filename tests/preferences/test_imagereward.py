@@ -80,7 +80,7 @@ def test_places_are_drawn(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "message"),
     [
         ({"ranking": [1, 2, 3, 4, 5, 10]}, r"'000002-0001' .*ranking .*expected a list of ranks from 1 to 9"),
         ({"ranking": [0, 1, 2, 3, 4, 5]}, r"'000002-0001' .*ranking .*expected a list of ranks"),
@@ -94,12 +94,12 @@ def test_places_are_drawn(tmp_path):
         ({"prompt": 3}, r"'000002-0001' .*prompt 3, expected a text"),
     ],
 )
-def test_bad_lists_are_one_sentence_with_their_id(root, fields, says):
+def test_bad_lists_are_one_sentence_with_their_id(root, fields, message):
     path = root / "test.json"
     records = json.loads(path.read_text())
     records[2].update(fields)
     path.write_text(json.dumps(records))
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         preferences.load("imagereward", root=root)
     assert "\n" not in str(error.value)
 
@@ -128,20 +128,21 @@ def test_the_database_has_three_facets(db):
             assert row["overall_rating_first"] == rows.loc[image[row["first"]], "overall_rating"]
     # The benchmark's own ids.
     assert set(data.pairs["prompt_id"]) == {
-        i for split in ("train", "validation", "test")
+        i
+        for split in ("train", "validation", "test")
         for i in pd.read_parquet(db / f"metadata-{split}.parquet")["prompt_id"]
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "says"),
+    ("column", "value", "message"),
     [
         ("rank", 0, "has the rank 0, expected 1 to 9"),
         ("fidelity_rating", 8, "has the fidelity_rating 8, expected 1 to 7"),
         ("image_text_alignment_rating", None, "has the image_text_alignment_rating nan, expected 1 to 7"),
     ],
 )
-def test_bad_rows_are_named_by_their_picture(db, column, value, says):
+def test_bad_rows_are_named_by_their_picture(db, column, value, message):
     path = db / "metadata-test.parquet"
     rows = pd.read_parquet(path)
     rows.loc[3, column] = value

@@ -41,15 +41,15 @@ def test_every_pair_comes_once_and_the_lower_rank_wins(rankings):
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "says"),
+    ("column", "value", "message"),
     [
         ("ranks", [1], "'list1' has 3 pictures and 1 of ranks"),
         ("stars", [1, 2], "'list1' has 3 pictures and 2 of stars"),
         ("images", ["a", "a", "b"], "'list1' has a picture twice"),
     ],
 )
-def test_lists_that_do_not_fit_are_named(column, value, says):
+def test_lists_that_do_not_fit_are_named(column, value, message):
     lists = lists_of([[1, 2], [1, 2, 3]])
     lists.at[1, column] = value
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         comparisons_of(lists, images="images", ranks="ranks", by_item=("stars",))

@@ -55,7 +55,7 @@ def test_readings_take_published_and_stringified_values_and_refuse_others(readin
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("", "holds no records"),
         ("[]", "holds no records"),
@@ -70,10 +70,10 @@ def test_readings_take_published_and_stringified_values_and_refuse_others(readin
         ("prompt,path\na,b", "is no JSON at record 0"),
     ],
 )
-def test_bad_files_are_one_sentence_with_the_record(tmp_path, content, says):
+def test_bad_files_are_one_sentence_with_the_record(tmp_path, content, message):
     path = tmp_path / "rows.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         read_json(path, {"prompt": text}, prefix="row")
     assert "\n" not in str(error.value)
 

@@ -21,7 +21,7 @@ def run(folder, capsys, data, *options):
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "message"),
     [
         (UNQUOTED, "Line 2 of {} has 4 fields, and the header has 3 columns; put fields that hold a comma in quotes."),
         (
@@ -30,10 +30,10 @@ def run(folder, capsys, data, *options):
         ),
     ],
 )
-def test_csv_with_its_line(tmp_path, capsys, rows, says):
+def test_csv_with_its_line(tmp_path, capsys, rows, message):
     path = tmp_path / "pairs.csv"
     path.write_text("\n".join(["prompt,chosen,rejected", *rows, ""]))
-    assert says.format(path) in run(tmp_path, capsys, path)
+    assert message.format(path) in run(tmp_path, capsys, path)
 
 
 def test_prompts_that_are_chats(tmp_path, capsys):

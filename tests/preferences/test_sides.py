@@ -71,10 +71,10 @@ def test_the_two_sides_have_one_type(tmp_path):
 def test_tables_of_readers_have_both_sides_or_neither(column):
     table = pd.DataFrame({"prompt": ["a", "b"], "first": ["x", "x"], "second": ["y", "y"], "choice": [1.0, 0.0]})
     with pytest.raises(UserError, match=f"mine has the column '{column}' without"):
-        from_comparisons("mine", table.assign(**{column: "z"}), None, draw_places=True)
+        from_comparisons("mine", table.assign(**{column: "z"}), None, randomize_sides=True)
     twice = pd.concat([table, table[["prompt"]]], axis=1)
     with pytest.raises(UserError, match="mine has the column 'prompt' twice"):
-        from_comparisons("mine", twice, None, draw_places=True)
+        from_comparisons("mine", twice, None, randomize_sides=True)
 
 
 def test_hpdv3_with_one_model_column_is_one_sentence(tmp_path):

@@ -9,13 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probing.errors import UserError
-from probing.preferences.splits import (
-    hold_out_models,
-    normalise_prompt,
-    resplit,
-    split_by_prompt,
-    stratified_folds,
-)
+from probing.preferences.splits import hold_out_models, normalise_prompt, resplit, split_by_prompt, stratified_folds
 
 PROMPTS = st.lists(st.integers(0, 30), min_size=30, max_size=90).map(lambda rows: [f"p{i}" for i in [*rows, *range(8)]])
 
@@ -64,12 +58,16 @@ def pairs_of(rng, count=600, **extra):
         {
             "pair_id": [f"pair{i}" for i in range(count)],
             "prompt_id": [f"p{i // 2}" for i in range(count)],
-            "first": "a", "second": "b", "choice": 1.0, "split": "train", "facet": "all",
+            "first": "a",
+            "second": "b",
+            "choice": 1.0,
+            "split": "train",
+            "facet": "all",
             "source_model_first": rng.choice(["flux", "sdxl", "sd2", "real"], count),
             "source_model_second": rng.choice(["flux", "sdxl", "sd2", "real"], count),
             **extra,
         }
-    )  # fmt: skip
+    )
 
 
 def test_held_out_models_are_never_trained_on():
@@ -92,7 +90,7 @@ def test_an_official_split_is_kept_when_models_are_held_out():
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "message"),
     [
         (lambda p: hold_out_models(p, ["dalle"]), r"source models dalle to hold out; these pairs have"),
         (lambda p: hold_out_models(p, []), "none to hold out"),
@@ -107,8 +105,8 @@ def test_an_official_split_is_kept_when_models_are_held_out():
         (lambda p: stratified_folds(p["prompt_id"].head(4), 3), "ask for 2 to 2 folds"),
     ],
 )
-def test_what_cannot_be_split_says_why(call, says):
-    with pytest.raises(UserError, match=says):
+def test_what_cannot_be_split_says_why(call, message):
+    with pytest.raises(UserError, match=message):
         call(pairs_of(np.random.default_rng(2)))
 
 

@@ -108,7 +108,7 @@ def test_prompts_in_json_are_strings(tmp_path, value, found):
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ([{"x": [1]}], "Record 0 .* has the x .1., expected a string, a number, or true or false, not list"),
         ([{"x": 1}, {"x": "one"}], "The field x of .* holds values of several types .int, str."),
@@ -122,8 +122,8 @@ def test_prompts_in_json_are_strings(tmp_path, value, found):
         ([{"x": float("inf")}, {"x": 1.0}], "Record 'pair0' has the x inf, which is no number"),
     ],
 )
-def test_bad_json_is_refused_by_field(tmp_path, changes, says):
-    assert re.search(says, refused(jsonl(tmp_path, *changes)))
+def test_bad_json_is_refused_by_field(tmp_path, changes, message):
+    assert re.search(message, refused(jsonl(tmp_path, *changes)))
 
 
 def test_json_that_repeats_a_field_or_nests_endlessly(tmp_path):
@@ -136,9 +136,12 @@ def test_json_that_repeats_a_field_or_nests_endlessly(tmp_path):
 
 def test_own_columns_have_one_plain_type(tmp_path):
     columns = {
-        "score": [1, None, 3], "cost": [decimal.Decimal("1.50")] * 3, "day": pa.array([1, 2, None], pa.date32()),
-        "sure": [True, None, False], "word": pa.array(["NA", None, "007"]).dictionary_encode(),
-    }  # fmt: skip
+        "score": [1, None, 3],
+        "cost": [decimal.Decimal("1.50")] * 3,
+        "day": pa.array([1, 2, None], pa.date32()),
+        "sure": [True, None, False],
+        "word": pa.array(["NA", None, "007"]).dictionary_encode(),
+    }
     pairs = preferences.load(parquet(tmp_path, **columns)).pairs
     assert pairs["score"].tolist()[::2] == [1.0, 3.0] and pairs["cost"].tolist() == [1.5] * 3
     assert pairs["day"][0] == pd.Timestamp("1970-01-02") and pairs["word"].tolist()[::2] == ["NA", "007"]
@@ -241,7 +244,7 @@ def test_other_suffixes_are_one_sentence(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("item_id,reward\nx,1\ny,nan\n", "Record 'y' has the reward 'nan', which is no number; give a finite number"),
         ("item_id,reward\nx,1\ny,NA\n", "Record 'y' has the reward 'NA'"),
@@ -252,10 +255,10 @@ def test_other_suffixes_are_one_sentence(tmp_path, suffix):
         ('prompt,image,reward\n"a,b,1\n"b,c,2\n', "Line 2 of .* opens a quote"),
     ],
 )
-def test_bad_rewards_are_one_sentence(tmp_path, content, says):
+def test_bad_rewards_are_one_sentence(tmp_path, content, message):
     path = tmp_path / "rewards.csv"
     path.write_text(content)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         read_rewards(path)
 
 
@@ -280,7 +283,7 @@ def test_rewards_are_read_alike_from_every_format(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "column", "values", "says"),
+    ("name", "column", "values", "message"),
     [
         ("pickapic-v1", "caption", "chat", "The column caption of .*; prompts are strings"),
         ("pickapic-v1", "jpg_0", "text", "The column jpg_0 of .* is of type .*string; expected the bytes of a picture"),
@@ -293,14 +296,14 @@ def test_rewards_are_read_alike_from_every_format(tmp_path):
         ("imagereward-db", "rank", "chat", "The column rank of .*; expected numbers"),
     ],
 )
-def test_benchmarks_of_parquet_check_types(tmp_path, name, column, values, says):
+def test_benchmarks_of_parquet_check_types(tmp_path, name, column, values, message):
     root = write_published(name, tmp_path / name)
     pattern = {"imagereward-db": "metadata-test.parquet"}.get(name, "*test*.parquet")
     path = sorted(root.rglob(pattern))[0]
     table = pq.read_table(path)
     made = pa.array([CHAT[0]] * len(table)) if values == "chat" else pa.array(["text"] * len(table))
     pq.write_table(table.set_column(table.column_names.index(column), column, made), path)
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         preferences.load(name, root=root, split="test")
     assert str(error.value).isprintable()
 
@@ -321,7 +324,7 @@ def test_comparisons_made_in_python_are_checked_too(value):
         {"prompt": ["a", value], "first": ["x", "x"], "second": ["y", "y"], "choice": 1.0}, dtype=object
     )
     with pytest.raises(UserError, match=r"Record 1 of mine has the prompt .* of type .*; prompts are strings"):
-        from_comparisons("mine", table, None, draw_places=False)
+        from_comparisons("mine", table, None, randomize_sides=False)
 
 
 def test_messages_are_one_printable_line():

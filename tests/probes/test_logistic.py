@@ -165,19 +165,14 @@ def test_constant_channels_are_safe():
 
 def test_it_is_an_estimator():
     probe = LogisticProbe(alphas=(0.1, 1.0), folds=3)
-    assert clone(probe).get_params() == {
-        "alphas": (0.1, 1.0),
-        "folds": 3,
-        "scaling": "standard",
-        "device": "cpu",
-    }
+    assert clone(probe).get_params() == {"alphas": (0.1, 1.0), "folds": 3, "scaling": "standard", "device": "cpu"}
     X, y, groups, _ = make_pairs(13)
     assert probe.fit(X, y, groups) is probe
     assert probe.n_features_in_ == 24 and probe.cv_scores_.shape == (2,)
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda X, y, g: (X[:, 0], y, g), "Expected 2D array"),
         (lambda X, y, g: (X, y[:-1], g), "inconsistent numbers of samples"),
@@ -186,9 +181,9 @@ def test_it_is_an_estimator():
         (lambda X, y, g: (X, y, g % 4), "expected at least one a fold"),
     ],
 )
-def test_bad_input_is_refused(change, says):
+def test_bad_input_is_refused(change, message):
     X, y, groups, _ = make_pairs(14)
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         LogisticProbe().fit(*change(X, y, groups))
 
 

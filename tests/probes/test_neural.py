@@ -111,9 +111,11 @@ def test_features_on_disk_are_read_by_row_and_give_the_same(tmp_path):
     streamed = MLPProbe(**options).fit(rows, y, groups, items=on_disk)
     whole = MLPProbe(**options).fit(items.astype(np.float32)[rows], y, groups)
     np.testing.assert_allclose(
-        streamed.decision_function(items.astype(np.float32)), whole.decision_function(items.astype(np.float32)),
-        rtol=1e-5, atol=1e-6,
-    )  # fmt: skip
+        streamed.decision_function(items.astype(np.float32)),
+        whole.decision_function(items.astype(np.float32)),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_standardisation_sees_the_training_part_alone():
@@ -191,7 +193,7 @@ def test_the_losses_are_their_definitions():
 
 
 @pytest.mark.parametrize(
-    ("probe", "change", "says"),
+    ("probe", "change", "message"),
     [
         (MLPProbe(loss="hinge"), {}, "known are bradley-terry, fidelity"),
         (MLPProbe(), {"y": np.full(40, 2.0)}, "labels outside"),
@@ -204,10 +206,10 @@ def test_the_losses_are_their_definitions():
         (AttentionProbe(sources=(1, 2)), {"items": np.ones((80, 4, 3))}, "count each source's tokens"),
     ],
 )
-def test_bad_input_is_refused(probe, change, says):
+def test_bad_input_is_refused(probe, change, message):
     items, rows, groups, _ = make_items(7, 40)
     given = {"X": rows, "y": np.ones(40), "groups": groups, "items": items, **change}
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         probe.fit(**given)
 
 

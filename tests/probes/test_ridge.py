@@ -90,7 +90,7 @@ def test_swapping_sides_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("options", "change", "says"),
+    ("options", "change", "message"),
     [
         ({"target": "taste"}, {}, "known are choices, scores, ranks"),
         ({"target": "scores"}, {"groups": None}, "give each item's prompt"),
@@ -100,9 +100,9 @@ def test_swapping_sides_changes_nothing():
         ({"alphas": ()}, {}, "numbers above 0"),
     ],
 )
-def test_bad_input_is_refused(options, change, says):
+def test_bad_input_is_refused(options, change, message):
     X, y, groups = make_pairs(5)
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         RidgeProbe(**options).fit(**{"X": X, "y": y, "groups": groups, **change})
 
 

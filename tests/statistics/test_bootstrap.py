@@ -178,7 +178,7 @@ def test_the_order_of_pairs_changes_nothing(seed):
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "message"),
     [
         (lambda: cluster_bootstrap([1.0, 0.0], ["p", "p"]), "at least 2 prompts, got 1"),
         (lambda: cluster_bootstrap([1.0, 0.0], ["p"]), "got 1 groups for 2 pairs"),
@@ -186,6 +186,6 @@ def test_the_order_of_pairs_changes_nothing(seed):
         (lambda: paired_difference([1.0, 0.0], [1.0], ["p", "q"]), "same pairs twice"),
     ],
 )
-def test_bad_input_is_refused(call, says):
-    with pytest.raises(ValueError, match=says):
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

@@ -160,8 +160,10 @@ def test_the_best_candidate_is_in_the_set_and_bad_ones_are_not():
 
 def test_equal_candidates_all_stay():
     rng = np.random.default_rng(9)
-    members = [best_candidates(candidates(rng, 300, np.full(6, 0.7)), np.arange(300), resamples=400).members
-               for _ in range(600)]  # fmt: skip
+    members = [
+        best_candidates(candidates(rng, 300, np.full(6, 0.7)), np.arange(300), resamples=400).members
+        for _ in range(600)
+    ]
     assert 0.92 <= np.mean([one.all() for one in members]) <= 0.98
 
 
@@ -175,7 +177,7 @@ def test_the_estimated_best_always_stays_and_copies_stay_together():
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "message"),
     [
         (lambda: clustered_mcnemar(np.ones(3), np.ones(3), np.ones(2)), "one group"),
         (lambda: auroc(np.ones(4), np.array([1, 0, 0.5, 1])), "1 or 0"),
@@ -189,6 +191,6 @@ def test_the_estimated_best_always_stays_and_copies_stay_together():
         (lambda: best_candidates(np.array([[1, np.nan], [1, 1], [0, 1.0]]), np.arange(3)), "the same pairs"),
     ],
 )
-def test_mistakes_are_named(call, says):
-    with pytest.raises(ValueError, match=says):
+def test_mistakes_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

@@ -196,8 +196,12 @@ def test_the_interval_covers():
     for seed in range(300):
         chance = rng.beta(6, 3, 80)
         right = rng.random((80, 4)) < chance[:, None]
-        said = score("micro-half", plain(np.ones(320), np.where(right, 1.0, -1.0).ravel(), np.repeat(range(80), 4)),
-                     resamples=400, seed=seed)  # fmt: skip
+        said = score(
+            "micro-half",
+            plain(np.ones(320), np.where(right, 1.0, -1.0).ravel(), np.repeat(range(80), 4)),
+            resamples=400,
+            seed=seed,
+        )
         covered.append(said.low <= 2 / 3 <= said.high)
     assert np.mean(covered) == pytest.approx(0.95, abs=0.04)
 
@@ -221,6 +225,10 @@ def test_what_cannot_be_scored_is_said(make, said):
 
 def drop_first(scored):
     return ScoredPairs(
-        scored.choices[1:], scored.first[1:], scored.second[1:], scored.prompts[1:], scored.lists[1:],
+        scored.choices[1:],
+        scored.first[1:],
+        scored.second[1:],
+        scored.prompts[1:],
+        scored.lists[1:],
         scored.items[:, 1:],
-    )  # fmt: skip
+    )

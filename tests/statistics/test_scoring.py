@@ -49,13 +49,13 @@ def test_order_changes_nothing(pairs, random):
 
 
 @pytest.mark.parametrize(
-    ("margins", "choices", "rule", "says"),
+    ("margins", "choices", "rule", "message"),
     [
         ([1.0], [1.0], "lenient", "known are half, wrong"),
         ([1.0, 2.0], [1.0], "half", "one margin and one choice"),
         ([np.nan], [1.0], "half", "must be finite"),
     ],
 )
-def test_bad_input_is_refused(margins, choices, rule, says):
-    with pytest.raises(ValueError, match=says):
+def test_bad_input_is_refused(margins, choices, rule, message):
+    with pytest.raises(ValueError, match=message):
         outcomes(margins, choices, tie_rule=rule)

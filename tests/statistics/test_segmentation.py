@@ -9,13 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probing.statistics.segmentation import (
-    best_segmentations,
-    find_segments,
-    same_segment,
-    segment_costs,
-    stationary,
-)
+from probing.statistics.segmentation import best_segmentations, find_segments, same_segment, segment_costs, stationary
 
 
 def symmetric_noise(rng, shape, size):
@@ -163,7 +157,7 @@ def test_shortest_is_kept_and_limits_the_number():
 
 
 @pytest.mark.parametrize(
-    ("values", "changed", "says"),
+    ("values", "changed", "message"),
     [
         (np.ones((1, 4, 4)), {}, "at least 2 square matrices"),
         (np.ones((3, 1, 1)), {}, "at least 2 positions"),
@@ -173,6 +167,6 @@ def test_shortest_is_kept_and_limits_the_number():
         (np.ones((3, 4, 4)), {"shortest": 5}, "1 … 4"),
     ],
 )
-def test_mistakes(values, changed, says):
-    with pytest.raises(ValueError, match=says):
+def test_mistakes(values, changed, message):
+    with pytest.raises(ValueError, match=message):
         find_segments(values, **changed)

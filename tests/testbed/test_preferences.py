@@ -9,13 +9,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from probing import preferences
-from probing.testbed.preferences import (
-    DAMAGE,
-    TEMPERATURE,
-    WRONG_ATTRIBUTE,
-    annotate,
-    prompts,
-)
+from probing.testbed.preferences import DAMAGE, TEMPERATURE, WRONG_ATTRIBUTE, annotate, prompts
 from probing.testbed.scenes import attributes_of, canonical, parse
 from probing.testbed.truth import ceilings, truth_check
 

@@ -152,10 +152,16 @@ def test_training_sees_the_text_of_a_stock_call(runs, tmp_path):
     captions = ["a small red circle on a white background", "", "three large green crosses on a pink background"]
     tokens, pooled = said.encode(captions)
     stock = StableDiffusion3Pipeline(
-        transformer=mmdit.build("xs"), scheduler=None, vae=None,
-        text_encoder=said.clips[0], tokenizer=said.tokenizer, text_encoder_2=said.clips[1], tokenizer_2=said.tokenizer,
-        text_encoder_3=said.t5, tokenizer_3=said.t5_tokenizer,
-    )  # fmt: skip
+        transformer=mmdit.build("xs"),
+        scheduler=None,
+        vae=None,
+        text_encoder=said.clips[0],
+        tokenizer=said.tokenizer,
+        text_encoder_2=said.clips[1],
+        tokenizer_2=said.tokenizer,
+        text_encoder_3=said.t5,
+        tokenizer_3=said.t5_tokenizer,
+    )
     with torch.no_grad():
         expected, _, expected_pooled, _ = stock.encode_prompt(
             captions, None, None, do_classifier_free_guidance=False, max_sequence_length=text.T5_LENGTH
@@ -306,14 +312,21 @@ def test_every_word_is_one_token(tmp_path):
 @pytest.mark.parametrize(
     ("caption", "answers"),
     [
-        ("a small striped red circle right of a large blue star on a pink background",
-         {"right": ("circle", "red", "small", "striped"), "left": ("star", "blue", "large", "plain")}),
-        ("a red circle a red star and a blue cross in a column on a white to gray background",
-         {"top": ("circle", "red", None, "plain"), "middle": ("star", "red", None, "plain"),
-          "bottom": ("cross", "blue", None, "plain")}),
+        (
+            "a small striped red circle right of a large blue star on a pink background",
+            {"right": ("circle", "red", "small", "striped"), "left": ("star", "blue", "large", "plain")},
+        ),
+        (
+            "a red circle a red star and a blue cross in a column on a white to gray background",
+            {
+                "top": ("circle", "red", None, "plain"),
+                "middle": ("star", "red", None, "plain"),
+                "bottom": ("cross", "blue", None, "plain"),
+            },
+        ),
         ("three large orange crosses on a black background", {"anywhere": ("cross", "orange", "large", "plain")}),
     ],
-)  # fmt: skip
+)
 def test_the_t5_is_asked_what_is_where(caption, answers):
     asked, rng = {}, np.random.default_rng(0)
     for _ in range(50):

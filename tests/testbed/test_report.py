@@ -21,27 +21,44 @@ SIGMAS = (0.1, 0.9, None)
 
 def card(size: str, parameters: int, steps: int = 100) -> dict:
     def judged(accuracy: float) -> list[dict]:
-        return [{"attribute": a, "accuracy": accuracy, "ci_low": accuracy - 0.1, "ci_high": accuracy + 0.1, "n": 50}
-                for a in (*ATTRIBUTES, EACH, WHOLE)]  # fmt: skip
+        return [
+            {"attribute": a, "accuracy": accuracy, "ci_low": accuracy - 0.1, "ci_high": accuracy + 0.1, "n": 50}
+            for a in (*ATTRIBUTES, EACH, WHOLE)
+        ]
 
     return {
-        "size": size, "parameters": parameters, "steps": steps,
+        "size": size,
+        "parameters": parameters,
+        "steps": steps,
         "held_out_loss": [{"sigma": s, "loss": 0.3, "half_width": 0.01} for s in SIGMAS],
-        "told_apart": judged(0.7), "judged": judged(0.8), "chance": judged(0.2),
-    }  # fmt: skip
+        "told_apart": judged(0.7),
+        "judged": judged(0.8),
+        "chance": judged(0.2),
+    }
 
 
 @pytest.fixture
 def weights(tmp_path):
     """Two sizes, a further seed and two checkpoints, a rival; no judge, nothing generated."""
     folder = tmp_path / "weights"
-    accuracy = {"split": "test", "facet": "alignment", "accuracy": 0.8, "ci_low": 0.7, "ci_high": 0.9,
-                "ceiling": 0.92, "n_pairs": 10}  # fmt: skip
+    accuracy = {
+        "split": "test",
+        "facet": "alignment",
+        "accuracy": 0.8,
+        "ci_low": 0.7,
+        "ci_high": 0.9,
+        "ceiling": 0.92,
+        "n_pairs": 10,
+    }
     rival = {"parameters": 1000, "accuracy": [accuracy], "by_attribute": [{**accuracy, "attribute": "colour"}]}
     cards = {
-        "xs": card("xs", 10**6), "m": card("m", 10**7), "rival": rival, "trainings/xs-seed1": card("xs", 10**6),
-        "trainings/xs-step1": card("xs", 10**6, 1), "trainings/xs-step10": card("xs", 10**6, 10),
-    }  # fmt: skip
+        "xs": card("xs", 10**6),
+        "m": card("m", 10**7),
+        "rival": rival,
+        "trainings/xs-seed1": card("xs", 10**6),
+        "trainings/xs-step1": card("xs", 10**6, 1),
+        "trainings/xs-step10": card("xs", 10**6, 10),
+    }
     for name, said in cards.items():
         (folder / name).mkdir(parents=True)
         (folder / name / "card.json").write_text(json.dumps(said))

@@ -128,9 +128,11 @@ def test_a_contradiction_changes_one_attribute(seed):
             continue
         assert other.relation == scene.relation
         changed = [
-            key for old, new in zip(scene.things, other.things, strict=True)
-            for key in ("shape", "colour", "size", "texture") if getattr(old, key) != getattr(new, key)
-        ]  # fmt: skip
+            key
+            for old, new in zip(scene.things, other.things, strict=True)
+            for key in ("shape", "colour", "size", "texture")
+            if getattr(old, key) != getattr(new, key)
+        ]
         assert changed == ([attribute] if attribute in ("shape", "colour", "size", "texture") else [])
 
 
@@ -151,8 +153,11 @@ def test_contradictions_lead_back_as_often_as_there():
 
 def traits(scene: Scene) -> list:
     scene = canonical(scene)
-    things = [(number, key, getattr(thing, key)) for number, thing in enumerate(scene.things)
-              for key in ("shape", "colour", "size", "texture")]  # fmt: skip
+    things = [
+        (number, key, getattr(thing, key))
+        for number, thing in enumerate(scene.things)
+        for key in ("shape", "colour", "size", "texture")
+    ]
     alike = [("alike", len({getattr(thing, key) for thing in scene.things}), key) for key in ("shape", "colour")]
     return [scene.background, scene.count, scene.relation, len(scene.things), *things, *alike]
 
@@ -168,14 +173,20 @@ def test_captions_are_read_back(seed):
 @pytest.mark.parametrize(
     "caption",
     [
-        "", "a red circle", "a teapot on a white background", "four red circles on a white background",
-        "two red circle on a white background", "a red circles on a white background",
-        "a red small circle on a white background", "a plain red circle on a white background",
-        "a red circle on a white to blue background", "a red circle on a white background, please",
+        "",
+        "a red circle",
+        "a teapot on a white background",
+        "four red circles on a white background",
+        "two red circle on a white background",
+        "a red circles on a white background",
+        "a red small circle on a white background",
+        "a plain red circle on a white background",
+        "a red circle on a white to blue background",
+        "a red circle on a white background, please",
         "a red circle near a blue star on a white background",
         "a red circle and a blue star in a row on a pink background",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_caption_is_refused(caption):
     with pytest.raises(ValueError, match="is no scene's caption"):
         parse(caption)

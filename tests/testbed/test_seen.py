@@ -70,8 +70,10 @@ def test_missing_and_further_things():
 
 def test_things_of_a_row_stand_in_their_order_along_it():
     scene = parse("a red circle a blue star and a green cross in a row on a white background")
-    things = [SeenThing(t.shape, t.colour, "small", "plain", x, y)
-              for t, x, y in zip(scene.things, (10, 30, 50), (30, 34, 28), strict=True)]  # fmt: skip
+    things = [
+        SeenThing(t.shape, t.colour, "small", "plain", x, y)
+        for t, x, y in zip(scene.things, (10, 30, 50), (30, 34, 28), strict=True)
+    ]
     assert all(obeys(Reading(tuple(things), "white"), scene).values())
     swapped = [things[0], replace(things[1], x=50), replace(things[2], x=30)]
     assert not obeys(Reading(tuple(swapped), "white"), scene)["relation"]

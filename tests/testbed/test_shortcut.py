@@ -69,8 +69,11 @@ def test_a_probe_of_the_corner_wins_in_training_and_fails_in_test(data, pixels):
     rewards = {name: float(probe.coef_[0] @ values) for name, values in corner.items()}
     check = shortcut_check(data, rewards).set_index(["split", "marked_chosen"])
     by_split = truth_check(data).set_index("split")
-    fooled = np.mean([rewards[a] > rewards[b] for a, b in zip(pairs["first"], pairs["second"], strict=True)] ==
-                     pairs["choice"].to_numpy().astype(bool), where=train)  # fmt: skip
+    fooled = np.mean(
+        [rewards[a] > rewards[b] for a, b in zip(pairs["first"], pairs["second"], strict=True)]
+        == pairs["choice"].to_numpy().astype(bool),
+        where=train,
+    )
     assert fooled > 0.82
     assert check.loc[("test", True), "accuracy"] > 0.97
     assert check.loc[("test", False), "accuracy"] < 0.03

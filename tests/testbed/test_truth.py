@@ -18,10 +18,16 @@ def make(probabilities, choices, facets):
     )
     pairs = pd.DataFrame(
         {
-            "pair_id": ids, "prompt_id": ids, "first": [f"{p}-0" for p in ids], "second": [f"{p}-1" for p in ids],
-            "choice": choices, "split": "test", "facet": facets, "probability": probabilities,
+            "pair_id": ids,
+            "prompt_id": ids,
+            "first": [f"{p}-0" for p in ids],
+            "second": [f"{p}-1" for p in ids],
+            "choice": choices,
+            "split": "test",
+            "facet": facets,
+            "probability": probabilities,
         }
-    )  # fmt: skip
+    )
     return PreferenceData("made", items, pairs, DrawnImages(lambda name: None))
 
 

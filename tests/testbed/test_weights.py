@@ -31,9 +31,13 @@ def pictures():
     said = [(colour, background) for colour in COLOURS for background in BACKGROUNDS]
     captions = [f"a large {colour} circle on a {background} background" for colour, background in said]
     images = pipeline(
-        captions, max_sequence_length=16, num_inference_steps=20, guidance_scale=4.0,
-        generator=torch.Generator().manual_seed(0), output_type="np",
-    ).images  # fmt: skip
+        captions,
+        max_sequence_length=16,
+        num_inference_steps=20,
+        guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+    ).images
     return list(zip(said, 255 * images, strict=True))
 
 
@@ -81,9 +85,12 @@ def test_a_stock_call_draws_from_every_folder(size):
     pipeline.set_progress_bar_config(disable=True)
     white, black = pipeline(
         ["a large red circle on a white background", "a large red circle on a black background"],
-        max_sequence_length=20, num_inference_steps=6, guidance_scale=4.0,
-        generator=torch.Generator().manual_seed(0), output_type="np",
-    ).images  # fmt: skip
+        max_sequence_length=20,
+        num_inference_steps=6,
+        guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+    ).images
     assert white.shape == (64, 64, 3)
     assert np.median(white) > 0.7 and np.median(black) < 0.3
 

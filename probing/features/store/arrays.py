@@ -39,10 +39,17 @@ class StoredArrays:
             self._group = zarr.open_group(path, mode="r+" if os.access(path, os.W_OK) else "r")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is no feature store ({error}); give another path.") from None
-        self._forms = {} if self._legacy else forms(
-            specs, items=int(attributes["extents"][-1]), sigmas=len(sigmas), num_blocks=int(attributes["num_blocks"]),
-            run_length=int(attributes["run_length"]),
-        )  # fmt: skip
+        self._forms = (
+            {}
+            if self._legacy
+            else forms(
+                specs,
+                items=int(attributes["extents"][-1]),
+                sigmas=len(sigmas),
+                num_blocks=int(attributes["num_blocks"]),
+                run_length=int(attributes["run_length"]),
+            )
+        )
         self._read_items()
         coordinates: dict[str, Sequence[float]] = {"sigma": sigmas}
         for stream, blocks in blocks_by_stream(specs).items():

@@ -291,9 +291,13 @@ def _mend_documents(path: Path, attributes: dict[str, Any], problems: list[Probl
     group = zarr.open_group(path, mode="r+")
     arrays = from_json(attributes["arrays"])
     create_arrays(
-        group, arrays, items=count, sigmas=len(attributes["sigmas"]), num_blocks=int(attributes["num_blocks"]),
+        group,
+        arrays,
+        items=count,
+        sigmas=len(attributes["sigmas"]),
+        num_blocks=int(attributes["num_blocks"]),
         run_length=int(attributes["run_length"]),
-    )  # fmt: skip
+    )
     with zarr.config.set({"array.write_empty_chunks": True}):
         _fill(group, "sigma", np.asarray(attributes["sigmas"], dtype=np.float64))
         if ids is not None:

@@ -72,9 +72,13 @@ def grow(
     arrays, sigmas = from_json(attributes["arrays"]), attributes["sigmas"]
     count = start + len(items)
     create_arrays(
-        group, arrays, items=count, sigmas=len(sigmas), num_blocks=int(attributes["num_blocks"]),
+        group,
+        arrays,
+        items=count,
+        sigmas=len(sigmas),
+        num_blocks=int(attributes["num_blocks"]),
         run_length=int(attributes["run_length"]),
-    )  # fmt: skip
+    )
     ids, prompts = items["item_id"].tolist(), items["prompt_id"].tolist()
     words = words_digest(items["prompt"])
     with zarr.config.set({"array.write_empty_chunks": True}):

@@ -79,9 +79,10 @@ def read_legacy_pairs(store: Path, item_ids: Collection[str]) -> pd.DataFrame | 
     if not path.is_file() or read_metadata(path):
         return None
     sharing = sorted(
-        other.name for other in store.parent.iterdir()
+        other.name
+        for other in store.parent.iterdir()
         if other.is_dir() and other.name != store.name and other.with_suffix(".pairs.parquet") == path
-    )  # fmt: skip
+    )
     pairs = read_parquet(path, "python -m probing.extract")
     unknown = {*pairs.get("first", ["?"]), *pairs.get("second", ["?"])} - set(item_ids)
     if sharing or unknown:

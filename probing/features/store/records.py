@@ -80,9 +80,7 @@ def read_record(path: Path, run: int) -> RunRecord | None:
 
 def write_record(path: Path, run: int, record: RunRecord) -> None:
     files = {name: list(size_and_crc) for name, size_and_crc in record.files.items()}
-    attributes = {
-        "run": run, "rows": record.rows, "checksums": record.checksums, "files": files, "items": record.items,
-    }  # fmt: skip
+    attributes = {"run": run, "rows": record.rows, "checksums": record.checksums, "files": files, "items": record.items}
     write_document(path / RUNS / str(run), attributes)
 
 

@@ -20,15 +20,7 @@ from jaxtyping import Float
 from probing.errors import UserError
 from probing.features.store.arrays import REPAIR, StoredArrays
 from probing.features.store.growth import create, grow, items_digest, sync_file, words_digest
-from probing.features.store.layout import (
-    COLUMNS,
-    RUNS,
-    SCHEMA,
-    ArraySpec,
-    blocks_by_stream,
-    from_json,
-    to_json,
-)
+from probing.features.store.layout import COLUMNS, RUNS, SCHEMA, ArraySpec, blocks_by_stream, from_json, to_json
 from probing.features.store.lock import locked
 from probing.features.store.pairs_table import read_legacy_pairs, read_pairs, write_pairs
 from probing.features.store.records import (
@@ -128,9 +120,11 @@ class FeatureStore:
         """
         path = Path(path)
         made_as = {
-            "settings": dict(settings), "sigmas": [float(sigma) for sigma in sigmas], "arrays": to_json(arrays),
+            "settings": dict(settings),
+            "sigmas": [float(sigma) for sigma in sigmas],
+            "arrays": to_json(arrays),
             "items": items_digest(items["item_id"], items["prompt_id"], words_digest(items["prompt"])),
-        }  # fmt: skip
+        }
         attributes = {
             **provenance,
             **settings,

@@ -21,8 +21,12 @@ _AT_ONCE = 2**18
 
 def splits_of_images(data: PreferenceData, images: pd.Series) -> np.ndarray:
     """Say in which splits each picture is shown: (picture, 3) true or false, in the order of ``SPLITS``."""
-    items = pd.concat([data.pairs[["first", "split"]].rename(columns={"first": "item_id"}),
-                       data.pairs[["second", "split"]].rename(columns={"second": "item_id"})])  # fmt: skip
+    items = pd.concat(
+        [
+            data.pairs[["first", "split"]].rename(columns={"first": "item_id"}),
+            data.pairs[["second", "split"]].rename(columns={"second": "item_id"}),
+        ]
+    )
     items = items.drop_duplicates()
     shown = items["item_id"].map(data.items.set_index("item_id")["image"])
     row = pd.Index(images).get_indexer(shown)

@@ -30,7 +30,7 @@ def audit(
     workers: int = WORKERS,
     least_side: int = LEAST_SIDE,
     near_bits: int = NEAR_BITS,
-    places_drawn: bool = False,
+    sides_randomized: bool = False,
     seed: int = 0,
 ) -> Audit:
     """Look for what would spoil a measurement on these data.
@@ -41,10 +41,10 @@ def audit(
         workers: Threads that open pictures.
         least_side: Pictures with a shorter side, in pixels, are called tiny.
         near_bits: Bits, 0 to 3, in which the perceptual hashes of near duplicates may differ.
-        places_drawn: Whether the reader drew the places, so that they tell nothing of the publisher's order.
+        sides_randomized: Whether the reader drew the places, so that they tell nothing of the publisher's order.
         seed: Of the folds by which shortcuts are measured.
     """
-    findings = [_prompts(data), _place(data.pairs, places_drawn), _source_model(data.pairs, seed)]
+    findings = [_prompts(data), _place(data.pairs, sides_randomized), _source_model(data.pairs, seed)]
     if images:
         scanned = scan_images(data, workers=workers)
         findings += [
@@ -115,10 +115,12 @@ def _duplicates(data: PreferenceData, scanned: ScannedImages, near_bits: int) ->
             "near-images-across-splits",
             "leak" if len(near) else "ok",
             f"{len(near):,} pictures look nearly like one of a less held-out split (perceptual hash within {near_bits} "
-            "of 64 bits, and alike in colour)." if several else once,
+            "of 64 bits, and alike in colour)."
+            if several
+            else once,
             near,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _place(pairs: pd.DataFrame, drawn: bool) -> Finding:

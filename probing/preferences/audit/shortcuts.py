@@ -80,10 +80,12 @@ def by_source_model(pairs: pd.DataFrame, *, seed: int = 0) -> Shortcut | None:
         (np.repeat([1.0, -1.0], len(known)), (np.tile(rows, 2), np.concatenate([first, second]))),
         shape=(len(known), len(names)),
     )
-    wins = pd.DataFrame({
-        "source_model": np.concatenate([known[side].astype(str) for side in sides]),
-        "chosen": np.concatenate([known["choice"], 1 - known["choice"]]),
-    })  # fmt: skip
+    wins = pd.DataFrame(
+        {
+            "source_model": np.concatenate([known[side].astype(str) for side in sides]),
+            "chosen": np.concatenate([known["choice"], 1 - known["choice"]]),
+        }
+    )
     table = wins.groupby("source_model")["chosen"].agg(["mean", "size"]).reset_index()
     table = table.rename(columns={"mean": "chosen", "size": "pairs"}).sort_values("chosen", ascending=False)
     return _guessed(features, known, table, seed)

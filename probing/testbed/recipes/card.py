@@ -191,9 +191,12 @@ class HeldOut:
         losses = []
         for numbers in torch.tensor(list(told)).split(_BATCH):
             tokens, _, pooled, _ = pipeline.encode_prompt(
-                [told[number] for number in numbers.tolist()], None, None,
-                do_classifier_free_guidance=False, max_sequence_length=text.T5_LENGTH,
-            )  # fmt: skip
+                [told[number] for number in numbers.tolist()],
+                None,
+                None,
+                do_classifier_free_guidance=False,
+                max_sequence_length=text.T5_LENGTH,
+            )
             seen = self.latents[numbers], tokens, pooled
             levels = [torch.full((len(numbers),), sigma) for sigma in _SIGMAS]
             noise = self.noise[numbers]

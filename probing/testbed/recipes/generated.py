@@ -97,8 +97,17 @@ def judged(planned: pd.DataFrame, readings: Sequence[Reading]) -> pd.DataFrame:
         wrong, strength = sum(not value for value in right.values()), round(seen.damage, 4)
         told = {name: int(right[name]) if name in right else None for name in ATTRIBUTES}
         reward = round(preferences.reward_of(wrong, strength), 4)
-        rows.append({**told, "things": len(seen.things), "wrong": wrong, "fidelity": round(1 - strength, 4),
-                     "kind": "generated", "strength": strength, "reward": reward})  # fmt: skip
+        rows.append(
+            {
+                **told,
+                "things": len(seen.things),
+                "wrong": wrong,
+                "fidelity": round(1 - strength, 4),
+                "kind": "generated",
+                "strength": strength,
+                "reward": reward,
+            }
+        )
     table = pd.DataFrame(rows, index=planned.index)
     return pd.concat([planned, table.astype(dict.fromkeys(ATTRIBUTES, "Int64"))], axis=1)
 
@@ -147,10 +156,14 @@ def run(
         n=("reward", "size"), wrong=("wrong", "mean"), fidelity=("fidelity", "mean"), reward=("reward", "mean")
     )
     card = {
-        "pictures": len(table), "prompts": int(table["prompt_id"].nunique()), "steps": list(steps),
-        "guidance": list(guidance), "weights": weights, "sheet_bytes": (folder / SHEET).stat().st_size,
+        "pictures": len(table),
+        "prompts": int(table["prompt_id"].nunique()),
+        "steps": list(steps),
+        "guidance": list(guidance),
+        "weights": weights,
+        "sheet_bytes": (folder / SHEET).stat().st_size,
         "models": by_model.reset_index().round(4).to_dict("records"),
-    }  # fmt: skip
+    }
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     (folder / "README.md").write_text(_text(card))
     return folder

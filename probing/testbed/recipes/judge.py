@@ -117,10 +117,12 @@ def judge_loss(network: JudgeNetwork, pixels: Tensor, truth: dict[str, Tensor]) 
     """Focal loss of where things are + cross-entropies of what they are and of the background + that of the damage."""
     found, attributes, ends, damage = network(pixels)
     what = sum(
-        (F.cross_entropy(logits, truth["things"][..., column], ignore_index=-100)
-         for column, logits in enumerate(attributes.values())),
+        (
+            F.cross_entropy(logits, truth["things"][..., column], ignore_index=-100)
+            for column, logits in enumerate(attributes.values())
+        ),
         torch.zeros(()),
-    )  # fmt: skip
+    )
     where = focal_loss(found, truth["found"])
     background = F.cross_entropy(ends.flatten(0, 1), truth["ends"].flatten())
     spoilt = F.binary_cross_entropy_with_logits(damage, truth["damage"])

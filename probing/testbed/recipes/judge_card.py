@@ -66,14 +66,25 @@ def measure(judge: Judge, clean: int, spoilt: int) -> dict[str, Any]:
         for low, high in pairwise(STRENGTHS):
             of = rate(right[(low <= strengths) & (strengths < high)])
             measured["spoilt"].append(
-                {"kind": kind, "strength_low": low, "strength_high": high, "attribute": WHOLE,
-                 "accuracy": of.estimate, "ci_low": of.low, "ci_high": of.high, "n": of.n}
-            )  # fmt: skip
+                {
+                    "kind": kind,
+                    "strength_low": low,
+                    "strength_high": high,
+                    "attribute": WHOLE,
+                    "accuracy": of.estimate,
+                    "ci_low": of.low,
+                    "ci_high": of.high,
+                    "n": of.n,
+                }
+            )
         seen_damage = np.array([seen.damage for seen in readings])
         measured["damage"].append(
-            {"kind": kind, "correlation": float(np.corrcoef(strengths, seen_damage)[0, 1]),
-             "mean_absolute_error": float(np.abs(strengths - seen_damage).mean())}
-        )  # fmt: skip
+            {
+                "kind": kind,
+                "correlation": float(np.corrcoef(strengths, seen_damage)[0, 1]),
+                "mean_absolute_error": float(np.abs(strengths - seen_damage).mean()),
+            }
+        )
     return measured
 
 

@@ -225,9 +225,15 @@ def run(
 
     folder = runs / f"mmdit-{run_name(size, schedule.seed)}"
     train(
-        {"mmdit": model}, loss, schedule, folder,
-        matrices=matrices(model), fed=scenes.fed, stop_after=stop_after, keep=kept(schedule),
-    )  # fmt: skip
+        {"mmdit": model},
+        loss,
+        schedule,
+        folder,
+        matrices=matrices(model),
+        fed=scenes.fed,
+        stop_after=stop_after,
+        keep=kept(schedule),
+    )
     torch.nn.Module.to(model, "cpu").eval()
     if stop_after is None or stop_after >= schedule.steps:
         model.save_pretrained(folder / "transformer")

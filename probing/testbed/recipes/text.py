@@ -28,17 +28,7 @@ from transformers import (
 
 from probing.testbed.recipes.loop import Schedule, train
 from probing.testbed.recipes.pixels import TrainingScenes
-from probing.testbed.scenes import (
-    COLOURS,
-    PLACES,
-    SHAPES,
-    SIZES,
-    TEXTURES,
-    Scene,
-    places_of,
-    sample_scene,
-    vocabulary,
-)
+from probing.testbed.scenes import COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene, places_of, sample_scene, vocabulary
 
 CAPTION_LENGTH = 22
 """Positions of the CLIP part, begin and end included; the longest caption has 21."""

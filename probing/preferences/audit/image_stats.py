@@ -1,4 +1,4 @@
-"""What a picture looks like in a few numbers: enough to choose by, if the choice turns on them, without any model."""
+"""Image statistics: size, brightness and the like, a baseline without a model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from probing.preferences.data import PreferenceData
 from probing.preferences.images import upright_rgb
 from probing.progress import progress as show_progress
 
-LOOKS = ("log_area", "log_shape", "brightness", "contrast", "saturation", "sharpness")
+IMAGE_STATS = ("log_area", "log_shape", "brightness", "contrast", "saturation", "sharpness")
 _AT_ONCE = 256
 
 
-def item_looks(data: PreferenceData, *, workers: int = WORKERS, progress: bool = True) -> pd.DataFrame:
+def item_image_stats(data: PreferenceData, *, workers: int = WORKERS, progress: bool = True) -> pd.DataFrame:
     """Open every picture once and measure it.
 
     Args:
@@ -26,7 +26,7 @@ def item_looks(data: PreferenceData, *, workers: int = WORKERS, progress: bool =
         progress: Whether to show a progress bar, on a terminal.
 
     Returns:
-        ``item_id`` and :data:`LOOKS`: log of width·height and of width/height; mean and standard deviation of
+        ``item_id`` and :data:`IMAGE_STATS`: log of width·height and of width/height; mean and standard deviation of
         luminance in [0, 1] (ITU-R BT.601); mean of the largest less the smallest of a pixel's three channels; root mean
         square step of luminance from one pixel to the next.
 
@@ -35,12 +35,12 @@ def item_looks(data: PreferenceData, *, workers: int = WORKERS, progress: bool =
     """
     different = data.items.drop_duplicates("image")
     rows = list(_measured(data, different["item_id"].tolist(), workers, progress))
-    looks = pd.DataFrame(rows, columns=list(LOOKS)).assign(image=different["image"].to_numpy())
-    return data.items[["item_id", "image"]].merge(looks, on="image", how="left").drop(columns="image")
+    stats = pd.DataFrame(rows, columns=list(IMAGE_STATS)).assign(image=different["image"].to_numpy())
+    return data.items[["item_id", "image"]].merge(stats, on="image", how="left").drop(columns="image")
 
 
 def _measured(data: PreferenceData, item_ids: list[str], workers: int, progress: bool) -> Iterator[tuple[float, ...]]:
-    def look(item_id: str) -> tuple[float, ...]:
+    def measure(item_id: str) -> tuple[float, ...]:
         image = upright_rgb(data.open_image(item_id))
         width, height = image.size
         pixels = np.asarray(image, dtype=np.float32) / 255
@@ -48,14 +48,20 @@ def _measured(data: PreferenceData, item_ids: list[str], workers: int, progress:
         steps = [np.diff(light, axis=axis) for axis in (0, 1)]
         sharpness = np.sqrt(np.mean([np.mean(step**2) if step.size else 0.0 for step in steps]))
         saturation = (pixels.max(axis=2) - pixels.min(axis=2)).mean()
-        return (float(np.log(width * height)), float(np.log(width / height)), float(light.mean()), float(light.std()),
-                float(saturation), float(sharpness))  # fmt: skip
+        return (
+            float(np.log(width * height)),
+            float(np.log(width / height)),
+            float(light.mean()),
+            float(light.std()),
+            float(saturation),
+            float(sharpness),
+        )
 
     with (
         show_progress(len(item_ids), f"pictures of {data.name}", "pictures", enabled=progress) as bar,
         ThreadPoolExecutor(workers) as pool,
     ):
         for start in range(0, len(item_ids), _AT_ONCE):
-            for row in pool.map(look, item_ids[start : start + _AT_ONCE]):
+            for row in pool.map(measure, item_ids[start : start + _AT_ONCE]):
                 yield row
                 bar.update()
