@@ -50,7 +50,7 @@ def test_planted_facets_differ_and_others_do_not(comparisons):
         planted = row.scope == "overall" or row.stream == "image" or row.facet == "alignment"
         assert (row.p_value_holm <= 0.05) == planted, row.statement
         assert ("is above" in row.statement) == planted
-        assert ("not told apart" in row.statement) == (not planted)
+        assert ("not distinguished" in row.statement) == (not planted)
         if planted:
             assert row.block >= (3 if row.stream == "image" else 2)
 
@@ -86,7 +86,7 @@ def test_statements_follow_interval_and_correction(comparisons):
     assert "is below" in _statement(
         {**case, "difference": -0.03, "ci_low": -0.05, "ci_high": -0.01, "p_value_holm": 0.01}
     )
-    assert "not told apart" in _statement({**case, "ci_low": -0.01})
+    assert "not distinguished" in _statement({**case, "ci_low": -0.01})
 
 
 def test_without_a_random_init_store_latents_remain(pairs):

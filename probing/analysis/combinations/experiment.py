@@ -1,0 +1,262 @@
+"""Combinations: probes on two and more blocks, within and across stages, and controls of their width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probing.analysis.combinations.heads import Head, Heads, count_heads, measure_heads
+from probing.analysis.combinations.relation import relate, similarity_of
+from probing.analysis.engine import (
+    ALL,
+    LOGISTIC,
+    CurveReader,
+    Facet,
+    FeatureSource,
+    Fit,
+    Fitter,
+    Recipe,
+    Run,
+    Sites,
+    accuracies,
+    column_names,
+    common_columns,
+    facets_of,
+    format_difference,
+    gains,
+)
+from probing.analysis.engine.table_input import TableInput, load_table
+from probing.analysis.similarity.stage_input import MADE_BY, load_stages
+from probing.analysis.similarity.stage_runs import StageRuns, stage_runs
+from probing.errors import UserError
+from probing.progress import progress
+from probing.statistics import LEVEL, holm, paired_difference
+
+LARGEST = 4
+"""Blocks of the greedy head, as many as the paper's head reads."""
+MOST_STAGES = 6
+"""All subsets of more stages are more than a figure can show."""
+
+COLUMNS = column_names(
+    "model data split facet stream reduction sigma kind head blocks stages first second channels chosen metric value "
+    "ci_low ci_high p_value p_value_holm gain gain_low gain_high gain_p_value gain_p_value_holm own_gain own_gain_low "
+    "own_gain_high own_gain_p_value own_gain_p_value_holm cv_accuracy weights statement stage_source stage_runs "
+    "n_pairs n_prompts n_train_pairs ceiling probe seed"
+)
+"""Columns of the table.
+
+``kind``: ``single``, ``pair``, ``subset`` (of stages, each by its best block), ``greedy``, ``mix``, ``contrast`` (a
+difference of accuracies, in ``value``) or ``relation`` (of similarity and gain, in ``value``). ``head``: ``full``
+(blocks side by side), ``pca`` or ``random`` (the same at one block's width), ``widened`` (one block at the width of
+several); the name of a contrast or relation. ``channels`` is the number of a linear head's parameters. ``chosen``
+marks the best of its kind by training pairs. ``gain`` is against the best single block, ``own_gain`` of a pair against
+the better of its two; both are selected on training pairs. P-values are corrected by Holm over the rows of a kind.
+"""
+
+
+@dataclass(frozen=True)
+class CombinationSettings:
+    """What combinations are measured.
+
+    Attributes:
+        stages: Stages as a table (.parquet, .csv) or as runs of blocks like 0-2,3-5,6-7; default: equal parts.
+        similarity: Table of block similarity, to test whether it predicts the gain of a pair.
+        largest: Most blocks of the greedy head.
+
+    Raises:
+        UserError: A table that cannot be read, or fewer than two blocks.
+    """
+
+    stages: TableInput | None = None
+    similarity: TableInput | None = None
+    largest: int = LARGEST
+
+    def __post_init__(self) -> None:
+        if self.largest < 2:
+            raise UserError(f"Got {self.largest} blocks for the greedy head, expected 2 or more.")
+        if self.stages is not None:
+            object.__setattr__(self, "stages", load_stages(self.stages))
+        if self.similarity is not None:
+            columns = ("block", "other", "value")
+            object.__setattr__(self, "similarity", load_table(self.similarity, MADE_BY, columns))
+
+
+def measure_combinations(
+    store: FeatureSource,
+    pairs: pd.DataFrame,
+    settings: CombinationSettings | None = None,
+    *,
+    sites: Sites = ALL,
+    facets: Sequence[str] | None = None,
+    recipe: Recipe = LOGISTIC,
+    run: Run | None = None,
+) -> pd.DataFrame:
+    """Measure heads on several blocks of each curve, facet by facet.
+
+    Every selection uses out-of-fold accuracy on training pairs: the best single block, the best pair, the
+    representative block of a stage, each step of the greedy head, the weights of the mix. Test pairs are scored once.
+
+    Args:
+        store: Features of one backbone.
+        pairs: As for :func:`probing.analysis.engine.measure_cells`.
+        settings: Stages, similarity, and the size of the greedy head.
+        sites: Which sites.
+        facets: Which facets; all if None.
+        recipe: The probe of every head.
+        run: How to run; its seed is also that of random projections and random features.
+
+    Returns:
+        One row a head, contrast or relation, with the columns :data:`COLUMNS`.
+
+    Raises:
+        UserError: A curve of fewer than two blocks, more than :data:`MOST_STAGES` stages, and what
+            :func:`probing.analysis.engine.measure_cells` refuses.
+    """
+    run, settings = run or Run(), settings or CombinationSettings()
+    largest = settings.largest
+    selected = facets_of(store, pairs, facets)
+    model = store.attributes.get("model")
+    plans = []
+    for curve in sites.curves_of(store):
+        if len(curve.blocks) < 2:
+            raise UserError(f"Two blocks make a combination, and {curve.stream} has block {curve.blocks[0]} alone.")
+        stage_blocks = stage_runs(
+            curve.blocks,
+            settings.stages,
+            model=model,
+            stream=curve.stream,
+            reduction=curve.reduction,
+            sigma=curve.sigma,
+        )
+        if len(stage_blocks.names) > MOST_STAGES:
+            raise UserError(f"Got {len(stage_blocks.names)} stages, expected at most {MOST_STAGES}; join some of them.")
+        plans.append((curve, stage_blocks))
+    total = len(selected) * sum(count_heads(len(curve.blocks), len(s.names), largest) for curve, s in plans)
+    tables = []
+    with progress(total, "combinations", "fits", enabled=run.progress) as bar:
+        for curve, stage_blocks in plans:
+            reader = CurveReader(store, curve)
+            near = similarity_of(settings.similarity, model, curve)
+            for facet in selected:
+                fitter = Fitter(store, [facet], recipe, run, bar=bar)
+                heads = measure_heads(reader, fitter, stage_blocks, largest=largest, seed=run.seed)
+                rows = [
+                    _head_rows(heads, stage_blocks, facet, run.seed),
+                    _contrasts(heads, stage_blocks, facet, run.seed),
+                ]
+                if near is not None:
+                    rows.append(relate(heads, near, facet, run.seed))
+                common = common_columns(store, facet, recipe, run.seed) | curve._asdict()
+                common |= {"stage_source": stage_blocks.source, "stage_runs": _describe_stages(stage_blocks)}
+                table = pd.concat(rows, ignore_index=True)
+                tables.append(table.assign(**{k: v for k, v in common.items() if k not in table and k != "blocks"}))
+    table = _correct(pd.concat(tables, ignore_index=True))
+    return table.reindex(columns=list(COLUMNS)).astype({"first": "Int64", "second": "Int64", "channels": "Int64"})
+
+
+def _head_rows(heads: Heads, stages: StageRuns, facet: Facet, seed: int) -> pd.DataFrame:
+    """Measure each head's accuracy and its gain over the best single block; all share their resamples."""
+    prompts = facet.test.prompts
+    matrix = np.stack([head.fit.outcomes for head in heads.heads], axis=1)
+    rows = pd.DataFrame([_describe(head, stages) for head in heads.heads])
+    rows = rows.assign(metric="accuracy", **accuracies(matrix, prompts, seed))
+    rows = rows.assign(**gains(matrix, heads.single(heads.best).outcomes, prompts, seed))
+    is_pair = (rows["kind"] == "pair").to_numpy()
+    better = np.stack([better_block(heads, head).outcomes for head in np.array(heads.heads)[is_pair]], axis=1)
+    for name, values in gains(matrix[:, is_pair], better, prompts, seed, "own_gain").items():
+        rows.loc[is_pair, name] = values
+    for name in ("gain_p_value", "own_gain_p_value"):
+        rows[f"{name}_holm"] = rows.groupby("kind")[name].transform(_holm)
+    return rows
+
+
+def better_block(heads: Heads, pair: Head) -> Fit:
+    """Return the fit of the better of a pair's two blocks, by out-of-fold accuracy."""
+    return max((heads.single(block) for block in pair.blocks), key=lambda fit: fit.cv_accuracy)
+
+
+def _describe(head: Head, stage_blocks: StageRuns) -> dict[str, Any]:
+    stages = [stage_blocks.of(block) for block in head.blocks]
+    first, second = (*head.blocks, pd.NA)[:2] if head.kind in ("single", "pair") else (pd.NA, pd.NA)
+    return {
+        "kind": head.kind,
+        "head": head.form,
+        "blocks": "+".join(map(str, head.blocks)),
+        "stages": "+".join(stages if head.kind == "pair" else dict.fromkeys(stages)),
+        "first": first,
+        "second": second,
+        "channels": head.fit.channels,
+        "chosen": head.chosen,
+        "cv_accuracy": head.fit.cv_accuracy,
+        "weights": None if head.weights is None else " ".join(f"{weight:.4f}" for weight in head.weights),
+    }
+
+
+def _contrasts(heads: Heads, stages: StageRuns, facet: Facet, seed: int) -> pd.DataFrame:
+    """Test what the gains come from: other stages, or more parameters."""
+    contrasts: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
+    pairs = heads.of("pair")
+    gain = np.stack([head.fit.outcomes - better_block(heads, head).outcomes for head in pairs], axis=1)
+    across = np.array([len({stages.of(block) for block in head.blocks}) == 2 for head in pairs])
+    if across.any() and not across.all():
+        means = gain[:, across].mean(axis=1), gain[:, ~across].mean(axis=1)
+        contrasts.append(("across-within", "two blocks of different stages", "two of one stage", *means))
+    labels = {"pair": "the chosen pair of blocks", "greedy": "the greedy head", "subset": "a block of every stage"}
+    for kind, label in labels.items():
+        for head in heads.of(kind):
+            selected = head.blocks == heads.representative if kind == "subset" else head.chosen
+            if selected and len(head.blocks) > 1:
+                wide = heads.widened(len(head.blocks)).outcomes
+                contrasts.append((f"{kind}-widened", label, "the best block at its width", head.fit.outcomes, wide))
+    rows = []
+    for name, label, baseline_label, head_outcomes, baseline_outcomes in contrasts:
+        test = paired_difference(head_outcomes, baseline_outcomes, facet.test.prompts, seed=seed)
+        value, low, high = float(test.estimate), float(test.low), float(test.high)
+        verdict = _verdict(low, high, across="across" in name)
+        rows.append(
+            {
+                "kind": "contrast",
+                "head": name,
+                "metric": "difference",
+                "value": value,
+                "ci_low": low,
+                "ci_high": high,
+                "p_value": float(test.p_value),
+                "statement": f"{label} {verdict} {baseline_label}: {format_difference(value, low, high)}.",
+                "chosen": False,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _verdict(low: float, high: float, *, across: bool) -> str:
+    if low <= 0 <= high:
+        return "do not measurably gain more or less than" if across else "is not distinguished from"
+    if across:
+        return "gain more than" if low > 0 else "gain less than"
+    return "is above" if low > 0 else "is below"
+
+
+def _correct(table: pd.DataFrame) -> pd.DataFrame:
+    """Correct the p-values of contrasts and relations over the table; amend statements that do not survive."""
+    tested = table["p_value"].notna()
+    table["p_value_holm"] = table[tested].groupby("kind")["p_value"].transform(_holm) if tested.any() else np.nan
+    excludes_zero = (table["ci_low"] > 0) | (table["ci_high"] < 0)
+    for row in table.index[tested & excludes_zero & (table["p_value_holm"] > LEVEL)]:
+        table.loc[row, "statement"] = f"{str(table.loc[row, 'statement'])[:-1]}, but not after Holm's correction."
+    return table
+
+
+def _holm(p_values: pd.Series) -> pd.Series:
+    tested = p_values.notna()
+    adjusted = p_values.copy()
+    adjusted[tested] = holm(p_values[tested].to_numpy(dtype=float))
+    return adjusted
+
+
+def _describe_stages(stages: StageRuns) -> str:
+    return ", ".join(f"{name} {run[0]}-{run[-1]}" for name, run in zip(stages.names, stages.blocks, strict=True))

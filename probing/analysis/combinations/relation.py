@@ -1,0 +1,130 @@
+"""Does low similarity of two blocks predict the gain of the second?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+from probing.analysis.combinations.heads import Heads
+from probing.analysis.engine import Curve, Facet
+from probing.analysis.similarity.nearest import nearest_rows
+from probing.errors import UserError
+from probing.statistics.bootstrap import resampled_means, sums_by_group
+
+RESAMPLES = 2000
+PERMUTATIONS = 1999
+LEAST_BLOCKS = 4
+
+
+def similarity_of(table: pd.DataFrame | None, model: str | None, curve: Curve) -> pd.Series | None:
+    """Select the similarities of a curve's blocks.
+
+    Args:
+        table: ``block, other, value``, of image tokens if it has no column ``stream``; of several, those of
+            :func:`probing.analysis.nearest.nearest_rows` are taken. None gives None.
+        model: Whose blocks.
+        curve: Stream and noise level.
+
+    Returns:
+        Similarity by (block, other) with block < other; None if the table has none of this curve.
+
+    Raises:
+        UserError: The table lacks a column.
+    """
+    if table is None:
+        return None
+    missing = {"block", "other", "value"} - set(table)
+    if missing:
+        raise UserError(f"The table of similarities has no {', '.join(sorted(missing))}; it needs block, other, value.")
+    if "stream" not in table and curve.stream != "image":
+        return None
+    chosen = nearest_rows(table, model=model, stream=curve.stream, reduction=curve.reduction, sigma=curve.sigma)
+    if not len(chosen):
+        return None
+    chosen = chosen[chosen["block"] < chosen["other"]]
+    return chosen.groupby(["block", "other"])["value"].mean()
+
+
+def relate(measured: Heads, similarity: pd.Series, facet: Facet, seed: int) -> pd.DataFrame:
+    """Correlate each pair's similarity with its gain over the better of its two blocks (Spearman).
+
+    The interval is by bootstrap over test prompts, which moves the gains and not the similarities. Pairs that share a
+    block are not independent, so the p-value is by permuting blocks (Mantel 1967), not pairs.
+
+    Args:
+        measured: Heads of a curve.
+        similarity: Of :func:`similarity_of`.
+        facet: Whose test prompts are drawn.
+        seed: Of draws and permutations.
+
+    Returns:
+        One row, or none where fewer than four blocks have a similarity.
+    """
+    pairs = [head for head in measured.of("pair") if head.blocks in similarity.index]
+    blocks = sorted({block for head in pairs for block in head.blocks})
+    if len(blocks) < LEAST_BLOCKS:
+        return pd.DataFrame()
+    near = similarity.loc[[head.blocks for head in pairs]].to_numpy(dtype=float)
+    gain = np.stack(
+        [
+            head.fit.outcomes - max((measured.single(b) for b in head.blocks), key=lambda fit: fit.cv_accuracy).outcomes
+            for head in pairs
+        ],
+        axis=1,
+    )
+    by_group, _ = sums_by_group(gain, facet.test.prompts)
+    value = float(spearman(near[None], by_group.estimate[None])[0])
+    drawn = resampled_means(by_group, RESAMPLES, seed, joint=True)
+    low, high = np.nanquantile(spearman(np.broadcast_to(near, drawn.shape), drawn), [0.025, 0.975])
+    p = _mantel([head.blocks for head in pairs], blocks, near, by_group.estimate, seed)
+    if low <= 0 <= high:
+        verdict = "similarity does not measurably predict the gain of a pair"
+    else:
+        verdict = f"pairs of {'less' if value < 0 else 'more'} similar blocks gain more"
+    statement = (
+        f"{verdict}: Spearman {value:+.2f} [{low:+.2f}, {high:+.2f}], {len(pairs)} pairs, p = {p:.2g} by permutation"
+    )
+    return pd.DataFrame(
+        [
+            {
+                "kind": "relation",
+                "head": "similarity-gain",
+                "metric": "spearman",
+                "value": value,
+                "ci_low": float(low),
+                "ci_high": float(high),
+                "p_value": p,
+                "statement": statement + " of blocks.",
+                "chosen": False,
+            }
+        ]
+    )
+
+
+def spearman(x: Float[np.ndarray, "row pair"], y: Float[np.ndarray, "row pair"]) -> Float[np.ndarray, " row"]:
+    """Rank correlation, row by row; NaN where all values of a row are equal."""
+    ranks = [rankdata(side, axis=1) for side in (x, y)]
+    one, two = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    length = np.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
+    return np.divide((one * two).sum(axis=1), length, out=np.full(len(length), np.nan), where=length > 0)
+
+
+def _mantel(
+    pairs: list[tuple[int, ...]], blocks: list[int], near: np.ndarray, gain: Float[np.ndarray, " pair"], seed: int
+) -> float:
+    """Two-sided p-value of the correlation under relabelled blocks; pairs without a value stay out."""
+    at = {block: place for place, block in enumerate(blocks)}
+    rows, columns = np.array([[at[a], at[b]] for a, b in pairs]).T
+    matrix = np.full((len(blocks), len(blocks)), np.nan)
+    matrix[rows, columns] = matrix[columns, rows] = gain
+    observed = abs(spearman(near[None], gain[None])[0])
+    rng = np.random.default_rng(seed)
+    reached = 0
+    for _ in range(PERMUTATIONS):
+        order = rng.permutation(len(blocks))
+        dealt = matrix[order[rows], order[columns]]
+        known = np.isfinite(dealt)
+        reached += abs(spearman(near[None, known], dealt[None, known])[0]) >= observed - 1e-12
+    return float((reached + 1) / (PERMUTATIONS + 1))

@@ -1,0 +1,76 @@
+"""The measuring engine: sites and facets in, fits and tables of cells out."""
+
+from probing.analysis.engine.cells import LATENTS, measure_cells, measure_latents
+from probing.analysis.engine.facets import Facet, PairSet, facets_of
+from probing.analysis.engine.fitting import CurveReader, Fit, Fitter, Job, cell_name, control_name, in_order
+from probing.analysis.engine.identity import Identity, check_made_from, identify, refuse_others, table_digest
+from probing.analysis.engine.journal import Journal, clear_journal
+from probing.analysis.engine.provenance import KEYS, PROVENANCE, REFERENCE, column_names, package_version, provenance
+from probing.analysis.engine.recipe import LOGISTIC, Recipe
+from probing.analysis.engine.results import (
+    RESAMPLES,
+    CellResults,
+    accuracies,
+    cell_results,
+    common_columns,
+    concatenate_facets,
+    format_difference,
+    gains,
+)
+from probing.analysis.engine.run import Run
+from probing.analysis.engine.sites import ALL, Curve, Site, Sites, choose
+from probing.analysis.engine.source import FeatureSource, digest_of, flatten, name_of, read_latent_reduction, read_site
+from probing.analysis.engine.store_identity import StoreIdentity, check_comparable
+
+__all__ = [
+    "ALL",
+    "KEYS",
+    "LATENTS",
+    "LOGISTIC",
+    "PROVENANCE",
+    "REFERENCE",
+    "RESAMPLES",
+    "CellResults",
+    "Curve",
+    "CurveReader",
+    "Facet",
+    "FeatureSource",
+    "Fit",
+    "Fitter",
+    "Identity",
+    "Job",
+    "Journal",
+    "PairSet",
+    "Recipe",
+    "Run",
+    "Site",
+    "Sites",
+    "StoreIdentity",
+    "accuracies",
+    "cell_name",
+    "cell_results",
+    "check_comparable",
+    "check_made_from",
+    "choose",
+    "clear_journal",
+    "column_names",
+    "common_columns",
+    "concatenate_facets",
+    "control_name",
+    "digest_of",
+    "facets_of",
+    "flatten",
+    "format_difference",
+    "gains",
+    "identify",
+    "in_order",
+    "measure_cells",
+    "measure_latents",
+    "name_of",
+    "package_version",
+    "provenance",
+    "read_latent_reduction",
+    "read_site",
+    "refuse_others",
+    "table_digest",
+]

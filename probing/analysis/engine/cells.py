@@ -1,0 +1,107 @@
+"""Measure cells: one probe for each facet and site, or for each facet and reduction of the pooled latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from probing.analysis.engine.facets import facets_of
+from probing.analysis.engine.fitting import Fitter, Job, control_name
+from probing.analysis.engine.provenance import provenance
+from probing.analysis.engine.recipe import LOGISTIC, Recipe
+from probing.analysis.engine.results import CellResults, cell_results, concatenate_facets
+from probing.analysis.engine.run import Run
+from probing.analysis.engine.sites import ALL, Sites, choose
+from probing.analysis.engine.source import FeatureSource, read_latent_reduction, read_site
+from probing.progress import progress
+
+LATENTS = "latents"
+
+
+def measure_cells(
+    store: FeatureSource,
+    pairs: pd.DataFrame,
+    *,
+    sites: Sites = ALL,
+    facets: Sequence[str] | None = None,
+    recipe: Recipe = LOGISTIC,
+    shuffled: bool = False,
+    run: Run | None = None,
+) -> CellResults:
+    """Fit one probe for each cell on the pairs of split ``train`` and score it once on those of ``test``.
+
+    Args:
+        store: Features. Those of random-initialised weights or of other prompts are a control by themselves.
+        pairs: ``pair_id, prompt_id, first, second, choice, split, facet``; optionally ``probability`` of the annotators
+            choosing the first item, which gives the ceiling.
+        sites: Which sites.
+        facets: Which facets; all if None.
+        recipe: The probe.
+        shuffled: Fit to shuffled training choices: see :class:`probing.analysis.engine.Fitter`.
+        run: How to run; its seed is that of the shuffle and of the bootstrap.
+
+    Raises:
+        UserError: A prompt in both splits, items that are missing or unwritten, too few pairs, or sites that the store
+            lacks.
+    """
+    selected = sites.of(store)
+    jobs = [Job(str(site), partial(read_site, store, site)) for site in selected]
+    columns = [{**site._asdict(), "depth": (site.block + 1) / store.num_blocks} for site in selected]
+    return _measure(store, pairs, jobs, columns, facets, recipe, run or Run(), shuffled=shuffled)
+
+
+def measure_latents(
+    store: FeatureSource,
+    pairs: pd.DataFrame,
+    *,
+    reductions: Sequence[str] | None = None,
+    facets: Sequence[str] | None = None,
+    recipe: Recipe = LOGISTIC,
+    run: Run | None = None,
+) -> CellResults:
+    """Measure the control without a transformer: probes on the clean VAE latents, reduced as the features are.
+
+    Args:
+        store: Features; its latents are the same whatever the transformer's weights.
+        pairs: As for :func:`measure_cells`.
+        reductions: Which reductions of the latents; all if None.
+        facets: Which facets; all if None.
+        recipe: The probe.
+        run: How to run.
+
+    Raises:
+        UserError: As :func:`measure_cells`.
+    """
+    names = choose("reduction of latents", reductions, store.latent_reductions())
+    nowhere = {"sigma": float("nan"), "block": pd.NA, "depth": float("nan")}
+    jobs = [Job(name, partial(read_latent_reduction, store, name)) for name in names]
+    columns = [{"stream": LATENTS, "reduction": name, **nowhere} for name in names]
+    return _measure(store, pairs, jobs, columns, facets, recipe, run or Run(), control=LATENTS)
+
+
+def _measure(
+    store: FeatureSource,
+    pairs: pd.DataFrame,
+    jobs: Sequence[Job],
+    columns: Sequence[Mapping[str, Any]],
+    facets: Sequence[str] | None,
+    recipe: Recipe,
+    run: Run,
+    *,
+    shuffled: bool = False,
+    control: str | None = None,
+) -> CellResults:
+    selected = facets_of(store, pairs, facets)
+    control = control_name(store, shuffled=shuffled) if control is None else control
+    with progress(len(jobs) * len(selected), f"probes ({control})", "fits", enabled=run.progress) as bar:
+        fits = Fitter(store, selected, recipe, run, shuffled=shuffled, control=control, bar=bar).fit(jobs)
+    common = {**provenance(store), "probe": recipe.probe, "control": control, "seed": run.seed}
+    return concatenate_facets(
+        [
+            cell_results(facet, columns, [of_job[number] for of_job in fits], common, run.seed)
+            for number, facet in enumerate(selected)
+        ]
+    )

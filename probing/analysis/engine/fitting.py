@@ -1,0 +1,257 @@
+"""The one fitting loop: probes on a site or a set of sites, facet by facet, under a control, kept in a journal."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from threadpoolctl import threadpool_limits
+
+from probing.analysis.engine.facets import Facet
+from probing.analysis.engine.journal import Entry, Journal, journal_settings
+from probing.analysis.engine.recipe import Recipe
+from probing.analysis.engine.run import Run
+from probing.analysis.engine.sites import Curve
+from probing.analysis.engine.source import FeatureSource, flatten, read_site
+from probing.analysis.engine.store_identity import StoreIdentity
+from probing.progress import Progress
+from probing.statistics import outcomes
+
+_CACHE_BYTES = 2 * 2**30
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+class Job(NamedTuple):
+    """Features to fit a probe on.
+
+    Attributes:
+        name: Identifies the features within the store, such as ``image/mean/0.005/7``.
+        read: Returns the features of all items, (item, …).
+        score: Returns an array to keep beside the fit, given the fitted probe; None keeps nothing.
+    """
+
+    name: str
+    read: Callable[[], Float[np.ndarray, "item ..."]]
+    score: Callable[[Any], np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted probe's measurement on one facet.
+
+    Attributes:
+        cell: Name of the cell: control, facet, features, and the seed of a shuffle.
+        cv_accuracy: Out-of-fold accuracy on training pairs: the only number that selects anything.
+        temperature: Divides margins into log odds; NaN if the probe has no out-of-fold margins.
+        alpha: L2 strength; NaN if the probe has none.
+        scaling: Scaling of the features.
+        compression: See :meth:`probing.analysis.engine.Recipe.compression`.
+        channels: Parameters of a linear head.
+        choices: Choices of the test pairs.
+        margins: Margins of the test pairs, for each of the probe's seeds.
+        train_margins: Out-of-fold margins of the training pairs; NaN if the probe has none.
+        scored: Result of the job's ``score``; empty without one.
+    """
+
+    cell: str
+    cv_accuracy: float
+    temperature: float
+    alpha: float
+    scaling: str
+    compression: float
+    channels: int
+    choices: Float[np.ndarray, " pair"]
+    margins: Float[np.ndarray, "pair seed"]
+    train_margins: Float[np.ndarray, " training"]
+    scored: np.ndarray
+
+    @property
+    def seed_outcomes(self) -> Float[np.ndarray, "seed pair"]:
+        """1 right, 0 wrong, 0.5 a predicted tie, NaN a tie of the annotators; for each of the probe's seeds."""
+        return np.stack([outcomes(margins, self.choices) for margins in self.margins.T])
+
+    @property
+    def outcomes(self) -> Float[np.ndarray, " pair"]:
+        """Mean over the probe's seeds: the accuracy of a probe trained once."""
+        return self.seed_outcomes.mean(axis=0)
+
+    @property
+    def log_odds(self) -> Float[np.ndarray, " pair"]:
+        """Margins in nats if a temperature is known, else in units of their own root mean square."""
+        margins = self.margins.mean(axis=1)
+        if np.isfinite(self.temperature):
+            return margins / self.temperature
+        scale = float(np.sqrt(np.mean(margins**2)))
+        return margins / scale if scale > 0 else margins
+
+
+class Fitter:
+    """Fits probes on facets of one store; a fit in the journal is not repeated.
+
+    Args:
+        store: Features.
+        facets: Pairs of each facet, as rows of the store.
+        recipe: The probe.
+        run: Workers and journal; its seed is the seed of the shuffle.
+        shuffled: Permute the training labels among the training pairs of each cell, after a random swap of each pair's
+            two items (a permutation alone would change nothing if the chosen item always came first). Test choices
+            stay.
+        control: Name of the control; None derives it from the store.
+        bar: Advanced by one a fit.
+    """
+
+    def __init__(
+        self,
+        store: FeatureSource,
+        facets: Sequence[Facet],
+        recipe: Recipe,
+        run: Run,
+        *,
+        shuffled: bool = False,
+        control: str | None = None,
+        bar: Progress | None = None,
+    ) -> None:
+        self.facets, self._recipe, self._run, self._bar = list(facets), recipe, run, bar
+        self.control = control_name(store, shuffled=shuffled) if control is None else control
+        self._shuffle_seed = run.seed if shuffled else None
+        self._journals = {
+            facet.name: Journal(
+                run.journal, {} if run.journal is None else journal_settings(store, _pairs_of(facet), recipe)
+            )
+            for facet in self.facets
+        }
+
+    @property
+    def facet(self) -> Facet:
+        """The facet of a fitter that has only one."""
+        (facet,) = self.facets
+        return facet
+
+    def fit(self, jobs: Sequence[Job]) -> list[list[Fit]]:
+        """Fit every job on every facet; features are read once a job.
+
+        Returns:
+            For each job, one fit a facet.
+        """
+        fits = []
+        for of_job in in_order(self._fit, jobs, self._run.workers):
+            fits.append(of_job)
+            if self._bar is not None:
+                self._bar.update(len(of_job))
+        return fits
+
+    def fit_facet(self, jobs: Sequence[Job]) -> list[Fit]:
+        """Fit every job on the one facet of this fitter."""
+        return [fit for (fit,) in self.fit(jobs)]
+
+    def _fit(self, job: Job) -> list[Fit]:
+        features: Float[np.ndarray, "item ..."] | None = None
+        fits = []
+        for facet in self.facets:
+            cell = cell_name(self.control, facet.name, job.name, self._shuffle_seed)
+            journal = self._journals[facet.name]
+            entry = journal.read(cell)
+            if entry is None:
+                features = job.read() if features is None else features
+                entry = self._measure(cell, job, facet, features)
+                journal.write(cell, entry)
+            fits.append(Fit(cell=cell, choices=facet.test.choices, **entry.values, **entry.arrays))
+        return fits
+
+    def _measure(self, cell: str, job: Job, facet: Facet, features: Float[np.ndarray, "item ..."]) -> Entry:
+        labels, swap = self._recipe.labels_of(facet.train), None
+        if self._shuffle_seed is not None:
+            swap, labels = shuffle_labels(
+                labels, np.random.default_rng([self._shuffle_seed, zlib.crc32(cell.encode())])
+            )
+        probe = self._recipe.fit(features, facet.train, labels=labels, swap=swap)
+        cv_margins = getattr(probe, "cv_margins_", None)
+        values = {
+            "cv_accuracy": float(probe.cv_accuracy_),
+            "temperature": float(self._recipe.temperature(probe, labels)),
+            "alpha": float(getattr(probe, "alpha_", np.nan)),
+            "scaling": str(getattr(probe, "scaling_", "standard")),
+            "compression": float(self._recipe.compression(features, facet.train, labels, swap)),
+            "channels": int(np.prod(features.shape[1:])),
+        }
+        arrays = {
+            "margins": self._recipe.margins(probe, features, facet.test),
+            "train_margins": np.full(len(labels), np.nan) if cv_margins is None else cv_margins,
+            "scored": np.empty(0) if job.score is None else job.score(probe),
+        }
+        return Entry(values, arrays)
+
+
+class CurveReader:
+    """Reads the blocks of a curve and caches as many as a fixed amount of memory allows.
+
+    Args:
+        store: Features.
+        curve: The curve.
+    """
+
+    def __init__(self, store: FeatureSource, curve: Curve) -> None:
+        def read(block: int) -> Float[np.ndarray, "item channel"]:
+            return flatten(read_site(store, curve.site(block)))
+
+        self.curve, self.num_blocks = curve, store.num_blocks
+        first = read(curve.blocks[0])
+        self.width = first.shape[1]
+        self.read = lru_cache(max(2, _CACHE_BYTES // max(1, first.nbytes)))(read)
+
+    def concatenate(self, blocks: Sequence[int]) -> Float[np.ndarray, "item channel"]:
+        """Concatenate blocks along channels."""
+        return np.concatenate([self.read(block) for block in blocks], axis=1)
+
+
+def control_name(store: FeatureSource, *, shuffled: bool = False) -> str:
+    """Name the control of a store: ``trained``, ``random-init``, ``shuffled``, ``foreign-prompt-shuffled``, …"""
+    control = StoreIdentity(store).control
+    if not shuffled:
+        return control
+    return "shuffled" if control == "trained" else f"{control}-shuffled"
+
+
+def cell_name(control: str, facet: str, features: str, shuffle_seed: int | None = None) -> str:
+    """Name a cell: ``trained/quality/image/mean/0.005/7``; a shuffle appends its seed."""
+    name = f"{control}/{facet}/{features}"
+    return name if shuffle_seed is None else f"{name}/seed{shuffle_seed}"
+
+
+def shuffle_labels(
+    y: Float[np.ndarray, " pair"], rng: np.random.Generator
+) -> tuple[Bool[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
+    """Draw which pairs swap their items, and permute the labels.
+
+    Returns:
+        Swapped pairs, and the label of each pair after its swap.
+    """
+    swap = ~(rng.random(len(y)) < 0.5)
+    return swap, rng.permutation(np.where(swap, 1 - y, y))
+
+
+def in_order(function: Callable[[_In], _Out], inputs: Iterable[_In], workers: int) -> Iterator[_Out]:
+    """Map in order, by threads if there are several workers."""
+    if workers == 1:
+        yield from map(function, inputs)
+        return
+    # NumPy releases the interpreter's lock while it multiplies; its own threads would only compete for the cores.
+    with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+        try:
+            yield from pool.map(function, inputs)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _pairs_of(facet: Facet) -> pd.DataFrame:
+    return pd.concat([facet.train.table, facet.test.table], ignore_index=True)

@@ -1,0 +1,297 @@
+"""What a table was made from, by content: stores, pairs, options; kept in its file and compared before reuse."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from probing.analysis.engine.provenance import REFERENCE, package_version, provenance
+from probing.analysis.engine.recipe import Recipe
+from probing.analysis.engine.source import FeatureSource, digest_of, name_of
+from probing.errors import UserError
+from probing.files import read_metadata, write_parquet
+
+Subject = tuple[str | None, str | None]
+"""A model and a store (None of a table without a store)."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Everything that decides the values of an experiment's tables.
+
+    Attributes:
+        subjects: What is measured: models with their stores. Controls and other draws of the noise are not among them.
+        stores: Name and digest of every store, in the order of their roles; for a measurement without a store, of
+            the model's weights.
+        pairs: Digest of the pairs, or of the items.
+        options: Everything else that changes a value, as JSON holds it.
+    """
+
+    subjects: tuple[Subject, ...]
+    stores: tuple[tuple[str | None, str], ...]
+    pairs: str
+    options: Mapping[str, Any]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Give what :func:`probing.files.write_parquet` keeps beside the rows."""
+        kept = {
+            "subjects": self.subjects,
+            "stores": self.stores,
+            "pairs": self.pairs,
+            "options": dict(self.options),
+            "package_version": package_version(),
+        }
+        return json.loads(json.dumps(kept, sort_keys=True, default=_json))
+
+    def difference(self, table: Path) -> str | None:
+        """Compare with what a table was made from.
+
+        Returns:
+            None where all is equal; else what differs first.
+        """
+        if not table.is_file():
+            return "there is no such table"
+        kept, now = read_metadata(table), self.metadata
+        if not {"stores", "pairs", "options", "package_version"} <= set(kept):
+            return "it does not record what it was made from"
+        if problem := _unreadable(table):
+            return problem
+        if not _is_list_of_pairs(kept["stores"]):
+            return "it does not record what it was made from"
+        if _digests(kept["stores"]) != _digests(now["stores"]):
+            return _other_stores(kept["stores"], now["stores"])
+        if kept["pairs"] != now["pairs"]:
+            return "it was made from other pairs"
+        old, new = (found["options"] if isinstance(found["options"], dict) else {} for found in (kept, now))
+        for name in sorted({*old, *new}):
+            if old.get(name) != new.get(name):
+                return f"{name} was {_short(old.get(name))} and is {_short(new.get(name))}"
+        if kept["package_version"] != now["package_version"]:
+            return f"it was made by version {kept['package_version']} and this is {now['package_version']}"
+        return None
+
+    def refuse_others(self, tables: Iterable[Path], *, overwrite: bool) -> None:
+        """Refuse to replace tables of another subject; see :func:`refuse_others`."""
+        refuse_others(tables, self.subjects, overwrite=overwrite)
+
+    def write(self, tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
+        """Write tables as ``NAME.parquet``, each whole or not at all, with what they were made from."""
+        for name, table in tables.items():
+            write_parquet(folder / f"{name}.parquet", table, self.metadata)
+
+
+def identify(
+    stores: Sequence[FeatureSource],
+    pairs: pd.DataFrame,
+    options: Mapping[str, Any],
+    *,
+    subjects: Sequence[FeatureSource] | None = None,
+) -> Identity:
+    """Identify an experiment on feature stores.
+
+    Args:
+        stores: All of them, in the order of their roles.
+        pairs: As they are fitted.
+        options: Everything else that changes a value; tables and arrays are replaced by their digests.
+        subjects: What is measured; the first store if None.
+    """
+    measured = stores[:1] if subjects is None else subjects
+    return Identity(
+        tuple((_text(store.attributes.get("model")), name_of(store)) for store in measured),
+        tuple((name_of(store), digest_of(store)) for store in stores),
+        table_digest(pairs),
+        {name: _option(value) for name, value in options.items()},
+    )
+
+
+def refuse_others(tables: Iterable[Path], subjects: Sequence[Subject], *, overwrite: bool) -> None:
+    """Refuse to replace the tables of another model or store; those of the same, made again, may be replaced.
+
+    Args:
+        tables: Files that will be written.
+        subjects: What will be measured.
+        overwrite: Whether all may be replaced.
+
+    Raises:
+        UserError: With both names and the two ways out.
+    """
+    for table in () if overwrite else tables:
+        there = subjects_of(table)
+        if there is not None and not all(any(_same(old, own) for own in subjects) for old in there):
+            raise UserError(
+                f"{table} holds the results of {_name(there)}, and this command would replace them by those of "
+                f"{_name(subjects)}; give another folder by --output, or --overwrite."
+            )
+
+
+def check_made_from(table: Path, rows: pd.DataFrame, store: FeatureSource, pairs: pd.DataFrame, recipe: Recipe) -> None:
+    """Refuse a reward curve that was not fitted on this store, on these pairs and labels.
+
+    A curve of an older version does not record its pairs; its columns name the model, store and revision.
+
+    Args:
+        table: The curve's file.
+        rows: Its rows.
+        store: The store to be read.
+        pairs: The pairs to be fitted.
+        recipe: Labels and weights.
+
+    Raises:
+        UserError: With what differs.
+    """
+    kept = read_metadata(table)
+    made_from = f"{table} was not made from {name_of(store)} as it is now"
+    mend = "run python -m probing.fit on this store, or give its folder of tables by --results"
+    stores = kept.get("stores")
+    if not _is_list_of_pairs(stores):
+        trained = rows[rows["control"] == "trained"] if "control" in rows else rows
+        names = [name for name in ("model", "store", "revision") if name in rows]
+        own = provenance(store)
+        for name in names:
+            there = {_text(value) for value in trained[name]}
+            if there != {_text(own[name])}:
+                raise UserError(f"{made_from}: {name} is {_first(there)} there and {own[name]} here; {mend}.")
+        return
+    if _digests(stores)[:1] != [digest_of(store)]:
+        raise UserError(f"{made_from}: its features are those of {_name(subjects_of(table) or [])}; {mend}.")
+    fitted = kept.get("options", {}).get("recipe", {})
+    for name in ("labels", "weights"):
+        if fitted.get(name) != vars(recipe)[name]:
+            raise UserError(
+                f"{table} was fitted with --{name} {fitted.get(name)} and this command has {vars(recipe)[name]}; "
+                f"give both the same."
+            )
+    if kept.get("pairs") != table_digest(pairs):
+        raise UserError(
+            f"{table} was fitted on other pairs or another split than these, so its choice may rest on pairs that are "
+            f"test pairs now; give the same options of the split as to probing.fit, or run it again."
+        )
+
+
+def subjects_of(table: Path) -> list[Subject] | None:
+    """Read which models and stores a table holds; None where there is no table or none can be read from it.
+
+    Tables of older versions have no metadata; their columns ``model`` and ``store`` name the first measured.
+    """
+    if not table.is_file():
+        return None
+    kept = read_metadata(table).get("subjects")
+    if _is_list_of_pairs(kept):
+        return [(one[0], one[1]) for one in kept]
+    try:
+        there = [name for name in ("model", "store", "control") if name in pq.read_schema(table).names]
+        if not {"model", "store"} & set(there):
+            return None
+        rows = pd.read_parquet(table, columns=there)
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        # A damaged table has nothing to lose.
+        return None
+    if "control" in rows:
+        rows = rows[rows["control"] != REFERENCE]
+    rows = rows.reindex(columns=["model", "store"]).drop_duplicates()
+    named = [(_text(model), _text(store)) for model, store in rows.itertuples(index=False, name=None)]
+    return named[:1] or None
+
+
+def table_digest(table: pd.DataFrame) -> str:
+    """Digest a table's column names and values, in their order."""
+    found = hashlib.sha256(json.dumps([str(name) for name in table]).encode())
+    hashed = pd.DataFrame({place: _hashable(table[name]) for place, name in enumerate(table)})
+    found.update(str(len(table)).encode())
+    for place in hashed:
+        found.update(pd.util.hash_pandas_object(hashed[place], index=False).to_numpy().tobytes())
+    return found.hexdigest()
+
+
+def array_digest(array: np.ndarray) -> str:
+    """Digest an array's shape, type and values, in their order."""
+    found = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
+    found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _hashable(column: pd.Series) -> pd.Series:
+    if column.dtype != object:
+        return column
+    scalar = (str, bytes, int, float, bool, type(None), type(pd.NA), np.generic)
+    return column.map(lambda value: value if isinstance(value, scalar) else json.dumps(value, default=_json))
+
+
+def _option(value: Any) -> Any:
+    if isinstance(value, pd.DataFrame):
+        return f"table {table_digest(value)}"
+    if isinstance(value, np.ndarray):
+        return f"array {array_digest(value)}"
+    if isinstance(value, Mapping):
+        return {str(name): _option(one) for name, one in value.items()}
+    return value
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return str(value)
+
+
+def _is_list_of_pairs(kept: Any) -> TypeGuard[list[list[Any]]]:
+    return isinstance(kept, list) and all(isinstance(one, list) and len(one) == 2 for one in kept)
+
+
+def _digests(stores: list[Any]) -> list[Any]:
+    """Names are left out: a store that was moved is the same."""
+    return [digest for _, digest in stores]
+
+
+def _other_stores(kept: list[Any], now: list[Any]) -> str:
+    before, after = ([str(one[0]) for one in stores] for stores in (kept, now))
+    if after == ["None"]:
+        return "the weights are others"
+    if before != after:
+        return f"it was made from {', '.join(before) or 'no store'} and the stores are {', '.join(after)}"
+    changed = [name for name, old, new in zip(after, _digests(kept), _digests(now), strict=True) if old != new]
+    return f"the features of {', '.join(changed)} are others"
+
+
+def _unreadable(table: Path) -> str | None:
+    try:
+        pq.read_table(table)
+    except (OSError, ValueError, pa.ArrowException):
+        return "it is damaged"
+    return None
+
+
+def _same(one: Subject, other: Subject) -> bool:
+    """Compare models and stores by name, where both are known."""
+    return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
+
+
+def _name(subjects: Sequence[Subject]) -> str:
+    def named(model: str | None, store: str | None) -> str:
+        return " in ".join(part for part in (model, store) if part) or "an unnamed store"
+
+    return ", ".join(named(*one) for one in subjects)
+
+
+def _first(values: set[str | None]) -> str:
+    return sorted(map(str, values))[0] if values else "nothing"
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or pd.isna(value) else str(value)
+
+
+def _short(value: Any) -> str:
+    text = "not given" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,155 @@
+"""The results of fits: one row a cell, the outcome and margin of every test pair, and their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from probing.analysis.engine.facets import Facet
+from probing.analysis.engine.fitting import Fit
+from probing.analysis.engine.provenance import KEYS, column_names, provenance
+from probing.analysis.engine.recipe import Recipe
+from probing.analysis.engine.source import FeatureSource
+from probing.statistics import cluster_bootstrap, paired_difference
+
+RESAMPLES = 2000
+COLUMNS = column_names(
+    "model data split sigma stream reduction block depth probe control seed facet metric value ci_low ci_high n_pairs "
+    "n_prompts alpha cv_accuracy ceiling n_train_pairs scaling temperature compression probe_seeds seed_deviation cell"
+)
+"""Columns of a table of cells.
+
+``control``: trained, random-init, latents, shuffled, or reference (another model's rewards, where nothing is fitted);
+``cell`` names a column of outcomes and of margins. ``temperature`` divides margins into log odds, fitted out of fold on
+training pairs; ``compression``: see :meth:`probing.analysis.engine.Recipe.compression`; ``value`` is a mean over
+``probe_seeds`` trainings, ``seed_deviation`` their standard deviation."""
+
+
+@dataclass(frozen=True)
+class CellResults:
+    """Measurements of cells, and the outcome of every test pair in each.
+
+    Attributes:
+        table: One row a cell, with the columns :data:`COLUMNS`.
+        outcomes: One row a test pair (``pair_id``, ``prompt_id``, ``facet``) and one column a cell, named by the
+            table's ``cell``: 1 right, 0 wrong, 0.5 a predicted tie, NaN a tie of the annotators or another facet; a
+            mean over the probe's seeds.
+        margins: Likewise, the reward of the first item less that of the second; NaN another facet.
+    """
+
+    table: pd.DataFrame
+    outcomes: pd.DataFrame
+    margins: pd.DataFrame
+
+    @property
+    def trained(self) -> CellResults:
+        """The cells of control ``trained``; outcomes and margins of the others stay."""
+        return CellResults(self.table[self.table["control"] == "trained"], self.outcomes, self.margins)
+
+    @staticmethod
+    def join(*parts: CellResults) -> CellResults:
+        """Join measurements on the same pairs.
+
+        Raises:
+            ValueError: A cell is in two of them.
+        """
+        table = pd.concat([part.table for part in parts], ignore_index=True)
+        if table["cell"].duplicated().any():
+            twice = table.loc[table["cell"].duplicated(), "cell"].iloc[0]
+            raise ValueError(f"Got cell {twice} twice, expected it once; join results of different stores or controls.")
+        outcomes, margins = (
+            reduce(
+                lambda left, right: left.merge(right, on=KEYS, how="outer", validate="one_to_one"),
+                (getattr(part, name) for part in parts),
+            )
+            for name in ("outcomes", "margins")
+        )
+        return CellResults(table, outcomes, margins)
+
+
+def cell_results(
+    facet: Facet, sites: Sequence[Mapping[str, Any]], fits: Sequence[Fit], columns: Mapping[str, Any], seed: int
+) -> CellResults:
+    """Measure the accuracy and interval of each cell of one facet; all cells share their resamples of prompts.
+
+    Args:
+        facet: The facet.
+        sites: Columns of each cell's site.
+        fits: The fit of each cell.
+        columns: Columns that all cells share.
+        seed: Seed of the bootstrap.
+    """
+    test = facet.test
+    matrix = np.stack([fit.outcomes for fit in fits], axis=1)
+    by_seed = [fit.seed_outcomes[:, test.untied].mean(axis=1) for fit in fits]
+    names = ("cell", "alpha", "cv_accuracy", "scaling", "compression", "temperature")
+    table = pd.DataFrame(
+        [{**site, **{name: getattr(fit, name) for name in names}} for site, fit in zip(sites, fits, strict=True)]
+    ).assign(
+        **{**columns, **facet_columns(facet)},
+        **accuracies(matrix, test.prompts, seed),
+        probe_seeds=[len(values) for values in by_seed],
+        seed_deviation=[float(np.std(v, ddof=1)) if len(v) > 1 else float("nan") for v in by_seed],
+    )
+    table["block"] = table["block"].astype("Int64")
+    margins = np.stack([fit.margins.mean(axis=1) for fit in fits], axis=1)
+    cells, keys = [fit.cell for fit in fits], test.table[KEYS]
+    return CellResults(
+        table[list(COLUMNS)],
+        pd.concat([keys, pd.DataFrame(matrix, columns=cells)], axis=1),
+        pd.concat([keys, pd.DataFrame(margins, columns=cells)], axis=1),
+    )
+
+
+def concatenate_facets(parts: Sequence[CellResults]) -> CellResults:
+    """Concatenate the results of different facets."""
+    return CellResults(
+        *(
+            pd.concat([getattr(part, name) for part in parts], ignore_index=True)
+            for name in ("table", "outcomes", "margins")
+        )
+    )
+
+
+def accuracies(columns: Float[np.ndarray, "pair cell"], prompts: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Return each column's accuracy with its 95% interval over prompts, as columns of a table."""
+    interval = cluster_bootstrap(columns, prompts, resamples=RESAMPLES, seed=seed)
+    return {"value": interval.estimate, "ci_low": interval.low, "ci_high": interval.high}
+
+
+def gains(
+    columns: Float[np.ndarray, "pair cell"], reference: np.ndarray, prompts: np.ndarray, seed: int, name: str = "gain"
+) -> dict[str, np.ndarray]:
+    """Return each column's paired difference to a reference (one column, or one each), as columns of a table."""
+    against = np.broadcast_to(reference if reference.ndim == 2 else reference[:, None], columns.shape)
+    test = paired_difference(columns, against, prompts, resamples=RESAMPLES, seed=seed)
+    return {name: test.estimate, f"{name}_low": test.low, f"{name}_high": test.high, f"{name}_p_value": test.p_value}
+
+
+def common_columns(store: FeatureSource, facet: Facet, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Return the columns that every row of a facet's measurements shares."""
+    return {**provenance(store), "probe": recipe.probe, "seed": seed, **facet_columns(facet)}
+
+
+def facet_columns(facet: Facet) -> dict[str, Any]:
+    """Return the facet's name and counts, as columns of a table of accuracies."""
+    return {
+        "split": "test",
+        "facet": facet.name,
+        "metric": "accuracy",
+        "n_pairs": int(facet.test.untied.sum()),
+        "n_prompts": len(np.unique(facet.test.prompts[facet.test.untied])),
+        "n_train_pairs": len(facet.train.choices),
+        "ceiling": facet.test.ceiling,
+    }
+
+
+def format_difference(value: float, low: float, high: float) -> str:
+    """Format a difference of accuracies with its interval, in percentage points."""
+    return f"{100 * value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"

@@ -1,0 +1,118 @@
+"""Sites: where features are read, and which of a store's sites an experiment reads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from probing.analysis.engine.source import FeatureSource
+from probing.errors import UserError
+
+_Name = TypeVar("_Name", str, float, int)
+
+
+class Site(NamedTuple):
+    """One block's output in one stream, at one noise level, under one reduction."""
+
+    stream: str
+    reduction: str
+    sigma: float
+    block: int
+
+    def __str__(self) -> str:
+        return f"{self.stream}/{self.reduction}/{float(self.sigma)!r}/{self.block}"
+
+
+class Curve(NamedTuple):
+    """A site without its block, and the blocks at hand."""
+
+    stream: str
+    reduction: str
+    sigma: float
+    blocks: tuple[int, ...]
+
+    def site(self, block: int) -> Site:
+        return Site(self.stream, self.reduction, self.sigma, block)
+
+    def __str__(self) -> str:
+        return f"{self.stream}/{self.reduction}/{float(self.sigma)!r}"
+
+
+@dataclass(frozen=True)
+class Sites:
+    """A selection of sites.
+
+    Attributes:
+        streams: Token streams, such as image,text; default: all of the store.
+        reductions: Reductions of tokens, such as mean; default: all of the store.
+        sigmas: Noise levels in [0, 1]; default: all of the store.
+        blocks: 0-indexed blocks; default: all of the store.
+    """
+
+    streams: tuple[str, ...] | None = None
+    reductions: tuple[str, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
+    blocks: tuple[int, ...] | None = None
+
+    def of(self, store: FeatureSource) -> list[Site]:
+        """List the selected sites of a store; a stream may lack a block that another stream has.
+
+        Raises:
+            UserError: The store lacks a selected name, or the selection is empty.
+        """
+        arrays = store.arrays()
+        streams = choose("stream", self.streams, _distinct(stream for stream, _ in arrays))
+        reductions = choose("reduction", self.reductions, _distinct(reduction for _, reduction in arrays))
+        sigmas = choose("sigma", self.sigmas, store.sigmas)
+        blocks = choose("block", self.blocks, store.blocks)
+        sites = [
+            Site(stream, reduction, sigma, block)
+            for stream, reduction in arrays
+            if stream in streams and reduction in reductions
+            for sigma in sigmas
+            for block in store.blocks_of(stream)
+            if block in blocks
+        ]
+        if not sites:
+            available = ", ".join("/".join(names) for names in arrays)
+            raise UserError(f"The selected streams, reductions and blocks leave nothing of {available}; select more.")
+        return sites
+
+    def curves_of(self, store: FeatureSource) -> list[Curve]:
+        """List the selected curves of a store.
+
+        Raises:
+            UserError: As :meth:`of`.
+        """
+        blocks: dict[tuple[str, str, float], list[int]] = {}
+        for site in self.of(store):
+            blocks.setdefault(site[:3], []).append(site.block)
+        return [Curve(*key, tuple(numbers)) for key, numbers in blocks.items()]
+
+    def latent_reductions_of(self, store: FeatureSource) -> list[str]:
+        """List the store's reductions of pooled latents that are selected."""
+        return [name for name in store.latent_reductions() if self.reductions is None or name in self.reductions]
+
+
+ALL = Sites()
+
+
+def choose(kind: str, selected: Sequence[_Name] | None, available: Collection[_Name]) -> list[_Name]:
+    """Return the selected names in the order of the available ones; all of them for None.
+
+    Raises:
+        UserError: A selected name is not available.
+    """
+    if selected is None:
+        return list(available)
+    missing = [name for name in selected if name not in available]
+    if missing:
+        raise UserError(
+            f"The store has no {kind} {', '.join(map(str, missing))}; it has {', '.join(map(str, available))}."
+        )
+    return [name for name in available if name in selected]
+
+
+def _distinct(names) -> list[str]:
+    return list(dict.fromkeys(names))

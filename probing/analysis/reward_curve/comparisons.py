@@ -1,0 +1,165 @@
+"""Compare the trained backbone with its controls and with other rewards, paired on the same prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from probing.analysis.engine import REFERENCE, CellResults
+from probing.errors import UserError
+from probing.statistics import LEVEL, holm, paired_difference
+
+RESAMPLES = 10_000
+BASELINES = {"random-init": "the random-initialised backbone", "latents": "the pooled latents"}
+
+COLUMNS = (
+    "model",
+    "data",
+    "split",
+    "facet",
+    "scope",
+    "sigma",
+    "stream",
+    "baseline",
+    "metric",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "p_value_holm",
+    "n_pairs",
+    "n_prompts",
+    "value",
+    "baseline_value",
+    "chosen",
+    "baseline_chosen",
+    "block",
+    "baseline_block",
+    "cell",
+    "baseline_cell",
+    "probe",
+    "seed",
+    "statement",
+)
+
+
+def compare(results: CellResults, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+    """Compare the best cell of the trained backbone with the best of each control, and with each reference.
+
+    For every facet × sigma × stream (scope ``stream``), and over all of them (scope ``overall``), the best cell of
+    either side is the one of highest cross-validated accuracy **on training pairs**; the test pairs are used once,
+    for the difference. P-values are corrected by Holm over all rows of the table.
+
+    Args:
+        results: Of :func:`probing.analysis.reward_curve`.
+        resamples: Of the paired bootstrap over prompts; p-values go down to 2 / (resamples + 1).
+        seed: Of the bootstrap.
+
+    Returns:
+        One row a comparison, with the columns :data:`COLUMNS`; differences are trained minus control, and
+        ``statement`` is a sentence that claims no more than interval and corrected p-value allow.
+
+    Raises:
+        UserError: No trained cell, or no control to compare it with.
+    """
+    matches = list(_matches(results.table))
+    if not matches:
+        raise UserError(
+            "There is nothing to compare: the table needs trained cells and a control; give a random-init store."
+        )
+    rows = [_row(results.outcomes, *match, resamples=resamples, seed=seed) for match in matches]
+    table = pd.DataFrame(rows)
+    table["p_value_holm"] = holm(table["p_value"].to_numpy())
+    table["statement"] = [_statement(row) for row in table.to_dict("records")]
+    return table[list(COLUMNS)].astype({"block": "Int64", "baseline_block": "Int64"})
+
+
+def best(cells: pd.DataFrame) -> pd.Series:
+    """Pick the cell of highest cross-validated training accuracy; the first of equals, never by its test value."""
+    return cells.iloc[int(cells["cv_accuracy"].to_numpy().argmax())]
+
+
+def _matches(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series, pd.Series]]:
+    """Yield (scope, baseline, chosen trained cell, chosen control cell)."""
+    trained = table[table["control"] == "trained"]
+    for facet, cells in trained.groupby("facet", sort=True):
+        controls = {name: table[(table["control"] == name) & (table["facet"] == facet)] for name in BASELINES}
+        for (sigma, stream), part in cells.groupby(["sigma", "stream"], sort=True):
+            fresh = controls["random-init"]
+            fresh = fresh[(fresh["sigma"] == sigma) & (fresh["stream"] == stream)]
+            for name, control in (("random-init", fresh), ("latents", controls["latents"])):
+                if len(control):
+                    yield "stream", name, best(part), best(control)
+        for name, control in controls.items():
+            if len(control):
+                yield "overall", name, best(cells), best(control)
+        for _, other in table[(table["control"] == REFERENCE) & (table["facet"] == facet)].iterrows():
+            yield "overall", REFERENCE, best(cells), other
+
+
+def _row(
+    outcomes: pd.DataFrame,
+    scope: str,
+    baseline: str,
+    trained: pd.Series,
+    control: pd.Series,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    pairs = outcomes[outcomes["facet"] == trained["facet"]]
+    difference = paired_difference(
+        pairs[trained["cell"]].to_numpy(),
+        pairs[control["cell"]].to_numpy(),
+        pairs["prompt_id"].to_numpy(),
+        resamples=resamples,
+        seed=seed,
+    )
+    return {
+        **{name: trained[name] for name in ("model", "data", "split", "facet", "sigma", "stream", "metric", "probe")},
+        "scope": scope,
+        "baseline": baseline,
+        "difference": float(difference.estimate),
+        "ci_low": float(difference.low),
+        "ci_high": float(difference.high),
+        "p_value": float(difference.p_value),
+        "n_pairs": int(trained["n_pairs"]),
+        "n_prompts": int(trained["n_prompts"]),
+        "value": float(trained["value"]),
+        "baseline_value": float(control["value"]),
+        "chosen": describe_cell(trained),
+        "baseline_chosen": describe_cell(control),
+        "block": trained["block"],
+        "baseline_block": control["block"],
+        "cell": trained["cell"],
+        "baseline_cell": control["cell"],
+        "seed": seed,
+    }
+
+
+def describe_cell(cell: pd.Series) -> str:
+    """Describe where a cell reads: ``image mean, σ = 0.005, block 7``."""
+    if cell["control"] == REFERENCE:
+        return str(cell["model"])
+    if pd.isna(cell["block"]):
+        return f"latents {cell['reduction']}"
+    return f"{cell['stream']} {cell['reduction']}, σ = {cell['sigma']:g}, block {cell['block']}"
+
+
+def _statement(row: Mapping[Any, Any]) -> str:
+    """Claim no more than the interval and the corrected p-value allow."""
+    measured = (
+        f"{100 * row['difference']:+.1f} points, 95% interval [{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}]"
+    )
+    cell, value = row["baseline_chosen"], f"{100 * row['baseline_value']:.1f}%"
+    control = f"{cell} ({value})" if row["baseline"] == REFERENCE else f"{BASELINES[row['baseline']]} ({cell}; {value})"
+    if row["ci_low"] <= 0 <= row["ci_high"]:
+        verdict = "is not distinguished from"
+    else:
+        verdict = "is above" if row["difference"] > 0 else "is below"
+        if row["p_value_holm"] > LEVEL:
+            measured += f", but not after Holm's correction (p = {row['p_value_holm']:.2g})"
+    trained = f"the trained backbone ({row['chosen']}; {100 * row['value']:.1f}%)"
+    return f"{row['facet']}: {trained} {verdict} {control}: {measured}."

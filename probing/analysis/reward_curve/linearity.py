@@ -1,0 +1,77 @@
+"""Compare two probes on the same cells: does a network read more than a linear probe?"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from probing.analysis.engine import KEYS, CellResults
+from probing.errors import UserError
+from probing.statistics import equivalence, holm, paired_difference
+
+MARGIN = 0.01
+COLUMNS = (
+    "model",
+    "facet",
+    "control",
+    "stream",
+    "reduction",
+    "sigma",
+    "block",
+    "cell",
+    "probe",
+    "other",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "p_value_holm",
+    "equivalent",
+    "margin",
+    "n_pairs",
+    "n_prompts",
+)
+
+
+def compare_probes(linear: CellResults, other: CellResults, *, margin: float = MARGIN, seed: int = 0) -> pd.DataFrame:
+    """Compare the same cells under two probes, such as ``logistic`` and ``mlp``, pair by pair.
+
+    Args:
+        linear: Cells of the linear probe.
+        other: Cells of the other probe; cells of only one of the two are left out.
+        margin: Accuracy within which the two count as the same.
+        seed: Of the bootstrap.
+
+    Returns:
+        One row a cell: ``difference``, the other probe's accuracy less the linear one's, with its 95% interval over
+        prompts; ``p_value_holm``, corrected over the cells of a facet; ``equivalent``, whether the two are the same to
+        within the margin by two one-sided tests at 5%.
+
+    Raises:
+        UserError: They share no cell.
+    """
+    both = linear.table.merge(other.table, on="cell", suffixes=("", "_other"))
+    if not len(both):
+        raise UserError("The two results share no cell; fit both probes on the same store, facets and controls.")
+    joined = linear.outcomes.merge(other.outcomes, on=KEYS, suffixes=("", "/other"), validate="one_to_one")
+    rows = []
+    for row in both.to_dict("records"):
+        pairs = joined[joined["facet"] == row["facet"]]
+        prompts = pairs["prompt_id"].to_numpy(dtype=str)
+        one, two = (pairs[name].to_numpy(dtype=float) for name in (f"{row['cell']}/other", row["cell"]))
+        found = paired_difference(one[:, None], two[:, None], prompts, seed=seed)
+        same = equivalence(one, two, prompts, margin=margin, seed=seed)
+        rows.append(
+            {key: row[key] for key in COLUMNS if key in row}
+            | {
+                "other": row["probe_other"],
+                "difference": float(found.estimate[0]),
+                "ci_low": float(found.low[0]),
+                "ci_high": float(found.high[0]),
+                "p_value": float(found.p_value[0]),
+                "equivalent": same.equivalent,
+                "margin": margin,
+            }
+        )
+    table = pd.DataFrame(rows)
+    table["p_value_holm"] = table.groupby("facet")["p_value"].transform(lambda p: holm(p.to_numpy()))
+    return table[list(COLUMNS)]

@@ -1,0 +1,51 @@
+"""Rewards of held-out items by the best probe of each facet, for scoring by any rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from probing.analysis.engine import LOGISTIC, FeatureSource, Recipe, Site, facets_of, read_site
+from probing.analysis.reward_curve.comparisons import best
+
+
+def best_rewards(
+    store: FeatureSource, pairs: pd.DataFrame, table: pd.DataFrame, recipe: Recipe = LOGISTIC
+) -> pd.DataFrame:
+    """Refit each facet's best cell, selected on training pairs, and score the held-out items.
+
+    Args:
+        store: Features of the trained backbone.
+        pairs: The pairs that the table was measured on.
+        table: Of :func:`probing.analysis.reward_curve`.
+        recipe: The recipe of the table; probe and scaling come from the table.
+
+    Returns:
+        ``item_id, facet, reward, cell``: one row a facet and item of its validation and test pairs. Rewards are
+        logits of the Bradley–Terry probe: a difference of two is the log odds of the first being chosen.
+
+    Raises:
+        UserError: As :func:`probing.analysis.engine.measure_cells`.
+    """
+    ids = np.asarray(store.item_ids)
+    parts = []
+    for facet in facets_of(store, pairs, sorted(table["facet"].unique())):
+        cell = best(table[(table["control"] == "trained") & (table["facet"] == facet.name)])
+        features = read_site(store, Site(cell["stream"], cell["reduction"], cell["sigma"], int(cell["block"])))
+        chosen = replace(recipe, probe=cell["probe"], scaling=cell["scaling"], code_length=False)
+        probe = chosen.fit(features, facet.train)
+        held_out = pairs[(pairs["facet"] == facet.name) & (pairs["split"] != "train")]
+        rows = np.flatnonzero(np.isin(ids, pd.unique(held_out[["first", "second"]].to_numpy().ravel())))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "item_id": ids[rows],
+                    "facet": facet.name,
+                    "reward": chosen.rewards(probe, features[rows]),
+                    "cell": cell["cell"],
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)

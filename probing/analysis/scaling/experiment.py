@@ -1,0 +1,273 @@
+"""Scaling: accuracy against parameters, forward FLOPs and training steps, over all stores, with one kind of head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probing.analysis.engine import (
+    ALL,
+    LOGISTIC,
+    Curve,
+    CurveReader,
+    FeatureSource,
+    Fit,
+    Fitter,
+    Job,
+    Recipe,
+    Run,
+    Sites,
+    StoreIdentity,
+    accuracies,
+    check_comparable,
+    column_names,
+    common_columns,
+    facets_of,
+)
+from probing.analysis.engine.table_input import TableInput
+from probing.analysis.engine.width import reduce_width
+from probing.analysis.scaling.model_sizes import size_of, training_steps
+from probing.analysis.scaling.trends import finished, trends
+from probing.analysis.similarity.stage_input import load_stages
+from probing.analysis.similarity.stage_runs import stage_runs
+from probing.errors import UserError
+from probing.progress import progress
+
+DEPTHS = (0.25, 0.5, 0.75, 1.0)
+COLUMNS = column_names(
+    "model data split facet stream reduction sigma kind head series control against block depth blocks channels "
+    "parameters forward_flops steps width num_blocks metric value ci_low ci_high models_low models_high finished "
+    "intercept residual_deviation n_models statement cv_accuracy stage_source n_pairs n_prompts n_train_pairs ceiling "
+    "probe seed"
+)
+"""Columns of the table.
+
+``kind``: ``cell`` (one block of one store), ``point`` (one store in a trend), ``fit`` (a trend; ``value`` is the slope,
+accuracy a tenfold of ``against``, ``ci_low`` and ``ci_high`` its interval over prompts, ``models_low`` and
+``models_high`` over models, of three or more) or ``residual`` (of a point from a trend). ``head``: ``best`` (the block
+of highest out-of-fold accuracy on training pairs), ``best-matched`` (its features reduced by principal components to
+the width of the narrowest model), ``depth 0.5`` and the like (the block nearest to that relative depth), ``stages``
+(one block of every stage, side by side). ``series``: ``trained``, ``random-init``, or ``checkpoints`` of one
+architecture. ``finished`` is false of checkpoints that are not the last of their architecture."""
+
+
+@dataclass(frozen=True)
+class ScalingSettings:
+    """How models are matched and measured along their training.
+
+    Attributes:
+        stages: Stages of all models as a table (.parquet, .csv) or runs of blocks; default: equal parts.
+        steps: Training steps by store name (with or without ``.zarr``) or model, as NAME=VALUE; default: those of the
+            card beside the model's weights.
+        depths: Relative depths in (0, 1] at which models are matched.
+
+    Raises:
+        UserError: A table that cannot be read, a depth outside (0, 1], or steps that are not above 0.
+    """
+
+    stages: TableInput | None = None
+    steps: Mapping[str, float] = field(default_factory=dict)
+    depths: tuple[float, ...] = DEPTHS
+
+    def __post_init__(self) -> None:
+        for depth in self.depths:
+            if not 0 < depth <= 1:
+                raise UserError(f"A relative depth lies above 0 and up to 1, got {depth:g}.")
+        if not all(value > 0 for value in self.steps.values()):
+            raise UserError("Training steps are above 0; leave out an untrained model, or give it as random-init.")
+        if self.stages is not None:
+            object.__setattr__(self, "stages", load_stages(self.stages))
+
+
+def measure_scaling(
+    stores: Sequence[FeatureSource],
+    pairs: pd.DataFrame,
+    settings: ScalingSettings | None = None,
+    *,
+    sites: Sites = ALL,
+    facets: Sequence[str] | None = None,
+    recipe: Recipe = LOGISTIC,
+    run: Run | None = None,
+) -> pd.DataFrame:
+    """Measure every store with the same heads on the same pairs, and fit accuracy = a + b·log10(size).
+
+    Trends are over parameters and over forward FLOPs of one item (of the whole forward), among trained and among
+    random-initialised stores apart; and over training steps among checkpoints of one architecture. Of checkpoints, the
+    one of most steps represents its model in the first two. A trend's interval is by bootstrap over test prompts, the
+    same in all stores, and covers no other model of the same size; with three models or more a second interval, by
+    Student's t on the residuals, does.
+
+    Args:
+        stores: Features of the same items in several backbones.
+        pairs: As for :func:`probing.analysis.engine.measure_cells`; each store must hold their items.
+        settings: Stages, training steps and depths.
+        sites: Which sites, of those that all stores share; every block of a curve is used.
+        facets: Which facets; all if None.
+        recipe: The probe of every head.
+        run: How to run.
+
+    Returns:
+        One row a cell, point, trend or residual, with the columns :data:`COLUMNS`.
+
+    Raises:
+        UserError: No curve that all stores share, the same store twice, unknown names in ``steps``, and what
+            :func:`probing.analysis.engine.measure_cells` refuses.
+    """
+    run, settings = run or Run(), settings or ScalingSettings()
+    if sites.blocks is not None:
+        raise UserError("Scaling matches models by depth and reads every block; leave out --blocks.")
+    _check(stores)
+    steps_of = _steps(stores, settings.steps)
+    shared = _shared_curves(stores, sites)
+    sizes = [size_of(store) for store in stores]
+    facets_by_store = [facets_of(store, pairs, facets) for store in stores]
+    total = len(facets_by_store[0]) * sum(len(curve.blocks) + 2 for curves in shared for curve in curves)
+    tables = []
+    with progress(total, "scaling", "fits", enabled=run.progress) as bar:
+        for curves in shared:
+            readers = [CurveReader(store, curve) for store, curve in zip(stores, curves, strict=True)]
+            narrowest = min(reader.width for reader in readers)
+            for number in range(len(facets_by_store[0])):
+                points, right = [], []
+                for index, (store, reader) in enumerate(zip(stores, readers, strict=True)):
+                    facet = facets_by_store[index][number]
+                    fitter = Fitter(store, [facet], recipe, run, bar=bar)
+                    stream, reduction, sigma, blocks = reader.curve
+                    runs = stage_runs(
+                        blocks,
+                        settings.stages,
+                        model=store.attributes.get("model"),
+                        stream=stream,
+                        reduction=reduction,
+                        sigma=sigma,
+                    )
+                    common = common_columns(store, facet, recipe, run.seed) | {
+                        "stream": stream,
+                        "reduction": reduction,
+                        "sigma": sigma,
+                        "width": reader.width,
+                        "parameters": sizes[index].parameters,
+                        "forward_flops": sizes[index].forward_flops,
+                        "steps": steps_of[index],
+                        "num_blocks": store.num_blocks,
+                        "stage_source": runs.source,
+                        "control": StoreIdentity(store).control,
+                    }
+                    for row, fit in _measure_store(reader, fitter, runs.blocks, narrowest, settings.depths, run.seed):
+                        points.append(
+                            {
+                                **common,
+                                **row,
+                                "cv_accuracy": fit.cv_accuracy,
+                                "channels": fit.channels,
+                                "depth": (row["block"] + 1) / store.num_blocks,
+                            }
+                        )
+                        right.append(fit.outcomes)
+                rows = pd.DataFrame(points)
+                matrix = np.stack(right, axis=1)
+                # Pairs have the same order in every store: facets come from one table.
+                prompts = facets_by_store[0][number].test.prompts
+                rows = rows.assign(**accuracies(matrix, prompts, run.seed))
+                for _, part in rows.groupby("head"):
+                    rows.loc[part.index, "finished"] = finished(part)
+                tables += [rows, trends(rows, matrix, prompts, run.seed)]
+    table = pd.concat([part for part in tables if len(part)], ignore_index=True)
+    return table.reindex(columns=list(COLUMNS)).astype({"block": "Int64", "channels": "Int64", "n_models": "Int64"})
+
+
+def _measure_store(
+    reader: CurveReader,
+    fitter: Fitter,
+    stages: Sequence[Sequence[int]],
+    narrowest: int,
+    depths: Sequence[float],
+    seed: int,
+) -> list[tuple[dict[str, Any], Fit]]:
+    """Fit every block of one store, and the heads that represent it."""
+    curve = reader.curve
+    jobs = [Job(str(curve.site(block)), partial(reader.read, block)) for block in curve.blocks]
+    fits = dict(zip(curve.blocks, fitter.fit_facet(jobs), strict=True))
+    rows = [({"kind": "cell", "head": "cell", "block": b, "blocks": str(b)}, fit) for b, fit in fits.items()]
+
+    def accuracy(block: int) -> float:
+        return fits[block].cv_accuracy
+
+    best = max(curve.blocks, key=accuracy)
+    block_of = {"best": best} | {f"depth {depth:g}": _nearest_block(reader, depth) for depth in depths}
+    rows += [({"kind": "point", "head": head, "block": b, "blocks": str(b)}, fits[b]) for head, b in block_of.items()]
+    representative = [max(run, key=accuracy) for run in stages]
+    label = "+".join(map(str, representative))
+
+    def matched() -> np.ndarray:
+        return reduce_width(reader.read(best), fitter.facet.training_rows, narrowest, how="pca", seed=seed)
+
+    of_stages, of_width = fitter.fit_facet(
+        [
+            Job(f"{curve}/{label}/stages", partial(reader.concatenate, representative)),
+            Job(f"{curve}/{best}/pca{narrowest}-{seed}", matched),
+        ]
+    )
+    rows.append(({"kind": "point", "head": "stages", "block": np.nan, "blocks": label}, of_stages))
+    rows.append(({"kind": "point", "head": "best-matched", "block": best, "blocks": str(best)}, of_width))
+    return rows
+
+
+def _nearest_block(reader: CurveReader, depth: float) -> int:
+    """Return the block whose output lies nearest to a relative depth; of two, the shallower."""
+    return min(reader.curve.blocks, key=lambda block: abs((block + 1) / reader.num_blocks - depth))
+
+
+def _shared_curves(stores: Sequence[FeatureSource], sites: Sites) -> list[list[Curve]]:
+    """List the selected curves that all stores have, each as a list of one curve a store."""
+    by_store = [{curve[:3]: curve for curve in ALL.curves_of(store)} for store in stores]
+    shared = [key for key in by_store[0] if all(key in curves for curves in by_store[1:])]
+    if not shared:
+        raise UserError("The stores share no stream, reduction and noise level; extract them with the same ones.")
+    selected = {curve[:3] for curve in sites.curves_of(stores[0])}
+    keys = [key for key in shared if key in selected]
+    if not keys:
+        available = ", ".join(f"{s}/{r} at σ = {sigma:g}" for s, r, sigma in shared)
+        raise UserError(f"The selection is not in every store; they share {available}.")
+    return [[curves[key] for curves in by_store] for key in keys]
+
+
+def _steps(stores: Sequence[FeatureSource], steps: Mapping[str, float]) -> list[float]:
+    names = [_names(store) for store in stores]
+    unknown = [name for name in steps if not any(name in of_store for of_store in names)]
+    if unknown:
+        available = ", ".join(sorted({name for of_store in names for name in of_store}))
+        raise UserError(f"Steps are given for {unknown[0]!r}, and no store has this name; there are {available}.")
+    values = []
+    for store, of_store in zip(stores, names, strict=True):
+        # Random weights have no steps, whatever the model of their architecture has.
+        if StoreIdentity(store).random_init:
+            values.append(float("nan"))
+            continue
+        given = [float(steps[name]) for name in of_store if name in steps]
+        values.append(given[0] if given else training_steps(store))
+    return values
+
+
+def _names(store: FeatureSource) -> list[str]:
+    path = getattr(store, "path", None)
+    return ([] if path is None else [path.name, path.name.removesuffix(".zarr")]) + [str(store.attributes.get("model"))]
+
+
+def _check(stores: Sequence[FeatureSource]) -> None:
+    if not stores:
+        raise UserError("There is no store to measure; give several, one a model.")
+    seen: set[tuple[str, ...]] = set()
+    for store in stores:
+        if StoreIdentity(store).prompt_rule != "own":
+            raise UserError(f"The store of {_names(store)[0]} was not extracted with own prompts; leave it out.")
+        weights = tuple(str(store.attributes.get(key)) for key in ("model", "revision", "random_init", "seed"))
+        if weights in seen:
+            raise UserError(f"The store {_names(store)[0]} holds the same weights as one before it; give each once.")
+        seen.add(weights)
+        check_comparable(stores[0], store, apart_from=("model", "weights", "preparation", "noise"))

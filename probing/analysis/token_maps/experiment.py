@@ -1,0 +1,107 @@
+"""Token maps of each facet's best probe, with the model and data that its store was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from probing.analysis.engine import LOGISTIC, FeatureSource, Recipe
+from probing.analysis.engine.table_input import TableInput, load_table
+from probing.analysis.token_maps.maps import token_cells, token_maps
+
+if TYPE_CHECKING:
+    import torch
+
+    from probing.backbones import BackboneSpec
+    from probing.preferences import PreferenceData
+
+CURVE_COLUMNS = ("control", "stream", "reduction", "facet", "sigma", "block", "cv_accuracy", "probe", "scaling")
+
+
+@dataclass(frozen=True)
+class TokenMapSettings:
+    """Which probe is laid out, on which pairs.
+
+    Attributes:
+        curve: Table of the reward curve that was measured on the store; each facet's best linear probe on mean-pooled
+            image tokens is refitted.
+        sigma: Noise level in [0, 1]; default: each facet's best by cross-validation.
+        block: 0-indexed block; default: each facet's best by cross-validation.
+        count: Test pairs of each kind: highest, lowest and wrong margin.
+    """
+
+    curve: TableInput
+    sigma: float | None = None
+    block: int | None = None
+    count: int = 4
+
+
+def measure_token_maps(
+    store: FeatureSource,
+    pairs: pd.DataFrame,
+    settings: TokenMapSettings,
+    *,
+    spec: BackboneSpec,
+    data: PreferenceData,
+    device: torch.device,
+    facets: Sequence[str] | None = None,
+    recipe: Recipe = LOGISTIC,
+) -> pd.DataFrame:
+    """Lay the rewards of a few test pairs out over their image tokens, facet by facet.
+
+    Args:
+        store: Features with the mean of image tokens.
+        pairs: As for :func:`probing.analysis.engine.measure_cells`.
+        settings: Curve, site and pairs.
+        spec: The store's model.
+        data: The data set that the store was made from.
+        device: Device of the forwards.
+        facets: Which facets; all of the curve if None.
+        recipe: Labels and weights of the curve; probe and scaling come from the curve.
+
+    Returns:
+        The columns :data:`probing.analysis.token_maps.maps.COLUMNS`.
+
+    Raises:
+        UserError: Another model, data set or curve than the store's; a bad picture.
+    """
+    from probing.backbones import COMPUTE_DTYPES, load_backbone
+    from probing.features.tokens import check_same_model, read_image_tokens, settings_of
+    from probing.preferences import prepare
+
+    curve = load_table(settings.curve, "python -m probing.measure reward-curve", CURVE_COLUMNS)
+    cells = token_cells(curve, facets=facets, sigma=settings.sigma, block=settings.block, recipe=recipe)
+    extraction = settings_of(store.attributes)
+    data = data.without(set(data.items["item_id"]) - set(store.item_ids))
+    backbone = load_backbone(
+        spec,
+        device=device,
+        compute_dtype=COMPUTE_DTYPES[extraction.compute_dtype],
+        random_init=extraction.random_init,
+        seed=extraction.seed,
+        t5_length=extraction.t5_length,
+        use_t5=extraction.use_t5,
+    )
+    check_same_model(store.attributes, backbone)
+    prompts = data.items.drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]
+    tables = [
+        token_maps(
+            store,
+            pairs,
+            cell,
+            prompts,
+            lambda items, sigma, block: read_image_tokens(
+                spec, backbone, data, items, extraction, sigma=sigma, block=block
+            ),
+            lambda item: prepare(
+                data.open_image(item), extraction.resolution, extraction.resize, extraction.background
+            ),
+            spec.architecture.token_grid(extraction.resolution),
+            count=settings.count,
+        )
+        for cell in cells
+    ]
+    return pd.concat(tables, ignore_index=True)

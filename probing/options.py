@@ -1,0 +1,189 @@
+"""Command options from dataclasses: names, types, defaults and help come from the fields (by tyro).
+
+A tuple of numbers or names is written with commas (``--sigmas 0.005,0.4``), a tuple of paths and a mapping by repeating
+the option (``--store A --store B``, ``--steps NAME=VALUE``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import pandas as pd
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from probing.errors import UserError
+
+_Options = TypeVar("_Options")
+
+_registry = ConstructorRegistry()
+
+
+def parse(options: type[_Options], argv: Sequence[str], *, prog: str, description: str) -> _Options:
+    """Parse command-line arguments into a dataclass; fields that are dataclasses add their own fields as options.
+
+    Args:
+        options: The dataclass.
+        argv: The arguments.
+        prog: The command, for the help text.
+        description: What the command does, for the help text.
+
+    Raises:
+        UserError: An unknown option, a missing one, a value that cannot be read, or an option given twice.
+        SystemExit: After ``--help``.
+    """
+    errors = io.StringIO()
+    arguments = _merge_repeated(list(argv), _types_of(options))
+    try:
+        with contextlib.redirect_stderr(errors), _registry:
+            return tyro.cli(
+                options,
+                prog=prog,
+                description=description,
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(f"{_first_error(errors.getvalue())}; see {prog} --help.") from None
+
+
+@_registry.primitive_rule
+def _commas(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read ``tuple[float, ...]``, ``tuple[int, ...]`` and ``tuple[str, ...]`` with commas."""
+    kind, optional = _without_none(info.type)
+    if get_origin(kind) is not tuple or get_args(kind)[1:] != (...,) or get_args(kind)[0] is Path:
+        return None
+    (element, _) = get_args(kind)
+    convert = _checked(element)
+    nothing = "all" if optional else "none"
+
+    def read(texts: list[str]) -> tuple[Any, ...] | None:
+        if texts[0] == nothing:
+            return None if optional else ()
+        return tuple(convert(part.strip()) for part in texts[0].split(",") if part.strip())
+
+    def write(values: Any) -> list[str]:
+        return [nothing if not values else ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)]
+
+    metavar = {float: "NUMBER,…", int: "INTEGER,…"}.get(element, "NAME,…")
+    return PrimitiveConstructorSpec(1, metavar, read, lambda value: value is None or isinstance(value, tuple), write)
+
+
+@_registry.primitive_rule
+def _paths(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read ``tuple[Path, ...]`` from an option that is repeated."""
+    if info.type != tuple[Path, ...]:
+        return None
+    return PrimitiveConstructorSpec(
+        "*", "PATH", lambda texts: tuple(map(Path, texts)), lambda v: isinstance(v, tuple), lambda v: list(map(str, v))
+    )
+
+
+@_registry.primitive_rule
+def _named_values(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read ``Mapping[str, T]`` from ``NAME=VALUE``, repeated."""
+    if get_origin(info.type) is not Mapping:
+        return None
+    convert = _checked(get_args(info.type)[1])
+
+    def read(texts: list[str]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for text in texts:
+            name, _, value = text.partition("=")
+            if not (name and value):
+                raise ValueError(f"expected NAME=VALUE, got {text!r}")
+            if name in values:
+                raise ValueError(f"{name!r} is given twice")
+            values[name] = convert(value)
+        return values
+
+    return PrimitiveConstructorSpec("*", "NAME=VALUE", read, lambda v: isinstance(v, Mapping), lambda v: list(v))
+
+
+@_registry.primitive_rule
+def _table(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read a table as its path."""
+    kind, _ = _without_none(info.type)
+    if kind != pd.DataFrame | str:
+        return None
+    return PrimitiveConstructorSpec(1, "FILE", lambda texts: texts[0], lambda _: True, lambda value: [str(value)])
+
+
+def _without_none(kind: Any) -> tuple[Any, bool]:
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (types.UnionType, Union):
+        members = [member for member in get_args(kind) if member is not type(None)]
+        union: Any = members[0] if len(members) == 1 else Union[tuple(members)]
+        return union, len(members) < len(get_args(kind))
+    return kind, False
+
+
+def _checked(element: Any) -> Callable[[str], Any]:
+    words = {float: "a number", int: "an integer"}
+
+    def convert(text: str) -> Any:
+        try:
+            return element(text) if element in words else text
+        except ValueError:
+            raise ValueError(f"expected {words[element]}, got {text!r}") from None
+
+    return convert
+
+
+def _types_of(options: Any) -> dict[str, Any]:
+    """Map each option's flag to its type, through nested dataclasses."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(options) if dataclasses.is_dataclass(options) else ():
+        kind = get_type_hints(options)[field.name]
+        nested = _types_of(kind)
+        found |= nested if nested else {f"--{field.name.replace('_', '-')}": kind}
+    return found
+
+
+def _merge_repeated(argv: list[str], kinds: Mapping[str, Any]) -> list[str]:
+    """Give the values of a repeatable option once together; refuse another option that is given twice."""
+    merged: dict[str, list[str]] = {}
+    rest: list[str] = []
+    seen: set[str] = set()
+    parts = list(itertools.chain.from_iterable(_split(argument) for argument in argv))
+    while parts:
+        flag = parts.pop(0)
+        if not flag.startswith("--"):
+            rest.append(flag)
+            continue
+        repeatable = kinds.get(flag) == tuple[Path, ...] or get_origin(kinds.get(flag)) is Mapping
+        if repeatable:
+            values = merged.setdefault(flag, [])
+            if parts and not parts[0].startswith("--"):
+                values.append(parts.pop(0))
+            continue
+        if flag in seen and flag in kinds:
+            raise UserError(f"{flag} is given more than once, and it takes one value; give it once.")
+        seen.add(flag)
+        rest.append(flag)
+    return [*rest, *itertools.chain.from_iterable([flag, *values] for flag, values in merged.items())]
+
+
+def _split(argument: str) -> list[str]:
+    flag, equals, value = argument.partition("=")
+    return [flag, value] if equals and flag.startswith("--") else [argument]
+
+
+def _first_error(text: str) -> str:
+    """Return the first message of tyro's box as one sentence without its end."""
+    lines = [line.strip("│ \t") for line in text.splitlines() if line.startswith("│")]
+    message = " ".join(itertools.takewhile(lambda line: not line or set(line) != {"─"}, lines)) or text
+    message = re.sub(r"\s+", " ", message).strip().rstrip(".")
+    near = next((line.split()[0] for line in lines if line.startswith("--")), None)
+    return message + (f" (did you mean {near}?)" if near and message.startswith("Unrecognized") else "")
