@@ -14,6 +14,7 @@ from probing.analysis.combinations.relation import relate, similarity_of
 from probing.analysis.engine import (
     ALL,
     LOGISTIC,
+    Context,
     CurveReader,
     Facet,
     FeatureSource,
@@ -22,6 +23,7 @@ from probing.analysis.engine import (
     Recipe,
     Run,
     Sites,
+    Tables,
     accuracies,
     column_names,
     common_columns,
@@ -260,3 +262,9 @@ def _holm(p_values: pd.Series) -> pd.Series:
 
 def _describe_stages(stages: StageRuns) -> str:
     return ", ".join(f"{name} {run[0]}-{run[-1]}" for name, run in zip(stages.names, stages.blocks, strict=True))
+
+
+def run_combinations(context: Context, settings: CombinationSettings) -> Tables:
+    """Measure the combinations of every store."""
+    tables = [measure_combinations(store, context.pairs, settings, **context.selections) for store in context.stores]
+    return {"combinations": pd.concat(tables, ignore_index=True)}

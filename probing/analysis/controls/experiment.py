@@ -15,6 +15,7 @@ from probing.analysis.engine import (
     LATENTS,
     LOGISTIC,
     CellResults,
+    Context,
     Facet,
     FeatureSource,
     Fitter,
@@ -22,6 +23,7 @@ from probing.analysis.engine import (
     Run,
     Sites,
     StoreIdentity,
+    Tables,
     accuracies,
     check_comparable,
     column_names,
@@ -35,6 +37,7 @@ from probing.analysis.engine import (
 from probing.analysis.reward_curve.comparisons import best, describe_cell
 from probing.analysis.reward_curve.curve import SHUFFLES
 from probing.errors import UserError
+from probing.preferences.audit import item_image_stats
 from probing.statistics import LEVEL, holm
 
 TRAINED = "trained"
@@ -251,3 +254,13 @@ def _roles(stores: Sequence[FeatureSource]) -> dict[str, FeatureSource]:
     for control in roles.values():
         check_comparable(trained, control, apart_from=("weights", "prompts"))
     return {TRAINED: trained, **roles}
+
+
+def run_controls(context: Context, settings: ControlSettings) -> Tables:
+    """Measure the controls of the stores, and shortcuts of the data's pictures if requested."""
+    image_stats = None
+    if settings.image_stats:
+        assert context.data is not None
+        image_stats = item_image_stats(context.data, progress=context.run.progress)
+    table = measure_controls(context.stores, context.pairs, settings, image_stats=image_stats, **context.selections)
+    return {"controls": table}

@@ -1,6 +1,7 @@
 """The measuring engine: sites and facets in, fits and tables of cells out."""
 
 from probing.analysis.engine.cells import LATENTS, measure_cells, measure_latents
+from probing.analysis.engine.context import Context, Model, Tables
 from probing.analysis.engine.facets import Facet, PairSet, facets_of
 from probing.analysis.engine.fitting import CurveReader, Fit, Fitter, Job, cell_name, control_name, in_order
 from probing.analysis.engine.identity import Identity, check_made_from, identify, refuse_others, table_digest
@@ -31,6 +32,7 @@ __all__ = [
     "REFERENCE",
     "RESAMPLES",
     "CellResults",
+    "Context",
     "Curve",
     "CurveReader",
     "Facet",
@@ -40,12 +42,14 @@ __all__ = [
     "Identity",
     "Job",
     "Journal",
+    "Model",
     "PairSet",
     "Recipe",
     "Run",
     "Site",
     "Sites",
     "StoreIdentity",
+    "Tables",
     "accuracies",
     "cell_name",
     "cell_results",

@@ -134,47 +134,50 @@ def refuse_others(tables: Iterable[Path], subjects: Sequence[Subject], *, overwr
             )
 
 
-def check_made_from(table: Path, rows: pd.DataFrame, store: FeatureSource, pairs: pd.DataFrame, recipe: Recipe) -> None:
+def check_made_from(
+    curve: pd.DataFrame | str, rows: pd.DataFrame, store: FeatureSource, pairs: pd.DataFrame, recipe: Recipe
+) -> None:
     """Refuse a reward curve that was not fitted on this store, on these pairs and labels.
 
-    A curve of an older version does not record its pairs; its columns name the model, store and revision.
+    A curve without metadata (an older version's, or a data frame) does not record its pairs; its columns name the
+    model, store and revision.
 
     Args:
-        table: The curve's file.
+        curve: The curve as given: its path, or the rows themselves.
         rows: Its rows.
-        store: The store to be read.
-        pairs: The pairs to be fitted.
+        store: The store to read.
+        pairs: The pairs to fit.
         recipe: Labels and weights.
 
     Raises:
-        UserError: With what differs.
+        UserError: With the first difference.
     """
-    kept = read_metadata(table)
-    made_from = f"{table} was not made from {name_of(store)} as it is now"
-    mend = "run python -m probing.fit on this store, or give its folder of tables by --results"
-    stores = kept.get("stores")
+    metadata = read_metadata(Path(curve)) if isinstance(curve, str) else {}
+    label = str(curve) if isinstance(curve, str) else "The reward curve"
+    made_from = f"{label} was not made from {name_of(store)} as it is now"
+    fix = "run python -m probing.measure reward-curve on this store, or give its curve"
+    stores = metadata.get("stores")
     if not _is_list_of_pairs(stores):
         trained = rows[rows["control"] == "trained"] if "control" in rows else rows
-        names = [name for name in ("model", "store", "revision") if name in rows]
-        own = provenance(store)
-        for name in names:
-            there = {_text(value) for value in trained[name]}
-            if there != {_text(own[name])}:
-                raise UserError(f"{made_from}: {name} is {_first(there)} there and {own[name]} here; {mend}.")
+        origin = provenance(store)
+        for name in (name for name in ("model", "store", "revision") if name in rows):
+            values = {_text(value) for value in trained[name]}
+            if values != {_text(origin[name])}:
+                raise UserError(f"{made_from}: {name} is {_first(values)} there and {origin[name]} here; {fix}.")
         return
-    if _digests(stores)[:1] != [digest_of(store)]:
-        raise UserError(f"{made_from}: its features are those of {_name(subjects_of(table) or [])}; {mend}.")
-    fitted = kept.get("options", {}).get("recipe", {})
+    if digest_of(store) not in _digests(stores):
+        raise UserError(f"{made_from}: its features are those of {_name(subjects_of(Path(str(curve))) or [])}; {fix}.")
+    fitted = metadata.get("options", {}).get("recipe", {})
     for name in ("labels", "weights"):
         if fitted.get(name) != vars(recipe)[name]:
             raise UserError(
-                f"{table} was fitted with --{name} {fitted.get(name)} and this command has {vars(recipe)[name]}; "
+                f"{label} was fitted with --{name} {fitted.get(name)} and this command has {vars(recipe)[name]}; "
                 f"give both the same."
             )
-    if kept.get("pairs") != table_digest(pairs):
+    if metadata.get("pairs") != table_digest(pairs):
         raise UserError(
-            f"{table} was fitted on other pairs or another split than these, so its choice may rest on pairs that are "
-            f"test pairs now; give the same options of the split as to probing.fit, or run it again."
+            f"{label} was fitted on other pairs or another split than these, so its selection may rest on pairs that "
+            f"are test pairs now; give the same options of the split as to the reward curve, or measure it again."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from probing.analysis.engine import (
     ALL,
     LOGISTIC,
     RESAMPLES,
+    Context,
     Facet,
     FeatureSource,
     Fit,
@@ -23,6 +25,7 @@ from probing.analysis.engine import (
     Site,
     Sites,
     StoreIdentity,
+    Tables,
     accuracies,
     check_comparable,
     column_names,
@@ -298,3 +301,13 @@ def _group_by_pairing(stores: Sequence[FeatureSource]) -> dict[str, list[int]]:
 
 def _name(store: FeatureSource) -> str:
     return StoreIdentity(store).label
+
+
+@dataclass(frozen=True)
+class NoiseSettings:
+    """Noise has no settings of its own."""
+
+
+def run_noise(context: Context, settings: NoiseSettings) -> Tables:
+    """Measure the first store's noise levels, and the draws of the further stores."""
+    return {"noise": measure_noise(context.stores, context.pairs, **context.selections)}

@@ -136,3 +136,13 @@ def _roles(stores: Sequence[FeatureSource]) -> tuple[FeatureSource, FeatureSourc
             f"weights, and at most one made with probing.extract --random-init."
         )
     return trained[0], (random_init or [None])[0]
+
+
+def run_reward_curve(context: Context, settings: RewardCurveSettings) -> Tables:
+    """Measure the reward curve of the trained store."""
+    return measure_reward_curve(context.stores, context.pairs, settings, **context.selections)
+
+
+def tables_reward_curve(settings: RewardCurveSettings) -> list[str]:
+    """Return the names of the tables that the settings lead to."""
+    return [*TABLES, *(["linearity"] if settings.linearity else [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,7 @@ import pandas as pd
 from probing.analysis.engine import (
     ALL,
     LOGISTIC,
+    Context,
     Curve,
     CurveReader,
     FeatureSource,
@@ -23,6 +25,7 @@ from probing.analysis.engine import (
     Run,
     Sites,
     StoreIdentity,
+    Tables,
     accuracies,
     check_comparable,
     column_names,
@@ -271,3 +274,14 @@ def _check(stores: Sequence[FeatureSource]) -> None:
             raise UserError(f"The store {_names(store)[0]} holds the same weights as one before it; give each once.")
         seen.add(weights)
         check_comparable(stores[0], store, apart_from=("model", "weights", "preparation", "noise"))
+
+
+def run_scaling(context: Context, settings: ScalingSettings) -> Tables:
+    """Measure all stores with the same heads."""
+    return {"scaling": measure_scaling(context.stores, context.pairs, settings, **context.selections)}
+
+
+def options_scaling(context: Context, settings: ScalingSettings) -> dict[str, Any]:
+    """Return what decides a value beside settings and stores: the training steps of the models' cards."""
+    steps = (training_steps(store) for store in context.stores)
+    return {"steps_of_cards": [None if math.isnan(number) else number for number in steps]}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from probing.analysis.engine import Identity, Run, package_version, table_digest
+from probing.analysis.engine import Context, Identity, Run, Tables, package_version, table_digest
 from probing.analysis.similarity.stages import find_stages, stage_similarity
 from probing.analysis.similarity.tables import similarity_by_prompt, similarity_table
 from probing.backbones.sampling import GUIDANCE, STEPS
@@ -100,38 +100,6 @@ def plan_similarity(
     )
 
 
-def identify_similarity(
-    plan: SimilarityPlan,
-    data: PreferenceData,
-    settings: SimilaritySettings,
-    revision: str,
-    scheduler: str,
-    *,
-    split: str | None,
-    device: str,
-) -> Identity:
-    """Identify the tables by the trained weights, the items with their prompts, and every option that changes a value.
-
-    Random weights follow from the seed.
-    """
-    options = {
-        **vars(plan.reading.settings),
-        "measures": plan.measures,
-        "trajectory_steps": plan.read_at,
-        "steps": plan.steps,
-        "guidance": plan.guidance,
-        "controls": plan.controls,
-        "shortest_stage": settings.shortest_stage,
-        "split": split,
-        "device": device,
-        "scheduler": scheduler,
-    }
-    items = data.items[["item_id", "prompt_id", "prompt"]].astype(str)
-    # Compare file stamps, which are cheap; a touched picture is measured again.
-    digest = table_digest(items.assign(picture=[str(data.stamp_of(item)) for item in data.items["item_id"]]))
-    return Identity(((plan.reading.spec.name, None),), ((None, revision),), digest, options)
-
-
 def measure_similarity(
     plan: SimilarityPlan,
     data: PreferenceData,
@@ -213,3 +181,60 @@ def _about(
         "extraction_seed": plan.reading.settings.seed,
         "package_version": package_version(),
     }
+
+
+def run_similarity(context: Context, settings: SimilaritySettings) -> Tables:
+    """Measure the similarity of the model's blocks on the data's items."""
+    model, data = context.model, context.data
+    assert model is not None and data is not None
+    plan = plan_similarity(model.spec, data, settings, dtype=model.dtype, seed=context.run.seed)
+    data.require_images()
+    return measure_similarity(
+        plan, data, settings, device=model.device, dtype=model.dtype, split=context.split, run=context.run
+    )
+
+
+def identify_similarity(context: Context, settings: SimilaritySettings) -> Identity | None:
+    """Identify the tables by the trained weights, the items with their prompts, and every option that changes a value.
+
+    Random weights follow from the seed. None if the model has not been downloaded yet.
+    """
+    from probing.backbones import part_digests, revision_of
+    from probing.backbones.identity import local_folder, scheduler_digest
+
+    model, data = context.model, context.data
+    assert model is not None and data is not None
+    plan = plan_similarity(model.spec, data, settings, dtype=model.dtype, seed=context.run.seed)
+    parts = part_digests(model.spec, random_init=False, seed=context.run.seed, use_t5=settings.use_t5)
+    folder = local_folder(model.spec)
+    if parts is None or folder is None:
+        return None
+    options = {
+        **vars(plan.reading.settings),
+        "measures": plan.measures,
+        "trajectory_steps": plan.read_at,
+        "steps": plan.steps,
+        "guidance": plan.guidance,
+        "controls": plan.controls,
+        "shortest_stage": settings.shortest_stage,
+        "split": context.split,
+        "device": model.device.type,
+        "scheduler": scheduler_digest(folder),
+    }
+    items = data.items[["item_id", "prompt_id", "prompt"]].astype(str)
+    # Compare file stamps, which are cheap; a touched picture is measured again.
+    digest = table_digest(items.assign(picture=[str(data.stamp_of(item)) for item in data.items["item_id"]]))
+    return Identity(((model.spec.name, None),), ((None, revision_of(parts)),), digest, options)
+
+
+def describe_similarity(context: Context, settings: SimilaritySettings) -> str:
+    """Describe the plan: matrices, forwards, memory."""
+    model, data = context.model, context.data
+    assert model is not None and data is not None
+    plan = plan_similarity(model.spec, data, settings, dtype=model.dtype, seed=context.run.seed)
+    return plan.describe(model.device.type)
+
+
+def tables_similarity(settings: SimilaritySettings) -> list[str]:
+    """Return the names of the tables that the settings lead to."""
+    return [name for name in TABLES if settings.trajectory_steps or name != "trajectory_similarity"]

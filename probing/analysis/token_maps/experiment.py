@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from probing.analysis.engine import LOGISTIC, FeatureSource, Recipe
+from probing.analysis.engine import LOGISTIC, Context, FeatureSource, Recipe, Tables, check_made_from
 from probing.analysis.engine.table_input import TableInput, load_table
 from probing.analysis.token_maps.maps import token_cells, token_maps
 
@@ -73,6 +73,7 @@ def measure_token_maps(
     from probing.preferences import prepare
 
     curve = load_table(settings.curve, "python -m probing.measure reward-curve", CURVE_COLUMNS)
+    check_made_from(settings.curve, curve, store, pairs, recipe)
     cells = token_cells(curve, facets=facets, sigma=settings.sigma, block=settings.block, recipe=recipe)
     extraction = settings_of(store.attributes)
     data = data.without(set(data.items["item_id"]) - set(store.item_ids))
@@ -105,3 +106,20 @@ def measure_token_maps(
         for cell in cells
     ]
     return pd.concat(tables, ignore_index=True)
+
+
+def run_token_maps(context: Context, settings: TokenMapSettings) -> Tables:
+    """Measure the token maps of one store."""
+    model, data = context.model, context.data
+    assert model is not None and data is not None
+    table = measure_token_maps(
+        context.stores[0],
+        context.pairs,
+        settings,
+        spec=model.spec,
+        data=data,
+        device=model.device,
+        facets=context.facets,
+        recipe=context.recipe,
+    )
+    return {"token_maps": table}
