@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from probing.backbones.parts import Part, is_absent
 
@@ -136,6 +137,13 @@ class Architecture(ABC):
     @abstractmethod
     def with_transformer(self, config: Mapping[str, Any]) -> Architecture:
         """Return the architecture with another transformer's configuration."""
+
+
+def count_flops(run: Callable[[], Any]) -> int:
+    """Count the floating-point operations of a call on the meta device, where tensors hold no values."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
 
 
 @dataclass(frozen=True)

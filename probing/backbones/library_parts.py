@@ -60,7 +60,7 @@ def autoencoder_kl(name: str = "vae") -> Part:
         side = 2 ** len(model.config.block_out_channels)
         model.encode(torch.empty(1, 3, side, side)).latent_dist.mode()
 
-    repeated = ("encoder.down_blocks.0.resnets", "layers_per_block")
+    repeated = {"encoder.down_blocks.0.resnets": "layers_per_block"}
     return Part(name, "vae", AutoencoderKL, rules=rules, check=check, repeated=repeated, run=run)
 
 
@@ -84,7 +84,7 @@ def clip_text_encoder(name: str) -> Part:
         assert output[0].shape[-1] == model.config.projection_dim
         assert output.hidden_states[-2].shape[-1] == model.config.hidden_size
 
-    repeated = ("text_model.encoder.layers", "num_hidden_layers")
+    repeated = {"text_model.encoder.layers": "num_hidden_layers"}
     return Part(name, "text_encoder", CLIPTextModelWithProjection, rules=rules, repeated=repeated, run=run)
 
 
@@ -115,7 +115,7 @@ def t5_text_encoder(name: str, *, without: str = "") -> Part:
     def run(model: Any) -> None:
         assert model(torch.zeros(1, 3, dtype=torch.long))[0].shape[-1] == model.config.d_model
 
-    repeated = ("encoder.block", "num_layers")
+    repeated = {"encoder.block": "num_layers"}
     return Part(
         name, "text_encoder", T5EncoderModel, rules=rules, check=check, repeated=repeated, run=run, without=without
     )

@@ -66,16 +66,14 @@ def check_block_count(folder: Path, part: Part, config: Mapping[str, Any], found
     Raises:
         UserError: The two differ.
     """
-    if part.repeated is None:
-        return
-    prefix, key = part.repeated
-    pattern = re.compile(rf"(?:{re.escape(_COMPILED)})?{re.escape(prefix)}\.(\d{{1,9}})\.")
-    count = len({match[1] for name in found if (match := pattern.match(name))})
-    if config[key] != count:
-        raise UserError(
-            f"{folder / part.config_name} has {key} = {config[key]}, and its weights hold {count} blocks; copy the "
-            f"model folder again."
-        )
+    for prefix, key in part.repeated.items():
+        pattern = re.compile(rf"(?:{re.escape(_COMPILED)})?{re.escape(prefix)}\.(\d{{1,9}})\.")
+        count = len({match[1] for name in found if (match := pattern.match(name))})
+        if config[key] != count:
+            raise UserError(
+                f"{folder / part.config_name} has {key} = {config[key]}, and its weights hold {count} blocks; copy "
+                f"the model folder again."
+            )
 
 
 def check_weights(folder: Path, part: Part, config: Mapping[str, Any], weights: WeightFiles) -> None:

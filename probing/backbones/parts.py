@@ -26,7 +26,7 @@ class Part:
         classes: Further names of that class in the index.
         rules: Types and bounds of entries of its configuration.
         check: Checks relations between entries; it takes the file and its content.
-        repeated: The list of equal blocks in its weights, and the entry that counts them.
+        repeated: For each list of equal blocks in its weights, the entry of the configuration that counts them.
         run: Runs an empty model once, to find a configuration that describes no model.
         without: How to do without the part, for messages; empty for a required part.
     """
@@ -37,7 +37,7 @@ class Part:
     classes: tuple[str, ...] = ()
     rules: Mapping[str, Rule] = field(default_factory=dict)
     check: Callable[[Path, Mapping[str, Any]], None] | None = None
-    repeated: tuple[str, str] | None = None
+    repeated: Mapping[str, str] = field(default_factory=dict)
     run: Callable[[Any], object] | None = None
     without: str = ""
 

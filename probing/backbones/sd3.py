@@ -15,9 +15,18 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from probing.backbones.base import Architecture, Backbone, BackboneSpec, Conditioning, Entry, Family, Layout, Streams
+from probing.backbones.base import (
+    Architecture,
+    Backbone,
+    BackboneSpec,
+    Conditioning,
+    Entry,
+    Family,
+    Layout,
+    Streams,
+    count_flops,
+)
 from probing.backbones.config_rules import CHANNELS, HEADS, LAYERS, text, whole, wholes
 from probing.backbones.library_parts import (
     AutoencoderKL,
@@ -97,7 +106,7 @@ _PARTS = (
         SD3Transformer2DModel,
         rules=_RULES,
         check=_check_transformer,
-        repeated=("transformer_blocks", "num_layers"),
+        repeated={"transformer_blocks": "num_layers"},
         run=_run_transformer,
     ),
     autoencoder_kl(),
@@ -196,16 +205,12 @@ class SD3Architecture(Architecture):
         return sum(parameter.numel() for parameter in self._on_meta().parameters())
 
     def forward_flops(self, resolution: int, text_tokens: int) -> int:
-        """Counted on the meta device."""
-        model = self._on_meta()
-        with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            _run_transformer(model, resolution // self.vae_factor, text_tokens)
-        return counter.get_total_flops()
+        return count_flops(lambda: _run_transformer(self._on_meta(), resolution // self.vae_factor, text_tokens))
 
     def encoding_flops(self, resolution: int) -> int:
-        with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            AutoencoderKL.from_config(self.vae).encode(torch.empty(1, 3, resolution, resolution))
-        return counter.get_total_flops()
+        return count_flops(
+            lambda: AutoencoderKL.from_config(self.vae).encode(torch.empty(1, 3, resolution, resolution))
+        )
 
     def matches(self, architecture: Architecture) -> bool:
         if not isinstance(architecture, SD3Architecture):
