@@ -33,9 +33,9 @@ def main() -> None:
     architecture = spec.architecture
     side = spec.resolution // architecture.vae_factor
     with backbone.on_device("text_encoders"):
-        said = backbone.encode_prompts(["a small red circle on a white background"] * arguments.batch_size)
+        encoded = backbone.encode_prompts(["a small red circle on a white background"] * arguments.batch_size)
     noisy = torch.randn(arguments.batch_size, architecture.latent_channels, side, side)
-    conditioning = said.to(device)
+    conditioning = encoded.to(device)
     grid = architecture.token_grid(spec.resolution)
     blocks = range(architecture.num_blocks)
 
@@ -46,23 +46,24 @@ def main() -> None:
         return found
 
     with backbone.on_device("transformer"), torch.inference_mode():
-        inputs = backbone.transformer_inputs(noisy, conditioning, 0.005)
-        trace = BlockTrace(backbone.transformer, backbone.blocks_path, backbone.streams_of)
+        inputs = backbone.inputs(noisy, conditioning, 0.005)
+        layout = backbone.layout(noisy, conditioning)
+        trace = BlockTrace(backbone)
 
         def bare():
             backbone.transformer(**inputs)
 
         def hooks():
-            found = []
+            outputs = []
             handles = [
-                block.register_forward_hook(lambda m, a, o: found.append(reduce(0, backbone.streams_of(o))))
+                block.register_forward_hook(lambda m, a, o: outputs.append(reduce(0, backbone.streams(0, o, layout))))
                 for block in backbone.transformer.transformer_blocks
             ]
             backbone.transformer(**inputs)
             for handle in handles:
                 handle.remove()
 
-        ways = {"bare": bare, "hooks": hooks, "trace": lambda: trace.run(inputs, blocks, reduce)}
+        ways = {"bare": bare, "hooks": hooks, "trace": lambda: trace.run(inputs, layout, blocks, reduce)}
         seconds = {name: [] for name in ways}
         for turn in range(arguments.turns + 3):
             for name, run in ways.items():

@@ -15,8 +15,8 @@ from probing.analysis.similarity import similarity_by_prompt, similarity_table
 from probing.analysis.stages import find_stages, stage_similarity
 from probing.backbones import (
     COMPUTE_DTYPES,
+    Backbone,
     BackboneSpec,
-    SD3Backbone,
     load_backbone,
     model_names,
     pick_compute_dtype,
@@ -176,7 +176,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _identify(
-    plan: SimilarityPlan, backbone: SD3Backbone, data: PreferenceData, arguments: argparse.Namespace, device: str
+    plan: SimilarityPlan, backbone: Backbone, data: PreferenceData, arguments: argparse.Namespace, device: str
 ) -> Identity:
     """Identify the tables by the weights, the items with their prompts, and every option that changes a value."""
     options = {
@@ -211,7 +211,7 @@ def _kept(identity: Identity, output: Path, *, trajectory: bool) -> bool:
 
 
 def _about(
-    plan: SimilarityPlan, backbone: SD3Backbone, data: PreferenceData, split: str | None, control: str
+    plan: SimilarityPlan, backbone: Backbone, data: PreferenceData, split: str | None, control: str
 ) -> dict[str, Any]:
     spec: BackboneSpec = plan.reading.spec
     return {

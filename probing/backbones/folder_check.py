@@ -6,13 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from probing.backbones.base import Family
+from probing.backbones.families import family_of
 from probing.backbones.folder_files import read_json, read_part_config, weight_files
-from probing.backbones.part_configs import check_clip_length, check_config, check_partners
 from probing.backbones.part_weights import check_weights
-from probing.backbones.parts import PARTS, Part, check_index, has_t5
+from probing.backbones.parts import Part, is_absent
 from probing.errors import UserError
 
 INDEX = "model_index.json"
+
+
+def family_in(folder: Path) -> Family:
+    """Return the family of a pipeline folder.
+
+    Raises:
+        UserError: The folder's index is missing, or gives an unsupported pipeline.
+    """
+    return family_of(folder, read_json(folder / INDEX))
 
 
 def part_folders(folder: Path, *, use_t5: bool, transformer: Path | None = None) -> dict[Part, Path]:
@@ -20,20 +30,47 @@ def part_folders(folder: Path, *, use_t5: bool, transformer: Path | None = None)
 
     Args:
         folder: The pipeline folder.
-        use_t5: Whether the third text encoder is used, if there is one.
+        use_t5: Whether optional parts are used, if they are there.
         transformer: Folder of another transformer.
 
     Raises:
-        UserError: The folder's index is missing, or of an unsupported pipeline.
+        UserError: The folder's index is missing, or gives an unsupported pipeline or part.
     """
     index = read_json(folder / INDEX)
-    check_index(folder / INDEX, index)
-    with_t5 = use_t5 and has_t5(index)
+    family = family_of(folder, index)
+    check_index(folder / INDEX, index, family)
     return {
         part: transformer if part.kind == "transformer" and transformer is not None else folder / part.name
-        for part in PARTS
-        if with_t5 or not part.is_t5
+        for part in family.present_parts(index)
+        if use_t5 or not part.is_optional
     }
+
+
+def check_index(path: Path, index: Mapping[str, Any], family: Family) -> None:
+    """Compare a pipeline's index with the classes that are supported.
+
+    Args:
+        path: The index, for the message.
+        index: Its content.
+        family: Of its pipeline class.
+
+    Raises:
+        UserError: A part is missing or has an unsupported class, or only some of the optional parts are there.
+    """
+    for part in family.parts:
+        entry = index.get(part.name)
+        if is_absent(entry):
+            if not part.is_optional:
+                raise UserError(f"{path} has no {part.name}, which this suite needs; give a complete pipeline folder.")
+        elif not (isinstance(entry, list) and len(entry) == 2 and entry[1] in part.supported):
+            name = entry[-1] if isinstance(entry, list) and entry else entry
+            raise UserError(
+                f"{path} gives {name!r:.80} as {part.name}, and supported is: {part.supported[0]}; "
+                f"give a pipeline with that class."
+            )
+    optional = [part.name for part in family.parts if part.is_optional]
+    if 0 < sum(is_absent(index.get(name)) for name in optional) < len(optional):
+        raise UserError(f"{path} has only one of {' and '.join(sorted(optional))}; give both, or null for both.")
 
 
 def read_configs(folders: Mapping[Part, Path]) -> dict[str, dict[str, Any]]:
@@ -44,23 +81,9 @@ def read_configs(folders: Mapping[Part, Path]) -> dict[str, dict[str, Any]]:
     """
     configs = {}
     for part, folder in folders.items():
-        config = read_part_config(folder, part)
-        if part.has_weights and part.kind in ("transformer", "vae"):
-            check_class(folder / part.config_name, config, part)
-        check_config(folder / part.config_name, part.kind, config)
-        configs[part.name] = config
+        configs[part.name] = read_part_config(folder, part)
+        part.check_config(folder / part.config_name, configs[part.name])
     return configs
-
-
-def check_class(path: Path, config: Mapping[str, Any], part: Part) -> None:
-    """Check the class that a diffusers model notes in its configuration.
-
-    Raises:
-        UserError: It is another one than the part's.
-    """
-    family = config.get("_class_name")
-    if family not in part.classes:
-        raise UserError(f"{path.parent} holds a {family!s:.80}, and supported are: {', '.join(part.classes)}.")
 
 
 def check_parts(
@@ -75,27 +98,24 @@ def check_parts(
 
     Args:
         folder: The pipeline folder.
-        use_t5: Whether the third text encoder is used, if there is one.
+        use_t5: Whether optional parts are used, if they are there.
         random_init: The transformer's weights are not loaded; its folder may be missing.
         transformer: Folder of another transformer.
-        expected: Configurations that the transformer and the VAE must have, by their names.
+        expected: Configurations that some parts must have, by part.
 
     Returns:
         The parts that are loaded and their folders.
 
     Raises:
-        UserError: The first fault; the file and the mend are named.
+        UserError: The first fault, with the file and the fix.
     """
     folders = part_folders(folder, use_t5=use_t5, transformer=transformer)
     if random_init:
         folders = {part: path for part, path in folders.items() if part.kind != "transformer" or path.is_dir()}
     configs = read_configs(folders)
-    for name, wanted in (expected or {}).items():
-        _check_expected(name, wanted, configs.get(name, {}), folder)
-    if "transformer" in configs:
-        check_partners(configs)
-    clips = {path / part.config_name: configs[part.name] for part, path in folders.items() if part.kind == "clip"}
-    check_clip_length(folder / "tokenizer" / "tokenizer_config.json", configs["tokenizer"], clips)
+    for name, config in (expected or {}).items():
+        _check_expected(name, config, configs.get(name, {}), folder)
+    family_in(folder).check_fit(folder, configs)
     for part, path in folders.items():
         skipped = random_init and part.kind == "transformer" and not any(path.glob("*.safetensors"))
         if part.has_weights and not skipped:
@@ -103,10 +123,10 @@ def check_parts(
     return folders
 
 
-def _check_expected(name: str, wanted: Mapping[str, Any], found: Mapping[str, Any], folder: Path) -> None:
-    for key in sorted(set(wanted) & set(found)):
-        if wanted[key] != found[key]:
+def _check_expected(name: str, expected: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> None:
+    for key in sorted(set(expected) & set(config)):
+        if expected[key] != config[key]:
             raise UserError(
-                f"The {name} in {folder} has {key} = {found[key]!r:.80}, and this model is known with "
-                f"{wanted[key]!r:.80}; give the folder's path as --model."
+                f"The {name} in {folder} has {key} = {config[key]!r:.80}, and the registered model has "
+                f"{expected[key]!r:.80}; give the folder's path as --model."
             )

@@ -13,7 +13,7 @@ from probing.errors import UserError
 _LARGEST_JSON = 16 * 2**20
 _DEEPEST_JSON = 20
 VARIANTS = (None, "fp16", "bf16")
-"""Variants of weight files in the order in which they are looked for; None is the plain file."""
+"""Variants of weight files, first choice first; None is the plain file."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise UserError(f"{path} has {size} bytes, and a configuration has at most {_LARGEST_JSON}; copy it again.")
         content = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); mend the file or its permissions.") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}); repair the file or its permissions.") from error
     except RecursionError:
         raise UserError(f"{path} is nested too deeply for a configuration; copy the file again.") from None
     except UnicodeDecodeError:
@@ -97,7 +97,8 @@ def weight_files(folder: Path, part: Part) -> WeightFiles:
 
 
 def how_to_get(part: Part) -> str:
-    return "copy it, or leave T5 out with --no-t5" if part.is_t5 else "copy the model folder again"
+    """Return the fix for a missing part, for messages."""
+    return f"copy it, or {part.without}" if part.is_optional else "copy the model folder again"
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
@@ -116,10 +117,10 @@ def weight_map(index: Path) -> dict[str, Any]:
     Raises:
         UserError: The index has no such map.
     """
-    found = read_json(index).get("weight_map")
-    if not isinstance(found, dict) or not found:
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not files:
         raise UserError(f"{index} has no weight_map of tensors to files; copy the file again.")
-    return found
+    return files
 
 
 def _deeper_than(value: object, depth: int) -> bool:

@@ -12,15 +12,15 @@ from typing import Any
 import google_crc32c
 from huggingface_hub import try_to_load_from_cache
 
+from probing.backbones.base import BackboneSpec
 from probing.backbones.folder_check import INDEX, check_parts, part_folders
 from probing.backbones.folder_files import read_json, weight_files
 from probing.backbones.parts import Part
-from probing.backbones.registry import BackboneSpec
 from probing.errors import UserError
 from probing.seeds import check_seed
 
-_NOISE = ("transformers_version", "torch_dtype", "dtype", "is_local", "local_files_only", "name_or_path")
-"""Entries of a configuration that note where a file came from, beside all that begin with an underscore."""
+_NOTES = ("transformers_version", "torch_dtype", "dtype", "is_local", "local_files_only", "name_or_path")
+"""Entries of a configuration that only note where a file came from, as do all that begin with an underscore."""
 _TOKENIZER_FILES = (
     "added_tokens.json",
     "merges.txt",
@@ -40,7 +40,7 @@ def part_digests(spec: BackboneSpec, *, random_init: bool, seed: int, use_t5: bo
         spec: The model.
         random_init: The transformer's digest comes from its configuration and the seed, not from its weights.
         seed: Seed of the random weights.
-        use_t5: Whether the third text encoder is used, if there is one.
+        use_t5: Whether the optional text encoder is used, if there is one.
 
     Returns:
         A digest by part (``transformer``, ``vae``, ``text_encoder``, ``tokenizer``, …); None if the model is not on
@@ -71,8 +71,8 @@ def local_folder(spec: BackboneSpec) -> Path | None:
     """Return the model's folder, or its snapshot in the hub's cache; None if there is none on this machine."""
     if Path(spec.source).is_dir():
         return Path(spec.source)
-    found = try_to_load_from_cache(spec.source, INDEX)
-    return Path(found).parent if isinstance(found, str) else None
+    cached = try_to_load_from_cache(spec.source, INDEX)
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def check_folder(spec: BackboneSpec, folder: Path, *, random_init: bool, use_t5: bool) -> dict[Part, Path]:
@@ -82,7 +82,7 @@ def check_folder(spec: BackboneSpec, folder: Path, *, random_init: bool, use_t5:
         use_t5=use_t5,
         random_init=random_init,
         transformer=None if spec.transformer is None else Path(spec.transformer),
-        expected={"transformer": spec.architecture.transformer, "vae": spec.architecture.vae},
+        expected=spec.architecture.configs,
     )
 
 
@@ -92,7 +92,7 @@ def digests_of(spec: BackboneSpec, folder: Path, *, random_init: bool, seed: int
     digests = {}
     for part, path in part_folders(folder, use_t5=use_t5, transformer=replaced).items():
         if part.kind == "transformer" and random_init:
-            content = {"random_init": spec.architecture.transformer, "seed": check_seed(seed)}
+            content = {"random_init": spec.architecture.configs[part.name], "seed": check_seed(seed)}
             digests[part.name] = hashlib.blake2b(_canonical(content), digest_size=16).hexdigest()
         elif part.kind != "scheduler":
             digests[part.name] = _part_digest(part, path)
@@ -101,13 +101,14 @@ def digests_of(spec: BackboneSpec, folder: Path, *, random_init: bool, seed: int
 
 def scheduler_digest(folder: Path) -> str:
     """Digest the scheduler's configuration; it decides trajectories, and no feature of given latents."""
-    config = read_json(folder / "scheduler" / "scheduler_config.json")
-    return hashlib.blake2b(_canonical(_without_noise(config)), digest_size=16).hexdigest()
+    scheduler = next(part for part in part_folders(folder, use_t5=True) if part.kind == "scheduler")
+    config = read_json(folder / scheduler.name / scheduler.config_name)
+    return hashlib.blake2b(_canonical(_without_notes(config)), digest_size=16).hexdigest()
 
 
 def _part_digest(part: Part, folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(_canonical(_without_noise(read_json(folder / part.config_name))))
+    digest.update(_canonical(_without_notes(read_json(folder / part.config_name))))
     if part.has_weights:
         files = weight_files(folder, part).files
     else:
@@ -129,12 +130,12 @@ def _content(path: Path) -> str:
             while chunk := file.read(_CHUNK):
                 digest.update(google_crc32c.value(chunk).to_bytes(4, "little"))
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); mend the file or its permissions.") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}); repair the file or its permissions.") from error
     return digest.hexdigest()
 
 
-def _without_noise(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if not key.startswith("_") and key not in _NOISE}
+def _without_notes(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if not key.startswith("_") and key not in _NOTES}
 
 
 def _canonical(value: Any) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,11 @@ from huggingface_hub import constants
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from probing.backbones import stock
+from probing.backbones.base import Backbone, BackboneSpec
 from probing.backbones.folder_files import weight_files
 from probing.backbones.identity import check_folder, digests_of, local_folder, revision_of, scheduler_digest
 from probing.backbones.part_weights import refuse_keys
 from probing.backbones.parts import Part
-from probing.backbones.registry import BackboneSpec
-from probing.backbones.sd3 import SD3Backbone
 from probing.errors import UserError
 from probing.seeds import check_seed
 
@@ -29,10 +27,10 @@ COMPUTE_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """``auto`` takes an accelerator where there is one.
+    """Return a device by name; ``auto`` takes an accelerator where there is one.
 
     Raises:
-        UserError: The device asked for is not on this machine.
+        UserError: The device is not on this machine.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -47,7 +45,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_compute_dtype(name: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 on an accelerator and float32 on a CPU.
+    """Return a type by name; ``auto`` is bfloat16 on an accelerator and float32 on a CPU.
 
     Raises:
         UserError: float16 on a CPU, which is many times slower than float32 there.
@@ -68,26 +66,25 @@ def load_backbone(
     seed: int = 0,
     t5_length: int | None = None,
     use_t5: bool = True,
-) -> SD3Backbone:
+) -> Backbone:
     """Load VAE, text encoders and transformer, each through its class's ``from_pretrained``.
 
     Args:
-        spec: What :func:`probing.backbones.registry.resolve` found.
+        spec: By :func:`probing.backbones.registry.resolve`.
         device: Where forwards will run; until then all parts rest in host memory.
-        compute_dtype: Of weights and forwards.
+        compute_dtype: Type of weights and forwards.
         random_init: Build the transformer from its configuration with fresh weights (the modules' own
             initialisation), keeping the trained VAE and text encoders: the control of every curve.
-        seed: Of those fresh weights.
-        t5_length: Positions of the T5 part (default: the spec's).
-        use_t5: False leaves the third text encoder out; its positions are then zeros, as in diffusers.
+        seed: Seed of those fresh weights.
+        t5_length: Positions of the text part whose length can be chosen (default: the spec's).
+        use_t5: False leaves the optional text encoder out (SD3: T5; its positions are then zeros, as in diffusers).
 
     Raises:
         UserError: The weights are gated, or neither here nor reachable; or a part lacks tensors, has unexpected ones,
             or is damaged.
     """
-    t5_length = spec.t5_length if t5_length is None else t5_length
-    if spec.architecture.has_t5 and use_t5 and t5_length < 1:
-        raise UserError(f"The T5 encoder needs at least 1 position, got --t5-length {t5_length}; use --no-t5 instead.")
+    text_length = spec.t5_length if t5_length is None else t5_length
+    spec.architecture.check_text(text_length, use_t5=use_t5)
     check_seed(seed)
     with _quiet():
         folder = _download(spec, random_init=random_init, use_t5=use_t5)
@@ -97,16 +94,14 @@ def load_backbone(
             if Path(spec.source).is_dir():
                 raise
             raise UserError(_ways_out(spec, error)) from error
-        loaded: dict[str, Any] = {"text_encoder_3": None, "tokenizer_3": None}
+        loaded: dict[str, Any] = {}
         for part, path in folders.items():
             if not (random_init and part.kind == "transformer"):
                 loaded[part.name] = _load_part(part, path, compute_dtype)
         if random_init:
-            loaded["transformer"] = _random_transformer(spec, compute_dtype, seed)
-        pipeline = stock.StableDiffusion3Pipeline(**loaded)
-    pipeline.set_progress_bar_config(disable=True)
-    backbone = SD3Backbone(spec, pipeline, device=device, t5_length=t5_length)
-    _check_tokenizers(backbone, folder)
+            part = spec.family.transformer
+            loaded[part.name] = _random_transformer(spec, part, compute_dtype, seed)
+        backbone = spec.family.build(spec, loaded, folder, device=device, text_length=text_length)
     backbone.parts = digests_of(spec, folder, random_init=random_init, seed=seed, use_t5=use_t5)
     backbone.revision = revision_of(backbone.parts)
     backbone.scheduler_digest = scheduler_digest(folder)
@@ -120,22 +115,13 @@ def _download(spec: BackboneSpec, *, random_init: bool, use_t5: bool) -> Path:
         if folder is None:
             raise UserError(_ways_out(spec, "the model is not in the local cache, and the hub is switched off"))
         return folder
-    left_out = {} if use_t5 else {"text_encoder_3": None, "tokenizer_3": None}
+    left_out = [part.name for part in spec.family.parts if part.is_optional and not use_t5]
     if random_init:
-        left_out["transformer"] = None
+        left_out.append(spec.family.transformer.name)
     try:
-        return Path(stock.StableDiffusion3Pipeline.download(spec.source, use_safetensors=True, **left_out))
+        return spec.family.download(spec.source, left_out)
     except (OSError, ValueError) as error:
         raise UserError(_ways_out(spec, error)) from error
-
-
-_CLASSES = {
-    "transformer": stock.SD3Transformer2DModel,
-    "vae": stock.AutoencoderKL,
-    "clip": stock.CLIPTextModelWithProjection,
-    "t5": stock.T5EncoderModel,
-    "scheduler": stock.FlowMatchEulerDiscreteScheduler,
-}
 
 
 def _load_part(part: Part, folder: Path, compute_dtype: torch.dtype) -> Any:
@@ -144,15 +130,11 @@ def _load_part(part: Part, folder: Path, compute_dtype: torch.dtype) -> Any:
     Raises:
         UserError: A tensor is missing or unexpected, or the library cannot read the part.
     """
-    info: Mapping[str, Any] = {}
     try:
-        if part.kind == "tokenizer":
-            cls = stock.T5Tokenizer if part.is_t5 else stock.CLIPTokenizer
-            return cls.from_pretrained(folder, local_files_only=True)
-        if part.kind == "scheduler":
-            return _CLASSES[part.kind].from_pretrained(folder, local_files_only=True)
-        dtype_name = "dtype" if part.kind in ("clip", "t5") else "torch_dtype"
-        model, info = _CLASSES[part.kind].from_pretrained(
+        if not part.has_weights:
+            return part.model.from_pretrained(folder, local_files_only=True)
+        dtype_name = "dtype" if part.of_transformers else "torch_dtype"
+        model, info = part.model.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
@@ -172,51 +154,23 @@ def _load_part(part: Part, folder: Path, compute_dtype: torch.dtype) -> Any:
     return model
 
 
-def _random_transformer(spec: BackboneSpec, compute_dtype: torch.dtype, seed: int) -> nn.Module:
-    needed, there = 4 * spec.architecture.parameters, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > there:
+def _random_transformer(spec: BackboneSpec, part: Part, compute_dtype: torch.dtype, seed: int) -> nn.Module:
+    needed, available = 4 * spec.architecture.parameters, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > available:
         raise UserError(
             f"A random-initialised transformer of {spec.name} needs {needed / 2**30:.1f} GiB, and this machine has "
-            f"{there / 2**30:.1f} GiB of memory; take a smaller model."
+            f"{available / 2**30:.1f} GiB of memory; take a smaller model."
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        transformer = stock.SD3Transformer2DModel.from_config(spec.architecture.transformer)
+        transformer = part.model.from_config(spec.architecture.configs[part.name])
     # Drawn in float32 and then cast, so that a control is the same in every dtype; diffusers warns of any cast.
     return nn.Module.to(transformer, compute_dtype)
 
 
-def _check_tokenizers(backbone: SD3Backbone, folder: Path) -> None:
-    """Tokenize one prompt with each tokenizer as the pipeline does.
-
-    Raises:
-        UserError: It fails, or gives tokens that the text encoder has no row for.
-    """
-    pipeline = backbone.pipeline
-    lengths = (pipeline.tokenizer_max_length, pipeline.tokenizer_max_length, backbone.t5_length)
-    for number, length in zip(("", "_2", "_3"), lengths, strict=True):
-        tokenizer, encoder = getattr(pipeline, f"tokenizer{number}"), getattr(pipeline, f"text_encoder{number}")
-        if tokenizer is None:
-            continue
-        path = folder / f"tokenizer{number}"
-        try:
-            texts = ["a", ""]
-            ids = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-            tokenizer.batch_decode(tokenizer(texts, padding="longest", return_tensors="pt").input_ids)
-            shape, largest = tuple(ids["input_ids"].shape), max(tokenizer.get_vocab().values(), default=0)
-        except Exception as error:  # As for the other parts.
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise UserError(f"The tokenizer in {path} does not work ({reason}); copy the folder again.") from error
-        if shape != (2, length) or largest >= encoder.config.vocab_size:
-            raise UserError(
-                f"The tokenizer in {path} does not fit its text encoder (tokens up to {largest} for "
-                f"{encoder.config.vocab_size} rows); copy both folders again."
-            )
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the loaders' bars where nobody sees them; a download still shows its own on a terminal."""
+    """Hide the loaders' progress bars where there is no terminal."""
     if sys.stderr.isatty():
         yield
         return
@@ -234,5 +188,5 @@ def _ways_out(spec: BackboneSpec, error: Exception | str) -> str:
     return (
         f"The weights of {spec.name} ({spec.source}) cannot be loaded: accept the licence on the model's page and log "
         f"in with `hf auth login`, or give --model the path of a downloaded pipeline folder, or try "
-        f"--model testbed-xs, which is in the project (the loader said: {reason})."
+        f"--model testbed-xs, which is in the project (the loader's error: {reason})."
     )

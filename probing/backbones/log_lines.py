@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 
 @contextmanager
 def dropped_log_lines(logger: str, *parts: str) -> Iterator[None]:
-    """Drop the lines of one logger that contain one of these parts; every other line is logged as before."""
+    """Drop the lines of one logger that contain one of these parts; log every other line as before."""
     source = logging.getLogger(logger)
 
     def keep(record: logging.LogRecord) -> bool:
@@ -21,3 +21,8 @@ def dropped_log_lines(logger: str, *parts: str) -> Iterator[None]:
         yield
     finally:
         source.removeFilter(keep)
+
+
+def quiet_imports() -> AbstractContextManager[None]:
+    """Import classes of a pipeline without the warning on image processors, which are not used here."""
+    return dropped_log_lines("transformers.utils.import_utils", "requires torchvision")

@@ -12,20 +12,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from probing.backbones import stock
 from probing.backbones.folder_files import WeightFiles, weight_map
 from probing.backbones.parts import Part
 from probing.errors import UserError
 
 _LARGEST_HEADER = 16 * 2**20
 _FLOATS = ("F16", "BF16", "F32", "F64")
-_REPEATED = {
-    "transformer": ("transformer_blocks", "num_layers"),
-    "vae": ("encoder.down_blocks.0.resnets", "layers_per_block"),
-    "clip": ("text_model.encoder.layers", "num_hidden_layers"),
-    "t5": ("encoder.block", "num_layers"),
-}
-"""Of each kind the list of equal blocks in the weights, and the entry of the configuration that counts them."""
 _COMPILED = "_orig_mod."
 
 
@@ -69,21 +61,19 @@ def read_headers(weights: WeightFiles) -> dict[str, StoredTensor]:
 
 
 def check_block_count(folder: Path, part: Part, config: Mapping[str, Any], found: Mapping[str, StoredTensor]) -> None:
-    """Compare the configuration's number of blocks with the weights' (cheap, before a model is made of it).
+    """Compare the configuration's number of blocks with the weights' (cheap, before a model is made from it).
 
     Raises:
         UserError: The two differ.
     """
-    if part.kind not in _REPEATED:
-        return
-    prefix, key = _REPEATED[part.kind]
-    pattern = re.compile(rf"(?:{re.escape(_COMPILED)})?{re.escape(prefix)}\.(\d{{1,9}})\.")
-    count = len({match[1] for name in found if (match := pattern.match(name))})
-    if config[key] != count:
-        raise UserError(
-            f"{folder / part.config_name} has {key} = {config[key]}, and its weights hold {count} blocks; copy the "
-            f"model folder again."
-        )
+    for prefix, key in part.repeated.items():
+        pattern = re.compile(rf"(?:{re.escape(_COMPILED)})?{re.escape(prefix)}\.(\d{{1,9}})\.")
+        count = len({match[1] for name in found if (match := pattern.match(name))})
+        if config[key] != count:
+            raise UserError(
+                f"{folder / part.config_name} has {key} = {config[key]}, and its weights hold {count} blocks; copy "
+                f"the model folder again."
+            )
 
 
 def check_weights(folder: Path, part: Part, config: Mapping[str, Any], weights: WeightFiles) -> None:
@@ -150,41 +140,12 @@ def meta_model(folder: Path, part: Part) -> nn.Module:
     """
     try:
         with torch.device("meta"), torch.inference_mode():
-            return _made_and_run(folder, part)
+            return part.empty_model(folder)
     except Exception as error:  # The libraries raise all kinds for values that make no model.
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(
             f"{folder / part.config_name} describes no model that runs ({reason}); copy the file again."
         ) from error
-
-
-def _made_and_run(folder: Path, part: Part) -> nn.Module:
-    if part.kind == "transformer":
-        model = stock.SD3Transformer2DModel.from_config(stock.SD3Transformer2DModel.load_config(folder)).eval()
-        config = model.config
-        side = config.patch_size
-        model(
-            hidden_states=torch.empty(1, config.in_channels, side, side),
-            encoder_hidden_states=torch.empty(1, 1, config.joint_attention_dim),
-            pooled_projections=torch.empty(1, config.pooled_projection_dim),
-            timestep=torch.empty(1),
-        )
-        return model
-    if part.kind == "vae":
-        model = stock.AutoencoderKL.from_config(stock.AutoencoderKL.load_config(folder)).eval()
-        side = 2 ** len(model.config.block_out_channels)
-        model.encode(torch.empty(1, 3, side, side)).latent_dist.mode()
-        return model
-    cls = stock.CLIPTextModelWithProjection if part.kind == "clip" else stock.T5EncoderModel
-    model = cls(cls.config_class.from_pretrained(folder, local_files_only=True)).eval()
-    tokens = torch.zeros(1, 3, dtype=torch.long)
-    if part.kind == "clip":
-        output = model(tokens, output_hidden_states=True)
-        assert output[0].shape[-1] == model.config.projection_dim
-        assert output.hidden_states[-2].shape[-1] == model.config.hidden_size
-    else:
-        assert model(tokens)[0].shape[-1] == model.config.d_model
-    return model
 
 
 def _renamed(model: nn.Module, found: Mapping[str, StoredTensor], *, sharded: bool) -> dict[str, Any]:
@@ -215,7 +176,7 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); mend the file or its permissions.") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}); repair the file or its permissions.") from error
     except (SafetensorError, ValueError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path} is damaged or cut short ({reason}); copy the file again.") from error

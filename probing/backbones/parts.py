@@ -1,91 +1,101 @@
-"""The parts of a Stable Diffusion 3 pipeline folder, and the classes that are supported for each."""
+"""One part of a pipeline folder: its files, its classes, and how its configuration is checked."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from transformers import PreTrainedModel
+
+from probing.backbones.config_rules import Rule, check_entries
 from probing.errors import UserError
 
+Kind = Literal["transformer", "vae", "text_encoder", "tokenizer", "scheduler"]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Part:
     """One entry of ``model_index.json``.
 
     Attributes:
-        name: Its name in the index, and that of its folder.
-        kind: ``transformer``, ``vae``, ``clip``, ``t5``, ``tokenizer`` or ``scheduler``.
-        classes: Names of the classes that are supported; the first is the class that is loaded.
+        name: Its name in the index, and the name of its folder.
+        kind: What it does in the pipeline.
+        model: The class that is loaded.
+        classes: Further names of that class in the index.
+        rules: Types and bounds of entries of its configuration.
+        check: Checks relations between entries; it takes the file and its content.
+        repeated: For each list of equal blocks in its weights, the entry of the configuration that counts them.
+        run: Runs an empty model once, to find a configuration that describes no model.
+        without: How to do without the part, for messages; empty for a required part.
     """
 
     name: str
-    kind: str
-    classes: tuple[str, ...]
+    kind: Kind
+    model: Any
+    classes: tuple[str, ...] = ()
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    check: Callable[[Path, Mapping[str, Any]], None] | None = None
+    repeated: Mapping[str, str] = field(default_factory=dict)
+    run: Callable[[Any], object] | None = None
+    without: str = ""
+
+    @property
+    def supported(self) -> tuple[str, ...]:
+        """Class names that the index may give."""
+        return (self.model.__name__, *self.classes)
 
     @property
     def has_weights(self) -> bool:
         return self.kind not in ("tokenizer", "scheduler")
 
     @property
+    def is_optional(self) -> bool:
+        return bool(self.without)
+
+    @property
+    def of_transformers(self) -> bool:
+        """Whether the class is a model of the transformers library; other models are diffusers'."""
+        return issubclass(self.model, PreTrainedModel)
+
+    @property
     def config_name(self) -> str:
-        return {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}.get(
-            self.kind, "config.json"
-        )
+        names = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}
+        return names.get(self.kind, "config.json")
 
     @property
     def weights_stem(self) -> str:
-        return "model" if self.kind in ("clip", "t5") else "diffusion_pytorch_model"
+        return "model" if self.of_transformers else "diffusion_pytorch_model"
 
-    @property
-    def is_t5(self) -> bool:
-        return self.name in T5_PARTS
+    def check_config(self, path: Path, config: Mapping[str, Any]) -> None:
+        """Check the class, types, bounds and relations of a configuration.
 
+        Raises:
+            UserError: The first fault.
+        """
+        if self.has_weights and not self.of_transformers and (name := config.get("_class_name")) not in self.supported:
+            raise UserError(f"{path.parent} holds a {name!s:.80}, and supported are: {', '.join(self.supported)}.")
+        check_entries(path, self.rules, config)
+        if self.check is not None:
+            self.check(path, config)
 
-_CLIP, _CLIP_TOKENIZER = ("CLIPTextModelWithProjection",), ("CLIPTokenizer", "CLIPTokenizerFast")
-PARTS = (
-    Part("scheduler", "scheduler", ("FlowMatchEulerDiscreteScheduler",)),
-    Part("tokenizer", "tokenizer", _CLIP_TOKENIZER),
-    Part("tokenizer_2", "tokenizer", _CLIP_TOKENIZER),
-    Part("tokenizer_3", "tokenizer", ("T5Tokenizer", "T5TokenizerFast")),
-    Part("transformer", "transformer", ("SD3Transformer2DModel",)),
-    Part("vae", "vae", ("AutoencoderKL",)),
-    Part("text_encoder", "clip", _CLIP),
-    Part("text_encoder_2", "clip", _CLIP),
-    Part("text_encoder_3", "t5", ("T5EncoderModel",)),
-)
-T5_PARTS = ("text_encoder_3", "tokenizer_3")
-SUPPORTED_PIPELINES = ("StableDiffusion3Pipeline",)
-
-
-def check_index(path: Path, index: dict[str, Any]) -> None:
-    """Compare a pipeline's index with the classes that are supported.
-
-    Args:
-        path: The index, for the message.
-        index: Its content.
-
-    Raises:
-        UserError: Another pipeline, a part that is not there, or one of another class.
-    """
-    family = index.get("_class_name")
-    if family not in SUPPORTED_PIPELINES:
-        raise UserError(f"{path.parent} holds a {family!s:.80}, and supported are: {', '.join(SUPPORTED_PIPELINES)}.")
-    for part in PARTS:
-        entry = index.get(part.name)
-        if entry in (None, [None, None]) and part.is_t5:
-            continue
-        if entry in (None, [None, None]):
-            raise UserError(f"{path} has no {part.name}, which this suite needs; give a complete pipeline folder.")
-        if not (isinstance(entry, list) and len(entry) == 2 and entry[1] in part.classes):
-            found = entry[-1] if isinstance(entry, list) and entry else entry
-            raise UserError(
-                f"{path} gives {found!r:.80} as {part.name}, and supported is: {part.classes[0]}; "
-                f"give a pipeline with that class."
-            )
-    if has_t5(index) != (index.get("tokenizer_3") not in (None, [None, None])):
-        raise UserError(f"{path} has only one of {' and '.join(T5_PARTS)}; give both, or null for both.")
+    def empty_model(self, folder: Path) -> Any:
+        """Make the model that the configuration in a folder describes; run it on the meta device."""
+        if self.of_transformers:
+            model = self.model(self.model.config_class.from_pretrained(folder, local_files_only=True)).eval()
+        else:
+            model = self.model.from_config(self.model.load_config(folder)).eval()
+        if self.run is not None:
+            self.run(model)
+        return model
 
 
-def has_t5(index: dict[str, Any]) -> bool:
-    return index.get("text_encoder_3") not in (None, [None, None])
+def is_absent(entry: Any) -> bool:
+    """Return whether an entry of the index gives no part."""
+    return entry in (None, [None, None])
+
+
+def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop the notes of diffusers on files and versions; keep what builds the model."""
+    return {key: value for key, value in config.items() if not key.startswith("_")}

@@ -1,117 +1,278 @@
-"""Stable Diffusion 3 and 3.5: prompts to conditioning, images to latents, and how its blocks answer."""
+"""Stable Diffusion 3 and 3.5: its parts, its architecture, its prompts and latents, and what its blocks return."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import inspect
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
-from probing.backbones.log_lines import dropped_log_lines
-from probing.backbones.registry import BackboneSpec
-from probing.backbones.stock import StableDiffusion3Pipeline
+from probing.backbones.base import (
+    Architecture,
+    Backbone,
+    BackboneSpec,
+    Conditioning,
+    Entry,
+    Family,
+    Layout,
+    Streams,
+    count_flops,
+)
+from probing.backbones.config_rules import CHANNELS, HEADS, LAYERS, text, whole, wholes
+from probing.backbones.library_parts import (
+    AutoencoderKL,
+    autoencoder_kl,
+    check_tokenizer,
+    clip_length_of,
+    clip_text_encoder,
+    clip_tokenizer,
+    flow_match_scheduler,
+    t5_text_encoder,
+    t5_tokenizer,
+)
+from probing.backbones.log_lines import dropped_log_lines, quiet_imports
+from probing.backbones.parts import Part, plain_config
+from probing.errors import UserError
 
-Part = Literal["text_encoders", "vae", "transformer"]
+with quiet_imports():
+    from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+
+_RULES = {
+    "sample_size": whole(1, 2**14),
+    "patch_size": whole(1, 64),
+    "in_channels": whole(1, 4096),
+    "out_channels": whole(1, 4096, required=False, or_null=True),
+    "num_layers": LAYERS,
+    "attention_head_dim": whole(1, 4096),
+    "num_attention_heads": HEADS,
+    "joint_attention_dim": CHANNELS,
+    "caption_projection_dim": CHANNELS,
+    "pooled_projection_dim": CHANNELS,
+    "pos_embed_max_size": whole(1, 4096),
+    "dual_attention_layers": wholes(0, 999, 1000, required=False),
+    "qk_norm": text(required=False, or_null=True),
+}
+
+
+def _check_transformer(path: Path, config: Mapping[str, Any]) -> None:
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    if config["caption_projection_dim"] != width:
+        raise UserError(
+            f"{path}: caption_projection_dim must be num_attention_heads × attention_head_dim = {width}, got "
+            f"{config['caption_projection_dim']}; copy the file again."
+        )
+    if config.get("out_channels") not in (None, config["in_channels"]):
+        raise UserError(
+            f"{path}: out_channels must be in_channels = {config['in_channels']}, got {config['out_channels']}; "
+            f"copy the file again."
+        )
+    if any(block >= config["num_layers"] for block in config.get("dual_attention_layers", ())):
+        raise UserError(
+            f"{path}: dual_attention_layers must be below num_layers = {config['num_layers']}, got "
+            f"{max(config['dual_attention_layers'])}; copy the file again."
+        )
+
+
+def _run_transformer(model: Any, side: int | None = None, text_tokens: int = 1) -> None:
+    """Run one item; ``side`` is that of its latents, one patch if not given."""
+    config = model.config
+    side = config.patch_size if side is None else side
+    model(
+        hidden_states=torch.empty(1, config.in_channels, side, side),
+        encoder_hidden_states=torch.empty(1, text_tokens, config.joint_attention_dim),
+        pooled_projections=torch.empty(1, config.pooled_projection_dim),
+        timestep=torch.empty(1),
+    )
+
+
+_WITHOUT_T5 = "leave T5 out with --no-t5"
+_PARTS = (
+    flow_match_scheduler(),
+    clip_tokenizer("tokenizer"),
+    clip_tokenizer("tokenizer_2"),
+    t5_tokenizer("tokenizer_3", without=_WITHOUT_T5),
+    Part(
+        "transformer",
+        "transformer",
+        SD3Transformer2DModel,
+        rules=_RULES,
+        check=_check_transformer,
+        repeated={"transformer_blocks": "num_layers"},
+        run=_run_transformer,
+    ),
+    autoencoder_kl(),
+    clip_text_encoder("text_encoder"),
+    clip_text_encoder("text_encoder_2"),
+    t5_text_encoder("text_encoder_3", without=_WITHOUT_T5),
+)
+_CLIPS = ("text_encoder", "text_encoder_2")
 
 
 @dataclass(frozen=True)
-class Conditioning:
-    """What the transformer is told of prompts.
+class SD3Architecture(Architecture):
+    """The configuration of a Stable Diffusion 3 pipeline.
 
     Attributes:
-        encoder_hidden_states: Token features, CLIP positions first, then T5's.
-        pooled_projections: One vector a prompt.
-        parts: For each text encoder part (``clip``, ``t5``) which positions hold its real tokens; padding is
-            False everywhere. A part without an encoder is not there.
+        transformer: Configuration of the ``SD3Transformer2DModel``.
+        vae: Configuration of the ``AutoencoderKL``.
+        clip_length: Positions of the CLIP part of the text (77 in all published models).
+        has_t5: Whether there is a third text encoder; without it its positions are zeros, as in diffusers.
+        text_parameters: Parameters of all text encoders together.
     """
 
-    encoder_hidden_states: Float[Tensor, "prompt token channel"]
-    pooled_projections: Float[Tensor, "prompt pooled"]
-    parts: dict[str, Bool[Tensor, "prompt token"]]
+    transformer: dict[str, Any]
+    vae: dict[str, Any]
+    clip_length: int
+    has_t5: bool
+    text_parameters: int
 
-    def rows(self, index: Tensor) -> Conditioning:
-        return Conditioning(
-            self.encoder_hidden_states[index],
-            self.pooled_projections[index],
-            {part: mask[index] for part, mask in self.parts.items()},
+    @property
+    def configs(self) -> dict[str, dict[str, Any]]:
+        return {"transformer": self.transformer, "vae": self.vae}
+
+    @property
+    def config_hash(self) -> str:
+        return hashlib.sha256(json.dumps([self.transformer, self.vae], sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def num_blocks(self) -> int:
+        return int(self.transformer["num_layers"])
+
+    @property
+    def width(self) -> int:
+        return int(self.transformer["num_attention_heads"]) * int(self.transformer["attention_head_dim"])
+
+    @property
+    def text_channels(self) -> int:
+        return int(self.transformer["joint_attention_dim"])
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.transformer["in_channels"])
+
+    @property
+    def vae_factor(self) -> int:
+        return int(2 ** (len(self.vae["block_out_channels"]) - 1))
+
+    @property
+    def native_resolution(self) -> int:
+        return int(self.transformer["sample_size"]) * self.vae_factor
+
+    def blocks_of(self, stream: str) -> list[int]:
+        """The last block gives no text."""
+        return list(range(self.num_blocks - (stream == "text")))
+
+    def token_grid(self, resolution: int) -> tuple[int, int]:
+        side = self.vae_factor * int(self.transformer["patch_size"])
+        largest = int(self.transformer["pos_embed_max_size"]) * side
+        if resolution < side or resolution % side:
+            raise UserError(f"The resolution must be a multiple of {side} pixels for this model, got {resolution}.")
+        if resolution > largest:
+            raise UserError(f"This model has positions for images up to {largest} pixels, got {resolution}.")
+        return resolution // side, resolution // side
+
+    def text_tokens(self, text_length: int) -> int:
+        return self.clip_length + text_length
+
+    def text_parts(self, *, use_t5: bool) -> tuple[str, ...]:
+        return ("clip", "t5") if self.has_t5 and use_t5 else ("clip",)
+
+    def prompt_limit(self, text_length: int) -> int:
+        """T5 reads more, and CLIP's limit is the one that cuts prompts."""
+        return self.clip_length
+
+    def describe_text(self, text_length: int, *, use_t5: bool) -> str:
+        t5 = "encoded" if self.has_t5 and use_t5 else "left out (zeros)"
+        return f"{self.clip_length} CLIP, {text_length} T5" + (f" ({t5})" if text_length else "")
+
+    def check_text(self, text_length: int, *, use_t5: bool) -> None:
+        if self.has_t5 and use_t5 and text_length < 1:
+            raise UserError(
+                f"The T5 encoder needs at least 1 position, got --t5-length {text_length}; use --no-t5 instead."
+            )
+
+    @cached_property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self._on_meta().parameters())
+
+    def forward_flops(self, resolution: int, text_tokens: int) -> int:
+        return count_flops(lambda: _run_transformer(self._on_meta(), resolution // self.vae_factor, text_tokens))
+
+    def encoding_flops(self, resolution: int) -> int:
+        return count_flops(
+            lambda: AutoencoderKL.from_config(self.vae).encode(torch.empty(1, 3, resolution, resolution))
         )
 
-    def to(self, device: torch.device) -> Conditioning:
-        return Conditioning(
-            self.encoder_hidden_states.to(device),
-            self.pooled_projections.to(device),
-            {part: mask.to(device) for part, mask in self.parts.items()},
-        )
+    def matches(self, architecture: Architecture) -> bool:
+        if not isinstance(architecture, SD3Architecture):
+            return False
+        unused = ("sample_size", "force_upcast", "latents_mean", "latents_std")
+        pair = (self, architecture)
+        vaes = [{k: v for k, v in _filled(AutoencoderKL, a.vae).items() if k not in unused} for a in pair]
+        transformers = [_filled(SD3Transformer2DModel, a.transformer) for a in pair]
+        return self.has_t5 == architecture.has_t5 and vaes[0] == vaes[1] and transformers[0] == transformers[1]
+
+    def with_transformer(self, config: Mapping[str, Any]) -> SD3Architecture:
+        return replace(self, transformer=dict(config))
+
+    def _on_meta(self) -> Any:
+        with torch.device("meta"):
+            return SD3Transformer2DModel.from_config(self.transformer).eval()
 
 
-class SD3Backbone:
-    """A frozen ``StableDiffusion3Pipeline``, read part by part.
+def _filled(cls: type, config: dict[str, Any]) -> dict[str, Any]:
+    """Give entries that a configuration leaves out the defaults of the class."""
+    parameters = inspect.signature(cls).parameters.items()
+    default = {key: p.default for key, p in parameters if p.default is not p.empty}
+    values = {key: config.get(key, value) for key, value in default.items()}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
-    Its parts rest in host memory; :meth:`on_device` brings one to the accelerator for as long as it is needed.
 
-    Attributes:
-        parts: A digest of each part's files (see :func:`probing.backbones.identity.part_digests`).
-        revision: 16 hexadecimal characters over all of them.
-        scheduler_digest: That of the scheduler's configuration, which decides trajectories only.
+class SD3Backbone(Backbone):
+    """A frozen ``StableDiffusion3Pipeline``.
+
+    The text stream has the CLIP positions first, then T5's. Streams stay apart in every block.
     """
 
-    parts: dict[str, str]
-    revision: str
-    scheduler_digest: str
+    block_lists = ("transformer_blocks",)
 
     def __init__(
         self, spec: BackboneSpec, pipeline: StableDiffusion3Pipeline, *, device: torch.device, t5_length: int
     ) -> None:
-        self.spec = spec
+        encoders = (pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3)
+        super().__init__(
+            spec,
+            transformer=pipeline.transformer,
+            vae=pipeline.vae,
+            text_encoders=[encoder for encoder in encoders if encoder is not None],
+            scheduler=pipeline.scheduler,
+            device=device,
+        )
         self.pipeline = pipeline
-        self.device = device
         self.t5_length = t5_length
-        for module in (*self._modules("text_encoders"), *self._modules("vae"), *self._modules("transformer")):
-            module.eval().requires_grad_(False)
 
-    @property
-    def transformer(self) -> nn.Module:
-        return self.pipeline.transformer
-
-    @property
-    def blocks_path(self) -> str:
-        """Where in the transformer the list of blocks is."""
-        return "transformer_blocks"
-
-    @staticmethod
-    def streams_of(output: tuple[Tensor | None, Tensor]) -> dict[str, Tensor | None]:
-        """Name what a block returns. It is (text, image), the reverse of its arguments; the last text is None."""
+    def streams(self, block: int, output: tuple[Tensor | None, Tensor], layout: Layout) -> Streams:
+        """A block returns (text, image), the reverse of its arguments; the last text is None."""
         text, image = output
         return {"image": image, "text": text}
 
-    @contextmanager
-    def on_device(self, part: Part) -> Iterator[None]:
-        """Hold one part in accelerator memory for the time of a ``with`` block."""
-        if self.device.type == "cpu":
-            yield
-            return
-        modules = self._modules(part)
-        try:
-            for module in modules:
-                module.to(self.device)
-            yield
-        finally:
-            for module in modules:
-                module.to("cpu")
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+    def layout(self, latents: Float[Tensor, "item channel row column"], conditioning: Conditioning) -> Layout:
+        """Joint attention has the image first; no block returns the joined sequence."""
+        patch = self.pipeline.transformer.config.patch_size
+        image_tokens = (latents.shape[2] // patch) * (latents.shape[3] // patch)
+        return Layout.image_first(image_tokens, conditioning.tensors["encoder_hidden_states"].shape[1])
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Encode prompts as a stock call of the pipeline does; needs ``text_encoders`` on the device.
-
-        Returns:
-            Conditioning in host memory.
-        """
         prompts = list(prompts)
         with _quiet_truncation():
             tokens, _, pooled, _ = self.pipeline.encode_prompt(
@@ -122,39 +283,37 @@ class SD3Backbone:
                 do_classifier_free_guidance=False,
                 max_sequence_length=self.t5_length,
             )
-        return Conditioning(tokens.cpu(), pooled.cpu(), self._real_tokens(prompts))
+        tensors = {"encoder_hidden_states": tokens.cpu(), "pooled_projections": pooled.cpu()}
+        return Conditioning(tensors, self._real_tokens(prompts))
 
     @torch.inference_mode()
     def encode_images(self, pixels: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image channel row column"]:
-        """Encode pixels in [−1, 1] to shifted and scaled latents x0 (the posterior's mode); needs ``vae``.
-
-        Returns:
-            Latents in host memory, float32.
-        """
+        """Return the posterior's mode, shifted and scaled."""
         vae = self.pipeline.vae
         latents = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode()
         return ((latents - vae.config.shift_factor) * vae.config.scaling_factor).float().cpu()
 
-    def transformer_inputs(
-        self, noisy_latents: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
+    def inputs(
+        self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
     ) -> dict[str, Any]:
-        """Arguments of one forward at noise level ``sigma``; the timestep is 1000·sigma, exactly."""
-        dtype = self.pipeline.transformer.dtype
         return {
-            "hidden_states": noisy_latents.to(self.device, dtype),
-            "encoder_hidden_states": conditioning.encoder_hidden_states.to(self.device, dtype),
-            "pooled_projections": conditioning.pooled_projections.to(self.device, dtype),
-            "timestep": torch.full((len(noisy_latents),), 1000.0 * sigma, device=self.device),
+            "hidden_states": noisy.to(self.device, self.dtype),
+            **{name: tensor.to(self.device, self.dtype) for name, tensor in conditioning.tensors.items()},
+            "timestep": torch.full((len(noisy),), 1000.0 * sigma, device=self.device),
             "return_dict": False,
         }
 
-    def clip_tokens_of(self, prompts: Sequence[str]) -> list[int]:
-        """Count the CLIP tokens of each prompt before truncation, with the marks of begin and end.
+    def embedded_timestep(self, sigma: float) -> float:
+        """1000·sigma, rounded to float32: the embedding of time is made in it, whatever the weights' type."""
+        return torch.tensor(1000.0 * sigma, dtype=torch.float32).item()
 
-        Returns:
-            For each prompt the larger count of the two CLIP tokenizers; the model reads at most
-            ``spec.architecture.clip_length``.
-        """
+    def velocity(
+        self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
+    ) -> Float[Tensor, "item channel row column"]:
+        return self.transformer(**self.inputs(noisy, conditioning, sigma))[0]
+
+    def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Return the larger count of the two CLIP tokenizers, with the marks of begin and end."""
         if not prompts:
             return []
         lengths = [
@@ -163,16 +322,8 @@ class SD3Backbone:
         ]
         return [max(both) for both in zip(*lengths, strict=True)]
 
-    def _modules(self, part: Part) -> list[nn.Module]:
-        names = {
-            "text_encoders": ("text_encoder", "text_encoder_2", "text_encoder_3"),
-            "vae": ("vae",),
-            "transformer": ("transformer",),
-        }[part]
-        return [module for name in names if (module := getattr(self.pipeline, name)) is not None]
-
     def _real_tokens(self, prompts: list[str]) -> dict[str, Tensor]:
-        """Mark the positions that hold words, begin and end marks; CLIP pads with its end mark, so ids do not tell."""
+        """Mark words, begin and end marks; CLIP pads with its end mark, so ids alone do not decide."""
         pipeline = self.pipeline
         clip_length, t5_length = pipeline.tokenizer_max_length, self.t5_length
         clip = torch.zeros(len(prompts), clip_length + t5_length, dtype=torch.bool)
@@ -187,16 +338,15 @@ class SD3Backbone:
 
 @contextmanager
 def _quiet_truncation() -> Iterator[None]:
-    """Drop the libraries' lines on prompts that are cut; :meth:`SD3Backbone.clip_tokens_of` counts them instead."""
-    pipelines = StableDiffusion3Pipeline.__module__
+    """Drop the libraries' lines on prompts that are cut; :meth:`SD3Backbone.prompt_tokens` counts them instead."""
     with (
-        dropped_log_lines(pipelines, "part of your input was truncated"),
+        dropped_log_lines(StableDiffusion3Pipeline.__module__, "part of your input was truncated"),
         dropped_log_lines("transformers.tokenization_utils_base", "Token indices sequence length is longer"),
     ):
         yield
 
 
-def _attention_mask(tokenizer, prompts: list[str], length: int) -> Tensor:
+def _attention_mask(tokenizer: Any, prompts: list[str], length: int) -> Tensor:
     encoded = tokenizer(
         prompts,
         padding="max_length",
@@ -206,3 +356,82 @@ def _attention_mask(tokenizer, prompts: list[str], length: int) -> Tensor:
         return_attention_mask=True,
     )
     return encoded["attention_mask"].bool()
+
+
+class SD3Family(Family):
+    """``StableDiffusion3Pipeline``: the third text encoder is optional."""
+
+    pipeline = "StableDiffusion3Pipeline"
+    parts = _PARTS
+    text_length = 256
+    entries = {  # noqa: RUF012
+        "sd3-medium": Entry("stabilityai/stable-diffusion-3-medium-diffusers", 512, architecture="sd3-medium"),
+        "sd35-medium": Entry("stabilityai/stable-diffusion-3.5-medium", 512, architecture="sd35-medium"),
+        "sd35-large": Entry("stabilityai/stable-diffusion-3.5-large", 512, architecture="sd35-large"),
+        "sd35-large-turbo": Entry("stabilityai/stable-diffusion-3.5-large-turbo", 512, architecture="sd35-large"),
+    }
+
+    def read_architecture(
+        self, folder: Path, configs: Mapping[str, dict[str, Any]], *, names: Collection[str], text_parameters: int
+    ) -> SD3Architecture:
+        return SD3Architecture(
+            transformer=plain_config(configs["transformer"]),
+            vae=plain_config(configs["vae"]),
+            clip_length=_clip_length(folder, configs),
+            has_t5="text_encoder_3" in names,
+            text_parameters=text_parameters,
+        )
+
+    def architecture_from(self, described: dict[str, Any]) -> SD3Architecture:
+        return SD3Architecture(**described)
+
+    def check_fit(self, folder: Path, configs: Mapping[str, dict[str, Any]]) -> None:
+        if "transformer" in configs:
+            _check_widths(configs)
+        _clip_length(folder, configs)
+
+    def download(self, source: str, left_out: Collection[str]) -> Path:
+        absent = dict.fromkeys(left_out)
+        return Path(StableDiffusion3Pipeline.download(source, use_safetensors=True, **absent))
+
+    def build(
+        self, spec: BackboneSpec, loaded: Mapping[str, Any], folder: Path, *, device: torch.device, text_length: int
+    ) -> SD3Backbone:
+        absent = {part.name: None for part in self.parts if part.is_optional}
+        pipeline = StableDiffusion3Pipeline(**{**absent, **loaded})
+        pipeline.set_progress_bar_config(disable=True)
+        lengths = (pipeline.tokenizer_max_length, pipeline.tokenizer_max_length, text_length)
+        for number, length in zip(("", "_2", "_3"), lengths, strict=True):
+            tokenizer, encoder = getattr(pipeline, f"tokenizer{number}"), getattr(pipeline, f"text_encoder{number}")
+            if tokenizer is not None:
+                check_tokenizer(folder / f"tokenizer{number}", tokenizer, encoder, length)
+        return SD3Backbone(spec, pipeline, device=device, t5_length=text_length)
+
+
+def _clip_length(folder: Path, configs: Mapping[str, dict[str, Any]]) -> int:
+    path = folder / "tokenizer" / "tokenizer_config.json"
+    return clip_length_of(path, configs["tokenizer"], [configs[name] for name in _CLIPS])
+
+
+def _check_widths(configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that the widths of the parts fit each other; ``text_encoder_3`` is there only where T5 is used."""
+    transformer, clips = configs["transformer"], [configs[name] for name in _CLIPS]
+    needed = [("pooled_projection_dim", "the text encoders' projection_dim", sum(c["projection_dim"] for c in clips))]
+    needed.append(("in_channels", "the VAE's latent_channels", configs["vae"]["latent_channels"]))
+    if "text_encoder_3" in configs:
+        needed.append(("joint_attention_dim", "the T5 encoder's d_model", configs["text_encoder_3"]["d_model"]))
+    for key, partner, value in needed:
+        if transformer[key] != value:
+            raise UserError(
+                f"The parts of this pipeline do not fit: the transformer's {key} is {transformer[key]}, and {partner} "
+                f"{value}; give parts of one model."
+            )
+    width = sum(clip["hidden_size"] for clip in clips)
+    if width > transformer["joint_attention_dim"]:
+        raise UserError(
+            f"The parts of this pipeline do not fit: the CLIP encoders give {width} channels, and the transformer's "
+            f"joint_attention_dim is {transformer['joint_attention_dim']}; give parts of one model."
+        )
+
+
+FAMILY = SD3Family()

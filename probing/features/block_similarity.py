@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probing.backbones import SD3Backbone
-from probing.features.reading import Reading, Reduce, read_images, read_trajectories
+from probing.backbones import Backbone, Streams
+from probing.features.reading import Masks, Reading, Reduce, read_images, read_trajectories
 from probing.features.similarity_plan import SimilarityPlan
 from probing.features.token_similarity import MEASURES, fewest_tokens
 from probing.preferences import PreferenceData
@@ -58,11 +58,7 @@ class BlockSimilarity:
 
 
 def measure(
-    plan: SimilarityPlan,
-    backbone: SD3Backbone,
-    data: PreferenceData,
-    *,
-    advance: Callable[[int], Any] = lambda rows: None,
+    plan: SimilarityPlan, backbone: Backbone, data: PreferenceData, *, advance: Callable[[int], Any] = lambda rows: None
 ) -> list[BlockSimilarity]:
     """Measure a backbone on the data's pictures, and on images that it generates from the data's prompts.
 
@@ -91,8 +87,8 @@ def measure(
 def keep_streams(streams: Sequence[str]) -> Reduce:
     """Make the reduction that keeps all tokens of some streams on the device, for :func:`block_similarities`."""
 
-    def reduce(block: int, found: dict[str, Tensor | None]) -> tuple[int, dict[str, Tensor]]:
-        return block, {name: tokens for name in streams if (tokens := found[name]) is not None}
+    def reduce(block: int, output: Streams, masks: Masks) -> tuple[int, dict[str, Tensor]]:
+        return block, {name: tokens for name in streams if (tokens := output[name]) is not None}
 
     return reduce
 

@@ -1,4 +1,4 @@
-"""The extraction loop: items in, a feature store out, run by run."""
+"""Extract features of items into a store, run by run."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from probing.backbones import Conditioning, SD3Backbone
+from probing.backbones import Backbone, Streams
 from probing.errors import UserError
-from probing.features.inputs import encode_images, encode_prompts
-from probing.features.noise import add_noise, item_noise
-from probing.features.plan import ExtractionPlan, latent_reductions
+from probing.features.plan import ExtractionPlan
+from probing.features.reading import Masks, Reading, Reduce, encode_items, read_encoded, sentence_for_full_memory
 from probing.features.reductions import reduce_image, reduce_text
+from probing.features.settings import latent_reductions
 from probing.features.store import FeatureStore, check, mend, to_stored
 from probing.features.store.lock import locked
+from probing.features.store.records import RunRecord
 from probing.features.store.store import Part
-from probing.features.trace import BlockTrace
 from probing.features.work import Segment, Work, plan_work, stamp_digest
 from probing.preferences import PreferenceData
 from probing.progress import progress
@@ -34,11 +33,11 @@ _VERSIONED = ("torch", "diffusers", "transformers", "nnsight", "zarr", "numpy")
 
 @dataclass(frozen=True)
 class Extracted:
-    """What an extraction did.
+    """The result of an extraction.
 
     Attributes:
         store: The feature store, complete.
-        computed: Items of which features were computed now; of the others all were there.
+        computed: Number of items of which features were computed now.
         mended: What was missing or damaged in the store, a sentence each.
     """
 
@@ -49,7 +48,7 @@ class Extracted:
 
 def extract(
     plan: ExtractionPlan,
-    backbone: SD3Backbone,
+    backbone: Backbone,
     data: PreferenceData,
     output: str | Path,
     *,
@@ -60,15 +59,15 @@ def extract(
 
     Every run of items is computed in the same batches whenever it is computed, so a run that was killed and
     started again ends in the same bytes as an undisturbed one. Items, noise levels, streams and reductions are added
-    to a store that is there; pairs are written anew beside it.
+    to an existing store; pairs are written anew beside it.
 
     Args:
-        plan: What :func:`probing.features.plan.make_plan` laid out for these items.
+        plan: By :func:`probing.features.plan.make_plan`, for these items.
         backbone: The loaded backbone.
-        data: Whose items are extracted; its pairs are written beside the store.
+        data: Items to extract; the pairs are written beside the store.
         output: Path of the store; it is made, or continued if it was made with the same settings.
-        request: Options that this is made from, as JSON; kept, so that a damaged store can be repaired.
-        work: What :func:`probing.features.work.plan_work` found just now, so that pictures are compared once.
+        request: Options of the command, as JSON; kept, so that a damaged store can be repaired.
+        work: By :func:`probing.features.work.plan_work` just before, so that pictures are compared once.
 
     Raises:
         UserError: Other settings, a bad image, a full disk, too little memory, or another process at this store.
@@ -109,7 +108,7 @@ def extract(
 
 
 def mend_cheaply(output: Path) -> list[str]:
-    """Look for lost and cut files, take them back from the records, and say what they were; nothing is read in full."""
+    """Find lost and cut files without reading any in full, remove them from the records, and describe them."""
     if not output.is_dir() or not any(output.iterdir()):
         return []
     if (problems := check_cheaply(output)) and any(problem.file != _pairs_name(output) for problem in problems):
@@ -119,17 +118,19 @@ def mend_cheaply(output: Path) -> list[str]:
 
 
 def check_cheaply(output: Path) -> list:
+    """List lost and cut files; none for a folder that is no store of this schema."""
     try:
         return check(output, deep=False)
     except UserError:
-        # A foreign folder or another schema: opening it says which.
+        # A foreign folder or another schema: opening it raises the right message.
         return []
 
 
 def _remove_partial_files(output: Path) -> None:
     """Remove what a killed process left under temporary names; needs the store's lock."""
-    for left in [*output.rglob("*.partial"), *output.parent.glob(f".{glob.escape(_pairs_name(output))}.*.partial")]:
-        left.unlink(missing_ok=True)
+    pairs = output.parent.glob(f".{glob.escape(_pairs_name(output))}.*.partial")
+    for path in [*output.rglob("*.partial"), *pairs]:
+        path.unlink(missing_ok=True)
 
 
 def _pairs_name(output: Path) -> str:
@@ -137,7 +138,7 @@ def _pairs_name(output: Path) -> str:
 
 
 def _create(
-    work: Work, backbone: SD3Backbone, data: PreferenceData, output: Path, request: Mapping[str, Any] | None
+    work: Work, backbone: Backbone, data: PreferenceData, output: Path, request: Mapping[str, Any] | None
 ) -> FeatureStore:
     return FeatureStore.create(
         output,
@@ -152,7 +153,7 @@ def _create(
 
 
 def _provenance(
-    plan: ExtractionPlan, backbone: SD3Backbone, data: PreferenceData, request: Mapping[str, Any] | None
+    plan: ExtractionPlan, backbone: Backbone, data: PreferenceData, request: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     return {
         "streams": list(plan.settings.streams),
@@ -166,17 +167,20 @@ def _provenance(
     }
 
 
-def _compute_missing(work: Work, backbone: SD3Backbone, data: PreferenceData, store: FeatureStore) -> int:
-    """Compute what each run lacks, and write it run by run; returns of how many items."""
+def _compute_missing(work: Work, backbone: Backbone, data: PreferenceData, store: FeatureStore) -> int:
+    """Compute what each run lacks, and write it run by run; return the number of items."""
     plan, computed = work.plan, 0
     missing = work.segments(store)
-    left = sum((s.stop - s.start) * len(s.sigmas) for segments in missing.values() for s in segments)
+    forwards = sum((s.stop - s.start) * len(s.sigmas) for segments in missing.values() for s in segments)
     name = plan.spec.name + (" (random-init)" if plan.settings.random_init else "")
-    with progress(left, name, "forwards") as bar:
+    with progress(forwards, name, "forwards") as bar:
         for run, segments in missing.items():
             items = store.rows_of_run(run)
             values = {
-                segment: _compute(plan, backbone, data, store, work.items, segment, bar.update) for segment in segments
+                segment: _compute(
+                    plan, backbone, data, store, work.items.iloc[segment.start : segment.stop], segment, bar.update
+                )
+                for segment in segments
             }
             store.write_run(run, _whole_run(store, run, items, values))
             computed += sum(segment.stop - segment.start for segment in segments)
@@ -186,94 +190,65 @@ def _compute_missing(work: Work, backbone: SD3Backbone, data: PreferenceData, st
 def _whole_run(
     store: FeatureStore, run: int, items: slice, values: dict[Segment, dict[Part, np.ndarray]]
 ) -> dict[Part, np.ndarray]:
-    """Put what was computed of a run behind what is there of it."""
-    record = store.records.get(run)
-    rows = 0 if record is None else record.rows
-    there = (
-        {(name, s) for name, sums in record.checksums.items() for s, has in enumerate(sums) if has is not None}
-        if record is not None
-        else set()
-    )
-    parts = dict.fromkeys(part for own in values.values() for part in own)
+    """Append what was computed of a run to what the store has of it."""
+    record = store.records.get(run, RunRecord())
+    parts = dict.fromkeys(part for computed in values.values() for part in computed)
     whole: dict[Part, np.ndarray] = {}
     for part in parts:
-        pieces = [own[part] for own in values.values() if part in own]
+        pieces = [computed[part] for computed in values.values() if part in computed]
         # Items that were written before have their part in the store, unless it is what is added.
-        if part in there and rows < items.stop - items.start:
-            pieces.insert(0, store.read_part(part, run, rows))
+        if record.has(*part) and record.rows < items.stop - items.start:
+            pieces.insert(0, store.read_part(part, run, record.rows))
         whole[part] = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
     return whole
 
 
 def _compute(
     plan: ExtractionPlan,
-    backbone: SD3Backbone,
+    backbone: Backbone,
     data: PreferenceData,
     store: FeatureStore,
-    all_items: pd.DataFrame,
+    items: pd.DataFrame,
     segment: Segment,
     advance: Callable[[int], Any],
 ) -> dict[Part, np.ndarray]:
-    """Compute parts of a segment; the three parts of the backbone take turns on the device."""
+    """Compute parts of a segment, whose ``items`` these are."""
     settings = plan.settings
-    items = all_items.iloc[segment.start : segment.stop]
-    ids = items["item_id"].tolist()
-    count = len(ids)
-    by_name = {array.name: array for array in plan.arrays}
-    values: dict[Part, np.ndarray] = {
-        (name, s): np.empty(
-            (
-                count,
-                *(() if by_name[name].blocks is None else (len(by_name[name].blocks or ()),)),
-                *by_name[name].shape,
-            ),
-            by_name[name].dtype,
-        )
-        for name, s in segment.parts
-        if name in by_name
-    }
-    try:
-        with backbone.on_device("text_encoders"):
-            conditioning, row_of = encode_prompts(backbone, items["prompt"].tolist())
-        with backbone.on_device("vae"):
-            encoded = list(encode_images(backbone, data, ids, settings))
-        latents = torch.cat([one for one, _ in encoded])
-        digests = np.frombuffer(b"".join(d for _, ds in encoded for d in ds), np.uint8).reshape(-1, 16)
-        _refuse_changed(store, data, segment, ids, digests)
-        for part, value in _columns(backbone, data, items, digests).items():
-            if part in segment.parts:
-                values[part] = value
-        keys = items["prompt_id" if settings.pair_noise == "shared" else "item_id"]
-        noise = torch.from_numpy(
-            np.stack([item_noise(settings.seed, key, tuple(latents.shape[1:])) for key in keys.tolist()])
-        )
-        _reduce_latents(plan, latents, values)
-        with backbone.on_device("transformer"):
-            trace = BlockTrace(backbone.transformer, backbone.blocks_path, backbone.streams_of)
-            for start in range(0, count, settings.batch_size):
-                batch = slice(start, min(start + settings.batch_size, count))
-                rows = conditioning.rows(row_of[batch]).to(backbone.device)
-                for s in segment.sigmas:
-                    sigma = settings.sigmas[s]
-                    noisy = add_noise(latents[batch], noise[batch], sigma)
-                    _read_batch(plan, backbone, trace, noisy, rows, sigma, values, (batch, s))
-                    advance(batch.stop - batch.start)
-    except torch.OutOfMemoryError as error:
-        fitting = max(1, settings.batch_size // 2)
-        raise UserError(
-            f"{backbone.device} ran out of memory with --batch-size {settings.batch_size}; "
-            f"try --batch-size {fitting} (with another --output: the batch size is a setting of the store)."
-        ) from error
+    values = _empty_arrays(plan, segment, len(items))
+    note = "with another --output: the batch size is a setting of the store"
+    with sentence_for_full_memory(backbone, settings.batch_size, note):
+        encoded = encode_items(backbone, data, items, settings)
+        digests = np.frombuffer(b"".join(encoded.digests), np.uint8).reshape(-1, 16)
+        _refuse_changed(store, data, segment, items["item_id"].tolist(), digests)
+        columns = _columns(backbone, data, items, digests)
+        values |= {part: value for part, value in columns.items() if part in segment.parts}
+        _reduce_latents(plan, encoded.latents, values)
+        sigmas = [settings.sigmas[s] for s in segment.sigmas]
+        position = dict(zip(sigmas, segment.sigmas, strict=True))
+        for reading in read_encoded(plan, backbone, encoded, sigmas, _reduction(plan, segment)):
+            _copy_out(plan, reading, position[reading.sigma], values)
+            advance(len(reading.rows))
+    return values
+
+
+def _empty_arrays(plan: ExtractionPlan, segment: Segment, count: int) -> dict[Part, np.ndarray]:
+    """Allocate the features and latents of a segment."""
+    values: dict[Part, np.ndarray] = {}
+    for spec in plan.arrays:
+        axes = () if spec.blocks is None else (len(spec.blocks),)
+        for name, s in segment.parts:
+            if name == spec.name:
+                values[name, s] = np.empty((count, *axes, *spec.shape), spec.dtype)
     return values
 
 
 def _columns(
-    backbone: SD3Backbone, data: PreferenceData, items: pd.DataFrame, digests: np.ndarray
+    backbone: Backbone, data: PreferenceData, items: pd.DataFrame, digests: np.ndarray
 ) -> dict[Part, np.ndarray]:
-    """What is noted of each item beside its features."""
+    """Return what is stored of each item beside its features."""
     stamps = b"".join(stamp_digest(data, item_id) for item_id in items["item_id"])
     different = list(dict.fromkeys(items["prompt"]))
-    tokens = dict(zip(different, backbone.clip_tokens_of(different), strict=True))
+    tokens = dict(zip(different, backbone.prompt_tokens(different), strict=True))
     return {
         ("image_digest", 0): digests,
         ("image_stamp", 0): np.frombuffer(stamps, np.uint8).reshape(-1, 16),
@@ -288,31 +263,20 @@ def _refuse_changed(
     record = store.records.get(segment.start // store.run_length)
     if record is None or segment.stop > segment.start // store.run_length * store.run_length + record.rows:
         return
-    other = (store.read_column("image_digest")[segment.start : segment.stop] != digests).any(axis=1)
-    if other.any() and record.has("image_digest", 0):
-        item = ids[int(np.argmax(other))]
+    changed = (store.read_column("image_digest")[segment.start : segment.stop] != digests).any(axis=1)
+    if changed.any() and record.has("image_digest", 0):
+        item = ids[int(np.argmax(changed))]
         raise UserError(f"{store.path} was made from another picture of item {item!r} ({data.image_of(item)}).")
 
 
-def _read_batch(
-    plan: ExtractionPlan,
-    backbone: SD3Backbone,
-    trace: BlockTrace,
-    noisy: Float[Tensor, "item channel row column"],
-    conditioning: Conditioning,
-    sigma: float,
-    values: dict[Part, np.ndarray],
-    where: tuple[slice, int],
-) -> None:
-    """One forward: every asked block, stream and reduction of a batch at one noise level, copied out once."""
-    settings = plan.settings
-    grid = plan.spec.architecture.token_grid(settings.resolution)
-    batch, s = where
-    wanted = {name for name, level in values if level == s and name.startswith("features/")}
-    streams_read = [stream for stream in settings.streams if any(n.startswith(f"features/{stream}/") for n in wanted)]
-    reductions = [r for r in settings.reductions if any(n.split("/")[2].split("_")[0] == r for n in wanted)]
+def _reduction(plan: ExtractionPlan, segment: Segment) -> Reduce:
+    """Return the reduction of a block's streams to the features that a segment lacks at any noise level."""
+    grid = plan.spec.architecture.token_grid(plan.settings.resolution)
+    paths = [name.split("/") for name, _ in segment.parts if name.startswith("features/")]
+    streams_read = [stream for stream in plan.settings.streams if any(path[1] == stream for path in paths)]
+    reductions = [r for r in plan.settings.reductions if any(path[2].split("_")[0] == r for path in paths)]
 
-    def reduce(block: int, streams: dict[str, Tensor | None]) -> dict[str, Tensor]:
+    def reduce(block: int, streams: Streams, masks: Masks) -> dict[str, Tensor]:
         reduced: dict[str, Tensor] = {}
         for stream in streams_read:
             tokens = streams[stream]
@@ -321,16 +285,19 @@ def _read_batch(
             if stream == "image":
                 named = reduce_image(tokens, grid, reductions)
             else:
-                named = reduce_text(tokens, conditioning.parts, reductions)
+                named = reduce_text(tokens, masks, reductions)
             reduced |= {f"features/{stream}/{name}": value for name, value in named.items()}
         return reduced
 
-    blocks = trace.run(backbone.transformer_inputs(noisy, conditioning, sigma), plan.blocks, reduce)
-    for array in plan.arrays:
-        if array.blocks is not None and (array.name, s) in values:
-            # One copy off the device an array, not one a block.
-            stacked = torch.stack([found[array.name] for found in blocks if array.name in found], dim=1)
-            values[array.name, s][batch] = to_stored(stacked.cpu().numpy(), array.dtype, array.name)
+    return reduce
+
+
+def _copy_out(plan: ExtractionPlan, reading: Reading, s: int, values: dict[Part, np.ndarray]) -> None:
+    """Copy what one forward gave off the device, an array at a time: one copy an array, not one a block."""
+    for spec in plan.arrays:
+        if spec.blocks is not None and (spec.name, s) in values:
+            stacked = torch.stack([block[spec.name] for block in reading.blocks if spec.name in block], dim=1)
+            values[spec.name, s][reading.batch] = to_stored(stacked.cpu().numpy(), spec.dtype, spec.name)
 
 
 def _reduce_latents(plan: ExtractionPlan, latents: Tensor, values: dict[Part, np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""Prompts and pictures to what the transformer takes, each different prompt once, pictures a batch ahead."""
+"""Encode prompts and pictures: each different prompt once, pictures opened a batch ahead."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import ExitStack
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from probing.backbones import Conditioning, SD3Backbone
-from probing.features.plan import ExtractionSettings
+from probing.backbones import Backbone, Conditioning
+from probing.features.settings import ExtractionSettings
 from probing.preferences import PreferenceData, prepare
 from probing.preferences.images import picture_digest
 
@@ -22,26 +22,21 @@ _PROMPTS_AT_ONCE = 16
 _IMAGE_WORKERS = 4
 
 
-def encode_prompts(backbone: SD3Backbone, prompts: Sequence[str]) -> tuple[Conditioning, Tensor]:
-    """Encode each different prompt once; returns them and the row of each of ``prompts``."""
+def encode_prompts(backbone: Backbone, prompts: Sequence[str]) -> tuple[Conditioning, Int[Tensor, " prompt"]]:
+    """Encode each different prompt once; return the encoded prompts, and the row of each of ``prompts``."""
     different = list(dict.fromkeys(prompts))
     row = {prompt: i for i, prompt in enumerate(different)}
     encoded = [
         backbone.encode_prompts(different[start : start + _PROMPTS_AT_ONCE])
         for start in range(0, len(different), _PROMPTS_AT_ONCE)
     ]
-    conditioning = Conditioning(
-        torch.cat([one.encoder_hidden_states for one in encoded]),
-        torch.cat([one.pooled_projections for one in encoded]),
-        {part: torch.cat([one.parts[part] for one in encoded]) for part in encoded[0].parts},
-    )
-    return conditioning, torch.tensor([row[prompt] for prompt in prompts])
+    return Conditioning.concatenate(encoded), torch.tensor([row[prompt] for prompt in prompts])
 
 
 def encode_images(
-    backbone: SD3Backbone, data: PreferenceData, item_ids: Sequence[str], settings: ExtractionSettings
+    backbone: Backbone, data: PreferenceData, item_ids: Sequence[str], settings: ExtractionSettings
 ) -> Iterator[tuple[Float[Tensor, "item channel row column"], list[bytes]]]:
-    """Open images in threads, a batch ahead of the VAE; yields latents, and digests of the pictures."""
+    """Open images in threads, a batch ahead of the VAE; yield latents, and digests of the pictures."""
     resolution = settings.resolution
 
     def pixels(item_id: str) -> tuple[np.ndarray, bytes]:
@@ -56,8 +51,8 @@ def encode_images(
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         ahead = [pool.submit(pixels, item_id) for item_id in batches[0]]
         for following in [*batches[1:], []]:
-            here, ahead = ahead, [pool.submit(pixels, item_id) for item_id in following]
-            opened = [future.result() for future in here]
+            current, ahead = ahead, [pool.submit(pixels, item_id) for item_id in following]
+            opened = [future.result() for future in current]
             stacked = torch.from_numpy(np.stack([image for image, _ in opened]))
             latents = backbone.encode_images(stacked.permute(0, 3, 1, 2).float().div(127.5).sub(1.0))
             yield latents, [digest for _, digest in opened]

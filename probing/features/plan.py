@@ -1,4 +1,4 @@
-"""What an extraction will do and cost, said before anything is loaded."""
+"""Plan an extraction: its arrays, runs and costs, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from probing.errors import UserError
 from probing.features.noise import check_sigma
 from probing.features.prompts import PROMPT_RULES
 from probing.features.reductions import POOLED, check_reductions
+from probing.features.settings import STREAMS, ExtractionSettings, latent_reductions
 from probing.features.store import ArraySpec
 from probing.seeds import check_seed
 
-STREAMS = ("image", "text")
 _RUN_BYTES = 512 * 2**20
 _PROMPT_BYTES = 2 * 2**30
 _LONGEST_RUN = 1024
@@ -23,49 +23,18 @@ _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
-class ExtractionSettings:
-    """What to read, where, and how to keep it; validated against the backbone when planned.
+class ExtractionPlan:
+    """A checked extraction.
 
     Attributes:
-        sigmas: Noise levels in [0, 1].
-        streams: Of ``image`` and ``text``.
-        reductions: Of :data:`probing.features.reductions.REDUCTIONS`.
-        blocks: Which blocks, or None for all.
-        resolution: Side of the square images, in pixels.
-        resize: How an image becomes square: ``center-crop``, ``pad`` or ``stretch``.
-        background: What lies behind transparent and padded parts: ``white``, ``gray`` or ``black``.
-        batch_size: Items in one forward.
-        dtype: Of stored reductions; kept tokens are float16 whatever it says.
-        compute_dtype: Of weights and forwards.
-        seed: Of the noise, and of fresh weights.
-        pair_noise: ``independent`` draws noise by item, ``shared`` by prompt group.
-        t5_length: Positions of the T5 part of the text.
-        use_t5: Whether the T5 encoder is used.
-        random_init: Whether the transformer's weights are fresh.
-        prompts: Which words the backbone is given, of :data:`probing.features.prompts.PROMPT_RULES`.
+        spec: The backbone.
+        settings: What is read.
+        blocks: Which blocks, increasing.
+        arrays: Of the store.
+        items: Number of items.
+        prompts: Number of prompt groups.
+        run_length: Items that are computed and written together; a multiple of the batch size.
     """
-
-    sigmas: tuple[float, ...] = (0.005,)
-    streams: tuple[str, ...] = ("image",)
-    reductions: tuple[str, ...] = ("mean",)
-    blocks: tuple[int, ...] | None = None
-    resolution: int = 512
-    resize: str = "center-crop"
-    background: str = "white"
-    batch_size: int = 16
-    dtype: str = "float32"
-    compute_dtype: str = "float32"
-    seed: int = 0
-    pair_noise: str = "independent"
-    t5_length: int = 256
-    use_t5: bool = True
-    random_init: bool = False
-    prompts: str = "own"
-
-
-@dataclass(frozen=True)
-class ExtractionPlan:
-    """A checked extraction: its arrays, the length of its runs, and its costs."""
 
     spec: BackboneSpec
     settings: ExtractionSettings
@@ -86,7 +55,7 @@ class ExtractionPlan:
 
     @property
     def text_tokens(self) -> int:
-        return self.spec.architecture.clip_length + self.settings.t5_length
+        return self.spec.architecture.text_tokens(self.settings.t5_length)
 
     @property
     def disk_bytes(self) -> int:
@@ -97,10 +66,8 @@ class ExtractionPlan:
     def host_bytes(self) -> int:
         """Host memory for one run: features waiting to be written, text conditioning, latents, the weights at rest."""
         architecture = self.spec.architecture
-        conditioning = self.run_length * self.text_tokens * int(architecture.transformer["joint_attention_dim"])
-        latents = (
-            self.run_length * architecture.latent_channels * (self.settings.resolution // architecture.vae_factor) ** 2
-        )
+        conditioning = self.run_length * self.text_tokens * architecture.text_channels
+        latents = self.run_length * math.prod(architecture.latent_shape(self.settings.resolution))
         weights = architecture.parameters + architecture.text_parameters
         size = _BYTES[self.settings.compute_dtype]
         return self.run_length * self._bytes_per_item + size * (conditioning + weights) + 4 * latents
@@ -125,7 +92,7 @@ class ExtractionPlan:
         """Floating-point operations of all forwards and image encodings; text encoders are not counted."""
         architecture = self.spec.architecture
         forward = self.forward_flops
-        # Blocks below the deepest asked one are not run.
+        # Blocks after the deepest requested one are not run.
         forward = forward * (self.blocks[-1] + 1) // architecture.num_blocks
         return self.forwards * forward + self.items * architecture.encoding_flops(self.settings.resolution)
 
@@ -136,7 +103,6 @@ class ExtractionPlan:
     def describe(self, device: str = "cuda") -> str:
         """The plan as a few lines of text; on a CPU there is one memory for all."""
         settings, architecture = self.settings, self.spec.architecture
-        t5 = "left out (zeros)" if not (architecture.has_t5 and settings.use_t5) else "encoded"
         rows = [
             (
                 "model",
@@ -152,8 +118,8 @@ class ExtractionPlan:
             ),
             (
                 "tokens",
-                f"{self.image_tokens} image at {settings.resolution}², {architecture.clip_length} CLIP, "
-                f"{settings.t5_length} T5" + (f" ({t5})" if settings.t5_length else ""),
+                f"{self.image_tokens} image at {settings.resolution}², "
+                + architecture.describe_text(settings.t5_length, use_t5=settings.use_t5),
             ),
             (
                 "items",
@@ -218,7 +184,7 @@ def make_plan(spec: BackboneSpec, settings: ExtractionSettings, *, items: int, p
         prompts=prompts,
         run_length=1,
     )
-    conditioning = plan.text_tokens * int(architecture.transformer["joint_attention_dim"]) * 4
+    conditioning = plan.text_tokens * architecture.text_channels * 4
     fitting = min(
         items + settings.batch_size - 1,
         _LONGEST_RUN,
@@ -240,20 +206,22 @@ def _lay_out(spec: BackboneSpec, settings: ExtractionSettings, blocks: tuple[int
     arrays: list[ArraySpec] = []
     width = architecture.width
     for stream in settings.streams:
-        have = tuple(block for block in blocks if block in architecture.blocks_of(stream))
-        if not have:
-            raise UserError(f"No asked block of {spec.name} gives the {stream} stream: its last block has none.")
-        tokens = math.prod(grid) if stream == "image" else architecture.clip_length + settings.t5_length
+        giving = architecture.blocks_of(stream)
+        available = tuple(block for block in blocks if block in giving)
+        if not available:
+            numbers = ", ".join(map(str, giving)) or "none"
+            raise UserError(f"No requested block of {spec.name} gives the {stream} stream; blocks with it: {numbers}.")
+        tokens = math.prod(grid) if stream == "image" else architecture.text_tokens(settings.t5_length)
         for reduction in settings.reductions:
             if reduction == "tokens":
-                arrays.append(ArraySpec(f"features/{stream}/tokens", have, (tokens, width), "float16"))
+                arrays.append(ArraySpec(f"features/{stream}/tokens", available, (tokens, width), "float16"))
             elif stream == "image":
                 shape = (16, width) if reduction == "grid4" else (width,)
-                arrays.append(ArraySpec(f"features/image/{reduction}", have, shape, settings.dtype))
+                arrays.append(ArraySpec(f"features/image/{reduction}", available, shape, settings.dtype))
             elif reduction in POOLED:
-                parts = ["clip", "t5"] if architecture.has_t5 and settings.use_t5 else ["clip"]
                 arrays += [
-                    ArraySpec(f"features/text/{reduction}_{part}", have, (width,), settings.dtype) for part in parts
+                    ArraySpec(f"features/text/{reduction}_{part}", available, (width,), settings.dtype)
+                    for part in architecture.text_parts(use_t5=settings.use_t5)
                 ]
     channels = architecture.latent_channels
     for reduction in latent_reductions(settings):
@@ -262,16 +230,11 @@ def _lay_out(spec: BackboneSpec, settings: ExtractionSettings, blocks: tuple[int
     return tuple(arrays)
 
 
-def latent_reductions(settings: ExtractionSettings) -> tuple[str, ...]:
-    """Reductions of the clean latents that are kept beside the features: those asked for, but never all tokens."""
-    return tuple(name for name in settings.reductions if name != "tokens") or ("mean",)
-
-
 def _check_distinct(what: str, values: Sequence) -> None:
     if not values:
         raise UserError(f"At least one {what} is needed; got none.")
     if len(set(values)) != len(values):
-        raise UserError(f"Each {what} can be asked for once, got {', '.join(str(v) for v in values)}.")
+        raise UserError(f"Each {what} can be given once, got {', '.join(str(v) for v in values)}.")
 
 
 def binary(count: float) -> str:

@@ -1,57 +1,138 @@
-"""Read blocks of items or of denoising trajectories batch by batch, and keep nothing.
+"""The one loop of forwards: encode a run of items, add noise, read blocks batch by batch, and keep nothing.
 
-Extraction writes a store; here every batch is handed to the caller, who takes what is wanted of the tokens.
+Extraction, block similarity and token maps all read through it; the caller keeps what it needs of each batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from probing.backbones import Conditioning, SD3Backbone
+from probing.backbones import Backbone, Conditioning, Streams
 from probing.backbones.sampling import denoise
 from probing.errors import UserError
 from probing.features.inputs import encode_images, encode_prompts
 from probing.features.noise import add_noise, item_noise
 from probing.features.plan import ExtractionPlan
+from probing.features.settings import ExtractionSettings
 from probing.features.trace import BlockTrace
 from probing.preferences import PreferenceData
 
-_AT_ONCE = 256
+_RUN_LENGTH = 256
 """Items whose prompts and latents wait in host memory."""
+
+Masks = dict[str, Bool[Tensor, "row token"]]
+"""For each part of the text, which positions of the text stream hold real tokens."""
+Reduce = Callable[[int, Streams, Masks], Any]
+"""Takes a block, its streams and the masks of the text parts; what it returns is kept."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What one forward gave.
+    """The result of one forward.
 
     Attributes:
         rows: Rows of the table that was read, one an item or prompt of the batch.
+        batch: Positions of these rows in their run.
         sigma: Noise level.
         step: 0-indexed step of the trajectory; None for images.
         blocks: One entry a block, what ``reduce`` returned.
-        parts: Where each text encoder's real tokens are, (row, token).
+        parts: For each part of the text, which positions hold real tokens.
     """
 
     rows: pd.DataFrame
+    batch: slice
     sigma: float
     step: int | None
     blocks: list[Any]
-    parts: dict[str, Bool[Tensor, "row token"]]
+    parts: Masks
 
 
-Reduce = Callable[[int, dict[str, Tensor | None]], Any]
+@dataclass(frozen=True, eq=False)
+class EncodedItems:
+    """A run of items in host memory, ready for forwards.
+
+    Attributes:
+        items: Their rows.
+        conditioning: Their different prompts, encoded.
+        row_of: Row of ``conditioning`` of each item.
+        latents: Clean latents x0.
+        noise: ε of each item.
+        digests: Digest of each picture.
+    """
+
+    items: pd.DataFrame
+    conditioning: Conditioning
+    row_of: Int[Tensor, " item"]
+    latents: Float[Tensor, "item channel row column"]
+    noise: Float[Tensor, "item channel row column"]
+    digests: list[bytes]
+
+
+def encode_items(
+    backbone: Backbone, data: PreferenceData, items: pd.DataFrame, settings: ExtractionSettings
+) -> EncodedItems:
+    """Encode prompts and pictures of a run, and draw its noise.
+
+    Args:
+        backbone: Loaded.
+        data: Opens the pictures.
+        items: ``item_id, prompt_id, prompt``.
+        settings: Resolution, preparation of images, seed and rule of the noise.
+
+    Raises:
+        UserError: A bad image.
+    """
+    with backbone.on_device("text_encoders"):
+        conditioning, row_of = encode_prompts(backbone, items["prompt"].tolist())
+    with backbone.on_device("vae"):
+        encoded = list(encode_images(backbone, data, items["item_id"].tolist(), settings))
+    latents = torch.cat([batch for batch, _ in encoded])
+    keys = items["prompt_id" if settings.pair_noise == "shared" else "item_id"].tolist()
+    return EncodedItems(
+        items=items,
+        conditioning=conditioning,
+        row_of=row_of,
+        latents=latents,
+        noise=_noise(settings.seed, keys, latents.shape[1:]),
+        digests=[digest for _, digests in encoded for digest in digests],
+    )
+
+
+def read_encoded(
+    plan: ExtractionPlan, backbone: Backbone, encoded: EncodedItems, sigmas: Sequence[float], reduce: Reduce
+) -> Iterator[Reading]:
+    """Read encoded items batch by batch, each batch at every noise level.
+
+    Batches are cut at fixed places of the run, so the same run gives the same bytes whenever it is read.
+
+    Args:
+        plan: Settings and blocks.
+        backbone: Loaded.
+        encoded: The run.
+        sigmas: Noise levels.
+        reduce: Applied to each block's streams on the device.
+    """
+    with backbone.on_device("transformer"):
+        trace = BlockTrace(backbone)
+        for batch in _batches(len(encoded.items), plan.settings.batch_size):
+            conditioning = encoded.conditioning.rows(encoded.row_of[batch]).to(backbone.device)
+            for sigma in sigmas:
+                noisy = add_noise(encoded.latents[batch], encoded.noise[batch], sigma)
+                blocks = _run(trace, backbone, noisy, conditioning, sigma, plan.blocks, reduce)
+                yield Reading(encoded.items.iloc[batch], batch, sigma, None, blocks, conditioning.parts)
 
 
 def read_images(
-    plan: ExtractionPlan, backbone: SD3Backbone, data: PreferenceData, items: pd.DataFrame, reduce: Reduce
+    plan: ExtractionPlan, backbone: Backbone, data: PreferenceData, items: pd.DataFrame, reduce: Reduce
 ) -> Iterator[Reading]:
     """Read pictures at every noise level of the plan, with the noise that an extraction with its settings draws.
 
@@ -59,34 +140,21 @@ def read_images(
         plan: Settings and blocks.
         backbone: Loaded.
         data: Opens the pictures.
-        items: ``item_id, prompt_id, prompt``; which are read, in this order.
-        reduce: As for :meth:`probing.features.trace.BlockTrace.run`.
+        items: ``item_id, prompt_id, prompt``; read in this order.
+        reduce: Applied to each block's streams on the device.
 
     Raises:
         UserError: A bad image, too little memory.
     """
-    settings = plan.settings
-    key = "prompt_id" if settings.pair_noise == "shared" else "item_id"
-    for start in range(0, len(items), _run_length(settings.batch_size)):
-        run = items.iloc[start : start + _run_length(settings.batch_size)]
-        with backbone.on_device("text_encoders"):
-            conditioning, row_of = encode_prompts(backbone, run["prompt"].tolist())
-        with backbone.on_device("vae"):
-            latents = torch.cat([one for one, _ in encode_images(backbone, data, run["item_id"].tolist(), settings)])
-        noise = _noise(settings.seed, run[key].tolist(), latents.shape[1:])
-        with backbone.on_device("transformer"):
-            trace = BlockTrace(backbone.transformer, backbone.blocks_path, backbone.streams_of)
-            for batch in _batches(len(run), settings.batch_size):
-                told = conditioning.rows(row_of[batch]).to(backbone.device)
-                for sigma in settings.sigmas:
-                    noisy = add_noise(latents[batch], noise[batch], sigma)
-                    blocks = _run(plan, backbone, trace, noisy, told, sigma, reduce)
-                    yield Reading(run.iloc[batch], sigma, None, blocks, told.parts)
+    with sentence_for_full_memory(backbone, plan.settings.batch_size):
+        for run in _runs(items, plan.settings.batch_size):
+            encoded = encode_items(backbone, data, run, plan.settings)
+            yield from read_encoded(plan, backbone, encoded, plan.settings.sigmas, reduce)
 
 
 def read_trajectories(
     plan: ExtractionPlan,
-    backbone: SD3Backbone,
+    backbone: Backbone,
     prompts: pd.DataFrame,
     reduce: Reduce,
     *,
@@ -94,80 +162,95 @@ def read_trajectories(
     guidance: float,
     read_at: Sequence[int],
 ) -> Iterator[Reading]:
-    """Generate an image a prompt, and read the blocks at chosen steps on the rows that were told the prompt.
+    """Generate an image a prompt, and read the blocks at chosen steps on the rows with the prompt.
 
-    The read forward is one of its own, of the same latents, without the empty prompt's rows: it costs one forward a
-    read step beside the sampler's two, and a picture is generated exactly as by the pipeline.
+    Each read step takes a forward of its own, of the same latents, without the rows of the empty prompt: one forward
+    beside the sampler's two. The image is generated exactly as by the pipeline.
 
     Args:
         plan: Settings and blocks; its noise levels are not used.
         backbone: Loaded.
         prompts: ``prompt_id, prompt``.
-        reduce: As for :meth:`probing.features.trace.BlockTrace.run`.
-        steps: Of the sampler.
-        guidance: Of the sampler.
+        reduce: Applied to each block's streams on the device.
+        steps: Steps of the sampler.
+        guidance: Scale of classifier-free guidance.
         read_at: 0-indexed steps.
 
     Raises:
         UserError: A step that the trajectory lacks, too little memory.
     """
-    settings, architecture = plan.settings, plan.spec.architecture
+    settings = plan.settings
     check_steps(steps, read_at)
-    side = settings.resolution // architecture.vae_factor
-    for start in range(0, len(prompts), _run_length(settings.batch_size)):
-        run = prompts.iloc[start : start + _run_length(settings.batch_size)]
-        with backbone.on_device("text_encoders"):
-            conditioning, row_of = encode_prompts(backbone, run["prompt"].tolist())
-            empty = backbone.encode_prompts([""]).to(backbone.device)
-        noise = _noise(settings.seed, run["prompt_id"].tolist(), (architecture.latent_channels, side, side))
-        with backbone.on_device("transformer"):
-            trace = BlockTrace(backbone.transformer, backbone.blocks_path, backbone.streams_of)
-            for batch in _batches(len(run), settings.batch_size):
-                told = conditioning.rows(row_of[batch]).to(backbone.device)
-                for state in denoise(backbone, noise[batch], told, empty, steps=steps, guidance=guidance):
-                    if state.step in read_at:
-                        blocks = _run(plan, backbone, trace, state.latents, told, state.sigma, reduce)
-                        yield Reading(run.iloc[batch], state.sigma, state.step, blocks, told.parts)
-                    if state.step >= max(read_at):
-                        break
+    shape = plan.spec.architecture.latent_shape(settings.resolution)
+    with sentence_for_full_memory(backbone, settings.batch_size):
+        for run in _runs(prompts, settings.batch_size):
+            with backbone.on_device("text_encoders"):
+                conditioning, row_of = encode_prompts(backbone, run["prompt"].tolist())
+                empty = backbone.encode_prompts([""]).to(backbone.device)
+            noise = _noise(settings.seed, run["prompt_id"].tolist(), shape)
+            with backbone.on_device("transformer"):
+                trace = BlockTrace(backbone)
+                for batch in _batches(len(run), settings.batch_size):
+                    rows = conditioning.rows(row_of[batch]).to(backbone.device)
+                    for state in denoise(backbone, noise[batch], rows, empty, steps=steps, guidance=guidance):
+                        if state.step in read_at:
+                            blocks = _run(trace, backbone, state.latents, rows, state.sigma, plan.blocks, reduce)
+                            yield Reading(run.iloc[batch], batch, state.sigma, state.step, blocks, rows.parts)
+                        if state.step >= max(read_at):
+                            break
 
 
 def check_steps(steps: int, read_at: Sequence[int]) -> None:
     """Refuse steps that a trajectory lacks.
 
     Raises:
-        UserError: With the steps that there are.
+        UserError: With the steps that exist.
     """
     wrong = [step for step in read_at if not 0 <= step < steps]
     if wrong or not read_at:
-        asked = ", ".join(map(str, read_at)) or "none"
-        raise UserError(f"A trajectory of {steps} steps can be read at steps 0 … {steps - 1}, got {asked}.")
+        requested = ", ".join(map(str, read_at)) or "none"
+        raise UserError(f"A trajectory of {steps} steps can be read at steps 0 … {steps - 1}, got {requested}.")
 
 
-def _run(
-    plan: ExtractionPlan,
-    backbone: SD3Backbone,
-    trace: BlockTrace,
-    latents: Tensor,
-    conditioning: Conditioning,
-    sigma: float,
-    reduce: Reduce,
-) -> list[Any]:
+@contextmanager
+def sentence_for_full_memory(backbone: Backbone, batch_size: int, note: str = "") -> Iterator[None]:
+    """Turn an out-of-memory error into one sentence with a batch size that may fit.
+
+    Args:
+        backbone: Names the device.
+        batch_size: The one that did not fit.
+        note: What else to consider, in brackets.
+    """
     try:
-        return trace.run(backbone.transformer_inputs(latents, conditioning, sigma), plan.blocks, reduce)
+        yield
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"{backbone.device} ran out of memory with --batch-size {plan.settings.batch_size}; "
-            f"try --batch-size {max(1, plan.settings.batch_size // 2)}."
+            f"{backbone.device} ran out of memory with --batch-size {batch_size}; "
+            f"try --batch-size {max(1, batch_size // 2)}{note and f' ({note})'}."
         ) from error
 
 
-def _noise(seed: int, keys: Sequence[str], shape: Sequence[int]) -> Tensor:
+def _run(
+    trace: BlockTrace,
+    backbone: Backbone,
+    latents: Float[Tensor, "row channel height width"],
+    conditioning: Conditioning,
+    sigma: float,
+    blocks: Sequence[int],
+    reduce: Reduce,
+) -> list[Any]:
+    inputs, layout = backbone.inputs(latents, conditioning, sigma), backbone.layout(latents, conditioning)
+    return trace.run(inputs, layout, blocks, lambda block, streams: reduce(block, streams, conditioning.parts))
+
+
+def _noise(seed: int, keys: Sequence[str], shape: Sequence[int]) -> Float[Tensor, "item channel row column"]:
     return torch.from_numpy(np.stack([item_noise(seed, key, tuple(shape)) for key in keys]))
 
 
-def _run_length(batch_size: int) -> int:
-    return max(1, _AT_ONCE // batch_size) * batch_size
+def _runs(rows: pd.DataFrame, batch_size: int) -> Iterator[pd.DataFrame]:
+    """Cut rows into runs of whole batches."""
+    length = max(1, _RUN_LENGTH // batch_size) * batch_size
+    return (rows.iloc[batch] for batch in _batches(len(rows), length))
 
 
 def _batches(rows: int, size: int) -> list[slice]:

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from probing.errors import UserError
-from probing.features.plan import ExtractionPlan, ExtractionSettings, make_plan
+from probing.features.plan import ExtractionPlan, make_plan
 from probing.features.prompts import given_prompts
+from probing.features.settings import ExtractionSettings
 from probing.features.store import ArraySpec, FeatureStore
 from probing.features.store.growth import words_digest
 from probing.features.store.layout import COLUMNS
@@ -202,7 +203,7 @@ def stored_settings(
         "image_preparation": RULES,
         "latents": "posterior mode",
         "image_tokens": plan.image_tokens,
-        "clip_tokens": plan.spec.architecture.clip_length,
+        "clip_tokens": plan.spec.architecture.prompt_limit(plan.settings.t5_length),
         "device": device,
     }
 

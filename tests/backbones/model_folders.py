@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from probing.backbones import SD3Backbone, load_backbone, part_digests, resolve
+from probing.backbones import Backbone, load_backbone, part_digests, resolve
 from probing.errors import UserError
 from tests.tiny_sd3 import T5_LENGTH
 
@@ -51,7 +51,7 @@ def edit_weights(folder: Path, part: str, change: Callable[[dict[str, torch.Tens
     save_file(changed if isinstance(changed, dict) else tensors, path, metadata={"format": "pt"})
 
 
-def load(folder: Path, transformer: Path | None = None, **settings: Any) -> SD3Backbone:
+def load(folder: Path, transformer: Path | None = None, **settings: Any) -> Backbone:
     spec = resolve(str(folder), transformer)
     cpu = torch.device("cpu")
     return load_backbone(spec, device=cpu, compute_dtype=torch.float32, **{"t5_length": T5_LENGTH, **settings})

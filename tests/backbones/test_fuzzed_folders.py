@@ -111,12 +111,17 @@ def edited(config, change, number, key, value):
 def features(folder):
     backbone = load(folder)
     conditioning = backbone.encode_prompts(PROMPTS)
-    assert len(backbone.clip_tokens_of(PROMPTS)) == 2
+    assert len(backbone.prompt_tokens(PROMPTS)) == 2
     noise = torch.linspace(-2, 2, 4 * 8 * 8).reshape(1, 4, 8, 8).expand(2, -1, -1, -1)
     with torch.inference_mode():
-        velocity = backbone.transformer(**backbone.transformer_inputs(noise, conditioning, 0.5))[0]
+        velocity = backbone.transformer(**backbone.inputs(noise, conditioning, 0.5))[0]
     latents = backbone.encode_images(torch.linspace(-1, 1, 3 * 16 * 16).reshape(1, 3, 16, 16))
-    found = [conditioning.encoder_hidden_states, conditioning.pooled_projections, velocity, latents]
+    found = [
+        conditioning.tensors["encoder_hidden_states"],
+        conditioning.tensors["pooled_projections"],
+        velocity,
+        latents,
+    ]
     return [*found, *conditioning.parts.values()], backbone.parts
 
 

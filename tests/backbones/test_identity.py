@@ -216,7 +216,9 @@ def test_a_cached_model_of_the_hub(hub, tiny_folder, monkeypatch):
     backbone = load_backbone(spec, device=torch.device("cpu"), compute_dtype=torch.float32, t5_length=T5_LENGTH)
     assert backbone.parts == found
     expected = load(tiny_folder).encode_prompts(["a star"])
-    assert torch.equal(backbone.encode_prompts(["a star"]).encoder_hidden_states, expected.encoder_hidden_states)
+    assert torch.equal(
+        backbone.encode_prompts(["a star"]).tensors["encoder_hidden_states"], expected.tensors["encoder_hidden_states"]
+    )
 
 
 def test_a_model_that_is_not_here_yet(hub):

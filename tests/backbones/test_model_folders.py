@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from probing.backbones import load_backbone, resolve
 from probing.backbones.folder_files import weight_files
 from probing.backbones.part_weights import check_weights
-from probing.backbones.parts import PARTS
+from probing.backbones.sd3 import FAMILY
 from probing.errors import UserError
 from tests.backbones.model_folders import (
     WEIGHTED,
@@ -82,10 +82,10 @@ def test_a_replacing_transformer_is_loaded_strictly(folder, tmp_path):
 def test_a_tied_tensor_may_be_left_out(folder, tiny_folder):
     """T5's embedding is stored once or twice; the result is one."""
     edit_weights(folder, "text_encoder_3", lambda t: t.update({"encoder.embed_tokens.weight": t["shared.weight"] + 0}))
-    both = load(folder).encode_prompts(PROMPTS).encoder_hidden_states
+    both = load(folder).encode_prompts(PROMPTS).tensors["encoder_hidden_states"]
     edit_weights(folder, "text_encoder_3", lambda t: t.pop("shared.weight"))
-    alone = load(folder).encode_prompts(PROMPTS).encoder_hidden_states
-    assert torch.equal(both, load(tiny_folder).encode_prompts(PROMPTS).encoder_hidden_states)
+    alone = load(folder).encode_prompts(PROMPTS).tensors["encoder_hidden_states"]
+    assert torch.equal(both, load(tiny_folder).encode_prompts(PROMPTS).tensors["encoder_hidden_states"])
     assert torch.equal(alone, both)
 
 
@@ -93,7 +93,9 @@ def test_position_ids_of_older_files_are_ignored(folder, tiny_folder):
     ids = {"text_model.embeddings.position_ids": torch.arange(22)[None]}
     edit_weights(folder, "text_encoder", lambda tensors: tensors.update(ids))
     expected = load(tiny_folder).encode_prompts(PROMPTS)
-    assert torch.equal(load(folder).encode_prompts(PROMPTS).encoder_hidden_states, expected.encoder_hidden_states)
+    assert torch.equal(
+        load(folder).encode_prompts(PROMPTS).tensors["encoder_hidden_states"], expected.tensors["encoder_hidden_states"]
+    )
 
 
 @pytest.mark.parametrize("random_init", [False, True])
@@ -170,7 +172,7 @@ def test_a_folder_without_t5_names_the_option(folder, tiny_folder, what):
     shutil.rmtree(path) if what == "folder" else path.unlink()
     refused(folder, r"text_encoder_3.* is missing: copy it, or leave T5 out with --no-t5")
     found, expected = (load(f, use_t5=False).encode_prompts(PROMPTS) for f in (folder, tiny_folder))
-    assert torch.equal(found.encoder_hidden_states, expected.encoder_hidden_states)
+    assert torch.equal(found.tensors["encoder_hidden_states"], expected.tensors["encoder_hidden_states"])
 
 
 def test_an_index_without_t5(folder, tiny_folder):
@@ -178,7 +180,7 @@ def test_an_index_without_t5(folder, tiny_folder):
     edit_json(folder / "model_index.json", lambda index: index.update(nothing))
     assert not resolve(str(folder)).architecture.has_t5
     found, expected = load(folder).encode_prompts(PROMPTS), load(tiny_folder, use_t5=False).encode_prompts(PROMPTS)
-    assert torch.equal(found.encoder_hidden_states, expected.encoder_hidden_states)
+    assert torch.equal(found.tensors["encoder_hidden_states"], expected.tensors["encoder_hidden_states"])
     edit_json(folder / "model_index.json", lambda index: index.update(tokenizer_3=["transformers", "T5Tokenizer"]))
     refused(folder, "only one of text_encoder_3 and tokenizer_3")
 
@@ -222,11 +224,11 @@ def test_weights_of_16_bits_alone_are_loaded(tiny_folder, tmp_path, part):
 def _outputs(backbone, noise):
     conditioning = backbone.encode_prompts(PROMPTS[:1])
     with torch.inference_mode():
-        velocity = backbone.transformer(**backbone.transformer_inputs(noise, conditioning, 0.5))[0]
+        velocity = backbone.transformer(**backbone.inputs(noise, conditioning, 0.5))[0]
     pixels = torch.linspace(-1, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)
     return [
-        conditioning.encoder_hidden_states,
-        conditioning.pooled_projections,
+        conditioning.tensors["encoder_hidden_states"],
+        conditioning.tensors["pooled_projections"],
         velocity,
         backbone.encode_images(pixels),
     ]
@@ -321,7 +323,7 @@ def test_a_folder_of_a_known_model_with_another_configuration(folder, tiny_folde
     spec = resolve(str(tiny_folder))
     edit_config(folder, "vae", scaling_factor=0.5)
     moved = type(spec)(**{**vars(spec), "source": str(folder)})
-    with pytest.raises(UserError, match=r"vae in .* has scaling_factor = 0\.5, and this model is known with 1\.5"):
+    with pytest.raises(UserError, match=r"vae in .* has scaling_factor = 0\.5, and the registered model has 1\.5"):
         load_backbone(moved, device=torch.device("cpu"), compute_dtype=torch.float32, t5_length=T5_LENGTH)
 
 
@@ -335,7 +337,7 @@ def test_no_environment_is_set_and_nothing_is_printed(tiny_folder):
         from tests.backbones.model_folders import Path, load
         backbone = load(Path({str(tiny_folder)!r}))
         backbone.encode_prompts(["a small red circle " * 20])
-        backbone.clip_tokens_of(["a small red circle " * 20])
+        backbone.prompt_tokens(["a small red circle " * 20])
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("TRANSFORMERS", "DIFFUSERS"))}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
@@ -363,7 +365,7 @@ def test_attention_of_older_vae_files(tmp_path):
         return renamed
 
     edit_weights(tmp_path, "vae", rename)
-    part = next(part for part in PARTS if part.name == "vae")
+    part = next(part for part in FAMILY.parts if part.name == "vae")
     check_weights(tmp_path / "vae", part, {"layers_per_block": 1}, weight_files(tmp_path / "vae", part))
     loaded = AutoencoderKL.from_pretrained(tmp_path / "vae").state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in vae.state_dict().items())

@@ -78,7 +78,7 @@ def test_a_shift_by_token_count_is_the_stock_calls(tiny_folder, noise):
     config = {"use_dynamic_shifting": True, "base_image_seq_len": 4, "max_image_seq_len": 64}
     cpu = torch.device("cpu")
     moved = load_backbone(resolve(str(tiny_folder)), device=cpu, compute_dtype=torch.float32, t5_length=T5_LENGTH)
-    moved.pipeline.scheduler = moved.pipeline.scheduler.from_config(moved.pipeline.scheduler.config, **config)
+    moved.scheduler = moved.scheduler.from_config(moved.pipeline.scheduler.config, **config)
     expected, timesteps = stock_states(tiny_folder, noise, 4.5, **config)
     found = states_of(moved, noise, 4.5)
     assert [1000 * state.sigma for state in found[:-1]] == pytest.approx(timesteps)

@@ -35,8 +35,8 @@ def test_conditioning_is_the_stock_call(stock, backbone):
         tokens, _, pooled, _ = stock.encode_prompt(
             PROMPTS, None, None, do_classifier_free_guidance=False, max_sequence_length=T5_LENGTH
         )
-    assert torch.equal(mine.encoder_hidden_states, tokens)
-    assert torch.equal(mine.pooled_projections, pooled)
+    assert torch.equal(mine.tensors["encoder_hidden_states"], tokens)
+    assert torch.equal(mine.tensors["pooled_projections"], pooled)
 
 
 def test_padding_is_told_from_words(stock, backbone):
@@ -55,7 +55,7 @@ def test_leaving_t5_out_gives_zeros_as_in_the_stock_call(tiny_folder):
     )
     conditioning = without.encode_prompts(PROMPTS)
     assert set(conditioning.parts) == {"clip"}
-    assert conditioning.encoder_hidden_states[:, -T5_LENGTH:].abs().max() == 0
+    assert conditioning.tensors["encoder_hidden_states"][:, -T5_LENGTH:].abs().max() == 0
     assert conditioning.parts["clip"][:, -T5_LENGTH:].sum() == 0
 
 
@@ -72,7 +72,7 @@ def test_latents_are_shifted_and_scaled(stock, backbone):
 @pytest.mark.parametrize("sigma", [0.0, 0.005, 0.37, 1.0])
 def test_timestep_is_a_thousand_sigma_exactly(backbone, sigma):
     conditioning = backbone.encode_prompts(["a star"])
-    inputs = backbone.transformer_inputs(torch.zeros(1, 4, 8, 8), conditioning, sigma)
+    inputs = backbone.inputs(torch.zeros(1, 4, 8, 8), conditioning, sigma)
     assert inputs["timestep"].item() == pytest.approx(1000 * sigma, rel=1e-6)
 
 
@@ -86,7 +86,8 @@ def test_random_init_changes_the_transformer_alone(tiny_folder, backbone):
     assert prints[0] == prints[1] != prints[2]
     assert backbone.revision not in prints
     assert torch.equal(
-        fresh[0].encode_prompts(PROMPTS).encoder_hidden_states, backbone.encode_prompts(PROMPTS).encoder_hidden_states
+        fresh[0].encode_prompts(PROMPTS).tensors["encoder_hidden_states"],
+        backbone.encode_prompts(PROMPTS).tensors["encoder_hidden_states"],
     )
     assert sum(p.numel() for p in fresh[0].transformer.parameters()) == spec.architecture.parameters
 
@@ -137,7 +138,7 @@ def log_lines():
 def test_prompts_that_are_cut_are_not_logged(tiny_folder, log_lines):
     fresh = load_backbone(resolve(str(tiny_folder)), device=CPU, compute_dtype=torch.float32, t5_length=T5_LENGTH)
     fresh.encode_prompts([LONG, "a star", LONG])
-    fresh.clip_tokens_of([LONG])
+    fresh.prompt_tokens([LONG])
     assert log_lines == []
     # The same line of another caller is logged as before.
     fresh.pipeline.encode_prompt(LONG, None, None, do_classifier_free_guidance=False, max_sequence_length=T5_LENGTH)
@@ -147,10 +148,10 @@ def test_prompts_that_are_cut_are_not_logged(tiny_folder, log_lines):
 def test_clip_tokens_are_counted_before_truncation(stock, backbone):
     prompts = [*PROMPTS, LONG, "circle"]
     expected = [max(len(t(p)["input_ids"]) for t in (stock.tokenizer, stock.tokenizer_2)) for p in prompts]
-    assert backbone.clip_tokens_of(prompts) == expected
+    assert backbone.prompt_tokens(prompts) == expected
     # A begin and an end mark around each prompt, even an empty one.
     assert expected[1] == 2 and expected[3] > CAPTION_LENGTH
-    assert backbone.clip_tokens_of([]) == []
+    assert backbone.prompt_tokens([]) == []
 
 
 def test_clip_tokens_are_the_larger_count_of_both_tokenizers(tiny_folder, tmp_path):
@@ -160,12 +161,12 @@ def test_clip_tokens_are_the_larger_count_of_both_tokenizers(tiny_folder, tmp_pa
     backbone = load(folder)
     second = [len(backbone.pipeline.tokenizer_2(prompt)["input_ids"]) for prompt in PROMPTS]
     assert second[0] > len(backbone.pipeline.tokenizer(PROMPTS[0])["input_ids"])
-    assert backbone.clip_tokens_of(PROMPTS) == second
+    assert backbone.prompt_tokens(PROMPTS) == second
 
 
 def test_thousands_of_prompts_are_counted_in_seconds(backbone):
     start = time.monotonic()
-    assert len(backbone.clip_tokens_of([LONG] * 3000)) == 3000
+    assert len(backbone.prompt_tokens([LONG] * 3000)) == 3000
     assert time.monotonic() - start < 20
 
 

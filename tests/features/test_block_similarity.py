@@ -59,7 +59,7 @@ def by_hooks(backbone, data):
         noise = torch.from_numpy(item_noise(0, row.item_id, tuple(x0.shape[1:])))[None]
         told = backbone.encode_prompts([row.prompt])
         for sigma in SIGMAS:
-            inputs = backbone.transformer_inputs((1 - sigma) * x0 + sigma * noise, told, sigma)
+            inputs = backbone.inputs((1 - sigma) * x0 + sigma * noise, told, sigma)
             found[row.item_id, sigma] = hooked(backbone.transformer, inputs), told.parts
     return found
 
@@ -128,7 +128,7 @@ def test_a_trajectory_is_read_on_the_rows_that_were_told_the_prompt(backbone, da
     for reading in readings:
         state = states[reading.step]
         assert reading.sigma == state.sigma
-        expected = hooked(backbone.transformer, backbone.transformer_inputs(state.latents, told, state.sigma))
+        expected = hooked(backbone.transformer, backbone.inputs(state.latents, told, state.sigma))
         for (block, streams), (_, image) in zip(reading.blocks, expected, strict=True):
             torch.testing.assert_close(streams["image"], image[reading.rows.index], msg=str(block))
 

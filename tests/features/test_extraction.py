@@ -288,9 +288,9 @@ def test_a_bad_image_loses_nothing(spec, backbone, tmp_path):
     ("options", "said"),
     [
         (["--sigmas", "5"], "in [0, 1]"),
-        (["--sigmas", "0.1,0.1"], "asked for once"),
+        (["--sigmas", "0.1,0.1"], "given once"),
         (["--blocks", "0,8"], "blocks 0 … 5, got 8"),
-        (["--blocks", "5", "--streams", "text"], "its last block has none"),
+        (["--blocks", "5", "--streams", "text"], "blocks with it: 0, 1, 2, 3, 4"),
         (["--streams", "images"], "Unknown stream 'images'"),
         (["--reductions", "average"], "Unknown reduction 'average'"),
         (["--resolution", "100"], "multiple of 8"),

@@ -39,7 +39,7 @@ def size_of(store: FeatureSource) -> ModelSize:
         ) from error
     if architecture.config_hash != attributes.get("config_hash", architecture.config_hash):
         raise UserError(f"The model {name} is another than the one of the store; extract it again with this version.")
-    text = int(attributes.get("clip_tokens", architecture.clip_length)) + int(attributes.get("t5_length", 0))
+    text = architecture.text_tokens(int(attributes.get("t5_length", 0)))
     resolution = int(attributes.get("resolution", architecture.native_resolution))
     return ModelSize(float(architecture.parameters), float(architecture.forward_flops(resolution, text)))
 

@@ -1,0 +1,454 @@
+"""The contract of a family of text-to-image transformers: what plans and features need of it.
+
+A family is one file that subclasses :class:`Architecture`, :class:`Backbone` and :class:`Family`, and one line in
+:mod:`probing.backbones.families`. Code outside that file uses these classes only.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from probing.backbones.parts import Part, is_absent
+
+Stage = Literal["text_encoders", "vae", "transformer"]
+"""Modules of a backbone that are needed on the device at the same time."""
+Streams = dict[str, Tensor | None]
+"""``image`` and ``text`` tokens of a block's output, (item, token, channel); None where the block gives none."""
+
+
+class Architecture(ABC):
+    """What a backbone is before any weight is loaded: blocks, widths, token counts, parameters, FLOPs.
+
+    ``text_length`` is the number of positions of the text part whose length can be chosen, and ``use_t5`` whether the
+    family's optional text encoder is used; a family without one ignores it.
+
+    Attributes:
+        text_parameters: Parameters of all text encoders together.
+    """
+
+    text_parameters: int
+
+    @property
+    @abstractmethod
+    def configs(self) -> Mapping[str, Mapping[str, Any]]:
+        """Configurations that decide the architecture, by the part's name; the transformer's is among them."""
+
+    @property
+    @abstractmethod
+    def config_hash(self) -> str:
+        """16 hexadecimal characters over all of the architecture; it is kept in stores, so it must never change."""
+
+    @property
+    @abstractmethod
+    def num_blocks(self) -> int:
+        """Blocks of all lists together."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Channels of a token in a block's output."""
+
+    @property
+    @abstractmethod
+    def text_channels(self) -> int:
+        """Channels of a text token where it enters the transformer."""
+
+    @property
+    @abstractmethod
+    def latent_channels(self) -> int:
+        """Channels of the space where noise is added."""
+
+    @property
+    @abstractmethod
+    def vae_factor(self) -> int:
+        """Pixels of the image per latent pixel, along each side."""
+
+    @property
+    @abstractmethod
+    def native_resolution(self) -> int:
+        """Side of the images that the model was made for, in pixels."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """Parameters of the transformer."""
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        """Channels, rows and columns of the latents of a square image."""
+        side = resolution // self.vae_factor
+        return self.latent_channels, side, side
+
+    @abstractmethod
+    def blocks_of(self, stream: str) -> list[int]:
+        """Blocks whose output has a stream."""
+
+    @abstractmethod
+    def token_grid(self, resolution: int) -> tuple[int, int]:
+        """Rows and columns of image tokens.
+
+        Raises:
+            UserError: The model cannot take this resolution.
+        """
+
+    @abstractmethod
+    def text_tokens(self, text_length: int) -> int:
+        """Tokens of the text stream."""
+
+    @abstractmethod
+    def text_parts(self, *, use_t5: bool) -> tuple[str, ...]:
+        """Names of the parts of :attr:`Conditioning.parts`."""
+
+    @abstractmethod
+    def prompt_limit(self, text_length: int) -> int:
+        """Tokens of a prompt that the model reads, in the count of :meth:`Backbone.prompt_tokens`."""
+
+    @abstractmethod
+    def describe_text(self, text_length: int, *, use_t5: bool) -> str:
+        """Describe the text tokens in a few words, for a plan."""
+
+    @abstractmethod
+    def check_text(self, text_length: int, *, use_t5: bool) -> None:
+        """Raise a UserError if the text encoders cannot take this length."""
+
+    @abstractmethod
+    def forward_flops(self, resolution: int, text_tokens: int) -> int:
+        """Floating-point operations of one forward of one item; a multiply-add is two."""
+
+    @abstractmethod
+    def encoding_flops(self, resolution: int) -> int:
+        """Floating-point operations of encoding one image by the VAE."""
+
+    @abstractmethod
+    def matches(self, architecture: Architecture) -> bool:
+        """Return whether transformer and VAE are the same; entries that are left out have their defaults."""
+
+    @abstractmethod
+    def with_transformer(self, config: Mapping[str, Any]) -> Architecture:
+        """Return the architecture with another transformer's configuration."""
+
+
+def count_flops(run: Callable[[], Any]) -> int:
+    """Count the floating-point operations of a call on the meta device, where tensors hold no values."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A backbone by name: where its files are, how it is built, how it is called by default.
+
+    Attributes:
+        name: Registry name, or the folder's name.
+        source: Hub id or folder.
+        architecture: What it is before weights are loaded.
+        resolution: Default side of the images, in pixels.
+        t5_length: Default positions of the text part whose length can be chosen (T5's in SD3).
+        transformer: Folder of another transformer than the pipeline's.
+        family: Loads it.
+    """
+
+    name: str
+    source: str
+    architecture: Architecture
+    resolution: int
+    t5_length: int
+    transformer: str | None = None
+    family: Family = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded prompts, as the transformer takes them.
+
+    Attributes:
+        tensors: By name, a row a prompt; lists of different lengths are padded.
+        parts: For each part of the text, which positions of the text stream hold real tokens: False at padding. A
+            text encoder that is left out has no part.
+    """
+
+    tensors: dict[str, Float[Tensor, "prompt ..."]]
+    parts: dict[str, Bool[Tensor, "prompt token"]]
+
+    def rows(self, index: Int[Tensor, " row"]) -> Conditioning:
+        """Select rows, in the order of ``index``."""
+        return Conditioning(*({name: t[index] for name, t in group.items()} for group in (self.tensors, self.parts)))
+
+    def to(self, device: torch.device) -> Conditioning:
+        """Move to a device."""
+        return Conditioning(
+            *({name: t.to(device) for name, t in group.items()} for group in (self.tensors, self.parts))
+        )
+
+    @staticmethod
+    def concatenate(pieces: Sequence[Conditioning]) -> Conditioning:
+        """Join the rows of several conditionings of one backbone."""
+        first = pieces[0]
+        return Conditioning(
+            {name: torch.cat([piece.tensors[name] for piece in pieces]) for name in first.tensors},
+            {name: torch.cat([piece.parts[name] for piece in pieces]) for name in first.parts},
+        )
+
+
+Positions = slice | Int[Tensor, "item token"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where image and text tokens lie in a sequence that joins them.
+
+    Attributes:
+        image: Positions of the image's tokens: one slice for all items, or positions by item.
+        text: Positions of the text's tokens, in the order of :attr:`Conditioning.parts`; where items have texts of
+            different lengths, padding points at any position.
+    """
+
+    image: Positions
+    text: Positions
+
+    @classmethod
+    def image_first(cls, image_tokens: int, text_tokens: int) -> Layout:
+        """Lay the text behind the image, in every item at the same position."""
+        return cls(slice(0, image_tokens), slice(image_tokens, image_tokens + text_tokens))
+
+    @classmethod
+    def text_first(cls, image_tokens: int, text_tokens: int) -> Layout:
+        """Lay the image behind the text, in every item at the same position."""
+        return cls(slice(text_tokens, text_tokens + image_tokens), slice(0, text_tokens))
+
+    def split(self, joined: Float[Tensor, "item position channel"]) -> Streams:
+        """Split a joined sequence into its streams."""
+        return {"image": _take(joined, self.image), "text": _take(joined, self.text)}
+
+
+def _take(joined: Tensor, positions: Positions) -> Tensor:
+    if isinstance(positions, slice):
+        return joined[:, positions]
+    return joined.gather(1, positions.to(joined.device).unsqueeze(-1).expand(-1, -1, joined.shape[2]))
+
+
+class Backbone(ABC):
+    """A frozen pipeline, read part by part.
+
+    Its modules rest in host memory; :meth:`on_device` brings some to the accelerator for as long as they are needed.
+
+    Attributes:
+        spec: What it was loaded from.
+        transformer: The module whose blocks are read.
+        scheduler: The pipeline's own; it decides the noise levels of denoising, and no feature of given latents.
+        device: Where forwards run.
+        block_lists: Attribute paths of the transformer's lists of blocks, in running order; blocks are numbered
+            through them.
+        parts: A digest of each part's files (see :func:`probing.backbones.identity.part_digests`).
+        revision: 16 hexadecimal characters over all of them.
+        scheduler_digest: Digest of the scheduler's configuration.
+    """
+
+    block_lists: tuple[str, ...]
+    parts: dict[str, str]
+    revision: str
+    scheduler_digest: str
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        *,
+        transformer: nn.Module,
+        vae: nn.Module,
+        text_encoders: Sequence[nn.Module],
+        scheduler: Any,
+        device: torch.device,
+    ) -> None:
+        self.spec = spec
+        self.transformer: Any = transformer
+        self.scheduler = scheduler
+        self.device = device
+        self._modules: dict[Stage, list[nn.Module]] = {
+            "text_encoders": list(text_encoders),
+            "vae": [vae],
+            "transformer": [transformer],
+        }
+        for modules in self._modules.values():
+            for module in modules:
+                module.eval().requires_grad_(False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the transformer's weights, in which forwards are computed."""
+        return self.transformer.dtype
+
+    @contextmanager
+    def on_device(self, stage: Stage) -> Iterator[None]:
+        """Hold the modules of one stage in accelerator memory for the time of a ``with`` block."""
+        if self.device.type == "cpu":
+            yield
+            return
+        modules = self._modules[stage]
+        try:
+            for module in modules:
+                module.to(self.device)
+            yield
+        finally:
+            for module in modules:
+                module.to("cpu")
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    @abstractmethod
+    def streams(self, block: int, output: Any, layout: Layout) -> Streams:
+        """Name the streams of what a block returns.
+
+        Args:
+            block: 0-indexed, through all lists.
+            output: What the block returned.
+            layout: Of the forward.
+        """
+
+    @abstractmethod
+    def layout(self, latents: Float[Tensor, "item channel row column"], conditioning: Conditioning) -> Layout:
+        """Return where image and text tokens lie in joined sequences of one forward."""
+
+    @abstractmethod
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode prompts as a stock call of the pipeline does; needs ``text_encoders`` on the device.
+
+        Returns:
+            Conditioning in host memory.
+        """
+
+    @abstractmethod
+    def encode_images(self, pixels: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image channel row column"]:
+        """Encode pixels in [−1, 1] to x0, in the space where noise is added; needs ``vae`` on the device.
+
+        Returns:
+            Latents in host memory, float32.
+        """
+
+    @abstractmethod
+    def inputs(
+        self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
+    ) -> dict[str, Any]:
+        """Return the keyword arguments of one forward of the transformer at noise level ``sigma``."""
+
+    @abstractmethod
+    def embedded_timestep(self, sigma: float) -> float:
+        """Return the number that the transformer's time embedding really gets at a noise level."""
+
+    @abstractmethod
+    def velocity(
+        self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
+    ) -> Float[Tensor, "item channel row column"]:
+        """Predict dx/dσ = ε − x0, as the pipeline hands it to its scheduler; needs ``transformer`` on the device."""
+
+    @abstractmethod
+    def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Count the tokens of each prompt before truncation; compare with :meth:`Architecture.prompt_limit`."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A backbone that has a registry name.
+
+    Attributes:
+        source: Where ``from_pretrained`` finds it: a hub id, or a folder.
+        resolution: Default side of the images in pixels; None takes the model's native one.
+        text_length: Default positions of the text part whose length can be chosen; None takes the family's.
+        architecture: Name of the file in ``configs`` that describes it; None reads the folder.
+        transformer: Folder of another transformer than the pipeline's.
+    """
+
+    source: str
+    resolution: int | None = None
+    text_length: int | None = None
+    architecture: str | None = None
+    transformer: str | None = None
+
+
+class Family(ABC):
+    """One class of pipelines: its parts, and how they become a backbone.
+
+    Attributes:
+        pipeline: Class name in ``model_index.json``.
+        parts: Parts that are used, in the order in which they are checked and loaded.
+        text_length: Default positions of the text part whose length can be chosen.
+        entries: Backbones by registry name.
+    """
+
+    pipeline: str
+    parts: tuple[Part, ...]
+    text_length: int = 0
+    entries: Mapping[str, Entry] = {}
+
+    @abstractmethod
+    def read_architecture(
+        self, folder: Path, configs: Mapping[str, dict[str, Any]], *, names: Collection[str], text_parameters: int
+    ) -> Architecture:
+        """Describe the pipeline in a folder.
+
+        Args:
+            folder: For messages.
+            configs: Checked configurations by part; a missing folder of an optional part has none.
+            names: Parts that the folder's index gives.
+            text_parameters: Parameters of all text encoders together.
+
+        Raises:
+            UserError: The configurations describe no pipeline.
+        """
+
+    def packaged_architecture(self, name: str) -> Architecture:
+        """Describe a pipeline from its file in ``configs``, without a folder."""
+        described = importlib.resources.files("probing.backbones") / "configs" / f"{name}.json"
+        return self.architecture_from(json.loads(described.read_text()))
+
+    def architecture_from(self, described: dict[str, Any]) -> Architecture:
+        """Build an architecture from the content of a file in ``configs``."""
+        raise NotImplementedError(f"{type(self).__name__} has no packaged configurations.")
+
+    def check_fit(self, folder: Path, configs: Mapping[str, dict[str, Any]]) -> None:
+        """Check that the parts of a folder fit each other; the transformer's configuration may be missing.
+
+        Raises:
+            UserError: Two parts do not fit; both are named.
+        """
+        return
+
+    def download(self, source: str, left_out: Collection[str]) -> Path:
+        """Download a pipeline of the hub without some of its parts, and return its folder."""
+        raise OSError(f"{self.pipeline} is loaded from folders only")
+
+    @abstractmethod
+    def build(
+        self, spec: BackboneSpec, loaded: Mapping[str, Any], folder: Path, *, device: torch.device, text_length: int
+    ) -> Backbone:
+        """Make a backbone of loaded parts.
+
+        Args:
+            spec: What was requested.
+            loaded: Modules, tokenizers and scheduler by part; optional parts that are left out are missing.
+            folder: Where they were loaded from, for messages.
+            device: Where forwards will run.
+            text_length: Positions of the text part whose length can be chosen.
+
+        Raises:
+            UserError: Two parts do not work together.
+        """
+
+    @property
+    def transformer(self) -> Part:
+        return next(part for part in self.parts if part.kind == "transformer")
+
+    def present_parts(self, index: Mapping[str, Any]) -> tuple[Part, ...]:
+        """Return the parts that an index gives."""
+        return tuple(part for part in self.parts if not is_absent(index.get(part.name)))

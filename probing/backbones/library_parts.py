@@ -1,0 +1,174 @@
+"""Parts that several families share: the classes of diffusers and transformers, with rules for their configurations."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from probing.backbones.config_rules import CHANNELS, HEADS, LAYERS, flag, real, text, texts, whole, wholes
+from probing.backbones.log_lines import quiet_imports
+from probing.backbones.parts import Part
+from probing.errors import UserError
+
+with quiet_imports():
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
+
+
+def flow_match_scheduler(name: str = "scheduler") -> Part:
+    """Return the part of a ``FlowMatchEulerDiscreteScheduler``."""
+    rules = {
+        "num_train_timesteps": whole(2, 100_000),
+        "shift": real(1e-3, 1e3),
+        "base_shift": real(-100, 100, required=False),
+        "max_shift": real(-100, 100, required=False),
+        "base_image_seq_len": whole(1, 2**24, required=False),
+        "max_image_seq_len": whole(1, 2**24, required=False),
+    }
+    return Part(name, "scheduler", FlowMatchEulerDiscreteScheduler, rules=rules)
+
+
+def autoencoder_kl(name: str = "vae") -> Part:
+    """Return the part of an ``AutoencoderKL``."""
+    rules = {
+        "in_channels": whole(3, 3),
+        "out_channels": whole(3, 3),
+        "down_block_types": texts(8),
+        "up_block_types": texts(8),
+        "block_out_channels": wholes(1, 2**16, 8),
+        "layers_per_block": whole(1, 8),
+        "latent_channels": whole(1, 4096),
+        "norm_num_groups": whole(1, 2**16),
+        "act_fn": text(),
+        "scaling_factor": real(1e-6, 1e6),
+        "shift_factor": real(-1e6, 1e6),
+        "sample_size": whole(1, 2**16, required=False),
+        "use_quant_conv": flag(),
+        "use_post_quant_conv": flag(),
+        "mid_block_add_attention": flag(),
+    }
+
+    def check(path: Path, config: Mapping[str, Any]) -> None:
+        if not len(config["block_out_channels"]):
+            raise UserError(f"{path}: block_out_channels must have at least 1 entry, got none; copy the file again.")
+
+    def run(model: Any) -> None:
+        side = 2 ** len(model.config.block_out_channels)
+        model.encode(torch.empty(1, 3, side, side)).latent_dist.mode()
+
+    repeated = {"encoder.down_blocks.0.resnets": "layers_per_block"}
+    return Part(name, "vae", AutoencoderKL, rules=rules, check=check, repeated=repeated, run=run)
+
+
+def clip_text_encoder(name: str) -> Part:
+    """Return the part of a ``CLIPTextModelWithProjection``."""
+    rules = {
+        "vocab_size": whole(1, 2**22),
+        "hidden_size": CHANNELS,
+        "intermediate_size": CHANNELS,
+        "projection_dim": CHANNELS,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "max_position_embeddings": whole(1, 2**16),
+        "layer_norm_eps": real(1e-12, 0.1),
+        "hidden_act": text(),
+        "eos_token_id": whole(0, 2**22, required=False),
+    }
+
+    def run(model: Any) -> None:
+        output = model(torch.zeros(1, 3, dtype=torch.long), output_hidden_states=True)
+        assert output[0].shape[-1] == model.config.projection_dim
+        assert output.hidden_states[-2].shape[-1] == model.config.hidden_size
+
+    repeated = {"text_model.encoder.layers": "num_hidden_layers"}
+    return Part(name, "text_encoder", CLIPTextModelWithProjection, rules=rules, repeated=repeated, run=run)
+
+
+def t5_text_encoder(name: str, *, without: str = "") -> Part:
+    """Return the part of a ``T5EncoderModel``; ``without`` as in :class:`probing.backbones.parts.Part`."""
+    rules = {
+        "vocab_size": whole(1, 2**22),
+        "d_model": CHANNELS,
+        "d_kv": whole(1, 4096),
+        "d_ff": CHANNELS,
+        "num_layers": LAYERS,
+        "num_heads": HEADS,
+        "num_decoder_layers": whole(1, 1000, required=False, or_null=True),
+        "relative_attention_num_buckets": whole(4, 2**12),
+        "relative_attention_max_distance": whole(2, 2**20, required=False),
+        "layer_norm_epsilon": real(1e-12, 0.1),
+        "feed_forward_proj": text(),
+    }
+
+    def check(path: Path, config: Mapping[str, Any]) -> None:
+        exact, furthest = config["relative_attention_num_buckets"] // 4, config.get("relative_attention_max_distance")
+        if furthest is not None and furthest <= exact:
+            raise UserError(
+                f"{path}: relative_attention_max_distance must be above a quarter of relative_attention_num_buckets = "
+                f"{exact}, got {furthest}; copy the file again."
+            )
+
+    def run(model: Any) -> None:
+        assert model(torch.zeros(1, 3, dtype=torch.long))[0].shape[-1] == model.config.d_model
+
+    repeated = {"encoder.block": "num_layers"}
+    return Part(
+        name, "text_encoder", T5EncoderModel, rules=rules, check=check, repeated=repeated, run=run, without=without
+    )
+
+
+def clip_tokenizer(name: str) -> Part:
+    """Return the part of a ``CLIPTokenizer``."""
+    return Part(name, "tokenizer", CLIPTokenizer, ("CLIPTokenizerFast",))
+
+
+def t5_tokenizer(name: str, *, without: str = "") -> Part:
+    """Return the part of a ``T5Tokenizer``; ``without`` as in :class:`probing.backbones.parts.Part`."""
+    return Part(name, "tokenizer", T5Tokenizer, ("T5TokenizerFast",), without=without)
+
+
+def clip_length_of(path: Path, tokenizer: Mapping[str, Any], encoders: list[Mapping[str, Any]]) -> int:
+    """Return how many positions a CLIP tokenizer fills.
+
+    Args:
+        path: The tokenizer's configuration file, for messages.
+        tokenizer: Its content.
+        encoders: Configurations of the CLIP text encoders.
+
+    Raises:
+        UserError: The number is missing, or more than an encoder has positions for.
+    """
+    positions = min((config["max_position_embeddings"] for config in encoders), default=2**16)
+    length = tokenizer.get("model_max_length")
+    if type(length) is not int or not 3 <= length <= positions:
+        got = "nothing" if length is None else reprlib.repr(length)
+        raise UserError(
+            f"{path}: model_max_length must be a whole number from 3 to {positions}, the encoders' positions, got "
+            f"{got}; write the model's own (77 for published CLIP models) into the file."
+        )
+    return length
+
+
+def check_tokenizer(path: Path, tokenizer: Any, encoder: Any, length: int) -> None:
+    """Tokenize one prompt as a pipeline does.
+
+    Raises:
+        UserError: It fails, or gives tokens that the text encoder has no row for.
+    """
+    try:
+        prompts = ["a", ""]
+        ids = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        tokenizer.batch_decode(tokenizer(prompts, padding="longest", return_tensors="pt").input_ids)
+        shape, largest = tuple(ids["input_ids"].shape), max(tokenizer.get_vocab().values(), default=0)
+    except Exception as error:  # The libraries raise all kinds for files that were edited or damaged.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"The tokenizer in {path} does not work ({reason}); copy the folder again.") from error
+    if shape != (2, length) or largest >= encoder.config.vocab_size:
+        raise UserError(
+            f"The tokenizer in {path} does not fit its text encoder (tokens up to {largest} for "
+            f"{encoder.config.vocab_size} rows); copy both folders again."
+        )

@@ -1,0 +1,53 @@
+"""Settings of an extraction: what is read, at which noise levels, from which images and words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STREAMS = ("image", "text")
+
+
+@dataclass(frozen=True)
+class ExtractionSettings:
+    """What to read, where, and how to store it; :func:`probing.features.plan.make_plan` checks it.
+
+    Attributes:
+        sigmas: Noise levels σ in [0, 1].
+        streams: ``image``, ``text`` or both.
+        reductions: Names from :data:`probing.features.reductions.REDUCTIONS`.
+        blocks: 0-indexed blocks, or None for all.
+        resolution: Side of the square images, in pixels.
+        resize: How an image becomes square: ``center-crop``, ``pad`` or ``stretch``.
+        background: Colour behind transparent and padded parts: ``white``, ``gray`` or ``black``.
+        batch_size: Items in one forward.
+        dtype: Type of stored reductions, ``float32`` or ``float16``; stored tokens are always float16.
+        compute_dtype: Type of weights and forwards: ``float32``, ``float16`` or ``bfloat16``.
+        seed: Seed of the noise, and of fresh weights.
+        pair_noise: ``independent`` draws noise by item, ``shared`` by prompt group.
+        t5_length: Positions of the text part whose length can be chosen (SD3: T5's), in tokens.
+        use_t5: Whether the family's optional text encoder (SD3: T5) is used.
+        random_init: Whether the transformer's weights are fresh.
+        prompts: Words given to the text encoders, from :data:`probing.features.prompts.PROMPT_RULES`.
+    """
+
+    sigmas: tuple[float, ...] = (0.005,)
+    streams: tuple[str, ...] = ("image",)
+    reductions: tuple[str, ...] = ("mean",)
+    blocks: tuple[int, ...] | None = None
+    resolution: int = 512
+    resize: str = "center-crop"
+    background: str = "white"
+    batch_size: int = 16
+    dtype: str = "float32"
+    compute_dtype: str = "float32"
+    seed: int = 0
+    pair_noise: str = "independent"
+    t5_length: int = 256
+    use_t5: bool = True
+    random_init: bool = False
+    prompts: str = "own"
+
+
+def latent_reductions(settings: ExtractionSettings) -> tuple[str, ...]:
+    """Reductions of the clean latents that are kept beside the features: the requested ones, but never all tokens."""
+    return tuple(name for name in settings.reductions if name != "tokens") or ("mean",)
