@@ -26,11 +26,11 @@ _BEGIN = "import resource, sys, time; from pathlib import Path; root = Path(sys.
 _END = "print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
 WAYS = {
     "probing": """
-from probing.preferences import load
-from probing.preferences.splits import resplit
+from probing.preferences import load_pairs
+from probing.preferences.splits import split_pairs
 began = time.perf_counter()
-data = load("hpdv3", root=root, split="train")
-pairs = resplit(data.pairs, "prompt")
+data = load_pairs("hpdv3", root=root, split="train")
+pairs = split_pairs(data.pairs, "prompt")
 """,
     "by hand": """
 import json

@@ -21,10 +21,10 @@ from probing.analysis.reward_curve import SHUFFLES
 from probing.analysis.scaling import DEPTHS, scaling
 from probing.analysis.stage_runs import parse_stages
 from probing.commands import CommandParser, blocks, check_output_folder, named_values, numbers, run_command, words
+from probing.data_options import add_data_options, add_split_options, load_data, split_pairs
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.preferences.audit import item_image_stats
-from probing.preferences.options import add_data_options, add_split_options, load_data, split_pairs
 from probing.probes import PROBES, SCALINGS
 from probing.result_tables import read_result
 

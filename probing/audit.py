@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from probing.commands import FAILED, OK, CommandParser, check_output_folder, run_command, words
+from probing.data_options import add_data_options, load_data
 from probing.errors import UserError
 from probing.preferences import BENCHMARKS
 from probing.preferences.audit import audit
 from probing.preferences.audit.duplicates import NEAR_BITS
 from probing.preferences.audit.pictures import WORKERS
 from probing.preferences.audit.run import LEAST_SIDE
-from probing.preferences.options import add_data_options, load_data
 
 
 def build_parser() -> argparse.ArgumentParser:

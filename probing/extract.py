@@ -11,6 +11,7 @@ from typing import Any
 from probing.backbones import COMPUTE_DTYPES, load_backbone, model_names, pick_compute_dtype, pick_device, resolve
 from probing.backbones.identity import part_digests
 from probing.commands import CommandParser, add_transformer_option, blocks, numbers, run_command, words
+from probing.data_options import add_data_options, load_data
 from probing.errors import UserError
 from probing.features import ExtractionSettings, FeatureStore, extract, make_plan
 from probing.features.extraction import check_cheaply, mend_cheaply
@@ -22,7 +23,6 @@ from probing.files import write_csv
 from probing.preferences import PreferenceData
 from probing.preferences.audit import scan_images
 from probing.preferences.images import BACKGROUNDS, RESIZES
-from probing.preferences.options import add_data_options, load_data
 from probing.preferences.pair_counts import count_pairs, describe_pairs, unfit_facets
 
 

@@ -29,9 +29,9 @@ from probing.analysis.references import reference
 from probing.analysis.reward_curve import SHUFFLES
 from probing.analysis.rewards import rewards_of_best
 from probing.commands import CommandParser, blocks, check_output_folder, named_values, numbers, run_command, words
+from probing.data_options import add_split_options, split_pairs
 from probing.errors import UserError
 from probing.features import FeatureStore
-from probing.preferences.options import add_split_options, split_pairs
 from probing.preferences.rewards import read_rewards
 from probing.probes import PROBES, SCALINGS
 from probing.statistics import LEVEL

@@ -10,10 +10,10 @@ import pandas as pd
 
 from probing.analysis.scoring import score_by_rules
 from probing.commands import CommandParser, check_output_file, run_command, words
+from probing.data_options import add_data_options, load_data
 from probing.errors import UserError
 from probing.files import write_csv, write_parquet
 from probing.preferences import BENCHMARKS
-from probing.preferences.options import add_data_options, load_data
 from probing.preferences.rewards import read_rewards
 from probing.statistics import RULES
 

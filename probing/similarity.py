@@ -25,6 +25,7 @@ from probing.backbones import (
 )
 from probing.backbones.sampling import GUIDANCE, STEPS
 from probing.commands import CommandParser, add_transformer_option, check_output_folder, numbers, run_command, words
+from probing.data_options import add_data_options, load_data
 from probing.errors import UserError
 from probing.features import ExtractionSettings, make_plan
 from probing.features.block_similarity import measure
@@ -33,7 +34,6 @@ from probing.features.similarity_plan import SimilarityPlan
 from probing.features.token_similarity import MEASURES
 from probing.preferences import PreferenceData
 from probing.preferences.images import BACKGROUNDS, RESIZES
-from probing.preferences.options import add_data_options, load_data
 from probing.progress import progress
 
 TABLES = ("similarity", "trajectory_similarity", "stages", "stage_similarity", "similarity_by_prompt")

@@ -13,11 +13,11 @@ from probing.analysis.recipe import Recipe
 from probing.analysis.token_maps import SELECTIONS, TokenCell, token_cells, token_maps
 from probing.backbones import COMPUTE_DTYPES, load_backbone, pick_device, resolve
 from probing.commands import CommandParser, add_transformer_option, check_output_folder, run_command, words
+from probing.data_options import add_data_options, add_split_options, load_data, split_pairs
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.features.tokens import check_same_model, read_image_tokens, settings_of
 from probing.preferences import prepare
-from probing.preferences.options import add_data_options, add_split_options, load_data, split_pairs
 from probing.result_tables import read_result
 
 CURVE = "reward_curve.parquet"

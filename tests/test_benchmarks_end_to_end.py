@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from probing import audit, extract, fit, score
-from probing.preferences import BENCHMARKS, load
+from probing.preferences import BENCHMARKS, load_pairs
 from probing.statistics import RULES
 from tests.preferences.published import write
 
@@ -45,7 +45,7 @@ def test_from_disk_to_features_to_a_scored_table(tiny_folder, tmp_path, capsys, 
 
     # The number by hand, from the rewards and the pairs.
     rewards = pd.read_parquet(results / "rewards.parquet")
-    pairs = load(name, root=root).pairs
+    pairs = load_pairs(name, root=root).pairs
     for facet, mine in rewards.groupby("facet"):
         reward = mine.set_index("item_id")["reward"]
         test = pairs[(pairs["split"] == "test") & (pairs["facet"] == facet) & (pairs["choice"] != 0.5)]
@@ -63,7 +63,7 @@ def test_a_split_by_source_model_end_to_end(tiny_folder, tmp_path, capsys):
     asked = ["--store", str(tmp_path / "s.zarr"), "--split-by", "source-model", "--held-out", "flux", "--shuffles", "0"]
     assert fit.main([*asked, "--output", str(tmp_path / "results")]) == 0
     outcomes = pd.read_parquet(tmp_path / "results" / "outcomes.parquet")
-    pairs = load("hpdv3", root=root).pairs.set_index("pair_id")
+    pairs = load_pairs("hpdv3", root=root).pairs.set_index("pair_id")
     painted = pairs.loc[outcomes["pair_id"], ["source_model_first", "source_model_second"]]
     assert (painted == "flux").any(axis=1).all()
     assert fit.main([*asked[:-3], "dalle"]) == 2

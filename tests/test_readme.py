@@ -159,7 +159,7 @@ def test_the_table_of_benchmarks_is_that_of_the_code():
         (
             benchmark.title,
             f"`{name}`",
-            f"hub: `{benchmark.hub}`" if benchmark.hub else benchmark.found,
+            f"hub: `{benchmark.hub}`" if benchmark.hub else benchmark.source,
             ", ".join(benchmark.files),
             f"`{benchmark.rule}`",
             benchmark.reported,

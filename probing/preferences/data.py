@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from probing.errors import UserError, shown
-from probing.preferences.condition_rows import rows_where
-from probing.preferences.image_sources import ImageSource
+from probing.preferences.images.sources import ImageSource
+from probing.preferences.tables.condition_rows import rows_where
 
 SPLITS = ("train", "validation", "test")
 _ITEM_COLUMNS = ("item_id", "prompt_id", "prompt")
@@ -140,7 +140,7 @@ class PreferenceData:
     def where(self, condition: str) -> PreferenceData:
         """Keep the pairs for which a condition on their columns holds, such as ``confidence >= 0.95``.
 
-        Gaps fulfil neither a comparison nor its negation; :mod:`probing.preferences.condition` has the grammar.
+        Gaps fulfil neither a comparison nor its negation; :mod:`probing.preferences.tables.condition` has the grammar.
 
         Raises:
             UserError: The condition cannot be read, compares things of two types, or leaves nothing.

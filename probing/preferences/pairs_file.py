@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from probing.errors import UserError, listed
-from probing.preferences.column_types import Kind, numbers
-from probing.preferences.image_sources import ImageFolder, ImageSource
-from probing.preferences.table_file import SUFFIXES, read_table, refuse_missing
-from probing.preferences.tables import choice_of_chosen, filled_text
+from probing.preferences.comparisons import choice_of_chosen, filled_text
+from probing.preferences.images.sources import ImageFolder, ImageSource
+from probing.preferences.tables.column_types import Kind, numbers
+from probing.preferences.tables.table_file import SUFFIXES, read_table, refuse_missing
 
 __all__ = ["RESERVED", "SUFFIXES", "read"]
 

@@ -1,4 +1,4 @@
-"""Names of data sets, and files of pairs."""
+"""Load preference data by the name of a data set, or from a file of pairs."""
 
 from __future__ import annotations
 
@@ -9,77 +9,88 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from probing.errors import UserError, shown
-from probing.preferences import hub, pairs_file
-from probing.preferences.benchmarks import BENCHMARKS
+from probing.preferences import pairs_file
+from probing.preferences.benchmarks import BENCHMARKS, hub
+from probing.preferences.comparisons import from_comparisons
 from probing.preferences.data import PreferenceData
 from probing.preferences.splits import drop_crossing_prompts, refuse_crossing_prompts
-from probing.preferences.tables import from_comparisons
 
 _TESTBED = {"testbed": "probing.testbed.preferences", "testbed-shortcut": "probing.testbed.shortcut"}
 NAMES = (*_TESTBED, *BENCHMARKS)
+"""Names of the data sets."""
 Leaks = Literal["refuse", "drop", "keep"]
 LEAKS: tuple[str, ...] = get_args(Leaks)
 
 
-def load(
-    name: str,
+def load_pairs(
+    source: str | Path,
     *,
     root: Path | None = None,
     split: str | Collection[str] | None = None,
-    seed: int = 0,
+    where: str | None = None,
+    limit: int | None = None,
     leaks: Leaks = "refuse",
+    seed: int = 0,
 ) -> PreferenceData:
-    """Load preference data by name, or from a file of pairs.
+    """Load preference pairs of a data set, or from a file.
 
     Args:
-        name: Of :data:`NAMES`, or a path that ends in .csv, .parquet or .jsonl.
-        root: Folder of a benchmark's files, or what a file's image paths are relative to. A benchmark without it is
-            fetched from the hub, where it is there.
-        split: ``train``, ``validation`` or ``test``; of several, the first must be there; None for all.
-        seed: Of what is drawn when reading: places and, without an official one, the split.
-        leaks: What to do where a prompt's words stand in two splits: ``refuse``, ``drop`` its pairs from the splits
-            that are less held out, or ``keep`` them (for audits).
+        source: A name of :data:`NAMES`, or a path that ends in .csv, .parquet or .jsonl.
+        root: Folder of a benchmark's files, or the folder that a file's image paths are relative to (default: the
+            file's). Without it, a benchmark is fetched from the Hugging Face hub.
+        split: ``train``, ``validation`` or ``test``; of several, the first is required; None for all.
+        where: Select pairs by a condition on their columns, such as ``confidence >= 0.95``; see
+            :meth:`PreferenceData.where`.
+        limit: Largest number of items, by whole prompt groups, spread evenly over the data.
+        leaks: What to do if a prompt is in two splits: ``refuse``, ``drop`` its pairs from the splits that are less
+            held out, or ``keep`` them (for audits).
+        seed: Seed of what is randomised while reading: the sides and, without an official one, the split.
 
     Raises:
-        UserError: Unknown name (with the nearest ones), or what the reader refuses.
+        UserError: An unknown name (with the nearest ones), missing or damaged files, a leak, a condition that cannot
+            be read, or no pairs left.
     """
     if leaks not in LEAKS:
-        raise UserError(f"Unknown way with leaks {leaks!r}; known are {', '.join(LEAKS)}.")
-    if name in _TESTBED:
-        # By name, for the testbed stands above this room.
-        data = importlib.import_module(_TESTBED[name]).load(seed=seed)
-    elif name in BENCHMARKS:
-        data = _load_benchmark(name, root, split, seed)
-    elif Path(name).suffix.lower() in pairs_file.SUFFIXES:
-        comparisons = pairs_file.read(Path(name), root=root)
-        data = from_comparisons(Path(name).stem, *comparisons, randomize_sides=True, seed=seed)
-    elif Path(name).suffix or Path(name).name != name:
-        raise UserError(
-            f"{name} is neither a data set's name nor a table; a file of pairs ends in "
-            f"{', '.join(pairs_file.SUFFIXES)}."
-        )
-    else:
-        near = difflib.get_close_matches(name, NAMES, n=2, cutoff=0.4) or list(NAMES)
-        raise UserError(
-            f"Unknown data set {shown(name)}; did you mean {' or '.join(near)}? "
-            f"A file of pairs ends in {', '.join(pairs_file.SUFFIXES)}."
-        )
+        raise UserError(f"Unknown value of leaks {leaks!r}; give one of {', '.join(LEAKS)}.")
+    data = _read(str(source), root, split, seed)
     if leaks == "refuse":
         refuse_crossing_prompts(data)
     elif leaks == "drop":
         data = drop_crossing_prompts(data)
-    return data if split is None else data.select(split=split)
+    if split is not None:
+        data = data.select(split=split)
+    if where:
+        data = data.where(where)
+    return data if limit is None else data.select(limit=limit)
 
 
-def _load_benchmark(name: str, root: Path | None, split: str | Collection[str] | None, seed: int) -> PreferenceData:
+def _read(source: str, root: Path | None, split: str | Collection[str] | None, seed: int) -> PreferenceData:
+    path = Path(source)
+    if source in _TESTBED:
+        # Imported by name: the testbed is above this package.
+        return importlib.import_module(_TESTBED[source]).load(seed=seed)
+    if source in BENCHMARKS:
+        return _read_benchmark(source, root, split, seed)
+    suffixes = ", ".join(pairs_file.SUFFIXES)
+    if path.suffix.lower() in pairs_file.SUFFIXES:
+        return from_comparisons(path.stem, *pairs_file.read(path, root=root), randomize_sides=True, seed=seed)
+    if path.suffix or path.name != source:
+        raise UserError(f"{source} is neither a data set's name nor a table; a file of pairs ends in {suffixes}.")
+    near = difflib.get_close_matches(source, NAMES, n=2, cutoff=0.4) or list(NAMES)
+    raise UserError(
+        f"Unknown data set {shown(source)}; did you mean {' or '.join(near)}? A file of pairs ends in {suffixes}."
+    )
+
+
+def _read_benchmark(name: str, root: Path | None, split: str | Collection[str] | None, seed: int) -> PreferenceData:
     benchmark = BENCHMARKS[name]
-    asked = tuple(benchmark.files) if split is None else (split,) if isinstance(split, str) else tuple(split)
-    if asked[0] not in benchmark.files:
-        raise UserError(f"{benchmark.title} has the splits {', '.join(benchmark.files)}, got {asked[0]!r}.")
-    files = {part: file for part, file in benchmark.files.items() if part in asked}
+    requested = tuple(benchmark.files) if split is None else (split,) if isinstance(split, str) else tuple(split)
+    if requested[0] not in benchmark.files:
+        raise UserError(f"{benchmark.title} has the splits {', '.join(benchmark.files)}, got {requested[0]!r}.")
+    files = {part: file for part, file in benchmark.files.items() if part in requested}
     if root is None:
         if benchmark.hub is None:
-            raise UserError(f"--data {name} needs --data-root; its files are at {benchmark.found}.")
+            raise UserError(f"--data {name} needs --data-root; its files are at {benchmark.source}.")
         root = hub.fetch(name, benchmark.hub, sorted({p for part in files for p in benchmark.patterns[part]}))
     if not root.is_dir():
         raise UserError(f"There is no folder {root}; --data-root is the folder of {benchmark.title}'s files.")

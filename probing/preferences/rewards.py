@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from probing.errors import UserError
-from probing.preferences.column_types import Kind, numbers
-from probing.preferences.table_file import SUFFIXES, read_table
+from probing.preferences.tables.column_types import Kind, numbers
+from probing.preferences.tables.table_file import SUFFIXES, read_table
 
 _KINDS: dict[str, Kind] = {"item_id": "id", "prompt": "prompt", "image": "path", "facet": "label", "reward": "number"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ from probing.errors import UserError
 from probing.preferences.data import SPLITS, PreferenceData
 
 TEST_FRACTION = 0.2
-SPLIT_RULES = ("official", "prompt", "source-model")
+SplitRule = Literal["official", "prompt", "source-model"]
+SPLIT_RULES: tuple[str, ...] = get_args(SplitRule)
 
 
 def normalise_prompt(text: str) -> str:
@@ -110,9 +112,9 @@ def hold_out_models(pairs: pd.DataFrame, models: Sequence[str], *, seed: int = 0
     return chosen
 
 
-def resplit(
+def split_pairs(
     pairs: pd.DataFrame,
-    rule: str = "official",
+    split_by: SplitRule = "official",
     *,
     stratify: str | None = None,
     held_out: Sequence[str] = (),
@@ -122,7 +124,7 @@ def resplit(
 
     Args:
         pairs: A table of pairs.
-        rule: ``official`` (as they are), ``prompt``, or ``source-model``.
+        split_by: ``official`` (as they are), ``prompt``, or ``source-model``.
         stratify: With ``prompt``: a column in whose values the two sides shall be alike.
         held_out: With ``source-model``: the models to hold out.
         seed: Of what is drawn.
@@ -130,13 +132,13 @@ def resplit(
     Raises:
         UserError: Unknown rule or column, or what the rule refuses.
     """
-    if rule not in SPLIT_RULES:
-        raise UserError(f"Unknown split rule {rule!r}; known are {', '.join(SPLIT_RULES)}.")
-    if (held_out and rule != "source-model") or (stratify and rule != "prompt"):
+    if split_by not in SPLIT_RULES:
+        raise UserError(f"Unknown split rule {split_by!r}; known are {', '.join(SPLIT_RULES)}.")
+    if (held_out and split_by != "source-model") or (stratify and split_by != "prompt"):
         raise UserError("Source models are held out by the split rule source-model, and strata belong to prompt.")
-    if rule == "source-model":
+    if split_by == "source-model":
         return hold_out_models(pairs, held_out, seed=seed)
-    if rule == "official":
+    if split_by == "official":
         return pairs
     if stratify is not None and stratify not in pairs:
         raise UserError(

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from probing.commands import CommandParser, check_output_file, run_command
+from probing.data_options import add_data_options, load_data
 from probing.errors import UserError
 from probing.files import write_csv, write_parquet
 from probing.preferences import PreferenceData
-from probing.preferences.options import add_data_options, load_data
 from probing.testbed.scenes import vocabulary
 from probing.testbed.tensors import to_tensor
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from probing.audit import main
-from probing.preferences import load
+from probing.preferences import load_pairs
 from probing.preferences.audit import ScannedImages, audit, scan_images
 from probing.preferences.audit.duplicates import across_splits, nearly_across_splits, splits_of_images
 from probing.preferences.audit.shortcuts import by_place, by_size, by_source_model
-from probing.preferences.images import picture_digest
+from probing.preferences.images.preparation import picture_digest
 
 PROMPTS = 60
 
@@ -46,7 +46,7 @@ def write(folder: Path, change=None) -> Path:
 
 
 def findings_of(file: Path, **options):
-    return {finding.check: finding for finding in audit(load(str(file), leaks="keep"), **options).findings}
+    return {finding.check: finding for finding in audit(load_pairs(str(file), leaks="keep"), **options).findings}
 
 
 def test_clean_data_are_called_clean(tmp_path, capsys):
@@ -74,7 +74,7 @@ def test_bad_pictures_are_counted_and_named(tmp_path):
 
 
 def test_a_scan_goes_on_after_any_error(tmp_path, monkeypatch, capsys):
-    data = load(str(write(tmp_path)))
+    data = load_pairs(str(write(tmp_path)))
     errors = {"1-a.png": RuntimeError("one\ntwo"), "2-b.png": MemoryError(), "3-a.png": SyntaxError("not a TIFF file")}
     opened = data.images.open
 
@@ -93,7 +93,7 @@ def test_a_scan_goes_on_after_any_error(tmp_path, monkeypatch, capsys):
 
 
 def test_a_scan_goes_on_after_an_error_of_hashing(tmp_path, monkeypatch):
-    data = load(str(write(tmp_path)))
+    data = load_pairs(str(write(tmp_path)))
     monkeypatch.setattr("probing.preferences.audit.pictures._phash", lambda image: 1 // 0)
     assert len(scan_images(data).bad) == 2 * PROMPTS
 
@@ -103,9 +103,9 @@ def test_a_picture_with_a_broken_exif_block_is_read(tmp_path, capsys):
     picture(14).save(tmp_path / "7-a.png", "WEBP", lossless=True, exif=b"Exif\0\0II*\0garbage")
     assert main(["--data", str(file), "--output", str(tmp_path / "report")]) == 0
     assert "ok  unreadable-images" in capsys.readouterr().out
-    scanned = scan_images(load(str(file))).table.set_index("image")
+    scanned = scan_images(load_pairs(str(file))).table.set_index("image")
     picture(14).save(tmp_path / "7-a.png")
-    assert scan_images(load(str(file))).table.set_index("image")["content"].equals(scanned["content"])
+    assert scan_images(load_pairs(str(file))).table.set_index("image")["content"].equals(scanned["content"])
 
 
 def test_missing_pictures_have_no_size(tmp_path):
@@ -120,7 +120,7 @@ def test_missing_pictures_have_no_size(tmp_path):
 
 
 def test_content_is_the_digest_of_the_picture(tmp_path):
-    data = load(str(write(tmp_path)))
+    data = load_pairs(str(write(tmp_path)))
     table = scan_images(data).table
     for row in (0, 17):
         with Image.open(tmp_path / table.loc[row, "image"]) as opened:
@@ -196,7 +196,7 @@ def test_size_and_source_model_that_tell_the_choice_are_found(tmp_path):
 
 
 def test_a_place_that_tells_the_choice_is_found(tmp_path):
-    data = load(str(write(tmp_path)))
+    data = load_pairs(str(write(tmp_path)))
     place = by_place(data.pairs.assign(choice=1.0))
     assert place.accuracy == 1.0 and place.works
     assert by_place(data.pairs.assign(choice=0.5)).pairs == 0
@@ -226,14 +226,14 @@ def test_size_guesses_agree_with_counting(tmp_path):
     for row, (chosen, rejected) in enumerate(zip(table["chosen"], table["rejected"], strict=True)):
         larger = chosen if row % 3 else rejected
         Image.open(tmp_path / larger).resize((128, 128)).save(tmp_path / larger)
-    data = load(str(file))
+    data = load_pairs(str(file))
     size = by_size(data, scan_images(data))
     assert size.accuracy == pytest.approx(40 / 60)
     assert size.table.set_index("size")["chosen"]["the larger"] == pytest.approx(40 / 60)
 
 
 def test_scanning_agrees_with_opening_one_by_one(tmp_path):
-    data = load(str(write(tmp_path)))
+    data = load_pairs(str(write(tmp_path)))
     scanned = scan_images(data, workers=3)
     for row, image in enumerate(scanned.table["image"]):
         with Image.open(tmp_path / image) as opened:
@@ -284,7 +284,7 @@ def test_a_picture_of_both_splits_is_found_by_name_even_unreadable(tmp_path):
     file = write(tmp_path, change)
     name = pd.read_csv(file).loc[6, "chosen"]
     (tmp_path / name).write_bytes(b"")
-    data = load(str(file))
+    data = load_pairs(str(file))
     scanned = scan_images(data)
     there = splits_of_images(data, scanned.table["image"])
     assert there.sum(axis=1).max() == 2

@@ -41,7 +41,7 @@ ROWS = [
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
 def test_a_file_of_pairs(pictures, suffix):
-    data = preferences.load(write(pictures, ROWS, suffix))
+    data = preferences.load_pairs(write(pictures, ROWS, suffix))
     # a.png under two prompts is two items; under one prompt it is one.
     assert len(data.items) == 5
     assert data.pairs["margin"].tolist() == [0.7, 0.1, 0.5]
@@ -56,16 +56,16 @@ def test_a_file_of_pairs(pictures, suffix):
 def test_place_tells_nothing_and_never_changes(pictures):
     rows = [{"prompt": f"p{i}", "chosen": "a.png", "rejected": "b.png"} for i in range(4000)]
     path = write(pictures, rows)
-    data, again = preferences.load(path), preferences.load(path)
+    data, again = preferences.load_pairs(path), preferences.load_pairs(path)
     assert abs(data.pairs["choice"].mean() - 0.5) < 4 * 0.5 / 4000**0.5
     assert data.pairs.equals(again.pairs)
-    other = preferences.load(path, seed=1)
+    other = preferences.load_pairs(path, seed=1)
     assert abs((other.pairs["choice"] == data.pairs["choice"]).mean() - 0.5) < 4 * 0.5 / 4000**0.5
 
 
 def test_ties_are_kept(pictures):
     rows = [{**ROWS[0], "tie": True}, {**ROWS[2], "tie": False}]
-    choices = preferences.load(write(pictures, rows)).pairs["choice"].tolist()
+    choices = preferences.load_pairs(write(pictures, rows)).pairs["choice"].tolist()
     assert choices[0] == 0.5
     assert choices[1] in (0.0, 1.0)
 
@@ -76,7 +76,7 @@ def test_ties_are_kept(pictures):
 )
 def test_a_tie_is_what_is_written(pictures, suffix, said, tied):
     rows = [{**ROWS[0], "tie": said}, {**ROWS[2], "tie": "true"}]
-    choices = preferences.load(write(pictures, rows, suffix)).pairs["choice"].tolist()
+    choices = preferences.load_pairs(write(pictures, rows, suffix)).pairs["choice"].tolist()
     assert (choices[0] == 0.5, choices[1]) == (tied, 0.5)
 
 
@@ -84,23 +84,25 @@ def test_a_tie_is_what_is_written(pictures, suffix, said, tied):
 def test_words_that_look_like_numbers_or_gaps_stay_words(pictures, suffix):
     words = ["007", "7", "1.50", "NA", "null", "2024-01-01", "true"]
     rows = [{"prompt": f"p {w}", "chosen": "a.png", "rejected": "b.png", "prompt_id": w, "pair_id": w} for w in words]
-    data = preferences.load(write(pictures, rows, suffix))
+    data = preferences.load_pairs(write(pictures, rows, suffix))
     assert data.pairs["pair_id"].tolist() == words
     prompts = data.items.drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]
     assert prompts.to_dict() == {w: f"p {w}" for w in words}
     rows = [{"prompt": w, "chosen": "a.png", "rejected": "b.png"} for w in words]
-    assert set(preferences.load(write(pictures, rows, suffix)).items["prompt"]) == set(words)
+    assert set(preferences.load_pairs(write(pictures, rows, suffix)).items["prompt"]) == set(words)
 
 
 def test_an_item_keeps_its_id_whatever_else_is_read(pictures):
-    few, all_of_them = (set(preferences.load(write(pictures, rows)).items["item_id"]) for rows in (ROWS[1:], ROWS))
+    few, all_of_them = (
+        set(preferences.load_pairs(write(pictures, rows)).items["item_id"]) for rows in (ROWS[1:], ROWS)
+    )
     assert few < all_of_them
-    assert preferences.load(write(pictures, ROWS[::-1])).items["item_id"].isin(all_of_them).all()
+    assert preferences.load_pairs(write(pictures, ROWS[::-1])).items["item_id"].isin(all_of_them).all()
 
 
 def test_both_items_of_a_pair_have_its_prompt_in_one_spelling(pictures):
     rows = [{**ROWS[0], "prompt": "A  Cat"}, ROWS[1], ROWS[2]]
-    data = preferences.load(write(pictures, rows))
+    data = preferences.load_pairs(write(pictures, rows))
     assert data.items.groupby("prompt_id")["prompt"].unique().map(list).tolist().count(["A  Cat"]) == 1
     assert len(data.items) == 5
 
@@ -111,14 +113,14 @@ def test_one_prompt_in_two_spellings_is_not_split(pictures):
         for p in ["A  Cat", "a cat", "a ｃat", "dog", "owl", "ant"]
     ]
     for seed in range(8):
-        splits = preferences.load(write(pictures, rows), seed=seed).pairs["split"]
+        splits = preferences.load_pairs(write(pictures, rows), seed=seed).pairs["split"]
         assert splits[:3].nunique() == 1
 
 
 def test_a_given_split_that_cuts_a_prompt_is_refused(pictures):
     rows = [{**ROWS[0], "split": "train"}, {**ROWS[1], "prompt": "A cat ", "split": "test"}]
     with pytest.raises(UserError, match="1 prompts of mine.*'a cat'; --leaks drop"):
-        preferences.load(write(pictures, rows))
+        preferences.load_pairs(write(pictures, rows))
 
 
 @pytest.mark.parametrize(
@@ -142,11 +144,11 @@ def test_a_given_split_that_cuts_a_prompt_is_refused(pictures):
 )
 def test_bad_files_are_one_sentence(pictures, rows, said):
     with pytest.raises(UserError, match=said):
-        preferences.load(write(pictures, rows))
+        preferences.load_pairs(write(pictures, rows))
 
 
 def test_a_picture_that_cannot_be_read(pictures):
-    data = preferences.load(write(pictures, ROWS))
+    data = preferences.load_pairs(write(pictures, ROWS))
     whole = (pictures / "a.png").read_bytes()
     item = data.items.loc[data.items["image"] == "a.png", "item_id"].iloc[0]
     for damage in (whole[: len(whole) // 2], b"", b"not a picture"):
@@ -159,7 +161,7 @@ def test_a_picture_that_cannot_be_read(pictures):
 
 
 def test_a_picture_too_large_to_be_one_is_named(pictures, monkeypatch):
-    data = preferences.load(write(pictures, ROWS))
+    data = preferences.load_pairs(write(pictures, ROWS))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(UserError, match="cannot be read.*decompression bomb"):
         data.open_image(data.items["item_id"].iloc[0])
@@ -170,7 +172,7 @@ def test_many_pairs_are_listed_in_seconds(pictures):
     table = pd.DataFrame({"prompt": [f"prompt {i // 2}" for i in range(count)], "chosen": "a.png", "rejected": "b.png"})
     table.to_parquet(pictures / "many.parquet")
     began = time.monotonic()
-    data = preferences.load(str(pictures / "many.parquet"))
+    data = preferences.load_pairs(str(pictures / "many.parquet"))
     assert len(data.pairs) == count
     assert len(data.items) == count
     # A guard against work per pair, twenty times what it takes.
@@ -179,9 +181,9 @@ def test_many_pairs_are_listed_in_seconds(pictures):
 
 def test_unknown_names_show_near_ones_and_bad_files_are_named(tmp_path):
     with pytest.raises(UserError, match="did you mean hpdv3"):
-        preferences.load("hpdv4")
+        preferences.load_pairs("hpdv4")
     with pytest.raises(UserError, match="There is no file"):
-        preferences.load(str(tmp_path / "none.csv"))
+        preferences.load_pairs(str(tmp_path / "none.csv"))
     (tmp_path / "bad.parquet").write_text("no")
     with pytest.raises(UserError, match=r"is no \.parquet table"):
-        preferences.load(str(tmp_path / "bad.parquet"))
+        preferences.load_pairs(str(tmp_path / "bad.parquet"))

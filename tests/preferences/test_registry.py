@@ -19,13 +19,13 @@ def roots(tmp_path_factory):
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_loads_whole_and_by_split(roots, name):
     benchmark = BENCHMARKS[name]
-    whole = preferences.load(name, root=roots[name])
+    whole = preferences.load_pairs(name, root=roots[name])
     assert set(whole.pairs["split"]) == set(benchmark.files)
     assert len(whole.missing_images()) == 0
     assert whole.open_image(whole.items["item_id"].iloc[-1]).size == (16, 16)
     assert benchmark.rule in RULES
     for split in benchmark.files:
-        part = preferences.load(name, root=roots[name], split=split)
+        part = preferences.load_pairs(name, root=roots[name], split=split)
         here = whole.pairs[whole.pairs["split"] == split].reset_index(drop=True)
         # What is read of one split does not depend on the others: ids, places, and so noise.
         assert part.pairs[["pair_id", "first", "second", "choice"]].equals(
@@ -36,7 +36,7 @@ def test_every_benchmark_loads_whole_and_by_split(roots, name):
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_other_seeds_draw_other_places_only_where_order_would_tell(roots, name):
-    one, other = (preferences.load(name, root=roots[name], seed=seed).pairs for seed in (0, 1))
+    one, other = (preferences.load_pairs(name, root=roots[name], seed=seed).pairs for seed in (0, 1))
     same = (one["first"] == other["first"]).all()
     assert same != BENCHMARKS[name].randomize_sides
 
@@ -44,14 +44,14 @@ def test_other_seeds_draw_other_places_only_where_order_would_tell(roots, name):
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_folder_without_the_files_is_one_sentence(tmp_path, name):
     with pytest.raises(UserError, match="--data-root") as error:
-        preferences.load(name, root=tmp_path)
+        preferences.load_pairs(name, root=tmp_path)
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="There is no folder"):
-        preferences.load(name, root=tmp_path / "nowhere")
+        preferences.load_pairs(name, root=tmp_path / "nowhere")
 
 
-def test_unknown_ways_with_leaks_and_splits_are_refused(roots):
-    with pytest.raises(UserError, match="Unknown way with leaks 'ignore'"):
-        preferences.load("hpdv3", root=roots["hpdv3"], leaks="ignore")
+def test_unknown_values_of_leaks_and_splits_are_refused(roots):
+    with pytest.raises(UserError, match="Unknown value of leaks 'ignore'"):
+        preferences.load_pairs("hpdv3", root=roots["hpdv3"], leaks="ignore")
     with pytest.raises(UserError, match="has the splits test, got 'train'"):
-        preferences.load("imagereward", root=roots["imagereward"], split="train")
+        preferences.load_pairs("imagereward", root=roots["imagereward"], split="train")

@@ -10,8 +10,8 @@ from PIL import Image
 
 from probing import preferences
 from probing.errors import UserError
+from probing.preferences.comparisons import from_comparisons
 from probing.preferences.pairs_file import RESERVED
-from probing.preferences.tables import from_comparisons
 from tests.preferences.published import write as write_published
 
 ROWS = {"prompt": ["a cat", "an owl", "a dog"], "chosen": ["a.png"] * 3, "rejected": ["b.png", "c.png", "d.png"]}
@@ -26,7 +26,7 @@ def load(folder, columns, suffix=".csv"):
         table.to_parquet(path)
     else:
         table.to_json(path, orient="records", lines=True)
-    return preferences.load(str(path))
+    return preferences.load_pairs(str(path))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
@@ -82,7 +82,7 @@ def test_hpdv3_with_one_model_column_is_one_sentence(tmp_path):
     text = (root / "test.json").read_text().replace('"model1"', '"model_one"')
     (root / "test.json").write_text(text)
     with pytest.raises(UserError, match="'source_model_second' without 'source_model_first'"):
-        preferences.load("hpdv3", root=root, split="test")
+        preferences.load_pairs("hpdv3", root=root, split="test")
 
 
 CELLS = {
@@ -127,7 +127,7 @@ def check_sides_stay_together(folder, rows, columns, suffix, seed):
         table.to_parquet(path)
     else:
         table.to_json(path, orient="records", lines=True)
-    data = preferences.load(str(path), root=folder, seed=seed)
+    data = preferences.load_pairs(str(path), root=folder, seed=seed)
     items = data.items.set_index("item_id")
     assert data.pairs["pair_id"].tolist() == [row["pair_id"] for row in rows]
     for row, pair in zip(rows, data.pairs.to_dict("records"), strict=True):
@@ -172,7 +172,7 @@ def test_benchmarks_keep_their_sides_under_every_seed(tmp_path, name):
     root = write_published(name, tmp_path / name)
     tables = []
     for seed in range(3):
-        data = preferences.load(name, root=root, seed=seed)
+        data = preferences.load_pairs(name, root=root, seed=seed)
         pairs = data.pairs.copy()
         image = data.items.set_index("item_id")["image"]
         for side in ("first", "second"):
@@ -186,9 +186,9 @@ def test_benchmarks_keep_their_sides_under_every_seed(tmp_path, name):
             ordered[second] = pairs[second].where(~swap, pairs[first])
         tables.append(ordered)
     assert (
-        not preferences.load(name, root=root, seed=0)
+        not preferences.load_pairs(name, root=root, seed=0)
         .pairs["first"]
-        .equals(preferences.load(name, root=root, seed=1).pairs["first"])
+        .equals(preferences.load_pairs(name, root=root, seed=1).pairs["first"])
     )
     for other in tables[1:]:
         pd.testing.assert_frame_equal(tables[0], other)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probing.errors import UserError
-from probing.preferences.splits import hold_out_models, normalise_prompt, resplit, split_by_prompt, stratified_folds
+from probing.preferences.splits import hold_out_models, normalise_prompt, split_by_prompt, split_pairs, stratified_folds
 
 PROMPTS = st.lists(st.integers(0, 30), min_size=30, max_size=90).map(lambda rows: [f"p{i}" for i in [*rows, *range(8)]])
 
@@ -96,10 +96,10 @@ def test_an_official_split_is_kept_when_models_are_held_out():
         (lambda p: hold_out_models(p, []), "none to hold out"),
         (lambda p: hold_out_models(p.drop(columns="source_model_first"), ["flux"]), "name no source models"),
         (lambda p: hold_out_models(p, ["flux", "sdxl", "sd2", "real"]), "No train pair without"),
-        (lambda p: resplit(p, "random"), "Unknown split rule 'random'"),
-        (lambda p: resplit(p, "prompt", held_out=["flux"]), "split rule source-model"),
-        (lambda p: resplit(p, "official", stratify="facet"), "strata belong to prompt"),
-        (lambda p: resplit(p, "prompt", stratify="style"), "no column 'style'"),
+        (lambda p: split_pairs(p, "random"), "Unknown split rule 'random'"),
+        (lambda p: split_pairs(p, "prompt", held_out=["flux"]), "split rule source-model"),
+        (lambda p: split_pairs(p, "official", stratify="facet"), "strata belong to prompt"),
+        (lambda p: split_pairs(p, "prompt", stratify="style"), "no column 'style'"),
         (lambda p: split_by_prompt(p["prompt_id"], test_fraction=1.0), "between 0 and 1"),
         (lambda p: split_by_prompt(p["prompt_id"].head(2)), "at least 2 different prompts"),
         (lambda p: stratified_folds(p["prompt_id"].head(4), 3), "ask for 2 to 2 folds"),
@@ -112,9 +112,9 @@ def test_what_cannot_be_split_says_why(call, message):
 
 def test_resplitting_by_prompt_takes_strata():
     pairs = pairs_of(np.random.default_rng(3), facet=["all", "rare"] * 300)
-    made = resplit(pairs, "prompt", stratify="facet", seed=4)
+    made = split_pairs(pairs, "prompt", stratify="facet", seed=4)
     assert (made["split"] == split_by_prompt(pairs["prompt_id"], strata=pairs["facet"], seed=4)).all()
-    assert resplit(pairs).equals(pairs)
+    assert split_pairs(pairs).equals(pairs)
 
 
 @given(st.text(max_size=30))

@@ -18,7 +18,7 @@ RENDERED = ("alignment", "quality", "both")
 
 @pytest.fixture(scope="module")
 def data():
-    return preferences.load("testbed")
+    return preferences.load_pairs("testbed")
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_the_scenes_alone_tell_nothing_of_alignment():
 
 
 def test_pictures_are_the_same_whenever_they_are_opened(data):
-    again = preferences.load("testbed")
+    again = preferences.load_pairs("testbed")
     for item_id in data.items["item_id"].sample(20, random_state=0):
         assert data.open_image(item_id).tobytes() == again.open_image(item_id).tobytes()
     assert data.fingerprint == again.fingerprint
@@ -198,7 +198,7 @@ def test_the_pictures_of_a_prompt_differ(rendered):
 
 
 def test_a_split_is_a_part_of_the_whole(data):
-    test = preferences.load("testbed", split="test")
+    test = preferences.load_pairs("testbed", split="test")
     assert set(test.pairs["split"]) == {"test"}
     assert set(test.items["item_id"]) == set(test.pairs["first"]) | set(test.pairs["second"])
     whole = data.pairs[data.pairs["split"] == "test"].reset_index(drop=True)
@@ -206,7 +206,7 @@ def test_a_split_is_a_part_of_the_whole(data):
 
 
 def test_another_seed_makes_other_data(data):
-    other = preferences.load("testbed", seed=1)
+    other = preferences.load_pairs("testbed", seed=1)
     assert other.fingerprint != data.fingerprint
     assert "generated" not in set(other.pairs["facet"])
     assert other.settings["generated"] is None

@@ -23,7 +23,7 @@ shipped = pytest.mark.skipif(not WEIGHTS.exists(), reason="the rival is not trai
 
 @pytest.fixture(scope="module")
 def data():
-    return preferences.load("testbed").select(limit=60)
+    return preferences.load_pairs("testbed").select(limit=60)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_bad_outputs_and_missing_weights_are_one_sentence(tmp_path, capsys):
 
 @shipped
 def test_the_shipped_rival_knows_alignment_and_quality():
-    data = preferences.load("testbed", split="test").select(limit=1200)
+    data = preferences.load_pairs("testbed", split="test").select(limit=1200)
     scored = score_items(data, Rival.load().rewards)
     table = truth.accuracy(data, dict(zip(scored["item_id"], scored["reward"], strict=True))).set_index("facet")
     assert table.loc["alignment", "ci_low"] > 0.7 and table.loc["quality", "ci_low"] > 0.52

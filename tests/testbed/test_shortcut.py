@@ -16,7 +16,7 @@ from probing.testbed.truth import shortcut_check, truth_check
 
 @pytest.fixture(scope="module")
 def data():
-    return preferences.load("testbed-shortcut")
+    return preferences.load_pairs("testbed-shortcut")
 
 
 @pytest.fixture(scope="module")
@@ -95,5 +95,5 @@ def test_the_same_seed_makes_the_same_bytes_for_ever(data):
 
 
 def test_a_split_is_a_part_of_the_whole(data):
-    test = preferences.load("testbed-shortcut", split="test")
+    test = preferences.load_pairs("testbed-shortcut", split="test")
     assert test.pairs.equals(data.pairs[data.pairs["split"] == "test"].reset_index(drop=True))

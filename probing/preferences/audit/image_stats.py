@@ -10,7 +10,7 @@ import pandas as pd
 
 from probing.preferences.audit.pictures import WORKERS
 from probing.preferences.data import PreferenceData
-from probing.preferences.images import upright_rgb
+from probing.preferences.images.preparation import upright_rgb
 from probing.progress import progress as show_progress
 
 IMAGE_STATS = ("log_area", "log_shape", "brightness", "contrast", "saturation", "sharpness")

@@ -16,8 +16,8 @@ from PIL import Image
 
 from probing.errors import UserError
 from probing.preferences.data import PreferenceData
-from probing.preferences.decoding import one_line
-from probing.preferences.images import picture_digest, upright_rgb
+from probing.preferences.images.decoding import one_line
+from probing.preferences.images.preparation import picture_digest, upright_rgb
 from probing.progress import progress
 
 WORKERS = 8

@@ -1,0 +1,96 @@
+"""GenAI-Bench (TIGER-Lab/GenAI-Bench), image generation: votes of an arena, both-bad kept apart from ties."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from probing.errors import UserError, shown
+from probing.preferences.benchmarks.base import Benchmark
+from probing.preferences.images import ImageSource, ParquetImages
+from probing.preferences.tables.column_types import Kind
+from probing.preferences.tables.parquet_file import damage_reported, files_of, list_rows
+
+CHOICES = {"leftvote": 1.0, "rightvote": 0.0, "tievote": 0.5, "bothbad_vote": 0.5}
+_NEEDED: dict[str, Kind] = {
+    "prompt": "prompt",
+    "left_model": "label",
+    "right_model": "label",
+    "vote_type": "label",
+    "left_image": "picture",
+    "right_image": "picture",
+}
+_SIDES = {"left": "first", "right": "second"}
+_FOLDERS = ("image_generation", "data/image_generation", "")
+_ROWS_AT_ONCE = 64
+
+
+def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSource]:
+    """Read the asked splits; the places are those in which people saw the two pictures.
+
+    Pairs have ``vote`` as published, ``source_model_first`` and ``source_model_second``. The pictures have no names of
+    their own, so a hash of their bytes names them: a picture that stands in two comparisons of a prompt is one item.
+
+    Args:
+        root: Folder of the Parquet files, or of their folder ``image_generation``.
+        files: What the file names of each split begin with: ``test`` or ``test_v1``.
+
+    Raises:
+        UserError: A file is missing or no Parquet file, lacks a column, or holds an unknown vote or no picture; with
+            the record.
+    """
+    parts = []
+    for split, name in files.items():
+        names = files_of(root, name, _FOLDERS)
+        table = list_rows(root, names, _NEEDED).assign(split=split)
+        table["pair_id"] = name + table.index.astype(str)
+        for side, place in _SIDES.items():
+            table[place] = [hashed for file in names for hashed in _hashes(root, file, f"{side}_image")]
+            table[f"image_{place}"] = table["file"] + "#" + table["row"].astype(str) + f"#{side}_image"
+            table[f"source_model_{place}"] = table[f"{side}_model"]
+        parts.append(table)
+    table = pd.concat(parts, ignore_index=True)
+    unknown = ~table["vote_type"].isin(list(CHOICES))
+    if unknown.any():
+        row = table[unknown].iloc[0]
+        raise UserError(
+            f"Record {row['pair_id']!r} has the vote_type {shown(row['vote_type'])}, expected {', '.join(CHOICES)}."
+        )
+    table["choice"] = table["vote_type"].map(CHOICES).astype(float)
+    table = table[table["first"] != table["second"]].rename(columns={"vote_type": "vote"})
+    return table.drop(columns=["file", "row", "left_model", "right_model"]), ParquetImages(root)
+
+
+def _hashes(root: Path, file: str, column: str) -> list[str]:
+    found: list[str] = []
+    with damage_reported(root / file, "no whole Parquet file", "download it again"):
+        for batch in pq.ParquetFile(root / file).iter_batches(_ROWS_AT_ONCE, columns=[column]):
+            for value in batch.column(0):
+                data = value.as_py()
+                data = data.get("bytes") if isinstance(data, dict) else data
+                if not data:
+                    raise UserError(f"Record {len(found)} of {root / file} has no {column}; download the file again.")
+                found.append(hashlib.blake2b(data, digest_size=12).hexdigest())
+    return found
+
+
+def _benchmark(name: str, variant: str = "", reported: str = "") -> Benchmark:
+    return Benchmark(
+        title=f"GenAI-Bench, image generation{variant}",
+        hub="TIGER-Lab/GenAI-Bench",
+        patterns={"test": (f"image_generation/{name}-*.parquet",)},
+        read=read,
+        files={"test": name},
+        rule="four-way",
+        reported=reported,
+    )
+
+
+BENCHMARKS = {
+    "genai-bench": _benchmark("test"),
+    "genai-bench-v1": _benchmark("test_v1", ", v1", "Gemini 1.5 Pro 44.7, chance 25.4"),
+}

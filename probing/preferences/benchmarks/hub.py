@@ -1,0 +1,46 @@
+"""Benchmarks from the Hugging Face hub: download, then unpack archives of pictures beside their files."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from probing.errors import UserError
+from probing.preferences.archives.unpacking import unpack
+
+__all__ = ["fetch", "unpack"]
+
+
+def fetch(name: str, dataset: str, patterns: Iterable[str]) -> Path:
+    """Download the files of a data set, and unpack its archives; what is there is kept.
+
+    Args:
+        name: The benchmark's name, for messages.
+        dataset: Its id on the hub.
+        patterns: Which files.
+
+    Returns:
+        A folder to read the benchmark from.
+
+    Raises:
+        UserError: No network, no right to it, a full disk, or a damaged archive; with the fix.
+    """
+    try:
+        root = Path(huggingface_hub.snapshot_download(dataset, repo_type="dataset", allow_patterns=list(patterns)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"The disk is full while {name} is fetched; free some space, or set HF_HOME to a folder on another "
+                f"disk, and give the same command again."
+            ) from error
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{name} could not be fetched from the hub's {dataset} ({reason}); connect to the network, accept its "
+            f"terms and log in with `hf auth login`, or give --data-root, a folder that holds its files."
+        ) from error
+    unpack(root)
+    return root

@@ -1,0 +1,225 @@
+"""Where pictures come from: files of a folder, bytes inside Parquet files, or a function that draws them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from probing.errors import UserError
+from probing.preferences.images.decoding import MAX_BYTES, decode, name_errors, one_line
+from probing.preferences.images.preparation import upright
+
+_ROW_GROUPS_KEPT = 4
+
+
+class ImageSource(Protocol):
+    """Opens pictures by the names that the table of items gives them.
+
+    Attributes:
+        can_be_bad: Whether a picture may be missing or unreadable, so that all are opened once before anything is
+            computed. False for pictures that a function draws.
+    """
+
+    can_be_bad: bool
+
+    def open(self, name: str, record: str) -> Image.Image:
+        """Open and decode a picture; may be called from several threads.
+
+        Returns:
+            An upright picture of mode RGB or RGBA, without metadata: nothing about it can fail later.
+
+        Raises:
+            UserError: It is missing, empty, cut off, too large, or no picture; with its name and the record.
+        """
+        ...
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Name those that are not there, without opening any."""
+        ...
+
+    def stamp(self, name: str) -> str | None:
+        """Return a cheap identity of a picture, without opening it; may be called from several threads.
+
+        Two equal stamps stand for the same picture. Two different ones, or None (it is missing, or there is no cheap
+        identity), mean that only the pixels can tell.
+        """
+        ...
+
+
+class ImageFolder:
+    """Pictures that are files; names are paths relative to the folder, or absolute."""
+
+    can_be_bad = True
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def open(self, name: str, record: str) -> Image.Image:
+        path = self.root / name
+        try:
+            # Opening a pipe would wait for ever.
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise OSError("it is no file")
+            with path.open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except FileNotFoundError:
+            raise UserError(f"{one_line(str(path))} of record {record!r} is missing; check --data-root.") from None
+        except (OSError, ValueError, MemoryError) as error:
+            # The system's own message repeats the path.
+            reason = getattr(error, "strerror", None) or one_line(str(error))
+            raise UserError(
+                f"{one_line(str(path))} of record {record!r} cannot be read ({reason}); check the disk."
+            ) from error
+        return decode(data, str(path), record)
+
+    def stamp(self, name: str) -> str | None:
+        return _file_stamp(self.root / name)
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        # One listing a folder: asking for each of a million files costs minutes on a network disk.
+        listed: dict[str, set[str]] = {}
+        gone = []
+        for name in names:
+            folder, file = os.path.split(name)
+            if folder not in listed:
+                listed[folder] = _files_of(self.root / folder)
+            # Where capitals do not matter, a listing alone would say too much.
+            if file not in listed[folder] and not os.path.isfile(self.root / name):
+                gone.append(name)
+        return gone
+
+
+class ParquetImages:
+    """Pictures that are bytes in a column of Parquet files; names are ``FILE#ROW#COLUMN``.
+
+    A few row groups are kept, so that pictures asked for in the files' order are read once.
+    """
+
+    can_be_bad = True
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock = threading.Lock()
+        self._files: dict[str, tuple[pq.ParquetFile, np.ndarray]] = {}
+        self._groups: OrderedDict[tuple[str, int, str], Any] = OrderedDict()
+        self._stamps: dict[str, str | None] = {}
+
+    @staticmethod
+    def name(file: str, row: int, column: str) -> str:
+        return f"{file}#{row}#{column}"
+
+    def open(self, name: str, record: str) -> Image.Image:
+        file, row, column = name.rsplit("#", 2)
+        where = f"{column} in {self.root / file}"
+        with name_errors(where, record), self._lock:
+            value = self._value(file, int(row), column)
+        if isinstance(value, dict):
+            value = value.get("bytes")
+        if not value:
+            raise UserError(
+                f"Record {record!r} has no {one_line(column)} in {one_line(str(self.root / file))}; "
+                "download the file again."
+            )
+        if not isinstance(value, bytes):
+            raise UserError(
+                f"{one_line(where)} of record {record!r} is of type {type(value).__name__}, expected the bytes of a "
+                "picture; replace the file."
+            )
+        return decode(value, where, record)
+
+    def stamp(self, name: str) -> str | None:
+        file, row, column = name.rsplit("#", 2)
+        if file not in self._stamps:
+            self._stamps[file] = _file_stamp(self.root / file)
+        of_file = self._stamps[file]
+        return None if of_file is None else f"{of_file}#{row}#{column}"
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        there: dict[str, bool] = {}
+        gone = []
+        for name in names:
+            file = name.rsplit("#", 2)[0]
+            if file not in there:
+                there[file] = (self.root / file).is_file()
+            if not there[file]:
+                gone.append(name)
+        return gone
+
+    def _value(self, file: str, row: int, column: str) -> Any:
+        if file not in self._files:
+            opened = pq.ParquetFile(self.root / file)
+            sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
+            self._files[file] = (opened, np.cumsum([0, *sizes]))
+        opened, starts = self._files[file]
+        group = int(np.searchsorted(starts, row, side="right")) - 1
+        key = (file, group, column)
+        if key not in self._groups:
+            self._groups[key] = opened.read_row_group(group, columns=[column]).column(column)
+            while len(self._groups) > _ROW_GROUPS_KEPT:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(key)
+        return self._groups[key][row - int(starts[group])].as_py()
+
+
+class DrawnImages:
+    """Pictures that a function makes when they are asked for.
+
+    Args:
+        draw: Makes the picture of a name.
+        version: Changes whenever ``draw`` would make other pictures; None where nothing says so.
+    """
+
+    can_be_bad = False
+
+    def __init__(self, draw: Callable[[str], Image.Image], version: str | None = None) -> None:
+        self.draw = draw
+        self.version = version
+
+    def open(self, name: str, record: str) -> Image.Image:
+        image = self.draw(name)
+        with name_errors(f"Drawn picture {name!r}", record):
+            return upright(image)
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        return []
+
+    def stamp(self, name: str) -> str | None:
+        return None if self.version is None else f"{self.version}/{name}"
+
+
+def find_prefix(root: Path, names: Iterable[str], prefixes: tuple[str, ...]) -> str:
+    """Find the folder below ``root`` that a benchmark's paths start from: archives unpack to different places.
+
+    Returns:
+        The first of ``prefixes`` under which the first picture is; the first of all where none is, so that what is
+        missing is named by the likeliest path.
+    """
+    first = next(iter(names), "")
+    return next((prefix for prefix in prefixes if (root / prefix / first).is_file()), prefixes[0])
+
+
+def _file_stamp(path: Path) -> str | None:
+    """Return a file's size and its times of change; None where it is missing."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+
+
+def _files_of(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except (OSError, ValueError):
+        # A ValueError is a name that no file can have, such as one with a null character.
+        return set()

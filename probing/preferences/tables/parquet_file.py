@@ -1,0 +1,120 @@
+"""Parquet files: columns read with their types checked first, and the files of one split as the hub lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from probing.errors import UserError, listed, shown
+from probing.preferences.tables.column_types import MOST_COLUMNS, Kind, bring_to_kind, check_type
+
+MOST_RECORDS = 100_000_000
+"""Records of a file: fifty times the largest public data set; a damaged or hostile file can announce any number."""
+_INDEX = "__index_level_"
+
+
+@contextmanager
+def damage_reported(path: Path, what: str, fix: str) -> Iterator[None]:
+    """Turn whatever PyArrow raises for a damaged file into a :class:`UserError`: ``PATH is WHAT (reason); FIX.``"""
+    try:
+        yield
+    except UserError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        OverflowError,
+        MemoryError,
+        NotImplementedError,
+        pa.ArrowException,
+    ) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path} is {what} ({reason}); {fix}.") from error
+
+
+def read_columns(
+    path: Path,
+    needed: Mapping[str, Kind],
+    also: Mapping[str, Kind] | None = None,
+    *,
+    others: Callable[[str], Kind] | None = None,
+) -> pa.Table:
+    """Read columns; their types are checked before any value is read.
+
+    Args:
+        path: The file.
+        needed: Columns that it must have; those of kind ``picture`` are checked and left out.
+        also: Columns that are read where they are there.
+        others: What any other column holds; without it, they are not read.
+
+    Raises:
+        UserError: A column is missing, comes twice, or has another type; or there are too many columns or records.
+    """
+    file = pq.ParquetFile(path)
+    schema = file.schema_arrow
+    names = [name for name in schema.names if not name.startswith(_INDEX)]
+    if len(names) > MOST_COLUMNS:
+        raise UserError(f"{path} has {len(names):,} columns, expected at most {MOST_COLUMNS:,}; check the file.")
+    if file.metadata.num_rows > MOST_RECORDS:
+        raise UserError(
+            f"{path} has {file.metadata.num_rows:,} records, expected at most {MOST_RECORDS:,}; check the file."
+        )
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path} has the column {shown(name)} twice; name each column once.")
+    missing = [column for column in needed if column not in names]
+    if missing:
+        raise UserError(f"{path} lacks the columns {listed(missing)}; it has {listed(names)}.")
+    kinds = {**({name: others(name) for name in names} if others else {}), **(also or {}), **needed}
+    asked: dict[str, Kind] = {name: kinds[name] for name in names if name in kinds}
+    for name, kind in asked.items():
+        check_type(path, name, schema.field(name).type, kind)
+    wanted = {name: kind for name, kind in asked.items() if kind != "picture"}
+    table = file.read(columns=list(wanted))
+    # Bytes that are no UTF-8 would otherwise pass as strings.
+    table.validate(full=True)
+    return pa.table({name: bring_to_kind(table[name], kind) for name, kind in wanted.items()})
+
+
+def files_of(root: Path, split: str, folders: Sequence[str]) -> list[str]:
+    """Find ``SPLIT-00000-of-….parquet`` in one of the folders; paths relative to ``root``, in order.
+
+    Raises:
+        UserError: There is none.
+    """
+    for folder in folders:
+        found = sorted((root / folder).glob(f"{split}-*.parquet")) or sorted((root / folder).glob(f"{split}.parquet"))
+        if found:
+            return [path.relative_to(root).as_posix() for path in found]
+    raise UserError(f"{root} has no {split}-*.parquet; --data-root is the folder of the downloaded data set.")
+
+
+def list_rows(
+    root: Path, files: Sequence[str], needed: Mapping[str, Kind], also: Mapping[str, Kind] | None = None
+) -> pd.DataFrame:
+    """Read columns of several files as one table, with ``file`` and ``row`` of each record.
+
+    Args:
+        root: Folder that ``files`` are relative to.
+        files: The files.
+        needed: Columns that each must have, and what they hold; pictures are checked, not read.
+        also: Columns that are read where they are there.
+
+    Raises:
+        UserError: A file is no Parquet file, is cut off, lacks a column, or has one of another type.
+    """
+    parts = []
+    for file in files:
+        with damage_reported(root / file, "no whole Parquet file", "download it again"):
+            rows = read_columns(root / file, needed, also).to_pandas()
+        parts.append(rows.assign(file=file, row=range(len(rows))))
+    table = pd.concat(parts, ignore_index=True)
+    if len(table) == 0:
+        raise UserError(f"{root / files[0]} holds no records; download it again.")
+    return table
