@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from probing.errors import UserError
 from probing.files import sentences_for_disk_errors
@@ -67,18 +67,30 @@ class CommandParser(argparse.ArgumentParser):
         self.register("action", None, _StoreOnce)
         self.register("action", "store", _StoreOnce)
 
+    def parse(self, argv: Sequence[str] | None) -> tuple[argparse.Namespace, bool]:
+        """Parse arguments, those of the process if None; add ``--debug``."""
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        arguments = self.parse_args(argv)
+        return arguments, arguments.debug
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does."""
         self.given.clear()
         return super().parse_known_args(args, namespace)
 
 
+class Parser(Protocol):
+    """The parser of a command."""
+
+    prog: str
+
+    def parse(self, argv: Sequence[str] | None) -> tuple[Any, bool]:
+        """Return the options, and whether ``--debug`` was given."""
+        ...
+
+
 def run_command(
-    main: Callable[[argparse.Namespace], int | None],
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str] | None,
-    *,
-    resumes: bool = False,
+    main: Callable[[Any], int | None], parser: Parser, argv: Sequence[str] | None, *, resumes: bool = False
 ) -> int:
     """Parse ``argv``, run ``main`` and turn what goes wrong into one sentence on stderr.
 
@@ -92,13 +104,11 @@ def run_command(
         0 if all went well (or what ``main`` returned), 2 for a mistake in what was asked (:class:`UserError`),
         1 for any other failure, 130 after ctrl-C, 143 after SIGTERM. ``--debug`` shows the traceback.
     """
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     _print_anything()
     debug = False
     try:
         with _signals_as_exceptions():
-            arguments = parser.parse_args(argv)
-            debug = arguments.debug
+            arguments, debug = parser.parse(argv)
             status = main(arguments) or OK
             sys.stdout.flush()
             return status

@@ -49,6 +49,7 @@ class Experiment:
         inputs: What it needs: stores, model, data.
         stores: Help for the stores.
         all_stores: The results are about all stores; else about the trained one.
+        opens_pictures: It opens the data's pictures, always or on request.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Experiment:
     inputs: tuple[Input, ...] = ("stores",)
     stores: str = "feature store"
     all_stores: bool = False
+    opens_pictures: bool = False
 
     @property
     def key(self) -> str:
@@ -129,6 +131,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                 FigureSpec("stage_similarity", "stage_similarity", "probing.plots:figure_stage_similarity"),
             ),
             inputs=("model", "data"),
+            opens_pictures=True,
         ),
         Experiment(
             "token-maps",
@@ -138,6 +141,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             ("token_maps",),
             (FigureSpec("token_maps", "token_maps", "probing.plots:figure_token_maps"),),
             inputs=("stores", "model", "data"),
+            opens_pictures=True,
             stores="feature store with the mean of image tokens",
         ),
         Experiment(
@@ -182,6 +186,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             ("controls",),
             (FigureSpec("controls", "controls", "probing.plots:figure_controls"),),
             stores="feature store of the trained backbone, and any of random weights, foreign prompts, empty prompts",
+            opens_pictures=True,
         ),
     )
 }

@@ -11,10 +11,11 @@ import dataclasses
 import io
 import itertools
 import re
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pandas as pd
 import tyro
@@ -25,6 +26,37 @@ from probing.errors import UserError
 _Options = TypeVar("_Options")
 
 _registry = ConstructorRegistry()
+
+
+_ALIASES = {"--no-t5": "--no-use-t5"}
+
+
+class OptionsParser(Generic[_Options]):
+    """The parser of a command: its options are the fields of a dataclass.
+
+    Args:
+        module: Module of the command, as ``python -m`` takes it.
+        options: The dataclass.
+        description: What the command does.
+    """
+
+    def __init__(self, module: str, options: type[_Options], description: str | None) -> None:
+        self.prog, self._options, self._description = f"python -m {module}", options, description or ""
+
+    def parse(self, argv: Sequence[str] | None) -> tuple[_Options, bool]:
+        """Parse arguments, those of the process if None.
+
+        Returns:
+            The options, and whether ``--debug`` was given.
+
+        Raises:
+            UserError: As :func:`parse`.
+        """
+        arguments = [_ALIASES.get(argument, argument) for argument in (sys.argv[1:] if argv is None else argv)]
+        debug = "--debug" in arguments
+        arguments = [argument for argument in arguments if argument != "--debug"]
+        description = f"{self._description}\n\n--debug shows the traceback of an error."
+        return parse(self._options, arguments, prog=self.prog, description=description), debug
 
 
 def parse(options: type[_Options], argv: Sequence[str], *, prog: str, description: str) -> _Options:

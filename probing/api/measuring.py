@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import pandas as pd
 
@@ -144,15 +144,25 @@ def measure_context(
     return result
 
 
-def experiment_function(experiment: Experiment) -> Callable[..., Result]:
+def experiment_function(experiment: Experiment) -> ExperimentFunction:
     """Make the public function of an experiment, with its settings in the signature."""
 
-    def function(stores: Stores = (), pairs: pd.DataFrame | None = None, **options: Any) -> Result:
-        return measure(experiment.name, stores, pairs, **options)
+    if "stores" in experiment.inputs:
 
+        def function(stores: Stores = (), pairs: pd.DataFrame | None = None, **options: Any) -> Result:
+            return measure(experiment.name, stores, pairs, **options)
+
+        positional: tuple[str, ...] = ("stores", "pairs")
+    else:
+
+        def function(model: Any, data: Any = None, **options: Any) -> Result:  # type: ignore[misc]
+            return measure(experiment.name, model=model, data=data, **options)
+
+        positional = ("model", "data")
     signature = inspect.signature(measure)
-    common = [p for p in signature.parameters.values() if p.name not in ("experiment", "settings")]
-    first = [p for p in common if p.kind is p.POSITIONAL_OR_KEYWORD]
+    left_out = {"experiment", "settings", "stores", "pairs", *positional}
+    common = [p for p in signature.parameters.values() if p.name not in left_out]
+    first = [signature.parameters[name].replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in positional]
     own = inspect.signature(experiment.settings_class).parameters.values()
     keywords = [p.replace(kind=p.KEYWORD_ONLY) for p in own]
     rest = [p for p in common if p.kind is p.KEYWORD_ONLY]
@@ -246,5 +256,24 @@ def _expected_tables(experiment: Experiment, settings: Any) -> list[str]:
     return list(experiment.tables) if expected is None else list(expected(settings))
 
 
-FUNCTIONS: dict[str, str] = {experiment.key: experiment.name for experiment in EXPERIMENTS.values()}
-"""Names of the public functions, and their experiments."""
+class ExperimentFunction(Protocol):
+    """A public function of an experiment: ``(stores, pairs, **options) -> Result``; see :func:`measure`."""
+
+    def __call__(self, stores: Stores = (), pairs: pd.DataFrame | None = None, **options: Any) -> Result: ...
+
+
+reward_curve: ExperimentFunction
+similarity: ExperimentFunction
+token_maps: ExperimentFunction
+combinations: ExperimentFunction
+noise: ExperimentFunction
+scaling: ExperimentFunction
+controls: ExperimentFunction
+
+
+def __getattr__(name: str) -> ExperimentFunction:
+    """Return the public function of an experiment in the registry."""
+    for experiment in EXPERIMENTS.values():
+        if experiment.key == name:
+            return experiment_function(experiment)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 STREAMS = ("image", "text")
 
@@ -35,17 +36,17 @@ class ExtractionSettings:
     reductions: tuple[str, ...] = ("mean",)
     blocks: tuple[int, ...] | None = None
     resolution: int = 512
-    resize: str = "center-crop"
-    background: str = "white"
+    resize: Literal["center-crop", "pad", "stretch"] = "center-crop"
+    background: Literal["white", "gray", "black"] = "white"
     batch_size: int = 16
-    dtype: str = "float32"
+    dtype: Literal["float32", "float16"] = "float32"
     compute_dtype: str = "float32"
     seed: int = 0
-    pair_noise: str = "independent"
+    pair_noise: Literal["independent", "shared"] = "independent"
     t5_length: int = 256
     use_t5: bool = True
     random_init: bool = False
-    prompts: str = "own"
+    prompts: Literal["own", "foreign", "empty"] = "own"
 
 
 def latent_reductions(settings: ExtractionSettings) -> tuple[str, ...]:

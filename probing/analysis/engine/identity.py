@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -134,10 +134,8 @@ def refuse_others(tables: Iterable[Path], subjects: Sequence[Subject], *, overwr
             )
 
 
-def check_made_from(
-    curve: pd.DataFrame | str, rows: pd.DataFrame, store: FeatureSource, pairs: pd.DataFrame, recipe: Recipe
-) -> None:
-    """Refuse a reward curve that was not fitted on this store, on these pairs and labels.
+def check_made_from(curve: pd.DataFrame | str, rows: pd.DataFrame, store: FeatureSource, pairs: pd.DataFrame) -> None:
+    """Refuse a reward curve that was not fitted on this store and these pairs.
 
     A curve without metadata (an older version's, or a data frame) does not record its pairs; its columns name the
     model, store and revision.
@@ -147,7 +145,6 @@ def check_made_from(
         rows: Its rows.
         store: The store to read.
         pairs: The pairs to fit.
-        recipe: Labels and weights.
 
     Raises:
         UserError: With the first difference.
@@ -167,18 +164,18 @@ def check_made_from(
         return
     if digest_of(store) not in _digests(stores):
         raise UserError(f"{made_from}: its features are those of {_name(subjects_of(Path(str(curve))) or [])}; {fix}.")
-    fitted = metadata.get("options", {}).get("recipe", {})
-    for name in ("labels", "weights"):
-        if fitted.get(name) != vars(recipe)[name]:
-            raise UserError(
-                f"{label} was fitted with --{name} {fitted.get(name)} and this command has {vars(recipe)[name]}; "
-                f"give both the same."
-            )
     if metadata.get("pairs") != table_digest(pairs):
         raise UserError(
             f"{label} was fitted on other pairs or another split than these, so its selection may rest on pairs that "
             f"are test pairs now; give the same options of the split as to the reward curve, or measure it again."
         )
+
+
+def recipe_of(curve: pd.DataFrame | str) -> Recipe | None:
+    """Return the recipe that a table on disk was fitted with; None if it does not record one."""
+    recipe = read_metadata(Path(curve)).get("options", {}).get("recipe") if isinstance(curve, str) else None
+    names = [field.name for field in fields(Recipe)]
+    return Recipe(**{name: recipe[name] for name in names if name in recipe}) if isinstance(recipe, dict) else None
 
 
 def subjects_of(table: Path) -> list[Subject] | None:

@@ -35,7 +35,7 @@ class Recipe:
     code_length: bool = False
     labels: str = "choice"
     weights: str | None = None
-    device: str = "cpu"
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.probe not in PROBES:

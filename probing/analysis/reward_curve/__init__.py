@@ -14,12 +14,14 @@ from probing.analysis.reward_curve.marks import mark_curve
 from probing.analysis.reward_curve.massive import massive_activations
 from probing.analysis.reward_curve.measures import measures
 from probing.analysis.reward_curve.references import measure_reference
+from probing.analysis.reward_curve.report import candidate_blocks, report_reward_curve
 from probing.analysis.reward_curve.rewards import best_rewards
 
 __all__ = [
     "RewardCurveSettings",
     "best",
     "best_rewards",
+    "candidate_blocks",
     "compare",
     "compare_blocks",
     "compare_probes",
@@ -30,6 +32,7 @@ __all__ = [
     "measure_reference",
     "measure_reward_curve",
     "measures",
+    "report_reward_curve",
     "run_reward_curve",
     "tables_reward_curve",
 ]

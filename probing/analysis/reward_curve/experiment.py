@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
@@ -19,6 +20,7 @@ from probing.analysis.engine import (
     StoreIdentity,
     measure_cells,
 )
+from probing.analysis.engine.table_input import TableInput
 from probing.analysis.reward_curve.blocks import DELTA, compare_blocks
 from probing.analysis.reward_curve.comparisons import compare
 from probing.analysis.reward_curve.curve import SHUFFLES, measure_curve
@@ -28,6 +30,7 @@ from probing.analysis.reward_curve.measures import measures
 from probing.analysis.reward_curve.references import measure_reference
 from probing.analysis.reward_curve.rewards import best_rewards
 from probing.errors import UserError
+from probing.preferences.rewards import read_rewards
 
 TABLES = ("reward_curve", "comparisons", "outcomes", "margins", "measures", "blocks", "massive", "rewards")
 """Always measured; ``linearity`` on request."""
@@ -41,7 +44,8 @@ class RewardCurveSettings:
         shuffles: Number of shuffles of the training choices.
         delta: Smallest difference of accuracy that matters, in comparisons of blocks and probes; 0.01 is one point.
         linearity: A network to fit on the trained cells too, to test whether it reads more than the probe.
-        references: Other models' rewards of the same items (``item_id, reward``), by name.
+        references: Other models' rewards of the same items, as NAME=FILE (.csv, .parquet or .jsonl with item_id,
+            reward).
 
     Raises:
         UserError: A delta that is not above 0, or fewer than 0 shuffles.
@@ -50,13 +54,18 @@ class RewardCurveSettings:
     shuffles: int = SHUFFLES
     delta: float = DELTA
     linearity: Literal["mlp", "mlp_paper", "attention"] | None = None
-    references: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    references: Mapping[str, TableInput] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.delta > 0:
             raise UserError(f"Got a delta of {self.delta}, expected a number above 0; 0.01 is one point.")
         if self.shuffles < 0:
             raise UserError(f"Got {self.shuffles} shuffles, expected 0 or more; 3 is usual.")
+        rewards = {
+            name: read_rewards(Path(table)) if isinstance(table, str | Path) else table
+            for name, table in self.references.items()
+        }
+        object.__setattr__(self, "references", rewards)
 
 
 def measure_reward_curve(

@@ -9,6 +9,7 @@ from probing.analysis.similarity.experiment import (
     run_similarity,
     tables_similarity,
 )
+from probing.analysis.similarity.report import report_similarity
 from probing.analysis.similarity.stage_table import blocks_of_stages, select_stages
 from probing.analysis.similarity.stages import find_stages, stage_similarity
 from probing.analysis.similarity.tables import similarity_by_prompt, similarity_table
@@ -21,6 +22,7 @@ __all__ = [
     "identify_similarity",
     "measure_similarity",
     "plan_similarity",
+    "report_similarity",
     "run_similarity",
     "select_stages",
     "similarity_by_prompt",

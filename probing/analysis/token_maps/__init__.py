@@ -1,5 +1,10 @@
 """Token maps: a probe's reward laid out over image tokens."""
 
-from probing.analysis.token_maps.experiment import TokenMapSettings, measure_token_maps, run_token_maps
+from probing.analysis.token_maps.experiment import (
+    TokenMapSettings,
+    measure_token_maps,
+    report_token_maps,
+    run_token_maps,
+)
 
-__all__ = ["TokenMapSettings", "measure_token_maps", "run_token_maps"]
+__all__ = ["TokenMapSettings", "measure_token_maps", "report_token_maps", "run_token_maps"]

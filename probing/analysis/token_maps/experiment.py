@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from probing.analysis.engine import LOGISTIC, Context, FeatureSource, Recipe, Tables, check_made_from
+from probing.analysis.engine.identity import recipe_of
 from probing.analysis.engine.table_input import TableInput, load_table
 from probing.analysis.token_maps.maps import token_cells, token_maps
 
@@ -60,7 +61,7 @@ def measure_token_maps(
         data: The data set that the store was made from.
         device: Device of the forwards.
         facets: Which facets; all of the curve if None.
-        recipe: Labels and weights of the curve; probe and scaling come from the curve.
+        recipe: Labels and weights, if the curve does not record them; probe and scaling come from the curve.
 
     Returns:
         The columns :data:`probing.analysis.token_maps.maps.COLUMNS`.
@@ -73,7 +74,8 @@ def measure_token_maps(
     from probing.preferences import prepare
 
     curve = load_table(settings.curve, "python -m probing.measure reward-curve", CURVE_COLUMNS)
-    check_made_from(settings.curve, curve, store, pairs, recipe)
+    recipe = recipe_of(settings.curve) or recipe
+    check_made_from(settings.curve, curve, store, pairs)
     cells = token_cells(curve, facets=facets, sigma=settings.sigma, block=settings.block, recipe=recipe)
     extraction = settings_of(store.attributes)
     data = data.without(set(data.items["item_id"]) - set(store.item_ids))
@@ -123,3 +125,19 @@ def run_token_maps(context: Context, settings: TokenMapSettings) -> Tables:
         recipe=context.recipe,
     )
     return {"token_maps": table}
+
+
+def report_token_maps(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Summarise the margins of the selected pairs, and the agreement with the store's rewards."""
+    maps = tables["token_maps"]
+    lines = []
+    for facet, rows in maps.groupby("facet", sort=False):
+        first = rows.iloc[0]
+        lines.append(
+            f"{facet}: σ = {first['sigma']:g}, block {first['block']}; margins towards the chosen item, in logits"
+        )
+        for selection, selected in rows.groupby("selection", sort=False):
+            margins = selected.drop_duplicates("pair_id").sort_values("rank")["margin"]
+            lines.append(f"  {selection:<8} {', '.join(f'{margin:+.2f}' for margin in margins)}")
+    difference = (maps["reward"] - maps["store_reward"]).abs().max()
+    return [*lines, f"Means of token scores differ from the store's rewards by at most {difference:.2g} logits."]

@@ -1,0 +1,294 @@
+"""Extract features into a store: plan, check, compute."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from probing.errors import UserError
+from probing.features import ExtractionPlan, ExtractionSettings, FeatureStore, make_plan
+from probing.features import extract as compute
+from probing.features.extraction import check_cheaply, mend_cheaply
+from probing.features.plan import binary
+from probing.features.work import Work, plan_work
+from probing.files import write_csv
+from probing.preferences import PreferenceData, load_pairs
+from probing.preferences.audit import scan_images
+from probing.preferences.pair_counts import count_pairs, describe_pairs, unfit_facets
+
+if TYPE_CHECKING:
+    import torch
+
+    from probing.backbones import BackboneSpec
+
+CACHE = Path("cache")
+
+
+@dataclass(frozen=True)
+class ExtractionOptions(ExtractionSettings):
+    """Settings of an extraction, as a person gives them: three have a default that depends on model and machine.
+
+    Attributes:
+        resolution: Side of the square images in pixels; default: the model's own.
+        t5_length: Positions of the text part whose length can be chosen (SD3: T5's); default: the model's own.
+        compute_dtype: Type of weights and forwards; auto: bfloat16 on an accelerator, float32 on a CPU.
+    """
+
+    resolution: int | None = None  # type: ignore[assignment]
+    t5_length: int | None = None  # type: ignore[assignment]
+    compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+
+    def resolve(self, spec: BackboneSpec, dtype: torch.dtype) -> ExtractionSettings:
+        """Return the settings for one model and dtype."""
+        values = {name: getattr(self, name) for name in (field.name for field in fields(ExtractionSettings))}
+        return ExtractionSettings(
+            **{
+                **values,
+                "resolution": spec.resolution if self.resolution is None else self.resolution,
+                "t5_length": spec.t5_length if self.t5_length is None else self.t5_length,
+                "compute_dtype": str(dtype).removeprefix("torch."),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A planned extraction.
+
+    Attributes:
+        work: What is computed, and what is in the store.
+        data: Whose items.
+        output: Path of the store.
+        device: Device of the forwards.
+        dtype: Of weights and forwards.
+        request: Options that a repair of the store needs.
+        notes: What was found while planning, a line each.
+    """
+
+    work: Work
+    data: PreferenceData
+    output: Path
+    device: torch.device
+    dtype: torch.dtype
+    request: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def plan(self) -> ExtractionPlan:
+        return self.work.plan
+
+    def describe(self) -> str:
+        """Describe items, forwards, memory, disk and pairs, a line each."""
+        counts = count_pairs(self.data.pairs)
+        lines = [
+            *self.notes,
+            self.plan.describe(self.device.type),
+            self.work.describe(),
+            f"{'pairs':>9}  {describe_pairs(counts)}",
+            f"{'output':>9}  {self.output}",
+        ]
+        if unfit := unfit_facets(counts):
+            more = f"; and {len(unfit) - 3} more" if len(unfit) > 3 else ""
+            lines.append(f"{'warning':>9}  probes cannot be fitted on these pairs: {'; '.join(unfit[:3])}{more}")
+        return "\n".join(line for line in lines if line)
+
+    def describe_problems(self) -> str:
+        """Describe damage of the store and missing pictures; nothing is changed."""
+        lines = [f"{'damaged':>9}  {problem}" for problem in check_cheaply(self.output)]
+        missing = len(self.data.missing_images())
+        return "\n".join([*lines, f"{'missing':>9}  {missing:,} of {len(self.data.items):,} pictures"])
+
+    def run(self) -> tuple[FeatureStore, int, str]:
+        """Compute what the store lacks.
+
+        Returns:
+            The store, how many items were computed, and a note if nothing was.
+
+        Raises:
+            UserError: A bad picture, a full disk, weights that cannot be loaded, too little memory.
+        """
+        from probing.backbones import load_backbone
+
+        work, settings = self.work, self.plan.settings
+        if work.store is not None and not work.grows and not work.segments():
+            written = work.store.write_pairs(self.data.pairs)
+            return work.store, 0, "the pairs are new" if written else "nothing is new"
+        _require_pictures(self.data, work)
+        _check_disk(work, self.output)
+        backbone = load_backbone(
+            self.plan.spec,
+            device=self.device,
+            compute_dtype=self.dtype,
+            random_init=settings.random_init,
+            seed=settings.seed,
+            t5_length=settings.t5_length,
+            use_t5=settings.use_t5,
+        )
+        extracted = compute(self.plan, backbone, self.data, self.output, request=self.request, work=work)
+        return extracted.store, extracted.computed, ""
+
+
+def extract(
+    model: str | Path,
+    data: str | Path | PreferenceData = "testbed",
+    *,
+    transformer: str | Path | None = None,
+    output: str | Path | None = None,
+    device: str = "auto",
+    skip_bad_images: bool = False,
+    **settings: Any,
+) -> FeatureStore:
+    """Cache the features of every block of a frozen backbone.
+
+    Args:
+        model: Registry name, or a diffusers pipeline folder.
+        data: Pairs of :func:`probing.load_pairs`, the name of a data set, or a file of pairs.
+        transformer: Folder of a transformer that replaces the model's, such as a fine-tuned one.
+        output: Path of the store; ``cache/MODEL--DATA.zarr`` if None. What a store has is not computed again.
+        device: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        skip_bad_images: Leave out items whose picture cannot be read, with a report beside the store.
+        **settings: Of :class:`probing.api.extraction.ExtractionOptions`: ``sigmas``, ``streams``, ``reductions``, …
+
+    Raises:
+        UserError: A mistake in what was requested, with its fix.
+    """
+    return plan_extraction(
+        model, data, transformer=transformer, output=output, device=device, skip_bad_images=skip_bad_images, **settings
+    ).run()[0]
+
+
+def plan_extraction(
+    model: str | Path,
+    data: str | Path | PreferenceData = "testbed",
+    *,
+    transformer: str | Path | None = None,
+    output: str | Path | None = None,
+    device: str = "auto",
+    skip_bad_images: bool = False,
+    split: str | None = None,
+    repair: bool = True,
+    request: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Extraction:
+    """Plan an extraction; no weights are loaded.
+
+    Args:
+        model: As for :func:`extract`. Likewise the next five.
+        data: See there.
+        transformer: See there.
+        output: See there.
+        device: See there.
+        skip_bad_images: See there.
+        split: Split of the data, if only one is extracted; it is part of the default name.
+        repair: Take back what a store lost; False only reports it.
+        request: Options to keep in the store for a repair; derived from the arguments if ``data`` is a name.
+        **settings: See there.
+
+    Raises:
+        UserError: As :func:`extract`.
+    """
+    from probing.backbones import part_digests, pick_compute_dtype, pick_device, resolve
+
+    options = _options(settings)
+    spec = resolve(str(model), None if transformer is None else Path(transformer))
+    chosen_device = pick_device(device)
+    dtype = pick_compute_dtype(options.compute_dtype, chosen_device)
+    resolved = options.resolve(spec, dtype)
+    pairs = data if isinstance(data, PreferenceData) else load_pairs(data, split=split)
+    name = f"{default_name(spec.name, resolved)}--{pairs.name}{f'-{split}' if split else ''}.zarr"
+    path = CACHE / name if output is None else Path(output)
+    notes: list[str] = []
+    if skip_bad_images and repair:
+        pairs, skipped = without_bad_images(pairs, path)
+        notes += [skipped] if skipped else []
+    plan = make_plan(spec, resolved, items=len(pairs.items), prompts=pairs.items["prompt_id"].nunique())
+    if repair:
+        notes += [f"{'damaged':>9}  {sentence}" for sentence in mend_cheaply(path)]
+    parts = part_digests(spec, random_init=resolved.random_init, seed=resolved.seed, use_t5=resolved.use_t5)
+    work = plan_work(plan, pairs, path, parts=parts, device=chosen_device.type)
+    if request is None and not isinstance(data, PreferenceData):
+        given = {"model": model, "transformer": transformer, "data": data, "split": split}
+        request = {name: None if value is None else str(value) for name, value in given.items()}
+        request["skip_bad_images"] = skip_bad_images
+    return Extraction(work, pairs, path, chosen_device, dtype, request, tuple(notes))
+
+
+def default_name(model: str, settings: ExtractionSettings) -> str:
+    """Name a store by its model and by the settings that make it a control or another draw."""
+    parts = [
+        model,
+        "random-init" if settings.random_init else "",
+        "" if settings.prompts == "own" else f"{settings.prompts}-prompts",
+        "" if settings.seed == 0 else f"noise-{settings.seed}",
+        "" if settings.pair_noise == "independent" else f"{settings.pair_noise}-noise",
+    ]
+    return "-".join(part for part in parts if part)
+
+
+def without_bad_images(data: PreferenceData, output: Path) -> tuple[PreferenceData, str]:
+    """Open every picture once, and leave out the items whose picture is missing or cannot be read.
+
+    Returns:
+        The remaining data, and lines for a person; empty if no picture is bad.
+    """
+    bad = scan_images(data, hashes=False).bad
+    if len(bad) == 0:
+        return data, ""
+    items = data.items[data.items["image"].isin(bad["image"])]
+    remaining = data.without(items["item_id"])
+    report = output.with_name(output.name + ".skipped.csv")
+    reasons = items[["item_id", "prompt_id", "image"]].merge(bad[["image", "problem", "reason"]], on="image")
+    write_csv(report, reasons)
+    return remaining, (
+        f"{len(bad):,} pictures cannot be used: {len(data.items) - len(remaining.items):,} of {len(data.items):,} items "
+        f"and {len(data.pairs) - len(remaining.pairs):,} of {len(data.pairs):,} pairs are left out.\nReasons:  {report}"
+    )
+
+
+def _options(settings: Mapping[str, Any]) -> ExtractionOptions:
+    names = [field.name for field in fields(ExtractionOptions)]
+    unknown = [name for name in settings if name not in names]
+    if unknown:
+        raise UserError(f"An extraction has no setting {unknown[0]!r}; its settings are {', '.join(names)}.")
+    values = {name: tuple(value) if _is_list(value) else value for name, value in settings.items()}
+    return replace(ExtractionOptions(), **values)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | tuple)
+
+
+def _require_pictures(data: PreferenceData, work: Work) -> None:
+    """Open every picture of the items to be computed, so that a bad one is found before the slow forwards.
+
+    Raises:
+        UserError: Some are missing or cannot be read.
+    """
+    data.require_images()
+    if not data.images.can_be_bad:
+        return
+    items = work.items_to_compute()
+    bad = scan_images(data, items=items, hashes=False).bad
+    if len(bad):
+        first = bad.iloc[0]
+        raise UserError(
+            f"{len(bad):,} of {len(items):,} pictures of {data.name} cannot be used, the first being "
+            f"{first['image']!r} of item {first['item_id']!r} ({first['reason']}); repair them, or leave them out with "
+            f"--skip-bad-images."
+        )
+
+
+def _check_disk(work: Work, output: Path) -> None:
+    """Refuse a store that the disk cannot hold."""
+    folder = next(parent for parent in (output.resolve(), *output.resolve().parents) if parent.exists())
+    present = sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) if output.exists() else 0
+    free = shutil.disk_usage(folder).free
+    needed = work.plan.disk_bytes - present
+    if needed > free:
+        raise UserError(
+            f"The store needs {binary(needed)} and {folder} has {binary(free)} free; "
+            f"give --output on a larger disk, or extract less."
+        )
