@@ -6,165 +6,173 @@ again; tables and figures are made anew.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from probing.backbones import model_names
-from probing.commands import OK, CommandParser, run_command
+from probing.commands import OK, run_command
+from probing.experiments import EXPERIMENTS
+from probing.options import OptionsParser
 
 MODEL = "testbed-s"
 SIGMAS = "0.005,0.3,0.6"
 FEWER_SIGMAS = "0.005,0.6"
-"""Of other models' stores: near-clean, and where alignment is read."""
+"""Near-clean, and where alignment is read: the noise levels of the other models' stores."""
 BATCH_SIZE = 32
-REPLACING = ("probing.similarity", "probing.fit", "probing.analyse", "probing.tokens")
-"""Commands that refuse to replace the tables of another model."""
 RIVAL = "testbed-rival"
-"""As tables and figures call the testbed's discriminative model, a line in the reward curves."""
+"""The testbed's baseline reward model, a reference in the reward curves."""
 
 
 class Step(NamedTuple):
-    """A command: the module whose ``main`` runs it, and its options."""
+    """A command: the module whose ``main`` runs it, and its arguments."""
 
     module: str
-    options: list[str]
+    arguments: list[str]
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = CommandParser("probing.reproduce", description=__doc__)
-    parser.add_argument("--model", default=MODEL, help="what all but scaling is measured on")
-    parser.add_argument("--cache", type=Path, default=Path("cache"), help="stores and tables")
-    parser.add_argument("--figures", type=Path, default=Path("figures"), help="figures")
-    parser.add_argument("--limit", type=int, help="at most so many items: a quick look, not the published numbers")
-    parser.add_argument("--overwrite", action="store_true", help="replace the tables of another model in --cache too")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands and run none")
-    return parser
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """Options of the command.
+
+    Attributes:
+        model: The model of every experiment but scaling.
+        cache: Folder of stores and tables.
+        figures: Folder of figures.
+        limit: Largest number of items: a quick look, not the published numbers.
+        overwrite: Replace the tables of another model in the cache.
+        dry_run: Print the commands and run none.
+    """
+
+    model: str = MODEL
+    cache: Path = Path("cache")
+    figures: Path = Path("figures")
+    limit: int | None = None
+    overwrite: bool = False
+    dry_run: bool = False
 
 
-def steps(model: str, cache: Path, drawn: Path, limit: int | None, *, overwrite: bool = False) -> list[Step]:
-    """List the commands of the whole, in their order."""
-    results = str(cache / "results")
-    few = ["--limit", str(limit)] if limit else []
+PARSER = OptionsParser("probing.reproduce", ReproduceOptions, __doc__)
 
-    def store(name: str) -> str:
-        return str(cache / f"{name}.zarr")
 
-    def extracted(name: str, of: str, *options: str, sigmas: str = FEWER_SIGMAS, streams: str = "image,text") -> Step:
-        common = ["--model", of, "--sigmas", sigmas, "--streams", streams, "--batch-size", str(BATCH_SIZE), *few]
-        return Step("probing.extract", [*common, *options, "--output", store(name)])
+def steps(options: ReproduceOptions) -> list[Step]:
+    """List all commands in order."""
+    return [*_extractions(options), *_experiments(options), *_pages(options)]
 
-    others = [name for name in model_names() if name.startswith("testbed-") and name != model]
-    fresh, redrawn, shared = f"{model}-random-init", f"{model}-noise-1", f"{model}-shared-noise"
-    foreign, empty = f"{model}-foreign", f"{model}-empty"
-    # Width alone may make features more readable, so every size has its random-initialised control. Names of further
-    # seeds and of weights along the way have more parts than those of sizes.
-    sizes = [name for name in others if name.count("-") == 1]
-    stages, rewards = f"{results}/stages.parquet", str(cache / f"{RIVAL}.parquet")
-    stores = [
-        extracted(model, model, sigmas=SIGMAS),
-        extracted(fresh, model, "--random-init", sigmas=SIGMAS),
-        extracted(redrawn, model, "--seed", "1", sigmas=SIGMAS, streams="image"),
-        extracted(shared, model, "--pair-noise", "shared", sigmas=SIGMAS, streams="image"),
-        extracted(foreign, model, "--prompts", "foreign", sigmas=SIGMAS),
-        extracted(empty, model, "--prompts", "empty", sigmas=SIGMAS),
-        *(extracted(name, name) for name in others),
-        *(extracted(f"{name}-random-init", name, "--random-init") for name in sizes),
+
+def _stores(options: ReproduceOptions) -> dict[str, list[str]]:
+    """Map the name of each store to the options of its extraction."""
+    model, others, sizes = options.model, _other_models(options.model), _sizes(options.model)
+    both, image = ["--streams", "image,text"], ["--streams", "image"]
+    all_levels, fewer = ["--sigmas", SIGMAS], ["--sigmas", FEWER_SIGMAS]
+    return {
+        model: ["--model", model, *all_levels, *both],
+        f"{model}-random-init": ["--model", model, *all_levels, *both, "--random-init"],
+        f"{model}-noise-1": ["--model", model, *all_levels, *image, "--seed", "1"],
+        f"{model}-shared-noise": ["--model", model, *all_levels, *image, "--pair-noise", "shared"],
+        f"{model}-foreign": ["--model", model, *all_levels, *both, "--prompts", "foreign"],
+        f"{model}-empty": ["--model", model, *all_levels, *both, "--prompts", "empty"],
+        **{name: ["--model", name, *fewer, *both] for name in others},
+        # Width alone may make features more readable, so every size has its random-initialised control.
+        **{f"{name}-random-init": ["--model", name, *fewer, *both, "--random-init"] for name in sizes},
+    }
+
+
+def _other_models(model: str) -> list[str]:
+    return [name for name in model_names() if name.startswith("testbed-") and name != model]
+
+
+def _sizes(model: str) -> list[str]:
+    """Return the other sizes; names of further seeds and of checkpoints have more parts."""
+    return [name for name in _other_models(model) if name.count("-") == 1]
+
+
+def _path(options: ReproduceOptions, store: str) -> str:
+    return str(options.cache / f"{store}.zarr")
+
+
+def _limit(options: ReproduceOptions) -> list[str]:
+    return ["--limit", str(options.limit)] if options.limit else []
+
+
+def _extractions(options: ReproduceOptions) -> list[Step]:
+    common = ["--batch-size", str(BATCH_SIZE), *_limit(options)]
+    return [
+        Step("probing.extract", [*arguments, *common, "--output", _path(options, name)])
+        for name, arguments in _stores(options).items()
     ]
-    main = ["--store", store(model), "--output", results]
-    fewer = ["--sigmas", FEWER_SIGMAS]
-    image = ["--streams", "image"]
-    analyses = [
-        Step(
-            "probing.similarity",
-            ["--model", model, "--sigmas", SIGMAS, "--limit", "128", "--control", "--output", results],
-        ),
-        Step("probing.testbed.rival", [*few, "--output", rewards]),
-        Step("probing.fit", [*main, "--random-init-store", store(fresh), "--reference", f"{RIVAL}={rewards}"]),
-        Step(
-            "probing.analyse",
-            [
-                "combinations",
-                *main,
-                *fewer,
-                *image,
-                "--stages",
-                stages,
-                "--similarity",
-                f"{results}/similarity.parquet",
-            ],
-        ),
-        Step("probing.analyse", ["noise", *main, *image, "--store", store(redrawn), "--store", store(shared)]),
-        Step(
-            "probing.analyse",
-            [
-                "controls",
-                *main,
-                "--store",
-                store(fresh),
-                "--store",
-                store(foreign),
-                "--store",
-                store(empty),
-                "--image-stats",
-                *few,
-            ],
-        ),
-        Step(
-            "probing.analyse",
-            [
-                "scaling",
-                *main,
-                *fewer,
-                *image,
-                "--store",
-                store(fresh),
-                *(option for name in others for option in ("--store", store(name))),
-                *(option for name in sizes for option in ("--store", store(f"{name}-random-init"))),
-            ],
-        ),
-        Step("probing.tokens", ["--store", store(model), "--results", results]),
-        Step("probing.figures", ["--results", results, "--output", str(drawn)]),
-        Step("probing.report", ["--results", results, "--figures", str(drawn), "--output", str(cache / "report.html")]),
-    ]
-    if overwrite:
-        analyses = [
-            Step(module, [*options, "--overwrite"]) if module in REPLACING else Step(module, options)
-            for module, options in analyses
-        ]
-    return [*stores, *analyses]
 
 
-def run(arguments: argparse.Namespace) -> int:
+def _experiments(options: ReproduceOptions) -> list[Step]:
+    """List every experiment of the registry; one without an entry here is measured on the model's own store."""
+    model, results = options.model, str(options.cache / "results")
+    rewards = str(options.cache / f"{RIVAL}.parquet")
+    fewer, image = ["--sigmas", FEWER_SIGMAS], ["--streams", "image"]
+    controls = {name: f"{model}-{name}" for name in ("random-init", "noise-1", "shared-noise", "foreign", "empty")}
+    sizes = [f"{name}-random-init" for name in _sizes(model)]
+    stores = {
+        "similarity": [],
+        "noise": [model, controls["noise-1"], controls["shared-noise"]],
+        "reward-curve": [model, controls["random-init"]],
+        "controls": [model, controls["random-init"], controls["foreign"], controls["empty"]],
+        "scaling": [model, controls["random-init"], *_other_models(model), *sizes],
+    }
+    tables = ["--stages", f"{results}/stages.parquet", "--similarity", f"{results}/similarity.parquet"]
+    arguments = {
+        "similarity": ["--model", model, "--sigmas", SIGMAS, "--limit", "128", "--random-init"],
+        "reward-curve": ["--references", f"{RIVAL}={rewards}"],
+        "combinations": [*fewer, *image, *tables],
+        "noise": image,
+        "controls": ["--image-stats", *_limit(options)],
+        "scaling": [*fewer, *image],
+        "token-maps": ["--curve", f"{results}/reward_curve.parquet"],
+    }
+    commands = [Step("probing.testbed.rival", [*_limit(options), "--output", rewards])]
+    for name in EXPERIMENTS:
+        paths = [part for store in stores.get(name, [model]) for part in ("--store", _path(options, store))]
+        overwrite = ["--overwrite"] if options.overwrite else []
+        commands.append(
+            Step("probing.measure", [name, *paths, *arguments.get(name, []), "--output", results, *overwrite])
+        )
+    return commands
+
+
+def _pages(options: ReproduceOptions) -> list[Step]:
+    page = str(options.cache / "report.html")
+    results = str(options.cache / "results")
+    return [Step("probing.figures", ["--results", results, "--output", str(options.figures), "--page", page])]
+
+
+def run(options: ReproduceOptions) -> int:
     began = time.monotonic()
-    todo = steps(arguments.model, arguments.cache, arguments.figures, arguments.limit, overwrite=arguments.overwrite)
-    for number, step in enumerate(todo, start=1):
-        print(f"\n[{number}/{len(todo)}] $ python -m {step.module} {shlex.join(step.options)}", flush=True)
-        if arguments.dry_run:
+    commands = steps(options)
+    for number, step in enumerate(commands, start=1):
+        command = f"python -m {step.module} {shlex.join(step.arguments)}"
+        print(f"\n[{number}/{len(commands)}] $ {command}", flush=True)
+        if options.dry_run:
             continue
-        if status := importlib.import_module(step.module).main(step.options):
+        if status := importlib.import_module(step.module).main(step.arguments):
             print(
                 f"python -m {step.module} ended with status {status}; the steps before it are done, and what was "
                 f"extracted is kept.",
                 file=sys.stderr,
             )
             return status
-    if arguments.dry_run:
-        return OK
-    print(
-        f"\nAll done in {(time.monotonic() - began) / 60:.1f} minutes. Figures: {arguments.figures}; "
-        f"on one page: {arguments.cache / 'report.html'}"
-    )
+    if not options.dry_run:
+        print(
+            f"\nAll done in {(time.monotonic() - began) / 60:.1f} minutes. Figures: {options.figures}; "
+            f"on one page: {options.cache / 'report.html'}"
+        )
     return OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(run, build_parser(), argv, resumes=True)
+    return run_command(run, PARSER, argv, resumes=True)
 
 
 if __name__ == "__main__":
