@@ -21,9 +21,9 @@ from probing.analysis import (
     reward_curve,
 )
 from probing.analysis.blocks import DELTA
-from probing.analysis.comparisons import best
 from probing.analysis.identity import identify
 from probing.analysis.journal import clear
+from probing.analysis.published import add_published_curve
 from probing.analysis.recipe import Recipe
 from probing.analysis.references import reference
 from probing.analysis.reward_curve import SHUFFLES
@@ -34,6 +34,7 @@ from probing.features import FeatureStore
 from probing.preferences.options import add_split_options, split_pairs
 from probing.preferences.rewards import read_rewards
 from probing.probes import PROBES, SCALINGS
+from probing.result_tables import best_cell
 from probing.statistics import LEVEL
 
 TABLES = ("reward_curve", "comparisons", "outcomes", "margins", "measures", "blocks", "massive", "rewards")
@@ -121,7 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
     comparisons = compare(results, seed=arguments.seed)
     measured = measures(results, pairs, seed=arguments.seed)
     found = (
-        results.table,
+        add_published_curve(results.table),
         comparisons,
         results.outcomes,
         results.margins,
@@ -157,7 +158,7 @@ def _report(
 ) -> None:
     print("Best cell of each facet, chosen on training pairs; accuracy on test pairs [95% interval over prompts]:")
     for facet, cells in results.table[results.table["control"] == "trained"].groupby("facet"):
-        cell = best(cells)
+        cell = best_cell(cells)
         print(
             f"  {facet}: {cell['stream']} {cell['reduction']}, σ = {cell['sigma']:g}, block {cell['block']}: "
             f"{100 * cell['value']:.1f}% [{100 * cell['ci_low']:.1f}, {100 * cell['ci_high']:.1f}], "

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from probing.analysis.cells import fit_cells, fit_latents
-from probing.analysis.comparisons import best
 from probing.analysis.fits import Fitter, accuracies, common_columns, gains, points
 from probing.analysis.pairs import Facet, facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
@@ -19,6 +18,7 @@ from probing.analysis.reward_curve import SHUFFLES, check_comparable
 from probing.analysis.shortcuts import fit_shortcuts
 from probing.analysis.source import FeatureSource
 from probing.errors import UserError
+from probing.result_tables import best_cell
 from probing.statistics import LEVEL, holm
 
 TRAINED = "trained"
@@ -185,7 +185,7 @@ def _cells(measured: dict[str, CellResults], facet: str) -> list[tuple[str, pd.S
         if role == TRAINED and cells["stream"].nunique() > 1:
             groups += [(f"{stream} stream", part) for stream, part in cells.groupby("stream")]
         for name, part in groups:
-            cell = best(part)
+            cell = best_cell(part)
             found.append((name, cell, right[cell["cell"]].to_numpy()))
     return found
 

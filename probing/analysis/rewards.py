@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from probing.analysis.comparisons import best
 from probing.analysis.pairs import facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.source import FeatureSource, Place, read_site
+from probing.result_tables import best_cell
 
 
 def rewards_of_best(
@@ -34,7 +34,7 @@ def rewards_of_best(
     ids = np.asarray(store.item_ids)
     parts = []
     for facet in facets_of(store, pairs, sorted(table["facet"].unique())):
-        cell = best(table[(table["control"] == "trained") & (table["facet"] == facet.name)])
+        cell = best_cell(table[(table["control"] == "trained") & (table["facet"] == facet.name)])
         features = read_site(store, Place(cell["stream"], cell["reduction"], cell["sigma"], int(cell["block"])))
         chosen = replace(recipe, probe=cell["probe"], scaling=cell["scaling"], code_length=False)
         probe = chosen.fit(features, facet.train)

@@ -13,6 +13,7 @@ import pandas as pd
 from probing.analysis.fits import Blocks, Fit, Fitter, Job, Series, accuracies, common_columns, series_of, training_rows
 from probing.analysis.model_sizes import size_of, training_steps
 from probing.analysis.pairs import facets_of
+from probing.analysis.published import add_published_scaling
 from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.source import FeatureSource, different_inputs
 from probing.analysis.stage_runs import stage_runs
@@ -70,12 +71,14 @@ COLUMNS = (
     "resolution",
     "extraction_seed",
     "package_version",
+    "citation",
 )
 """Of the table.
 
 ``kind``: ``cell`` (one block of one store), ``point`` (one store in a trend), ``fit`` (a trend; ``value`` is the slope,
 accuracy a tenfold of ``against``, ``ci_low`` and ``ci_high`` its interval over prompts, ``models_low`` and
-``models_high`` over models, of three or more) or ``residual`` (of a point from a trend). ``head``: ``best`` (the block
+``models_high`` over models, of three or more), ``residual`` (of a point from a trend) or ``published`` (see
+:func:`probing.analysis.published.add_published_scaling`). ``head``: ``best`` (the block
 of highest out-of-fold accuracy on training pairs), ``best-matched`` (its features reduced by principal components to
 the width of the narrowest model), ``depth 0.5`` and the like (the block nearest to that relative depth), ``stages``
 (one block of every stage, side by side). ``series``: ``trained``, ``random-init``, or ``checkpoints`` of one
@@ -187,7 +190,8 @@ def scaling(
                     rows.loc[part.index, "finished"] = finished(part)
                 tables += [rows, trends(rows, matrix, prompts, seed)]
     table = pd.concat([part for part in tables if len(part)], ignore_index=True)
-    return table.reindex(columns=list(COLUMNS)).astype({"block": "Int64", "channels": "Int64", "n_models": "Int64"})
+    table = table.reindex(columns=list(COLUMNS)).astype({"block": "Int64", "channels": "Int64", "n_models": "Int64"})
+    return add_published_scaling(table)
 
 
 def _measure(

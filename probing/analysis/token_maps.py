@@ -17,13 +17,13 @@ import pandas as pd
 from jaxtyping import Float
 from PIL import Image
 
-from probing.analysis.comparisons import best
 from probing.analysis.pairs import Facet, facets_of
 from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.results import provenance
 from probing.analysis.source import FeatureSource, Place, read_site
 from probing.errors import UserError
 from probing.probes import LinearProbe
+from probing.result_tables import best_cell
 
 STREAM, REDUCTION = "image", "mean"
 SELECTIONS = ("highest", "lowest", "wrong")
@@ -119,7 +119,7 @@ def token_cells(
                 f"The reward curve has no trained probe on the mean of image tokens for facet {facet}{asked_for}; "
                 f"fit it with python -m probing.fit --streams image --reductions mean."
             )
-        one = best(here)
+        one = best_cell(here)
         own = replace(recipe, probe=one["probe"], scaling=one["scaling"], code_length=False)
         cells.append(TokenCell(facet, float(one["sigma"]), int(one["block"]), own))
     return cells
