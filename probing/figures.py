@@ -1,4 +1,4 @@
-"""Draw every figure again from its table: ``python -m probing.figures``."""
+"""Draw every figure from its table and write the page that shows them: ``python -m probing.figures``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from probing.analysis.marks import mark_curve
-from probing.commands import CommandParser, check_output_folder, run_command
-from probing.errors import UserError
+from probing.commands import CommandParser, check_output_file, check_output_folder, run_command
+from probing.files import write_text
 from probing.plots import (
     NothingToDraw,
     figure_combinations,
@@ -30,8 +30,8 @@ from probing.plots import (
     figure_trajectory_similarity,
     save_figure,
 )
-from probing.plots.save import draw_figure, find_table
 from probing.plots.text import missing_characters, missing_line
+from probing.report import TableSource, build_page, collect, public_path
 from probing.result_tables import read_result
 
 FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
@@ -53,7 +53,7 @@ FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
 BESIDE: dict[str, tuple[tuple[str, ...], Callable[..., pd.DataFrame]]] = {
     "reward_curves": (("measures", "stages"), mark_curve)
 }
-"""By name: tables that add to a figure's own where they are there, and the function that joins them."""
+"""By name: further tables of the same folder that add to a figure's table, and the function that joins them."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,55 +61,69 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--results", type=Path, default=Path("cache/results"), help="folder of tables, or of figures with their CSV")
     add("--output", type=Path, default=Path("figures"), help="folder of the figures")
+    add("--page", type=Path, help="HTML page of all figures and tables; report.html in --results if not given")
+    add("--no-page", action="store_true", help="write no page")
+    add(
+        "--figures",
+        type=Path,
+        help="folder of figures drawn before: the page states how, and whether from the same rows",
+    )
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
     check_output_folder(arguments.output)
-    options = ["--results", str(arguments.results), "--output", str(arguments.output)]
-    command = f"python -m probing.figures {shlex.join(options)}"
+    page = None if arguments.no_page else arguments.page or arguments.results / "report.html"
+    if page is not None:
+        check_output_file(page, "--page")
+    options = {"--results": arguments.results, "--output": arguments.output, "--figures": arguments.figures}
+    words = [word for name, path in options.items() if path is not None for word in (name, public_path(path))]
+    command = f"python -m probing.figures {shlex.join(words)}"
     with missing_characters() as missing:
-        drawn = _draw_all(arguments, command)
+        sources = collect(
+            FIGURES,
+            arguments.results,
+            arguments.figures,
+            join=lambda table, figure: join_beside(table, arguments.results, figure),
+            further=page is not None,
+        )
+        _save_all(sources, arguments.output, command)
+        if page is not None:
+            text = build_page(sources, command=command)
+            write_text(page, text)
+            count = text.count("<figure>")
+            print(f"Page: {page} ({count} figures, {len(sources)} tables, {len(text.encode()) / 1e6:.1f} MB)")
     if missing:
         print(missing_line(missing), file=sys.stderr)
-    if not drawn:
-        raise UserError(
-            f"{arguments.results} has no table that a figure is drawn from, neither of "
-            f"{', '.join(sorted({f'{source}.parquet' for source, _ in FIGURES.values()}))} nor a figure's CSV; "
-            f"run python -m probing.fit first."
-        )
 
 
-def _draw_all(arguments: argparse.Namespace, command: str) -> int:
-    drawn = 0
-    for name, (source, draw) in FIGURES.items():
-        path = find_table(arguments.results, source, name)
-        if path is None:
-            print(f"{name}: not drawn, for there is no {source}.parquet")
-            continue
-        table = join_beside(read_result(path, "the command that wrote it"), arguments.results, name)
-        provenance = {"command": command, "table": path.name}
-        try:
-            figure = draw_figure(name, draw, table)
-        except NothingToDraw as reason:
-            print(f"{name}: left out, {reason}")
-            continue
-        written = save_figure(figure, table, arguments.output, name, provenance=provenance)
-        print(f"{name}: {', '.join(path.name for path in written)} in {arguments.output}")
-        drawn += 1
-    return drawn
+def _save_all(sources: Sequence[TableSource], output: Path, command: str) -> None:
+    tables = {source.name for source in sources}
+    for name, (table, _) in FIGURES.items():
+        if table not in tables:
+            print(f"{name}: not drawn, there is no {table}.parquet")
+    for source in sources:
+        for name, inputs in source.figures.items():
+            try:
+                figure = inputs.figure
+            except NothingToDraw as reason:
+                print(f"{name}: not drawn, {reason}")
+                continue
+            provenance = {"command": command, "table": source.path.name}
+            written = save_figure(figure, inputs.table, output, name, provenance=provenance)
+            print(f"{name}: {', '.join(path.name for path in written)} in {output}")
 
 
 def join_beside(table: pd.DataFrame, results: Path, name: str) -> pd.DataFrame:
-    """Add what lies beside a figure's table; a figure's own CSV has it already."""
+    """Join a figure's table with the further tables of its folder; a figure's own CSV is already joined."""
     if name not in BESIDE:
         return table
     sources, join = BESIDE[name]
-    others = {source: results / f"{source}.parquet" for source in sources}
-    there = {
-        source: read_result(path, "the command that wrote it") for source, path in others.items() if path.is_file()
+    paths = {source: results / f"{source}.parquet" for source in sources}
+    beside = {
+        source: read_result(path, "the command that wrote it") for source, path in paths.items() if path.is_file()
     }
-    return join(table, **there) if there else table
+    return join(table, **beside) if beside else table
 
 
 def main(argv: Sequence[str] | None = None) -> int:

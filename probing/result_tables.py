@@ -1,4 +1,7 @@
-"""Read result tables, from Parquet or from the CSV beside a figure; names of version 0.1 become the present ones."""
+"""Read result tables, from Parquet or from the CSV beside a figure, and select their rows.
+
+Names of version 0.1 become the present ones.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,23 @@ _TEXT = (
     "pair_id",
     "item_id",
 )
-_INTEGER = ("block", "baseline_block", "first", "second", "channels", "draws", "n_models", "step", "stages_step")
+_INTEGER = (
+    "block",
+    "baseline_block",
+    "first",
+    "second",
+    "channels",
+    "draws",
+    "n_models",
+    "step",
+    "stages_step",
+    "seed",
+    "n_pairs",
+    "n_prompts",
+    "n_train_pairs",
+    "n_items",
+    "n_block_pairs",
+)
 _RENAMED = {
     "p": "p_value",
     "p_holm": "p_value_holm",
@@ -79,3 +98,32 @@ def _with_present_names(table: pd.DataFrame) -> pd.DataFrame:
         if name in table and pd.api.types.is_string_dtype(table[name].dropna()):
             table = table.assign(**{name: table[name].str.replace(r"^none/", "trained/", regex=True)})
     return table
+
+
+PUBLISHED = "published"
+"""The control of rows with published values; their ``citation`` names the paper and its table or figure."""
+
+
+def measured_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Drop the rows with published values."""
+    return table[table["control"] != PUBLISHED] if "control" in table else table
+
+
+def published_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows with published values alone."""
+    return table[table["control"] == PUBLISHED] if "control" in table else table.iloc[:0]
+
+
+def best_cell(cells: pd.DataFrame) -> pd.Series:
+    """Pick the cell of highest cross-validated training accuracy; the first of equals, never by its test value."""
+    return cells.iloc[int(cells["cv_accuracy"].to_numpy(dtype=float).argmax())]
+
+
+def over_training(points: pd.DataFrame) -> pd.DataFrame:
+    """Keep the trained points along a training: checkpoints of one architecture, one at each of its steps.
+
+    Further seeds end where the first one does; the first given represents the training.
+    """
+    checkpoints = points[(points["control"] == "trained") & points["steps"].notna()]
+    checkpoints = checkpoints.drop_duplicates(["config_hash", "facet", "stream", "reduction", "sigma", "head", "steps"])
+    return checkpoints[checkpoints.groupby("config_hash", dropna=False)["steps"].transform("nunique") > 1]

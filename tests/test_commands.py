@@ -26,7 +26,6 @@ COMMANDS = (
     "tokens",
     "similarity",
     "figures",
-    "report",
     "score",
     "audit",
     "reproduce",

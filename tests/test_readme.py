@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from probing import audit, extract, figures, fit, report, score
+from probing import audit, extract, figures, fit, score
 from probing.backbones import model_names
 from probing.preferences import BENCHMARKS
 from probing.preferences.registry import NAMES
@@ -138,7 +138,7 @@ def test_links_lead_somewhere():
         assert link.startswith("http") or (ROOT / link).exists(), link
 
 
-@pytest.mark.parametrize("command", [audit, extract, fit, figures, report, score])
+@pytest.mark.parametrize("command", [audit, extract, fit, figures, score])
 def test_options_exist(command):
     known = {option for action in command.build_parser()._actions for option in action.option_strings}
     name = command.__name__

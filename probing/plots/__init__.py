@@ -1,14 +1,14 @@
-"""Figures: a tidy table in, matplotlib out. Nothing here shows, or writes but :func:`save_figure`."""
+"""Figures: a tidy table in, matplotlib figures out. Nothing here opens a window; only :func:`save_figure` writes."""
 
 from probing.plots.combinations import figure_combinations, plot_gains, plot_pairs_of_blocks
 from probing.plots.comparisons import figure_comparisons, plot_comparisons
 from probing.plots.controls import figure_controls, plot_controls
+from probing.plots.curves import NothingToDraw
 from probing.plots.noise import figure_noise, figure_noise_draws, plot_gain_of_many, plot_noise, plot_redraws
 from probing.plots.pairs import figure_pairs
 from probing.plots.reward_curve import figure_reward_curves, plot_reward_curve
 from probing.plots.save import save_figure
-from probing.plots.scaling import figure_depth_curves, figure_scaling, plot_depth_curves, plot_paper, plot_scaling
-from probing.plots.series import NothingToDraw
+from probing.plots.scaling import figure_depth_curves, figure_scaling, plot_depth_curves, plot_published, plot_scaling
 from probing.plots.similarity import figure_image_similarity, figure_trajectory_similarity, plot_similarity
 from probing.plots.stages import figure_stage_similarity, mark_stages, plot_stage_similarity
 from probing.plots.tokens import figure_token_maps, plot_token_map
@@ -36,7 +36,7 @@ __all__ = [
     "plot_gains",
     "plot_noise",
     "plot_pairs_of_blocks",
-    "plot_paper",
+    "plot_published",
     "plot_redraws",
     "plot_reward_curve",
     "plot_scaling",

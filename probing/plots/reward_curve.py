@@ -1,17 +1,21 @@
-"""Reward curves: pair accuracy against block, with every control beside it."""
+"""Reward curves: pair accuracy against block, with every control."""
 
 from __future__ import annotations
+
+from itertools import product
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from probing.analysis.paper import PAPER_CURVE
 from probing.plots import style
-from probing.plots.series import say_counts
+from probing.plots.curves import describe_models, describe_tokens, panel_title, panels_of
+from probing.plots.grid import facet_grid
 from probing.plots.stages import mark_stages
-from probing.plots.text import shown_name, shown_names
+from probing.plots.text import shown_name
+from probing.result_tables import published_rows
 
 CAPTION = (
     "Bands: 95% percentile cluster bootstrap over prompts. Points: the measured accuracies on test pairs. "
@@ -20,8 +24,6 @@ CAPTION = (
 _REFERENCES = " Finely dotted, with its interval: other rewards on the same pairs."
 _BEST = " Ticks along the lower edge: blocks that may be the best of their curve (95% confidence set)."
 _STAGES = " Every second stage is shaded (stages of image tokens at the lowest σ)."
-_PUBLISHED = " Grey crosses: what the paper says of this model, on HPDv3."
-PAPER = "#8A8A8A"
 _REFERENCE_LINE = (0, (1, 1))
 _REFERENCE_COLOURS = ("#CC79A7", "#B8860B", "#56B4E9")
 
@@ -39,54 +41,45 @@ def plot_reward_curve(
     """Draw one facet's reward curves in one stream, a curve a noise level.
 
     Args:
-        table: Of :func:`probing.analysis.reward_curve`, or its CSV.
+        table: Result of :func:`probing.analysis.reward_curve`, or its CSV.
         facet: Which facet.
         stream: ``image`` or ``text``.
         reduction: Which reduction; the first mean of the stream if None.
         ax: Axes to draw on; new ones if None.
-        legend: Whether to add a legend, below the axes.
+        legend: Whether to add a legend below the axes.
         depth: Whether to mark depth on the upper edge.
 
     Raises:
         ValueError: The table has no such trained cells.
     """
-    panels = [name for shown, name in _panels(table) if shown == stream]
-    if reduction is None and panels:
-        reduction = panels[0]
-    cells = table[(table["facet"] == facet) & (table["stream"] == stream) & (table["reduction"] == reduction)]
-    trained = cells[cells["control"] == "trained"]
+    if reduction is None:
+        reduction = next((name for shown, name in panels_of(_trained(table)) if shown == stream), None)
+    rows = table[table["facet"] == facet]
+    cells = rows[(rows["stream"] == stream) & (rows["reduction"] == reduction)]
+    trained = _trained(cells)
     if trained.empty:
-        have = ", ".join(f"{f} in {s}" for f, s in sorted(set(zip(table["facet"], table["stream"], strict=True))))
+        pairs = _trained(table)[["facet", "stream"]].drop_duplicates().sort_values(["facet", "stream"])
+        have = ", ".join(f"{name} in {shown}" for name, shown in pairs.to_numpy())
         raise ValueError(f"Got facet {facet!r} in stream {stream!r}, expected trained cells of one of: {have}.")
+    styles = style.sigma_styles(_trained(table)["sigma"].tolist())
     with style.house_style():
         ax = style.new_axes(ax, (5.8, 4.6))
-        looks = style.sigma_looks(table.loc[table["control"] == "trained", "sigma"].tolist())
         _draw_shuffled(ax, cells[cells["control"] == "shuffled"])
-        for sigma, part in _by_sigma(cells[cells["control"] == "random-init"]):
-            _draw_curve(ax, part, style.RANDOM_INIT, looks[sigma][1] if sigma in looks else ".", trained=False)
-        for sigma, part in _by_sigma(trained):
-            _draw_curve(ax, part, *looks[sigma], trained=True)
-        _draw_latents(ax, table[(table["facet"] == facet) & (table["control"] == "latents")], str(reduction))
-        _draw_references(ax, table[(table["facet"] == facet) & (table["control"] == "reference")])
-        _draw_paper(ax, trained, stream)
+        for sigma, part in cells[cells["control"] == "random-init"].groupby("sigma"):
+            _draw_curve(ax, part, style.Style(style.RANDOM_INIT, styles[sigma].marker if sigma in styles else "."))
+        for sigma, part in trained.groupby("sigma"):
+            _draw_curve(ax, part, styles[sigma])
+        _draw_latents(ax, rows[rows["control"] == "latents"], str(reduction))
+        _draw_references(ax, rows[rows["control"] == "reference"])
+        _draw_published(ax, table, trained, stream)
         _draw_stages(ax, trained)
-        _draw_best(ax, trained, looks)
-        style.reference_line(ax, 0.5, "chance", color=style.REFERENCE, linewidth=1.0)
-        ceiling = trained["ceiling"].iloc[0]
-        if pd.notna(ceiling):
-            style.reference_line(
-                ax, ceiling, "annotators'\nceiling", color=style.CEILING, linewidth=1.2, linestyle=(0, (6, 2, 1, 2))
-            )
+        _draw_best(ax, trained, styles)
+        style.accuracy_axis(ax, trained["ceiling"].iloc[0])
         last = trained.iloc[-1]
-        style.block_axis(ax, round((last["block"] + 1) / last["depth"]), depth=depth)
-        style.percent_axis(ax)
-        ax.set_ylabel("pair accuracy")
-        ax.set_title(
-            f"{shown_name(facet)}, {stream} tokens ({str(reduction).replace('_', ' ')})\n{say_counts(trained)}",
-            fontsize=10,
-        )
+        style.block_axis(ax, round((last["block"] + 1) / last["depth"]) if depth else None)
+        ax.set_title(panel_title(facet, describe_tokens(stream, reduction), trained, between=", "), fontsize=10)
         if legend:
-            style.legend_below(ax, legend_handles(table), columns=2)
+            style.legend_below(ax, _handles(table), columns=2)
     return ax
 
 
@@ -94,97 +87,95 @@ def figure_reward_curves(table: pd.DataFrame) -> Figure:
     """Draw every facet (rows) in every stream (columns), with one legend and a caption.
 
     Args:
-        table: Of :func:`probing.analysis.reward_curve`, or its CSV.
+        table: Result of :func:`probing.analysis.reward_curve`, or its CSV.
     """
-    facets = sorted(table.loc[table["control"] == "trained", "facet"].unique())
-    panels = _panels(table)
-    with style.house_style():
-        size = (max(3.5 * len(panels), 5.5), 2.9 * len(facets) + 1.6)
-        figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(len(facets), len(panels), squeeze=False, sharex=True, sharey="row")
-        for row, facet in enumerate(facets):
-            for column, (stream, reduction) in enumerate(panels):
-                ax = plot_reward_curve(
-                    table,
-                    facet=facet,
-                    stream=stream,
-                    reduction=reduction,
-                    ax=grid[row, column],
-                    legend=False,
-                    depth=row == 0,
-                )
-                ax.label_outer()
-        caption = CAPTION + (_BEST if "may_be_best" in table else "")
-        caption += _STAGES if "stage" in table and table["stage"].notna().any() else ""
-        caption += _PUBLISHED if _paper_marks(table) else ""
-        caption += _REFERENCES if (table["control"] == "reference").any() else ""
-        style.caption_and_legend(figure, caption, legend_handles(table), columns=3 if len(panels) > 1 else 2)
-        backbones = table.loc[table["control"] != "reference", "model"]
-        models = shown_names(backbones)
-        figure.suptitle(f"What {models or 'the backbone'} knows of preferences, block by block", fontsize=12)
+    facets, panels = sorted(_trained(table)["facet"].unique()), panels_of(_trained(table))
+    caption = CAPTION + (_BEST if "may_be_best" in table else "")
+    caption += _STAGES if "stage" in table and table["stage"].notna().any() else ""
+    if len(published := published_rows(table)):
+        caption += f" Grey crosses: published for this model, on HPDv3 ({published['citation'].iloc[0]})."
+    caption += _REFERENCES if (table["control"] == "reference").any() else ""
+    with facet_grid(
+        len(facets),
+        len(panels),
+        (max(3.5 * len(panels), 5.5), 2.9 * len(facets) + 1.6),
+        title=f"Reward curves of {describe_models(table[table['control'] != 'reference'])}",
+        caption=caption,
+        handles=_handles(table),
+        legend_columns=3 if len(panels) > 1 else 2,
+        outer_labels=True,
+        sharex=True,
+        sharey="row",
+    ) as (figure, grid):
+        for (row, facet), (column, (stream, reduction)) in product(enumerate(facets), enumerate(panels)):
+            plot_reward_curve(
+                table,
+                facet=facet,
+                stream=stream,
+                reduction=reduction,
+                ax=grid[row, column],
+                legend=False,
+                depth=row == 0,
+            )
     return figure
 
 
-def legend_handles(table: pd.DataFrame) -> list[Line2D]:
-    """Make the legend of what the table holds."""
-    looks = style.sigma_looks(table.loc[table["control"] == "trained", "sigma"].tolist())
-    handles = [
-        Line2D([], [], color=colour, marker=marker, label=f"trained, σ = {sigma:g}")
-        for sigma, (colour, marker) in looks.items()
-    ]
-    controls = set(table["control"])
-    if "random-init" in controls:
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=style.RANDOM_INIT,
-                linestyle=(0, (4, 2)),
-                linewidth=1.2,
-                marker="o",
-                markerfacecolor="white",
-                label="random-initialised",
-            )
-        )
-    if "latents" in controls:
-        handles.append(Line2D([], [], color=style.LATENTS, linestyle=":", linewidth=2.2, label="pooled VAE latents"))
-    if "shuffled" in controls:
-        shuffles = table.loc[table["control"] == "shuffled", "seed"].nunique()
-        said = "shuffled choices" + (f" (mean of {shuffles})" if shuffles > 1 else "")
-        handles.append(Line2D([], [], color=style.SHUFFLED, linestyle="", marker="x", markersize=4, label=said))
+def _handles(table: pd.DataFrame) -> list[Line2D]:
+    """Make the legend of the curves and controls of a table."""
+    styles = style.sigma_styles(_trained(table)["sigma"].tolist())
+    handles = style.handles_of({sigma: one._replace(label=f"trained, {one.label}") for sigma, one in styles.items()})
+    shuffles = table.loc[table["control"] == "shuffled", "seed"].nunique()
+    shuffled = "shuffled choices" + (f" (mean of {shuffles})" if shuffles > 1 else "")
+    controls = {
+        "random-init": Line2D(
+            [],
+            [],
+            color=style.RANDOM_INIT,
+            linestyle=style.DASHED,
+            linewidth=1.2,
+            marker="o",
+            markerfacecolor="white",
+            label="random-initialised",
+        ),
+        "latents": Line2D([], [], color=style.LATENTS, linestyle=":", linewidth=2.2, label="pooled VAE latents"),
+        "shuffled": Line2D([], [], color=style.SHUFFLED, linestyle="", marker="x", markersize=4, label=shuffled),
+    }
+    handles += [handle for control, handle in controls.items() if (table["control"] == control).any()]
     for name, colour in _reference_colours(table[table["control"] == "reference"]).items():
         handles.append(Line2D([], [], color=colour, linestyle=_REFERENCE_LINE, linewidth=1.6, label=shown_name(name)))
     return handles
 
 
-def _draw_curve(ax: Axes, part: pd.DataFrame, colour: str, marker: str, *, trained: bool) -> None:
+def _trained(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["control"] == "trained"]
+
+
+def _draw_curve(ax: Axes, part: pd.DataFrame, one: style.Style) -> None:
     part = part.sort_values("block")
-    blocks = part["block"].astype(float)
-    ax.fill_between(blocks, part["ci_low"], part["ci_high"], color=colour, alpha=0.18 if trained else 0.12, linewidth=0)
-    ax.plot(
-        blocks,
-        part["value"],
-        color=colour,
-        marker=marker,
-        linestyle="-" if trained else (0, (4, 2)),
+    trained = part["control"].iloc[0] == "trained"
+    style.draw_band(
+        ax,
+        part["block"].astype(float),
+        part,
+        one,
+        hollow=not trained,
+        alpha=0.18 if trained else 0.12,
         linewidth=1.8 if trained else 1.2,
         markersize=(5 if trained else 4) * (1.0 if len(part) <= 16 else 0.6),
-        markerfacecolor=colour if trained else "white",
         zorder=4 if trained else 3,
     )
 
 
-def _draw_best(ax: Axes, trained: pd.DataFrame, looks: dict[float, tuple[str, str]]) -> None:
-    """Mark the confidence set of each curve's best block, a row of ticks a noise level, in the curve's own marker."""
+def _draw_best(ax: Axes, trained: pd.DataFrame, styles: dict[Any, style.Style]) -> None:
+    """Mark the confidence set of each curve's best block, a row of ticks a noise level, in the curve's marker."""
     if "may_be_best" not in trained:
         return
-    for row, (sigma, part) in enumerate(_by_sigma(trained[trained["may_be_best"] == 1])):
-        colour, marker = looks[sigma]
+    for row, (sigma, part) in enumerate(trained[trained["may_be_best"] == 1].groupby("sigma")):
         ax.plot(
             part["block"].astype(float),
             [0.015 + 0.035 * row] * len(part),
-            marker,
-            color=colour,
+            styles[sigma].marker,
+            color=styles[sigma].colour,
             markersize=3.6,
             transform=ax.get_xaxis_transform(),
             clip_on=False,
@@ -201,15 +192,15 @@ def _draw_stages(ax: Axes, trained: pd.DataFrame) -> None:
     mark_stages(ax, blocks.agg(first_block="min", last_block="max").reset_index())
 
 
-def _draw_paper(ax: Axes, trained: pd.DataFrame, stream: str) -> None:
-    """Mark what the paper says of single blocks of this model; it reads image tokens alone."""
-    if stream != "image":
-        return
-    for block, value in _paper_marks(trained):
-        ax.plot(block, value, "x", color=PAPER, markersize=8, markeredgewidth=2.0, zorder=2)
+def _draw_published(ax: Axes, table: pd.DataFrame, trained: pd.DataFrame, stream: str) -> None:
+    """Mark the published values of single blocks of this model in this stream."""
+    rows = published_rows(table)
+    for row in rows[(rows["stream"] == stream) & rows["model"].isin(trained["model"])].to_dict("records"):
+        at = row["block"], row["value"]
+        ax.plot(*at, "x", color=style.PUBLISHED, markersize=8, markeredgewidth=2.0, zorder=2)
         ax.annotate(
-            f"paper {100 * value:.1f}%",
-            (block, value),
+            f"paper {100 * row['value']:.1f}%",
+            at,
             xytext=(0, -11),
             textcoords="offset points",
             ha="center",
@@ -218,48 +209,31 @@ def _draw_paper(ax: Axes, trained: pd.DataFrame, stream: str) -> None:
         )
 
 
-def _paper_marks(table: pd.DataFrame) -> list[tuple[int, float]]:
-    models = set(table["model"].dropna()) if "model" in table else set()
-    return [(one.blocks[0], one.value) for one in PAPER_CURVE if one.backbone in models and one.blocks]
-
-
-def _by_sigma(cells: pd.DataFrame) -> list[tuple[float, pd.DataFrame]]:
-    return [(sigma, cells[cells["sigma"] == sigma]) for sigma in sorted(cells["sigma"].unique().tolist())]
-
-
 def _draw_shuffled(ax: Axes, part: pd.DataFrame) -> None:
     means = part.groupby(["sigma", "block"], as_index=False)["value"].mean()
     ax.plot(means["block"].astype(float), means["value"], "x", color=style.SHUFFLED, markersize=4, zorder=2)
 
 
 def _draw_latents(ax: Axes, part: pd.DataFrame, reduction: str) -> None:
-    """Draw the latents under the same reduction, or else their mean or only one."""
+    """Draw the latents of the same reduction, or else their mean or only one."""
     for name in (reduction, "mean", *part["reduction"]):
-        row = part[part["reduction"] == name]
-        if len(row):
-            one = row.iloc[0]
-            ax.axhspan(one["ci_low"], one["ci_high"], color=style.LATENTS, alpha=0.10, linewidth=0, zorder=0)
-            ax.axhline(one["value"], color=style.LATENTS, linestyle=":", linewidth=2.2, zorder=2)
+        if len(row := part[part["reduction"] == name]):
+            _draw_level(ax, row.iloc[0], style.LATENTS, alpha=0.10, linestyle=":", linewidth=2.2)
             return
 
 
 def _draw_references(ax: Axes, part: pd.DataFrame) -> None:
     for name, colour in _reference_colours(part).items():
-        one = part[part["model"] == name].iloc[0]
-        ax.axhspan(one["ci_low"], one["ci_high"], color=colour, alpha=0.12, linewidth=0, zorder=0)
-        ax.axhline(one["value"], color=colour, linestyle=_REFERENCE_LINE, linewidth=1.6, zorder=2)
+        row = part[part["model"] == name].iloc[0]
+        _draw_level(ax, row, colour, alpha=0.12, linestyle=_REFERENCE_LINE, linewidth=1.6)
+
+
+def _draw_level(ax: Axes, row: pd.Series, colour: str, *, alpha: float, **line) -> None:
+    """Draw a measurement without a block as a horizontal line with its interval."""
+    ax.axhspan(row["ci_low"], row["ci_high"], color=colour, alpha=alpha, linewidth=0, zorder=0)
+    ax.axhline(row["value"], color=colour, zorder=2, **line)
 
 
 def _reference_colours(part: pd.DataFrame) -> dict[str, str]:
     names = sorted(part["model"].unique())
-    return {name: _REFERENCE_COLOURS[place % len(_REFERENCE_COLOURS)] for place, name in enumerate(names)}
-
-
-def _panels(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """List (stream, reduction) of the trained cells: a stream's means, or its first reduction if it has none."""
-    trained = table[table["control"] == "trained"]
-    panels: list[tuple[str, str]] = []
-    for stream, part in sorted(trained.groupby("stream"), key=lambda group: (group[0] != "image", group[0])):
-        names = list(dict.fromkeys(part["reduction"]))
-        panels += [(str(stream), str(name)) for name in ([n for n in names if n.startswith("mean")] or names[:1])]
-    return panels
+    return {name: _REFERENCE_COLOURS[number % len(_REFERENCE_COLOURS)] for number, name in enumerate(names)}

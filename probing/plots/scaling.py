@@ -1,40 +1,41 @@
-"""Accuracy against size, cost and training, and against relative depth; what the paper has stands beside."""
+"""Accuracy against size and training, and against relative depth; published values in a panel of their own."""
 
 from __future__ import annotations
+
+from itertools import product
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from probing.analysis.paper import Published, published
-from probing.analysis.trends import over_training
 from probing.plots import style
-from probing.plots.series import SERIES, NothingToDraw, best_series, say_counts, say_series
+from probing.plots.curves import CURVE, NothingToDraw, best_curve, describe_curve, panel_title
+from probing.plots.grid import facet_grid
 from probing.plots.text import shown_name
+from probing.result_tables import measured_rows, over_training, published_rows
 
 CAPTION = (
     "One head recipe for all models. Points: accuracy on test pairs; bars: 95% cluster bootstrap over prompts. Lines: "
     "least squares on the logarithm; slopes with intervals over the same prompts, and, of three models or more, over "
     "models (Student's t). Hollow: the best block of random-initialised models. A facet's stream and noise level are "
-    "those that are best on training pairs, over all trained models. In grey, apart: what is published of other models."
+    "the best on training pairs, over all trained models."
 )
+_PUBLISHED = " In grey, in their own panel: published values of other models."
 DEPTH_CAPTION = (
     "Bands: 95% cluster bootstrap over prompts. Points: accuracies of single blocks on test pairs. Dashed and hollow: "
     "random-initialised. All at the lowest noise level; of checkpoints the last."
 )
 AGAINST = {"parameters": "parameters", "forward_flops": "FLOPs of one forward", "steps": "training steps"}
-_HEADS = {
-    "best": ("#0072B2", "o", "-", "best block"),
-    "best-matched": ("#D55E00", "D", (0, (1, 1.5)), "best block at the narrowest width"),
-    "stages": ("#009E73", "s", (0, (5, 2)), "a block of every stage"),
+_STYLES = {
+    "best": style.Style("#0072B2", "o", "best block"),
+    "best-matched": style.Style("#D55E00", "D", "best block at the narrowest width", (0, (1, 1.5))),
+    "stages": style.Style("#009E73", "s", "a block of every stage", (0, (5, 2))),
 }
-_DEPTH = ("#CC79A7", "^", (0, (3, 1, 1, 1)))
-_MOST_TICKS = 6
-_PAPER = "#8A8A8A"
-_PAPER_MARKS = {"trained": "P", "frozen": "o", "random-init": "x"}
+_DEPTH = style.Style("#CC79A7", "^", line=(0, (3, 1, 1, 1)))
+_MAX_TICKS = 6
+_PUBLISHED_MARKERS = {"trained": "P", "frozen": "o", "random-init": "x"}
 
 
 def plot_scaling(
@@ -46,106 +47,83 @@ def plot_scaling(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """Draw a facet's accuracies against one measure of size, in the series that is best on training pairs.
+    """Draw a facet's accuracies against one measure of size, in the curve that is best on training pairs.
 
     Args:
-        table: Of :func:`probing.analysis.scaling.scaling`, or its CSV.
+        table: Result of :func:`probing.analysis.scaling.scaling`, or its CSV.
         facet: Which facet.
         against: ``parameters``, ``forward_flops`` or ``steps``.
-        depth: Which matched depth is drawn; the nearest that there is.
+        depth: Which matched depth is drawn; the nearest in the table.
         ax: Axes to draw on; new ones if None.
         legend: Whether to add a legend below the axes.
 
     Raises:
         ValueError: The table has no such facet, or no point with such a size.
     """
-    rows = _rows(table, facet)
+    rows = _curve_of(table, facet)
     points = _points(rows, against)
     if points.empty:
         raise ValueError(f"Got {against!r} of facet {facet!r}, and the table has no point of it.")
-    looks = _looks(points, depth)
+    styles = _head_styles(points, depth)
     fits = rows[(rows["kind"] == "fit") & (rows["against"] == against)]
     with style.house_style():
         ax = style.new_axes(ax, (5.6, 4.2))
         ax.set_xscale("log")
-        for place, (head, (colour, marker, line, _)) in enumerate(looks.items()):
-            own = points[points["head"] == head]
+        for number, (head, one) in enumerate(styles.items()):
+            of_head = points[points["head"] == head]
             if head != "best":
-                own = own[own["control"] == "trained"]
+                of_head = of_head[of_head["control"] == "trained"]
             # Side by side on the logarithmic axis, so that no head's bar hides another's.
-            aside = 1.03 ** (place - (len(looks) - 1) / 2)
-            for control, part in own.groupby("control"):
-                x = part[against].astype(float) * aside
-                face = colour if control == "trained" else "white"
-                ax.vlines(x, part["ci_low"], part["ci_high"], color=colour, linewidth=1.2, alpha=0.8, zorder=2)
-                ax.plot(x, part["value"], marker, color=colour, markerfacecolor=face, markersize=5.5, zorder=3)
-            for fit in fits[(fits["head"] == head) & fits["control"].isin(own["control"])].to_dict("records"):
-                inside = own[own["control"] == fit["control"]][against].astype(float)
-                x = np.array([inside.min(), inside.max()])
-                ax.plot(
-                    x * aside,
-                    fit["intercept"] + fit["value"] * np.log10(x),
-                    color=colour,
-                    linestyle=line,
-                    linewidth=1.3,
-                    alpha=0.9,
-                    zorder=1,
-                )
-        style.reference_line(ax, 0.5, "chance", color=style.REFERENCE, linewidth=1.0)
-        if pd.notna(ceiling := points["ceiling"].iloc[0]):
-            style.reference_line(
-                ax, ceiling, "annotators'\nceiling", color=style.CEILING, linewidth=1.2, linestyle=(0, (6, 2, 1, 2))
-            )
-        style.percent_axis(ax)
-        there = sorted(points[against].astype(float).unique())
-        if len(there) <= _MOST_TICKS:
-            ax.set_xticks(there, [_count(x, "G" if against == "forward_flops" else "B") for x in there])
-            ax.minorticks_off()
-        else:
-            # The default writes powers of ten as mathematics, which is off.
-            ax.xaxis.set_major_formatter(lambda x, _: _count(x, "G" if against == "forward_flops" else "B"))
-            ax.xaxis.set_minor_formatter(NullFormatter())
+            offset = 1.03 ** (number - (len(styles) - 1) / 2)
+            for control, part in of_head.groupby("control"):
+                x = part[against].astype(float) * offset
+                face = one.colour if control == "trained" else "white"
+                ax.vlines(x, part["ci_low"], part["ci_high"], color=one.colour, linewidth=1.2, alpha=0.8, zorder=2)
+                ax.plot(x, part["value"], one.marker, color=one.colour, markerfacecolor=face, markersize=5.5, zorder=3)
+                for fit in fits[(fits["head"] == head) & (fits["control"] == control)].to_dict("records"):
+                    ends = np.array([part[against].min(), part[against].max()], dtype=float)
+                    y = fit["intercept"] + fit["value"] * np.log10(ends)
+                    ax.plot(ends * offset, y, color=one.colour, linestyle=one.line, linewidth=1.3, alpha=0.9, zorder=1)
+        style.accuracy_axis(ax, points["ceiling"].iloc[0])
+        _size_axis(ax, sorted(points[against].astype(float).unique()), "G" if against == "forward_flops" else "B")
         ax.set_xlabel(AGAINST[against])
-        ax.set_ylabel("pair accuracy")
-        one = points.iloc[0]
         slope = fits[(fits["head"] == "best") & (fits["control"] == "trained")]
-        said = "" if slope.empty else "\n" + _slope(slope.iloc[0])
-        ax.set_title(f"{shown_name(facet)}: {say_series(one)}\n{say_counts(points)}{said}", fontsize=9)
+        statement = "" if slope.empty else "\n" + _describe_slope(slope.iloc[0])
+        ax.set_title(panel_title(facet, describe_curve(points.iloc[0]), points) + statement, fontsize=9)
         if legend:
-            style.legend_below(ax, _handles(points, depth), columns=2)
+            style.legend_below(ax, style.handles_of(styles), columns=2)
     return ax
 
 
-def _points(rows: pd.DataFrame, against: str) -> pd.DataFrame:
-    points = rows[(rows["kind"] == "point") & rows[against].notna()]
-    return over_training(points) if against == "steps" else points[points["finished"].astype(bool)]
-
-
-def plot_paper(benchmark: str = "hpdv3", *, ax: Axes | None = None) -> Axes:
-    """Draw what the paper and its relatives say of SD3.5-M and L on a benchmark, in grey, as theirs.
+def plot_published(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the published accuracies of a table against parameters, in grey.
 
     Args:
-        benchmark: Of :data:`probing.analysis.paper.BENCHMARKS`.
+        table: As for :func:`plot_scaling`.
         ax: Axes to draw on; new ones if None.
+
+    Raises:
+        NothingToDraw: The table has none.
     """
-    marks = [one for one in published(benchmark=benchmark) if one.parameters is not None]
+    rows = published_rows(table)
+    if rows.empty:
+        raise NothingToDraw("the table has no published values.")
     with style.house_style():
         ax = style.new_axes(ax, (3.0, 4.2))
         ax.set_xscale("log")
-        for one in marks:
-            assert one.parameters is not None
+        for row in rows.to_dict("records"):
             ax.plot(
-                one.parameters,
-                one.value,
-                _PAPER_MARKS[str(one.training)],
-                color=_PAPER,
+                row["parameters"],
+                row["value"],
+                _PUBLISHED_MARKERS[row["series"]],
+                color=style.PUBLISHED,
                 markersize=7,
-                markerfacecolor=_PAPER if one.training == "trained" else "white",
+                markerfacecolor=style.PUBLISHED if row["series"] == "trained" else "white",
             )
-            right = one.parameters < 5e9
+            right = row["parameters"] < 5e9
             ax.annotate(
-                _say_paper(one),
-                (one.parameters, one.value),
+                f"{row['model'].split(' SD')[0]}, {row['series']}",
+                (row["parameters"], row["value"]),
                 xytext=(7 if right else -7, 0),
                 textcoords="offset points",
                 fontsize=7.5,
@@ -154,38 +132,39 @@ def plot_paper(benchmark: str = "hpdv3", *, ax: Axes | None = None) -> Axes:
                 ha="left" if right else "right",
             )
         ax.set_xlim(1.6e9, 1.25e10)
-        low, high = min(one.value for one in marks), max(one.value for one in marks)
-        ax.set_ylim(low - 0.02, high + 0.02)
-        ax.set_xticks([2.5e9, 8.1e9], ["2.5B", "8.1B"])
-        ax.minorticks_off()
-        style.percent_axis(ax)
+        ax.set_ylim(rows["value"].min() - 0.02, rows["value"].max() + 0.02)
+        _size_axis(ax, sorted(rows["parameters"].unique()), "B")
+        ax.yaxis.set_major_formatter(style.percent())
         ax.set_xlabel("parameters")
-        ax.set_title(f"published, {benchmark}\nno intervals given", fontsize=9, color="#555555")
+        ax.set_title(f"published, {rows['data'].iloc[0]}\nno intervals given", fontsize=9, color="#555555")
     return ax
 
 
 def figure_scaling(table: pd.DataFrame) -> Figure:
-    """Draw every facet (rows) against parameters and training steps (columns), and what is published below.
+    """Draw every facet (rows) against parameters and training steps (columns), and published values below.
 
     Forward FLOPs rise as parameters do; :func:`plot_scaling` draws them.
 
     Args:
-        table: Of :func:`probing.analysis.scaling.scaling`, or its CSV.
+        table: Result of :func:`probing.analysis.scaling.scaling`, or its CSV.
     """
-    facets = sorted(table["facet"].unique())
-    columns = [name for name in ("parameters", "steps") if len(_points(table, name))]
-    with style.house_style():
-        size = (max(4.4 * len(columns), 5.6), 3.1 * (len(facets) + 1) + 1.6)
-        figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(len(facets) + 1, len(columns), squeeze=False)
-        for column, against in enumerate(columns):
-            for row, facet in enumerate(facets):
-                plot_scaling(table, facet=facet, against=against, ax=grid[row, column], legend=False)
-            if column:
-                grid[-1, column].axis("off")
-        plot_paper(ax=grid[-1, 0])
-        style.caption_and_legend(figure, CAPTION, _handles(table[table["kind"] == "point"], 0.5), columns=2)
-        figure.suptitle("Does a larger backbone know more?", fontsize=12)
+    measured, published = measured_rows(table), len(published_rows(table)) > 0
+    facets = sorted(measured["facet"].unique())
+    columns = [name for name in ("parameters", "steps") if len(_points(measured, name))]
+    points = measured[measured["kind"] == "point"]
+    with facet_grid(
+        len(facets) + published,
+        len(columns),
+        (max(4.4 * len(columns), 5.6), 3.1 * (len(facets) + published) + 1.6),
+        title="Accuracy by size and training",
+        caption=CAPTION + (_PUBLISHED if published else ""),
+        handles=style.handles_of(_head_styles(points, 0.5)),
+        legend_columns=2,
+    ) as (figure, grid):
+        for (row, facet), (column, against) in product(enumerate(facets), enumerate(columns)):
+            plot_scaling(measured, facet=facet, against=against, ax=grid[row, column], legend=False)
+        if published:
+            plot_published(table, ax=grid[-1, 0])
     return figure
 
 
@@ -195,7 +174,7 @@ def plot_depth_curves(
     """Draw a facet's reward curves of several models against relative depth, at each stream's lowest noise level.
 
     Args:
-        table: Of :func:`probing.analysis.scaling.scaling`, or its CSV.
+        table: Result of :func:`probing.analysis.scaling.scaling`, or its CSV.
         facet: Which facet.
         stream: Which stream, in its first reduction.
         ax: Axes to draw on; new ones if None.
@@ -209,39 +188,28 @@ def plot_depth_curves(
     if cells.empty:
         raise ValueError(f"Got facet {facet!r} in stream {stream!r}, and the table has no cells of it.")
     cells = cells[(cells["sigma"] == cells["sigma"].min()) & (cells["reduction"] == cells["reduction"].iloc[0])]
-    looks = _model_looks(table)
+    styles = _model_styles(table)
     with style.house_style():
         ax = style.new_axes(ax, (5.6, 4.0))
-        for (_, control), part in cells.groupby(["model", "control"], dropna=False, sort=False):
+        for (model, control), part in cells.groupby(["model", "control"], dropna=False, sort=False):
             part = part.sort_values("depth")
-            colour, marker = looks[str(part["model"].iloc[0])]
-            fresh = control != "trained"
-            ax.fill_between(
-                part["depth"], part["ci_low"], part["ci_high"], color=colour, alpha=0.08 if fresh else 0.15, linewidth=0
-            )
-            ax.plot(
+            hollow = control != "trained"
+            style.draw_band(
+                ax,
                 part["depth"],
-                part["value"],
-                color=colour,
-                marker=marker,
+                part,
+                styles[model],
+                hollow=hollow,
+                alpha=0.08 if hollow else 0.15,
+                linewidth=1.2 if hollow else 1.7,
                 markersize=4,
-                linestyle=(0, (4, 2)) if fresh else "-",
-                linewidth=1.2 if fresh else 1.7,
-                markerfacecolor="white" if fresh else colour,
             )
-        style.reference_line(ax, 0.5, "chance", color=style.REFERENCE, linewidth=1.0)
-        if pd.notna(ceiling := cells["ceiling"].iloc[0]):
-            style.reference_line(
-                ax, ceiling, "annotators'\nceiling", color=style.CEILING, linewidth=1.2, linestyle=(0, (6, 2, 1, 2))
-            )
+        style.accuracy_axis(ax, cells["ceiling"].iloc[0])
         ax.set_xlim(0, 1.03)
         ax.set_xlabel("depth (0: input, 1: last block)")
-        ax.set_ylabel("pair accuracy")
-        style.percent_axis(ax)
-        one = cells.iloc[0]
-        ax.set_title(f"{shown_name(facet)}: {say_series(one)}\n{say_counts(cells)}", fontsize=9.5)
+        ax.set_title(panel_title(facet, describe_curve(cells.iloc[0]), cells), fontsize=9.5)
         if legend:
-            style.legend_below(ax, _model_handles(table), columns=2)
+            style.legend_below(ax, style.handles_of(styles), columns=2)
     return ax
 
 
@@ -249,89 +217,92 @@ def figure_depth_curves(table: pd.DataFrame) -> Figure:
     """Draw every facet (rows) in every stream (columns), a curve a finished model.
 
     Args:
-        table: Of :func:`probing.analysis.scaling.scaling`, or its CSV.
+        table: Result of :func:`probing.analysis.scaling.scaling`, or its CSV.
     """
     cells = table[table["kind"] == "cell"]
     facets = sorted(cells["facet"].unique())
     streams = sorted(cells["stream"].unique(), key=lambda stream: (stream != "image", stream))
-    with style.house_style():
-        size = (max(3.8 * len(streams), 5.6), 3.0 * len(facets) + 1.6)
-        figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(len(facets), len(streams), squeeze=False, sharex=True, sharey="row")
-        for row, facet in enumerate(facets):
-            for column, stream in enumerate(streams):
-                ax = plot_depth_curves(table, facet=facet, stream=stream, ax=grid[row, column], legend=False)
-                ax.label_outer()
-        handles = _model_handles(table)
+    width = max(3.8 * len(streams), 5.6)
+    with facet_grid(
+        len(facets),
+        len(streams),
+        (width, 3.0 * len(facets) + 1.6),
+        title="Reward curves by relative depth",
+        caption=DEPTH_CAPTION,
+        handles=style.handles_of(_model_styles(table)),
         # A narrow figure has no room for two names side by side.
-        style.caption_and_legend(figure, DEPTH_CAPTION, handles, columns=1 if figure.get_figwidth() < 8 else 2)
-        figure.suptitle("Reward curves by relative depth", fontsize=12)
+        legend_columns=1 if width < 8 else 2,
+        outer_labels=True,
+        sharex=True,
+        sharey="row",
+    ) as (figure, grid):
+        for (row, facet), (column, stream) in product(enumerate(facets), enumerate(streams)):
+            plot_depth_curves(table, facet=facet, stream=stream, ax=grid[row, column], legend=False)
     return figure
 
 
-def _rows(table: pd.DataFrame, facet: str) -> pd.DataFrame:
+def _points(rows: pd.DataFrame, against: str) -> pd.DataFrame:
+    points = rows[(rows["kind"] == "point") & rows[against].notna()]
+    return over_training(points) if against == "steps" else points[points["finished"].astype(bool)]
+
+
+def _curve_of(table: pd.DataFrame, facet: str) -> pd.DataFrame:
     rows = table[table["facet"] == facet]
     best = rows[(rows["kind"] == "point") & (rows["head"] == "best") & (rows["control"] == "trained")]
     if best.empty:
         raise NothingToDraw(f"got facet {facet!r}, and the table has no trained model's best block of it.")
-    means = best.groupby(SERIES)["cv_accuracy"].mean().reset_index()
-    return best_series(rows, means)
+    return best_curve(rows, best.groupby(CURVE)["cv_accuracy"].mean().reset_index())
 
 
-def _looks(points: pd.DataFrame, depth: float) -> dict[str, tuple]:
-    """How each head is drawn; of the matched depths one is."""
-    there = [head for head in points["head"].unique() if str(head).startswith("depth ")]
-    looks: dict[str, tuple] = {head: look for head, look in _HEADS.items() if head in set(points["head"])}
-    if there:
-        nearest = min(there, key=lambda head: abs(float(head.split()[1]) - depth))
-        looks[nearest] = (*_DEPTH, f"block at {nearest}")
-    return looks
+def _head_styles(points: pd.DataFrame, depth: float) -> dict[str, style.Style]:
+    """Choose the heads to draw, and the matched depth nearest to ``depth``."""
+    heads = list(points["head"].unique())
+    styles = {head: one for head, one in _STYLES.items() if head in heads}
+    if depths := [head for head in heads if str(head).startswith("depth ")]:
+        nearest = min(depths, key=lambda head: abs(float(head.split()[1]) - depth))
+        styles[nearest] = _DEPTH._replace(label=f"block at {nearest}")
+    return styles
 
 
-def _handles(points: pd.DataFrame, depth: float) -> list[Line2D]:
-    return [
-        Line2D([], [], color=colour, marker=marker, linestyle=line, label=said)
-        for colour, marker, line, said in _looks(points, depth).values()
-    ]
+def _size_axis(ax: Axes, sizes: list[float], giga: str) -> None:
+    """Mark sizes on the logarithmic axis: each of them if they are few."""
+    if len(sizes) <= _MAX_TICKS:
+        ax.set_xticks(sizes, [_format_count(size, giga) for size in sizes])
+        ax.minorticks_off()
+    else:
+        # The default writes powers of ten as mathematics, which is off.
+        ax.xaxis.set_major_formatter(lambda size, _: _format_count(size, giga))
+        ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _slope(fit: pd.Series) -> str:
+def _describe_slope(fit: pd.Series) -> str:
     value, low, high = (100 * fit[name] for name in ("value", "ci_low", "ci_high"))
-    return f"best block: {value:+.1f} points a tenfold\n[{low:+.1f}, {high:+.1f}] over prompts" + (
-        f", [{100 * fit['models_low']:+.1f}, {100 * fit['models_high']:+.1f}] over {fit['n_models']:.0f} models"
-        if fit["n_models"] > 2
-        else f", {fit['n_models']:.0f} models"
-    )
-
-
-def _say_paper(one: Published) -> str:
-    return f"{one.model.split(' SD')[0]}, {one.training}"
+    over_models = f", {fit['n_models']:.0f} models"
+    if fit["n_models"] > 2:
+        interval = f"[{100 * fit['models_low']:+.1f}, {100 * fit['models_high']:+.1f}]"
+        over_models = f", {interval} over {fit['n_models']:.0f} models"
+    return f"best block: {value:+.1f} points a tenfold\n[{low:+.1f}, {high:+.1f}] over prompts{over_models}"
 
 
 def _finished_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells of models that stand for their size, not of checkpoints on the way there."""
+    """Select the cells of models whose training is finished, not of checkpoints before its end."""
     points = table[(table["kind"] == "point") & (table["head"] == "best")]
-    standing = set(points.loc[points["finished"].astype(bool), "model"])
-    return table[(table["kind"] == "cell") & table["model"].isin(standing)]
+    finished = points.loc[points["finished"].astype(bool), "model"]
+    return table[(table["kind"] == "cell") & table["model"].isin(finished)]
 
 
-def _model_looks(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    cells = _finished_cells(table).drop_duplicates("model").sort_values("parameters")
-    colours = style.sigma_looks(list(range(len(cells))))
-    return {str(model): colours[place] for place, model in enumerate(cells["model"])}
-
-
-def _model_handles(table: pd.DataFrame) -> list[Line2D]:
-    sizes = _finished_cells(table).drop_duplicates("model").set_index("model")["parameters"]
-    return [
-        Line2D(
-            [], [], color=colour, marker=marker, label=f"{shown_name(model)} ({_count(float(sizes[model]))} parameters)"
+def _model_styles(table: pd.DataFrame) -> dict[str, style.Style]:
+    models = _finished_cells(table).drop_duplicates("model").sort_values("parameters")
+    styles = style.sigma_styles(list(range(len(models))))
+    return {
+        row["model"]: styles[number]._replace(
+            label=f"{shown_name(row['model'])} ({_format_count(row['parameters'])} parameters)"
         )
-        for model, (colour, marker) in _model_looks(table).items()
-    ]
+        for number, row in enumerate(models.to_dict("records"))
+    }
 
 
-def _count(number: float, giga: str = "B") -> str:
+def _format_count(number: float, giga: str = "B") -> str:
     for size, unit in ((1e12, "T"), (1e9, giga), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{unit}"

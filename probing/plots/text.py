@@ -1,4 +1,4 @@
-"""Names in figures: drawn as they are, in fonts that have their characters, never read as markup."""
+"""Names in figures: drawn literally, in fonts that have their characters, never read as markup."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 LONGEST = 60
-"""Characters of a name in a figure."""
+"""Most characters of a name in a figure."""
 _LINE = 38
 _FONTS = (
     "DejaVu Sans",
@@ -60,9 +60,9 @@ _missing: ContextVar[set[str] | None] = ContextVar("missing", default=None)
 
 @cache
 def fonts() -> list[str]:
-    """List the fonts of this machine in the order in which a character is looked for; the first has Latin and Greek."""
-    there = set(font_manager.fontManager.get_font_names())
-    return [name for name in _FONTS if name in there]
+    """List the installed fonts in the order of search for a character; the first has Latin and Greek."""
+    installed = set(font_manager.fontManager.get_font_names())
+    return [name for name in _FONTS if name in installed]
 
 
 def shown_name(text: object, longest: int = LONGEST) -> str:
@@ -80,23 +80,24 @@ def shown_name(text: object, longest: int = LONGEST) -> str:
 
 def shown_names(texts: pd.Series, longest: int = LONGEST) -> str:
     """Write several names with commas: each once, without those that are missing."""
-    return ", ".join(shown_name(one, longest) for one in texts.dropna().unique())
+    return ", ".join(shown_name(text, longest) for text in texts.dropna().unique())
 
 
 @contextmanager
 def missing_characters() -> Iterator[set[str]]:
     """Collect the characters that no font has, from all figures that are written inside."""
-    found: set[str] = set()
-    token = _missing.set(found)
+    characters: set[str] = set()
+    token = _missing.set(characters)
     try:
-        yield found
+        yield characters
     finally:
         _missing.reset(token)
 
 
-def missing_line(found: set[str]) -> str:
+def missing_line(characters: set[str]) -> str:
     """Write one line about characters that no font has."""
-    shown = " ".join(sorted(found)[:12]) + (f" and {len(found) - 12} more" if len(found) > 12 else "")
+    more = f" and {len(characters) - 12} more" if len(characters) > 12 else ""
+    shown = " ".join(sorted(characters)[:12]) + more
     return f"No font on this machine has {shown}: drawn as boxes; install a font that has them, such as Noto Sans CJK."
 
 
@@ -107,20 +108,20 @@ def writing(figure: Figure) -> Iterator[None]:
         shown = _visible(text.get_text())
         if shown != text.get_text():
             text.set_text(shown)
-    found: set[str] = set()
+    characters: set[str] = set()
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", message=r"Glyph \d+ ")
         yield
     for warning in caught:
         if match := _GLYPH.match(str(warning.message)):
-            found.add(chr(int(match[1])))
+            characters.add(chr(int(match[1])))
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     collected = _missing.get()
     if collected is not None:
-        collected |= found
-    elif found:
-        warnings.warn(missing_line(found), stacklevel=3)
+        collected |= characters
+    elif characters:
+        warnings.warn(missing_line(characters), stacklevel=3)
 
 
 def _visible(text: str) -> str:
@@ -131,19 +132,19 @@ def _visible(text: str) -> str:
 
 
 def _visible_character(one: str) -> str:
-    # Python knows fewer assigned characters than fonts do, so it is not asked what is printable.
+    # str.isprintable is False for characters that are newer than this Python, but fonts may have them.
     if one == "\n" or not (
-        unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") or _joins(one) or one in "\ufffe\uffff"
+        unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") or _is_invisible(one) or one in "\ufffe\uffff"
     ):
         return one
-    return "" if _joins(one) else " " if one.isspace() else "\ufffd"
+    return "" if _is_invisible(one) else " " if one.isspace() else "\ufffd"
 
 
-def _joins(one: str) -> bool:
-    """Directions of writing, joiners and variation selectors have no glyph of their own."""
+def _is_invisible(one: str) -> bool:
+    """Return whether it is a joiner or a direction of writing, which have no glyph."""
     return any(first <= one <= last for first, last in ("\u200b\u200f", "\u202a\u202e", "\u2060\u2069", "\ufeff\ufeff"))
 
 
 def plain_text() -> dict[Any, Any]:
-    """Settings of matplotlib under which ``$`` is a dollar and every font is asked."""
+    """Return matplotlib settings that draw ``$`` as a dollar and search every font."""
     return {"text.parse_math": False, "font.family": fonts() or mpl.rcParams["font.family"]}

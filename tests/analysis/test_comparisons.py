@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from probing.analysis import CellResults, compare, reward_curve
-from probing.analysis.comparisons import COLUMNS, _statement, best
+from probing.analysis.comparisons import COLUMNS, _statement
 from probing.errors import UserError
+from probing.result_tables import best_cell
 from probing.statistics import holm, paired_difference
 from tests.analysis.fake_store import FakeStore, make_pairs
 
@@ -76,7 +77,7 @@ def test_the_choice_never_looks_at_the_test_split(curve, comparisons):
     assert again["cell"].tolist() == comparisons["cell"].tolist()
     assert again["baseline_cell"].tolist() == comparisons["baseline_cell"].tolist()
     trained = curve.table.query("control == 'trained' and facet == 'quality'")
-    assert best(trained)["cv_accuracy"] == trained["cv_accuracy"].max()
+    assert best_cell(trained)["cv_accuracy"] == trained["cv_accuracy"].max()
 
 
 def test_statements_follow_interval_and_correction(comparisons):

@@ -13,13 +13,17 @@ from tests.analysis.fake_similarity import ABOUT, measured
 
 
 def similarity_tables() -> dict[str, pd.DataFrame]:
-    found = measured()
+    measured_matrices = measured()
     parts = []
     for control in ("trained", "random-init"):
         about = {**ABOUT, "control": control}
-        stages = find_stages(found, about, resamples=50)
+        stages = find_stages(measured_matrices, about, resamples=50)
         parts.append(
-            (similarity_table(found, about, stages, num_blocks=10), stages, stage_similarity(found, about, stages))
+            (
+                similarity_table(measured_matrices, about, stages, num_blocks=10),
+                stages,
+                stage_similarity(measured_matrices, about, stages),
+            )
         )
     similarity, stages, within = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     return {

@@ -1,4 +1,4 @@
-"""Figures show what their table says, and nothing global changes."""
+"""Figures show the numbers of their table, and no global setting changes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lines_of(ax, style=None):
     return [line for line in ax.lines if style is None or line.get_linestyle() == style]
 
 
-def test_the_trained_curve_is_drawn_with_its_numbers(curve):
+def test_trained_curve_shows_its_numbers(curve):
     ax = plot_reward_curve(curve, facet="quality")
     solid = [line for line in lines_of(ax, "-") if len(line.get_xdata()) == NUM_BLOCKS]
     assert len(solid) == 2
@@ -35,7 +35,7 @@ def test_the_trained_curve_is_drawn_with_its_numbers(curve):
     assert solid[0].get_marker() != solid[1].get_marker() and solid[0].get_color() != solid[1].get_color()
 
 
-def test_chance_ceiling_counts_latents_and_controls_are_there(curve):
+def test_chance_ceiling_counts_and_controls_are_drawn(curve):
     ax = plot_reward_curve(curve, facet="quality", stream="text")
     assert {text.get_text() for text in ax.texts} == {"chance", "annotators'\nceiling"}
     assert "1,234 pairs of 617 prompts" in ax.get_title() and "text tokens" in ax.get_title()
@@ -55,14 +55,14 @@ def test_chance_ceiling_counts_latents_and_controls_are_there(curve):
     assert all(tick == int(tick) for tick in ax.get_xticks())
 
 
-def test_an_unknown_ceiling_and_absent_controls_are_left_out(curve):
+def test_unknown_ceiling_and_missing_controls_are_left_out(curve):
     table = curve[curve["control"] == "trained"].assign(ceiling=np.nan)
     ax = plot_reward_curve(table, facet="quality")
     assert {text.get_text() for text in ax.texts} == {"chance"}
     assert len(ax.get_legend().get_texts()) == 2
 
 
-def test_the_grid_has_facets_by_streams_and_one_legend(curve):
+def test_grid_has_facets_by_streams_and_one_legend(curve):
     figure = figure_reward_curves(curve)
     assert isinstance(figure, Figure) and len(figure.axes) == 4 and len(figure.legends) == 1
     assert "95% percentile cluster bootstrap over prompts" in figure.legends[0].get_title().get_text().replace(
@@ -77,7 +77,7 @@ def test_the_grid_has_facets_by_streams_and_one_legend(curve):
     ]
 
 
-def test_a_table_read_from_csv_gives_the_same_figure(curve, tmp_path):
+def test_csv_gives_the_same_figure(curve, tmp_path):
     curve.to_csv(tmp_path / "curve.csv", index=False)
     drawn = [np.asarray(_pixels(figure_reward_curves(t))) for t in (curve, pd.read_csv(tmp_path / "curve.csv"))]
     np.testing.assert_array_equal(*drawn)
@@ -90,7 +90,7 @@ def _pixels(figure):
 
 
 def test_stages_are_those_of_the_lowest_noise_level(curve):
-    cut = {sigma: place for place, sigma in enumerate(sorted(curve["sigma"].dropna().unique()), start=1)}
+    cut = {sigma: block for block, sigma in enumerate(sorted(curve["sigma"].dropna().unique()), start=1)}
     staged = curve.assign(
         stage=[
             None if pd.isna(row["block"]) else ("B1" if row["block"] < cut[row["sigma"]] else "B2")
@@ -106,7 +106,7 @@ def test_stages_are_those_of_the_lowest_noise_level(curve):
     assert borders == [0.5]
 
 
-def test_comparisons_show_differences_in_points_and_zero():
+def test_comparisons_show_differences_in_points():
     ax = plot_comparisons(comparison_table(), facet="quality")
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == ["image, σ = 0.005", "text, σ = 0.6", "best σ and stream"]
@@ -126,14 +126,14 @@ def test_comparisons_of_all_facets_name_them():
     assert "Holm" in figure.legends[0].get_title().get_text()
 
 
-def test_what_is_not_in_the_table_is_refused(curve):
+def test_missing_facet_is_refused(curve):
     with pytest.raises(ValueError, match="expected trained cells of one of: alignment in image"):
         plot_reward_curve(curve, facet="charm")
     with pytest.raises(ValueError, match="expected one of alignment, quality"):
         plot_comparisons(comparison_table(), facet="charm")
 
 
-def test_given_axes_are_used_and_the_global_style_is_left_alone(curve):
+def test_given_axes_are_used_and_global_style_unchanged(curve):
     before = dict(mpl.rcParams)
     ax = Figure().subplots()
     assert plot_reward_curve(curve, facet="quality", ax=ax) is ax
@@ -141,6 +141,6 @@ def test_given_axes_are_used_and_the_global_style_is_left_alone(curve):
     assert dict(mpl.rcParams) == before
 
 
-def test_plots_load_no_torch_and_no_window():
+def test_plots_import_no_torch_and_no_pyplot():
     code = "import sys, probing.plots; assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

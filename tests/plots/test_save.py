@@ -26,56 +26,56 @@ def results(tmp_path):
     return folder
 
 
-def test_a_figure_lies_beside_its_table_and_a_line_of_provenance(tmp_path):
+def test_figure_is_saved_with_table_and_provenance(tmp_path):
     table = comparison_table()
     paths = save_figure(figure_comparisons(table), table, tmp_path / "new", "x", provenance={"command": "python -m x"})
     assert [path.name for path in paths] == ["x.png", "x.pdf", "x.csv", "x.json"]
     pd.testing.assert_frame_equal(pd.read_csv(paths[2]), table)
     lines = paths[3].read_text().splitlines()
     assert len(lines) == 1
-    said = json.loads(lines[0])
-    assert said["command"] == "python -m x" and said["figure"] == "x"
-    assert said["table_sha256"] == hashlib.sha256(paths[2].read_bytes()).hexdigest()
+    record = json.loads(lines[0])
+    assert record["command"] == "python -m x" and record["figure"] == "x"
+    assert record["table_sha256"] == hashlib.sha256(paths[2].read_bytes()).hexdigest()
 
 
-def test_the_same_table_gives_the_same_bytes_without_times(tmp_path):
+def test_same_table_gives_same_bytes(tmp_path):
     table = comparison_table()
     once, again = (
         save_figure(figure_comparisons(table), table, tmp_path / folder, "x", provenance={}) for folder in "ab"
     )
-    for one, other in zip(once, again, strict=True):
-        assert one.read_bytes() == other.read_bytes()
+    for first, second in zip(once, again, strict=True):
+        assert first.read_bytes() == second.read_bytes()
     assert b"CreationDate" not in once[1].read_bytes()
 
 
-def test_the_command_draws_every_figure_and_again_from_their_csv(results, tmp_path, capsys):
-    assert main(["--results", str(results), "--output", str(tmp_path / "figures")]) == 0
+def test_csv_alone_draws_every_figure_again(results, tmp_path, capsys):
+    assert main(["--results", str(results), "--output", str(tmp_path / "figures"), "--no-page"]) == 0
     assert "reward_curves.png" in capsys.readouterr().out
     for name in FIGURES:
-        said = json.loads((tmp_path / "figures" / f"{name}.json").read_text())
-        assert said["command"].startswith("python -m probing.figures --results ")
-    assert main(["--results", str(tmp_path / "figures"), "--output", str(tmp_path / "again")]) == 0
+        record = json.loads((tmp_path / "figures" / f"{name}.json").read_text())
+        assert record["command"].startswith("python -m probing.figures --results ")
+    assert main(["--results", str(tmp_path / "figures"), "--output", str(tmp_path / "again"), "--no-page"]) == 0
     for name in FIGURES:
         for suffix in ("png", "pdf", "csv"):
             first, second = (tmp_path / folder / f"{name}.{suffix}" for folder in ("figures", "again"))
             assert first.read_bytes() == second.read_bytes(), first.name
 
 
-def test_missing_tables_are_said_in_one_sentence(tmp_path, capsys):
-    assert main(["--results", str(tmp_path)]) == 2
+def test_missing_tables_are_one_sentence(tmp_path, capsys):
+    assert main(["--results", str(tmp_path), "--output", str(tmp_path / "figures")]) == 2
     error = capsys.readouterr().err
-    assert "has no table that a figure is drawn from" in error and "run python -m probing.fit first" in error
+    assert "nor a figure's CSV" in error and "run python -m probing.fit first" in error
     assert "reward_curve.parquet" in error and "Traceback" not in error and error.strip().count("\n") == 0
 
 
-def test_what_is_there_is_drawn_and_the_rest_left_out(tmp_path, capsys):
+def test_present_tables_are_drawn(tmp_path, capsys):
     comparison_table().to_parquet(tmp_path / "comparisons.parquet")
-    assert main(["--results", str(tmp_path), "--output", str(tmp_path / "figures")]) == 0
+    assert main(["--results", str(tmp_path), "--output", str(tmp_path / "figures"), "--no-page"]) == 0
     assert "\ncomparisons: comparisons.png" in capsys.readouterr().out
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"comparisons"}
 
 
-def test_marks_come_from_the_tables_beside_and_are_kept_in_the_csv(tmp_path):
+def test_marks_of_other_tables_are_saved_in_the_csv(tmp_path):
     curve = curve_table().assign(probe="logistic")
     curve.to_parquet(tmp_path / "reward_curve.parquet")
     cells = curve[curve["control"] == "trained"]
@@ -93,17 +93,17 @@ def test_marks_come_from_the_tables_beside_and_are_kept_in_the_csv(tmp_path):
         }
     )
     stages.to_parquet(tmp_path / "stages.parquet")
-    assert main(["--results", str(tmp_path), "--output", str(tmp_path / "figures")]) == 0
+    assert main(["--results", str(tmp_path), "--output", str(tmp_path / "figures"), "--no-page"]) == 0
     drawn = pd.read_csv(tmp_path / "figures" / "reward_curves.csv")
     trained = drawn[drawn["control"] == "trained"]
     assert (trained["may_be_best"] == (trained["block"] == 2)).all()
     assert (trained["stage"] == trained["block"].map({0: "B1", 1: "B1", 2: "B2", 3: "B2"})).all()
 
 
-def test_what_was_not_measured_is_not_drawn_and_said(results, tmp_path, capsys):
+def test_missing_table_is_named(results, tmp_path, capsys):
     (results / "token_maps.parquet").unlink()
-    assert main(["--results", str(results), "--output", str(tmp_path / "figures")]) == 0
-    assert "token_maps: not drawn, for there is no token_maps.parquet" in capsys.readouterr().out
+    assert main(["--results", str(results), "--output", str(tmp_path / "figures"), "--no-page"]) == 0
+    assert "token_maps: not drawn, there is no token_maps.parquet" in capsys.readouterr().out
     assert (tmp_path / "figures" / "comparisons.png").is_file() and not (
         tmp_path / "figures" / "token_maps.png"
     ).exists()

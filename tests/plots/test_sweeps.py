@@ -1,4 +1,4 @@
-"""Figures of the experiments beyond the reward curve show what their tables say."""
+"""Figures of the experiments beyond the reward curve show the numbers of their tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from probing.analysis.marks import mark_curve
-from probing.analysis.paper import PAPER_CURVE, published
+from probing.analysis.published import PAPER_CURVE, add_published_curve, published
 from probing.errors import UserError
 from probing.plots import (
     figure_combinations,
@@ -23,7 +23,7 @@ from probing.plots import (
     plot_gains,
     plot_noise,
     plot_pairs_of_blocks,
-    plot_paper,
+    plot_published,
     plot_redraws,
     plot_reward_curve,
     plot_scaling,
@@ -41,7 +41,7 @@ def numbers_in(ax):
     return [text.get_text() for text in ax.texts if text.get_text().split("\n")[0].isdigit()]
 
 
-def test_the_heatmap_of_pairs_shows_every_accuracy_and_frames_the_chosen(tables):
+def test_heatmap_of_pairs_shows_accuracies_and_the_chosen(tables):
     table = tables["combinations"]
     ax = plot_pairs_of_blocks(table, facet="all")
     heads = table[table["kind"].isin(["single", "pair"]) & (table["head"] == "full")]
@@ -53,7 +53,7 @@ def test_the_heatmap_of_pairs_shows_every_accuracy_and_frames_the_chosen(tables)
     assert "60 pairs of 60 prompts" in ax.get_title()
 
 
-def test_gains_are_in_points_with_intervals_about_zero(tables):
+def test_gains_are_in_points_with_intervals(tables):
     table = tables["combinations"]
     ax = plot_gains(table, facet="all")
     labels = [label.get_text() for label in ax.get_yticklabels()]
@@ -67,7 +67,7 @@ def test_gains_are_in_points_with_intervals_about_zero(tables):
         plot_gains(table, facet="charm")
 
 
-def test_the_noise_heatmap_frames_one_level_a_block(tables):
+def test_noise_heatmap_frames_one_level_a_block(tables):
     ax = plot_noise(tables["noise"], facet="all")
     assert len(ax.patches) == 2 * 4
     cells = tables["noise"].query("kind == 'cell'")
@@ -89,7 +89,7 @@ def test_gains_of_levels_and_draws_are_those_of_the_table(tables, kind):
 
 
 @pytest.mark.parametrize("metric", ["reward_ratio", "margin_ratio", "flip_rate"])
-def test_redraws_have_a_curve_a_level_with_bars(tables, metric):
+def test_redraws_have_a_curve_with_bars_per_level(tables, metric):
     ax = plot_redraws(tables["noise"], facet="all", metric=metric)
     assert len([line for line in ax.lines if len(line.get_xdata()) == 4]) == 2
     assert sum(len(bars.get_segments()) for bars in ax.collections if isinstance(bars, LineCollection)) == 8
@@ -111,13 +111,15 @@ def test_scaling_shows_points_lines_and_the_slope(tables):
     assert {"chance"} <= {text.get_text() for text in ax.texts}
     with pytest.raises(ValueError, match="no trained model's best block"):
         plot_scaling(table, facet="charm")
+    measured = figure_scaling(table[table["control"] != "published"])
+    assert len(figure_scaling(table).axes) == len(measured.axes) + 2
 
 
-def test_what_was_published_is_grey_and_apart():
-    ax = plot_paper()
-    known = [one for one in published(benchmark="hpdv3") if one.parameters is not None]
+def test_published_values_have_a_grey_panel(tables):
+    ax = plot_published(tables["scaling"])
+    stated = [one for one in published(benchmark="hpdv3") if one.parameters is not None]
     marks = [line for line in ax.lines if len(line.get_xdata()) == 1]
-    assert sorted(float(line.get_ydata()[0]) for line in marks) == sorted(one.value for one in known)
+    assert sorted(float(line.get_ydata()[0]) for line in marks) == sorted(one.value for one in stated)
     assert {line.get_color() for line in marks} == {"#8A8A8A"}
 
 
@@ -126,8 +128,8 @@ def test_controls_are_rows_with_their_differences(tables):
     ax = plot_controls(table, facet="all")
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == ["trained, best cell", "random-initialised", "pooled VAE latents", "shuffled choices"]
-    said = [text.get_text() for text in ax.texts if "[" in text.get_text()]
-    assert said[0].startswith(f"{100 * table['difference'].iloc[1]:+.1f} [")
+    differences = [text.get_text() for text in ax.texts if "[" in text.get_text()]
+    assert differences[0].startswith(f"{100 * table['difference'].iloc[1]:+.1f} [")
     assert "chance" in {text.get_text() for text in ax.texts}
 
 
@@ -146,12 +148,12 @@ def test_every_figure_has_one_caption_and_names_the_model(tables):
         figure_noise_draws(tables["noise"].query("kind == 'cell'"))
 
 
-def test_the_curve_marks_stages_best_blocks_and_the_papers_values():
+def test_curve_marks_stages_best_blocks_and_published_values():
     curve = curve_table().assign(probe="logistic", model="sd35-large")
     stages = pd.DataFrame({"stage": ["B1", "B2"], "first_block": [0, 2], "last_block": [1, 3]})
     cells = curve[curve["control"] == "trained"]
     measures = cells.assign(metric="may_be_best", value=(cells["block"] >= 2).astype(float))
-    marked = mark_curve(curve, measures, stages)
+    marked = mark_curve(add_published_curve(curve), measures, stages)
     ax = plot_reward_curve(marked, facet="quality")
     assert {text.get_text() for text in ax.texts} >= {"B1", "B2"}
     assert any(list(line.get_xdata()) == [1.5, 1.5] for line in ax.lines)
@@ -167,7 +169,7 @@ def test_the_curve_marks_stages_best_blocks_and_the_papers_values():
     assert not [line for line in text.lines if line.get_color() == "#8A8A8A"]
 
 
-def test_marks_of_another_model_are_left_out_and_bad_stages_refused():
+def test_marks_of_another_model_and_bad_stages():
     curve = curve_table().assign(probe="logistic")
     other = pd.DataFrame({"model": ["other"], "stage": ["B1"], "first_block": [0], "last_block": [3]})
     assert mark_curve(curve, stages=other)["stage"].isna().all()

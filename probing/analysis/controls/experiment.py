@@ -34,7 +34,8 @@ from probing.analysis.engine import (
     measure_cells,
     measure_latents,
 )
-from probing.analysis.reward_curve.comparisons import best, describe_cell
+from probing.analysis.reward_curve.comparisons import describe_cell
+from probing.result_tables import best_cell
 from probing.analysis.reward_curve.curve import SHUFFLES
 from probing.errors import UserError
 from probing.preferences.audit import item_image_stats
@@ -160,7 +161,7 @@ def _best_cells(results: dict[str, CellResults], facet: str) -> list[tuple[str, 
         if role == TRAINED and cells["stream"].nunique() > 1:
             groups += [(f"{stream} stream", part) for stream, part in cells.groupby("stream")]
         for name, part in groups:
-            cell = best(part)
+            cell = best_cell(part)
             selected.append((name, cell, right[cell["cell"]].to_numpy()))
     return selected
 

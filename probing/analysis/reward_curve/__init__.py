@@ -1,7 +1,7 @@
 """The reward curve: pair accuracy against block, with its controls and what is derived from its cells."""
 
 from probing.analysis.reward_curve.blocks import compare_blocks
-from probing.analysis.reward_curve.comparisons import best, compare, describe_cell
+from probing.analysis.reward_curve.comparisons import compare, describe_cell
 from probing.analysis.reward_curve.curve import measure_curve
 from probing.analysis.reward_curve.experiment import (
     RewardCurveSettings,
@@ -19,7 +19,6 @@ from probing.analysis.reward_curve.rewards import best_rewards
 
 __all__ = [
     "RewardCurveSettings",
-    "best",
     "best_rewards",
     "candidate_blocks",
     "compare",

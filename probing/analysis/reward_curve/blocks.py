@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from probing.analysis.engine import CellResults
-from probing.analysis.reward_curve.comparisons import best
+from probing.result_tables import best_cell
 from probing.statistics import (
     clustered_mcnemar,
     equivalence,
@@ -72,7 +72,7 @@ def compare_blocks(results: CellResults, *, delta: float = DELTA, seed: int = 0)
 
 
 def _of_curve(outcomes: pd.DataFrame, curve: pd.DataFrame, delta: float, seed: int) -> pd.DataFrame:
-    chosen = best(curve)
+    chosen = best_cell(curve)
     others = curve[curve["cell"] != chosen["cell"]]
     pairs = outcomes[outcomes["facet"] == chosen["facet"]]
     prompts = pairs["prompt_id"].to_numpy(dtype=str)

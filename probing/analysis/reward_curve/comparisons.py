@@ -9,6 +9,7 @@ import pandas as pd
 
 from probing.analysis.engine import REFERENCE, CellResults
 from probing.errors import UserError
+from probing.result_tables import best_cell
 from probing.statistics import LEVEL, holm, paired_difference
 
 RESAMPLES = 10_000
@@ -76,11 +77,6 @@ def compare(results: CellResults, *, resamples: int = RESAMPLES, seed: int = 0) 
     return table[list(COLUMNS)].astype({"block": "Int64", "baseline_block": "Int64"})
 
 
-def best(cells: pd.DataFrame) -> pd.Series:
-    """Pick the cell of highest cross-validated training accuracy; the first of equals, never by its test value."""
-    return cells.iloc[int(cells["cv_accuracy"].to_numpy().argmax())]
-
-
 def _matches(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series, pd.Series]]:
     """Yield (scope, baseline, chosen trained cell, chosen control cell)."""
     trained = table[table["control"] == "trained"]
@@ -91,12 +87,12 @@ def _matches(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series, pd.Seri
             fresh = fresh[(fresh["sigma"] == sigma) & (fresh["stream"] == stream)]
             for name, control in (("random-init", fresh), ("latents", controls["latents"])):
                 if len(control):
-                    yield "stream", name, best(part), best(control)
+                    yield "stream", name, best_cell(part), best_cell(control)
         for name, control in controls.items():
             if len(control):
-                yield "overall", name, best(cells), best(control)
+                yield "overall", name, best_cell(cells), best_cell(control)
         for _, other in table[(table["control"] == REFERENCE) & (table["facet"] == facet)].iterrows():
-            yield "overall", REFERENCE, best(cells), other
+            yield "overall", REFERENCE, best_cell(cells), other
 
 
 def _row(

@@ -21,6 +21,7 @@ from probing.analysis.engine import (
     measure_cells,
 )
 from probing.analysis.engine.table_input import TableInput
+from probing.analysis.published import add_published_curve
 from probing.analysis.reward_curve.blocks import DELTA, compare_blocks
 from probing.analysis.reward_curve.comparisons import compare
 from probing.analysis.reward_curve.curve import SHUFFLES, measure_curve
@@ -116,7 +117,7 @@ def measure_reward_curve(
     results = CellResults.join(curve, *references)
     train = pairs[pairs["split"] == "train"]
     values = (
-        results.table,
+        add_published_curve(results.table),
         compare(results, seed=run.seed),
         results.outcomes,
         results.margins,

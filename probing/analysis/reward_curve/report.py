@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from probing.analysis.reward_curve.comparisons import best, describe_cell
+from probing.analysis.reward_curve.comparisons import describe_cell
+from probing.result_tables import best_cell
 from probing.statistics import LEVEL
 
 
@@ -15,7 +16,7 @@ def report_reward_curve(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     curve = tables["reward_curve"]
     lines = ["Best cell of each facet, selected on training pairs; accuracy on test pairs [95% interval over prompts]:"]
     for facet, cells in curve[curve["control"] == "trained"].groupby("facet"):
-        cell = best(cells)
+        cell = best_cell(cells)
         lines.append(
             f"{facet}: {describe_cell(cell)}: {100 * cell['value']:.1f}% "
             f"[{100 * cell['ci_low']:.1f}, {100 * cell['ci_high']:.1f}], "

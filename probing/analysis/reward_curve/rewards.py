@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from probing.analysis.engine import LOGISTIC, FeatureSource, Recipe, Site, facets_of, read_site
-from probing.analysis.reward_curve.comparisons import best
+from probing.result_tables import best_cell
 
 
 def best_rewards(
@@ -32,7 +32,7 @@ def best_rewards(
     ids = np.asarray(store.item_ids)
     parts = []
     for facet in facets_of(store, pairs, sorted(table["facet"].unique())):
-        cell = best(table[(table["control"] == "trained") & (table["facet"] == facet.name)])
+        cell = best_cell(table[(table["control"] == "trained") & (table["facet"] == facet.name)])
         features = read_site(store, Site(cell["stream"], cell["reduction"], cell["sigma"], int(cell["block"])))
         chosen = replace(recipe, probe=cell["probe"], scaling=cell["scaling"], code_length=False)
         probe = chosen.fit(features, facet.train)

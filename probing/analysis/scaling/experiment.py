@@ -34,6 +34,7 @@ from probing.analysis.engine import (
 )
 from probing.analysis.engine.table_input import TableInput
 from probing.analysis.engine.width import reduce_width
+from probing.analysis.published import add_published_scaling
 from probing.analysis.scaling.model_sizes import size_of, training_steps
 from probing.analysis.scaling.trends import finished, trends
 from probing.analysis.similarity.stage_input import load_stages
@@ -42,17 +43,21 @@ from probing.errors import UserError
 from probing.progress import progress
 
 DEPTHS = (0.25, 0.5, 0.75, 1.0)
-COLUMNS = column_names(
+COLUMNS = (
+    *column_names(
     "model data split facet stream reduction sigma kind head series control against block depth blocks channels "
     "parameters forward_flops steps width num_blocks metric value ci_low ci_high models_low models_high finished "
     "intercept residual_deviation n_models statement cv_accuracy stage_source n_pairs n_prompts n_train_pairs ceiling "
     "probe seed"
+    ),
+    "citation",
 )
 """Columns of the table.
 
 ``kind``: ``cell`` (one block of one store), ``point`` (one store in a trend), ``fit`` (a trend; ``value`` is the slope,
 accuracy a tenfold of ``against``, ``ci_low`` and ``ci_high`` its interval over prompts, ``models_low`` and
-``models_high`` over models, of three or more) or ``residual`` (of a point from a trend). ``head``: ``best`` (the block
+``models_high`` over models, of three or more) , ``residual`` (of a point from a trend) or ``published`` (see
+:func:`probing.analysis.published.add_published_scaling`). ``head``: ``best`` (the block
 of highest out-of-fold accuracy on training pairs), ``best-matched`` (its features reduced by principal components to
 the width of the narrowest model), ``depth 0.5`` and the like (the block nearest to that relative depth), ``stages``
 (one block of every stage, side by side). ``series``: ``trained``, ``random-init``, or ``checkpoints`` of one
@@ -181,7 +186,8 @@ def measure_scaling(
                     rows.loc[part.index, "finished"] = finished(part)
                 tables += [rows, trends(rows, matrix, prompts, run.seed)]
     table = pd.concat([part for part in tables if len(part)], ignore_index=True)
-    return table.reindex(columns=list(COLUMNS)).astype({"block": "Int64", "channels": "Int64", "n_models": "Int64"})
+    table = table.reindex(columns=list(COLUMNS)).astype({"block": "Int64", "channels": "Int64", "n_models": "Int64"})
+    return add_published_scaling(table)
 
 
 def _measure_store(

@@ -9,11 +9,11 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import t as student
 
+from probing.result_tables import over_training
 from probing.statistics.bootstrap import resampled_means, sums_by_group
 
 RESAMPLES = 2000
 _SAID = {"parameters": "parameters", "forward_flops": "forward FLOPs", "steps": "training steps"}
-_SERIES = ["stream", "reduction", "sigma"]
 _KEPT = [
     "model",
     "data",
@@ -121,16 +121,6 @@ def finished(points: pd.DataFrame) -> pd.Series:
     checkpoints = points[(points["control"] == "trained") & points["steps"].notna()]
     most = checkpoints.groupby("config_hash", dropna=False)["steps"].transform("max")
     return points["steps"].isna() | points.index.isin(checkpoints.index[checkpoints["steps"] == most])
-
-
-def over_training(points: pd.DataFrame) -> pd.DataFrame:
-    """Keep the trained points that lie along a training: checkpoints of one architecture, one at each of its steps.
-
-    Further seeds end where the first one does; the first given stands for the training that is followed.
-    """
-    checkpoints = points[(points["control"] == "trained") & points["steps"].notna()]
-    checkpoints = checkpoints.drop_duplicates(["config_hash", "facet", *_SERIES, "head", "steps"])
-    return checkpoints[checkpoints.groupby("config_hash", dropna=False)["steps"].transform("nunique") > 1]
 
 
 def _series(points: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

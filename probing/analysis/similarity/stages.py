@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from probing.analysis.paper import PAPER_SIMILARITY
+from probing.analysis.published import PAPER_SIMILARITY, add_published_stages
 from probing.analysis.similarity.tables import ABOUT, PLACE, PROVENANCE, Matrices, check_prompts, tidy, where
 from probing.errors import UserError
 from probing.statistics import cluster_bootstrap
@@ -182,7 +182,7 @@ def stage_similarity(
                 n_prompts=len(one.prompt_ids),
             )
             parts.append(table.astype({"stages_step": "Int64"}))
-    return tidy(parts, SIMILARITY_COLUMNS)
+    return add_published_stages(tidy(parts, SIMILARITY_COLUMNS))
 
 
 def _masks(stages: pd.DataFrame, blocks: np.ndarray) -> dict[tuple[str, str, str], Bool[np.ndarray, "block block"]]:

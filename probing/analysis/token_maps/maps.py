@@ -18,7 +18,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from probing.analysis.engine import LOGISTIC, Facet, FeatureSource, Recipe, Site, facets_of, provenance, read_site
-from probing.analysis.reward_curve.comparisons import best
+from probing.result_tables import best_cell
 from probing.errors import UserError
 from probing.probes import LinearProbe
 
@@ -116,7 +116,7 @@ def token_cells(
                 f"The reward curve has no trained probe on the mean of image tokens for facet {facet}{asked_for}; "
                 f"fit it with python -m probing.fit --streams image --reductions mean."
             )
-        one = best(here)
+        one = best_cell(here)
         own = replace(recipe, probe=one["probe"], scaling=one["scaling"], code_length=False)
         cells.append(TokenCell(facet, float(one["sigma"]), int(one["block"]), own))
     return cells

@@ -1,22 +1,22 @@
-// Makes the headings of tables sort the rows that are shown; without scripts the tables are read as they are.
+// Sort the shown rows by a click on a heading; without scripts the tables stay as they are.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
-  [...table.tHead.rows[0].cells].forEach((head, place) => {
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = head.textContent;
     head.replaceChildren(button);
     button.addEventListener("click", () => {
-      const down = head.getAttribute("aria-sort") === "ascending";
-      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const text = (row) => row.cells[place].textContent;
+      const descending = head.getAttribute("aria-sort") === "ascending";
+      for (const heading of table.tHead.rows[0].cells) heading.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      const text = (row) => row.cells[column].textContent;
       const numeric = head.classList.contains("n");
       const rows = [...body.rows].sort((a, b) => {
         const [one, two] = [text(a), text(b)];
-        if (!one || !two) return !one - !two; // what is missing stays last
+        if (!one || !two) return !one - !two; // missing values stay last
         const order = numeric ? one - two : one.localeCompare(two, "en", { numeric: true });
-        return down ? -order : order;
+        return descending ? -order : order;
       });
       body.append(...rows);
     });

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from probing.analysis.paper import (
+from probing.analysis.published import (
     BENCHMARKS,
     PAPER_ACCURACY,
     PAPER_COMBINATIONS,

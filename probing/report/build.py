@@ -1,4 +1,4 @@
-"""The page itself: every section's figures, statements, provenance and table, put into the template."""
+"""The page: every section's figures, statements, provenance and table, put into the template."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from probing.page.drawing import Picture, data_uri, draw_picture
-from probing.page.findings import Statement, best_cells, statements
-from probing.page.grid import Grid, csv_of, preview
-from probing.page.provenance import commands, facts, stores, versions
-from probing.page.sections import ASKED, TITLE, Section, in_words, section_of
-from probing.page.sources import Source
 from probing.plots import NothingToDraw
+from probing.report.drawing import Picture, data_uri, draw_picture
+from probing.report.findings import Statement, best_cells, statements
+from probing.report.grid import Grid, csv_of, preview
+from probing.report.provenance import facts, figure_origins, stores, versions
+from probing.report.sections import QUESTION, TITLE, Section, heading, section_of
+from probing.report.sources import TableSource
 
 _HERE = Path(__file__).parent
-_MOST_CSV = 1_000_000
-_MOST_CSV_TOGETHER = 8_000_000
-_MOST_STATEMENTS = 8
-_MOST_CELLS = 400_000
-"""A table of more is not written as CSV, neither to be hashed nor to be carried."""
-_ABOUT = ("model", "data", "split", "facet", "sigma", "probe", "n_pairs", "n_prompts")
+_MAX_CSV_BYTES = 1_000_000
+_MAX_TOTAL_CSV_BYTES = 8_000_000
+_MAX_HEADLINES = 8
+_MAX_CELLS = 400_000
+"""A table with more cells is not written as CSV, neither for its hash nor for download."""
+_ABOUT = ("model", "data", "split", "facet", "sigma", "probe", "control", "n_pairs", "n_prompts")
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ class Part:
     """A section of the page, ready for the template.
 
     Attributes:
-        name: Of the table.
-        section: What is asked.
+        name: Name of the table.
+        section: Its heading and question.
         file: Name of the table's file.
-        rows: Of the table.
-        columns: Of the table.
+        rows: Number of rows.
+        columns: Number of columns.
         pictures: The table's figures.
-        left_out: Figures that have nothing to show, with the reason.
-        statements: What the table says in words.
-        facts: What the rows are about.
+        left_out: Figures with nothing to show, and the reason.
+        statements: Results in words.
+        facts: Models, data, seeds and counts of the rows.
         stores: Feature stores behind the rows.
-        hash: SHA-256 of the table's CSV; None where the table is too large to be written as one.
-        commands: By figure, what draws it.
+        hash: SHA-256 of the table's CSV; None if the table is too large.
+        origins: By figure, the command that drew it.
         preview: First rows.
-        csv: The whole table, as an address; empty where it is too large.
+        csv: The whole table as a data URI; empty if it is too large.
     """
 
     name: str
@@ -63,44 +63,43 @@ class Part:
     facts: Sequence[tuple[str, str]]
     stores: Grid | None
     hash: str | None
-    commands: Sequence[tuple[str, str]]
+    origins: Sequence[tuple[str, str]]
     preview: Grid
     csv: str
 
     @property
     def anchor(self) -> str:
-        """Where links within the page lead."""
+        """Target of links within the page."""
         return re.sub(r"[^\w-]", "-", self.name)
 
     @property
     def headlines(self) -> list[Statement]:
-        """Statements for the top of the page: those about the whole, unless they are too many for a summary."""
+        """Statements for the top of the page: the overall ones, unless there are too many."""
         overall = [statement for statement in self.statements if statement.overall]
-        return overall if len(overall) <= _MOST_STATEMENTS else []
+        return overall if len(overall) <= _MAX_HEADLINES else []
 
 
-def build_page(sources: Sequence[Source], *, command: str, redraw: str) -> str:
-    """Make the page, the same text for the same tables.
+def build_page(sources: Sequence[TableSource], *, command: str) -> str:
+    """Make the page; the same tables give the same text.
 
     Args:
-        sources: Of :func:`probing.page.collect`.
-        command: What made the page.
-        redraw: What draws the figures alone.
+        sources: Result of :func:`probing.report.collect`.
+        command: The command that makes the page and its figures.
 
     Raises:
         UserError: A table does not hold what its figure shows.
     """
     tables = {source.name: source.table for source in sources}
-    left = _MOST_CSV_TOGETHER
+    budget = _MAX_TOTAL_CSV_BYTES
     parts = []
     for source in sources:
-        parts.append(_part(source, redraw, left))
-        left -= len(parts[-1].csv)
+        parts.append(_part(source, command, budget))
+        budget -= len(parts[-1].csv)
     drawn = [source.table for source in sources if source.figures]
-    style, script = (_text(name) for name in ("page.css", "sort.js"))
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "sort.js"))
     return _template().render(
         title=TITLE,
-        asked=ASKED,
+        question=QUESTION,
         about=facts(pd.concat([table[[name for name in _ABOUT if name in table]] for table in drawn])),
         best=best_cells(tables),
         parts=[part for part in parts if part.pictures or part.left_out],
@@ -108,24 +107,23 @@ def build_page(sources: Sequence[Source], *, command: str, redraw: str) -> str:
         stores=stores(drawn),
         versions=versions(),
         command=command,
-        # Both are files of this package: they may stand in the page as they are.
+        # Both are files of this package and safe to include as they are.
         style=Markup(style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def _part(source: Source, redraw: str, left: int) -> Part:
+def _part(source: TableSource, command: str, budget: int) -> Part:
     table = source.table
-    pictures, missing = [], []
-    for name, drawn in source.figures.items():
+    pictures, left_out = [], []
+    for name, inputs in source.figures.items():
         try:
-            pictures.append(draw_picture(name, drawn))
+            pictures.append(draw_picture(inputs))
         except NothingToDraw as reason:
-            missing.append((in_words(name), str(reason)))
-    csv = csv_of(table) if table.size <= _MOST_CELLS else None
-    table_hash = None if csv is None else hashlib.sha256(csv).hexdigest()
-    carried = "" if csv is None or len(csv) > _MOST_CSV else data_uri("text/csv;charset=utf-8", csv)
+            left_out.append((heading(name), str(reason)))
+    csv = csv_of(table) if table.size <= _MAX_CELLS else None
+    uri = "" if csv is None or len(csv) > _MAX_CSV_BYTES else data_uri("text/csv;charset=utf-8", csv)
     return Part(
         name=source.name,
         section=section_of(source.name),
@@ -133,14 +131,14 @@ def _part(source: Source, redraw: str, left: int) -> Part:
         rows=len(table),
         columns=len(table.columns),
         pictures=pictures,
-        left_out=missing,
+        left_out=left_out,
         statements=statements(table),
         facts=facts(table),
         stores=stores([table]),
-        hash=table_hash,
-        commands=commands(source, redraw),
+        hash=None if csv is None else hashlib.sha256(csv).hexdigest(),
+        origins=figure_origins(source, command),
         preview=preview(table),
-        csv=carried if len(carried) <= left else "",
+        csv=uri if len(uri) <= budget else "",
     )
 
 
@@ -156,7 +154,3 @@ def _template() -> Template:
     )
     environment.filters["thousands"] = "{:,}".format
     return environment.get_template("page.html.jinja")
-
-
-def _text(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Tables as a page shows them: few rows, few columns, numbers that can be read; and the whole as CSV."""
+"""Tables on the page: few rows, few columns, numbers of four digits; and the whole table as CSV."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 ROWS, COLUMNS = 100, 40
-"""Of a long table; the rest is in its CSV."""
-_LONG_TEXT, _LONG_WORD, _CUT_WORD = 240, 100, 24
+"""Shown of a long table; the rest is in its CSV."""
+_MAX_TEXT, _MAX_WORD, _CUT_WORD = 240, 100, 24
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's name, and how it is set: as ``number``, ``word``, ``prose`` that wraps, or ``code`` such as a hash."""
+    """A column's name, and how it is set: ``number``, ``word``, ``prose`` that wraps, or ``code`` such as a hash."""
 
     name: str
     kind: str
@@ -24,26 +24,26 @@ class Column:
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells as they are shown.
+    """Cells as text.
 
     Attributes:
         columns: In order.
-        rows: Of text, a cell a column.
-        left_out_rows: How many rows are not shown.
-        left_out_columns: How many columns are not shown, those of one value aside.
-        same: What is the same in every row, by column.
+        rows: Texts, a cell a column.
+        left_out_rows: Number of rows not shown.
+        left_out_columns: Number of columns not shown, without constant ones.
+        constant: Columns with one value, and the value.
     """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
     left_out_rows: int = 0
     left_out_columns: int = 0
-    same: Sequence[tuple[str, str]] = ()
+    constant: Sequence[tuple[str, str]] = ()
 
 
 def preview(table: pd.DataFrame, *, rows: int = ROWS, columns: int = COLUMNS) -> Grid:
-    """Show the first rows of a table; what is the same in every row is said once."""
-    constant = [name for name in table if len(table) > 1 and is_constant(table[name])]
+    """Show the first rows of a table; a constant column is named once."""
+    constant = [name for name in table if len(table) > 1 and _is_constant(table[name])]
     varying = [name for name in table if name not in constant]
     shown = grid(table[varying[:columns]].head(rows))
     return Grid(
@@ -58,12 +58,12 @@ def preview(table: pd.DataFrame, *, rows: int = ROWS, columns: int = COLUMNS) ->
 def grid(table: pd.DataFrame) -> Grid:
     """Show every cell of a table."""
     texts = [[cell(value) for value in table[name]] for name in table]
-    heads = [Column(str(name), _kind(table[name], said)) for name, said in zip(table, texts, strict=True)]
-    return Grid(heads, list(zip(*texts, strict=True)))
+    columns = [Column(str(name), _kind(table[name], column)) for name, column in zip(table, texts, strict=True)]
+    return Grid(columns, list(zip(*texts, strict=True)))
 
 
 def cell(value: Any) -> str:
-    """Write one value: four digits of a fraction, nothing for what is missing, the beginning of what is long."""
+    """Format one value: four digits of a fraction, nothing for a missing one, the beginning of a long one."""
     if value is None or value is pd.NA or (isinstance(value, float | np.floating) and np.isnan(value)):
         return ""
     if isinstance(value, bool | np.bool_):
@@ -72,12 +72,10 @@ def cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, bytes):
         return f"{len(value):,} bytes"
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    said = str(value)
-    if len(said) > _LONG_WORD and " " not in said:
-        return f"{said[:_CUT_WORD]}… ({len(said):,} characters)"
-    return said if len(said) <= _LONG_TEXT else said[: _LONG_TEXT - 1] + "…"
+    text = str(value.tolist() if isinstance(value, np.ndarray) else value)
+    if len(text) > _MAX_WORD and " " not in text:
+        return f"{text[:_CUT_WORD]}… ({len(text):,} characters)"
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
 def csv_of(table: pd.DataFrame) -> bytes:
@@ -86,15 +84,15 @@ def csv_of(table: pd.DataFrame) -> bytes:
 
 
 def distinct(column: pd.Series) -> list[str]:
-    """List a column's values as they are written, in order: numbers by size, words by first sight."""
+    """List a column's distinct values as text: numbers by size, words in order of appearance."""
     present = column.dropna()
     if pd.api.types.is_numeric_dtype(present):
         present = present.drop_duplicates().sort_values()
     return list(dict.fromkeys(cell(value) for value in present))
 
 
-def is_constant(column: pd.Series) -> bool:
-    """Tell whether every row has the same value, or none."""
+def _is_constant(column: pd.Series) -> bool:
+    """Return whether every row has the same value, or none."""
     if column.isna().all():
         return True
     # Lists and arrays cannot be counted, and a figure's table may hold them.
@@ -102,9 +100,9 @@ def is_constant(column: pd.Series) -> bool:
     return comparable.nunique(dropna=False) == 1
 
 
-def _kind(column: pd.Series, said: Sequence[str]) -> str:
+def _kind(column: pd.Series, texts: Sequence[str]) -> str:
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return "number"
-    if any(len(text) > 60 and " " in text for text in said):
+    if any(len(text) > 60 and " " in text for text in texts):
         return "prose"
-    return "code" if any(len(text) > 30 and " " not in text for text in said) else "word"
+    return "code" if any(len(text) > 30 and " " not in text for text in texts) else "word"
