@@ -36,6 +36,15 @@ class FigureSpec:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table of an experiment, with its heading on the page and the question that it answers."""
+
+    name: str
+    title: str
+    question: str
+
+
+@dataclass(frozen=True)
 class Experiment:
     """An experiment.
 
@@ -44,7 +53,7 @@ class Experiment:
         question: The question that it answers.
         module: Module in ``probing.analysis``; ``run_NAME(context, settings)`` returns the tables.
         settings: Name of the settings' class in that module.
-        tables: Names of the tables; the first is the main one.
+        tables: Its tables; the first is the main one.
         figures: Its figures; the first is the main one.
         inputs: What it needs: stores, model, data.
         stores: Help for the stores.
@@ -56,7 +65,7 @@ class Experiment:
     question: str
     module: str
     settings: str
-    tables: tuple[str, ...]
+    tables: tuple[Table, ...]
     figures: tuple[FigureSpec, ...]
     inputs: tuple[Input, ...] = ("stores",)
     stores: str = "feature store"
@@ -67,6 +76,10 @@ class Experiment:
     def key(self) -> str:
         """The name as a Python identifier."""
         return self.name.replace("-", "_")
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return tuple(table.name for table in self.tables)
 
     @property
     def run(self) -> Callable[..., Mapping[str, Any]]:
@@ -94,18 +107,36 @@ EXPERIMENTS: dict[str, Experiment] = {
             "How well can people's choices be read from each block, beside every control?",
             "probing.analysis.reward_curve",
             "RewardCurveSettings",
-            (
-                "reward_curve",
-                "comparisons",
-                "outcomes",
-                "margins",
-                "measures",
-                "blocks",
-                "massive",
-                "rewards",
-                "linearity",
+            tables=(
+                Table(
+                    "reward_curve",
+                    "Reward curve",
+                    "How often does a probe on each block pick the chosen image, at which noise level?",
+                ),
+                Table(
+                    "comparisons",
+                    "Comparisons with the controls",
+                    "Is the trained backbone better than the same architecture with random weights, and than the "
+                    "latents alone?",
+                ),
+                Table(
+                    "linearity", "Linearity", "Does a network predict more than a linear probe on the same features?"
+                ),
+                Table(
+                    "measures",
+                    "Beyond accuracy",
+                    "How many bits do the margins carry, are they calibrated, and which blocks may be the best of their "
+                    "curve?",
+                ),
+                Table("blocks", "Blocks", "Which blocks differ from the best block of their curve?"),
+                Table(
+                    "massive", "Massive activations", "In which blocks are a few channels far larger than all others?"
+                ),
+                Table("rewards", "Rewards", "What reward does the best probe of each facet give every held-out item?"),
+                Table("outcomes", "Outcomes", "Which test pairs does each cell order correctly?"),
+                Table("margins", "Margins", "What margin does each cell give every test pair?"),
             ),
-            (
+            figures=(
                 FigureSpec(
                     "reward_curves",
                     "reward_curve",
@@ -118,12 +149,71 @@ EXPERIMENTS: dict[str, Experiment] = {
             stores="feature store of the trained backbone; and one of random weights as a control",
         ),
         Experiment(
+            "controls",
+            "How much of the best accuracy remains without a trained backbone, without the prompt, or from shortcuts?",
+            "probing.analysis.controls",
+            "ControlSettings",
+            tables=(
+                Table(
+                    "controls",
+                    "Controls",
+                    "How much of the best accuracy remains without a trained backbone, without the prompt, or with "
+                    "image statistics alone?",
+                ),
+            ),
+            figures=(FigureSpec("controls", "controls", "probing.plots:figure_controls"),),
+            stores="feature store of the trained backbone, and any of random weights, foreign prompts, empty prompts",
+            opens_pictures=True,
+        ),
+        Experiment(
+            "noise",
+            "Which noise level is best, what do several levels or draws add, and how far does a draw move a reward?",
+            "probing.analysis.noise",
+            "NoiseSettings",
+            tables=(
+                Table(
+                    "noise",
+                    "Noise",
+                    "Which noise level is best for which block, and what do several levels or draws add?",
+                ),
+            ),
+            figures=(
+                FigureSpec("noise", "noise", "probing.plots:figure_noise"),
+                FigureSpec("noise_draws", "noise", "probing.plots:figure_noise_draws"),
+            ),
+            stores="feature store; further ones of another seed, or of shared pair noise, are other draws of the noise",
+        ),
+        Experiment(
             "similarity",
             "How alike are the blocks, and which stages do they form?",
             "probing.analysis.similarity",
             "SimilaritySettings",
-            ("similarity", "trajectory_similarity", "stages", "stage_similarity", "similarity_by_prompt"),
-            (
+            tables=(
+                Table(
+                    "similarity",
+                    "Block similarity",
+                    "Which blocks hold similar features, and how much does it vary by prompt?",
+                ),
+                Table(
+                    "trajectory_similarity",
+                    "Block similarity while denoising",
+                    "Does the similarity of blocks change along a denoising trajectory?",
+                ),
+                Table(
+                    "stage_similarity", "Similarity within and across stages", "Are blocks more similar within a stage?"
+                ),
+                Table(
+                    "stages",
+                    "Stages",
+                    "Into which runs of similar blocks does the depth divide, and how stable are they?",
+                ),
+                Table(
+                    "similarity_by_prompt",
+                    "Block similarity by prompt",
+                    "How similar are the blocks on each prompt's images?",
+                ),
+            ),
+            figures=(
                 FigureSpec("image_similarity", "similarity", "probing.plots:figure_image_similarity"),
                 FigureSpec(
                     "trajectory_similarity", "trajectory_similarity", "probing.plots:figure_trajectory_similarity"
@@ -134,63 +224,47 @@ EXPERIMENTS: dict[str, Experiment] = {
             opens_pictures=True,
         ),
         Experiment(
-            "token-maps",
-            "Which image tokens carry a probe's margin?",
-            "probing.analysis.token_maps",
-            "TokenMapSettings",
-            ("token_maps",),
-            (FigureSpec("token_maps", "token_maps", "probing.plots:figure_token_maps"),),
-            inputs=("stores", "model", "data"),
-            opens_pictures=True,
-            stores="feature store with the mean of image tokens",
-        ),
-        Experiment(
             "combinations",
             "Do several blocks together read more than the best one, and is it their stages or their width?",
             "probing.analysis.combinations",
             "CombinationSettings",
-            ("combinations",),
-            (FigureSpec("combinations", "combinations", "probing.plots:figure_combinations"),),
+            tables=(
+                Table(
+                    "combinations",
+                    "Combinations of blocks",
+                    "Do blocks of different stages predict more together, or is it the wider head?",
+                ),
+            ),
+            figures=(FigureSpec("combinations", "combinations", "probing.plots:figure_combinations"),),
             stores="feature store; several for several models",
             all_stores=True,
-        ),
-        Experiment(
-            "noise",
-            "Which noise level is best, what do several levels or draws add, and how far does a new draw move a reward?",
-            "probing.analysis.noise",
-            "NoiseSettings",
-            ("noise",),
-            (
-                FigureSpec("noise", "noise", "probing.plots:figure_noise"),
-                FigureSpec("noise_draws", "noise", "probing.plots:figure_noise_draws"),
-            ),
-            stores="feature store; further ones of another seed, or of shared pair noise, are other draws of the noise",
         ),
         Experiment(
             "scaling",
             "Does accuracy rise with parameters, FLOPs and training steps?",
             "probing.analysis.scaling",
             "ScalingSettings",
-            ("scaling",),
-            (
+            tables=(Table("scaling", "Scaling", "Does accuracy rise with parameters, compute and training steps?"),),
+            figures=(
                 FigureSpec("scaling", "scaling", "probing.plots:figure_scaling"),
                 FigureSpec("depth_curves", "scaling", "probing.plots:figure_depth_curves"),
             ),
             stores="feature store; one a model",
         ),
         Experiment(
-            "controls",
-            "How much of the best accuracy remains without a trained backbone, without the prompt, or from shortcuts?",
-            "probing.analysis.controls",
-            "ControlSettings",
-            ("controls",),
-            (FigureSpec("controls", "controls", "probing.plots:figure_controls"),),
-            stores="feature store of the trained backbone, and any of random weights, foreign prompts, empty prompts",
+            "token-maps",
+            "Which image tokens carry a probe's margin?",
+            "probing.analysis.token_maps",
+            "TokenMapSettings",
+            tables=(Table("token_maps", "Token maps", "Which regions of an image contribute to its reward?"),),
+            figures=(FigureSpec("token_maps", "token_maps", "probing.plots:figure_token_maps"),),
+            inputs=("stores", "model", "data"),
+            stores="feature store with the mean of image tokens",
             opens_pictures=True,
         ),
     )
 }
-"""All experiments by name, in the order of the page."""
+"""All experiments by name, in the order of the page and of ``reproduce``."""
 
 FIGURES: dict[str, FigureSpec] = {
     figure.name: figure for experiment in EXPERIMENTS.values() for figure in experiment.figures

@@ -135,7 +135,7 @@ def measure_context(
     result = Result(experiment.name, tables, identity)
     if folder is None:
         return result
-    for stale in set(experiment.tables) - set(tables):
+    for stale in set(experiment.table_names) - set(tables):
         # A table of an earlier measurement does not belong to those beside it.
         (folder / f"{stale}.parquet").unlink(missing_ok=True)
     result = result.save(folder)
@@ -253,7 +253,7 @@ def _identity(experiment: Experiment, context: Context, settings: Any) -> Identi
 
 def _expected_tables(experiment: Experiment, settings: Any) -> list[str]:
     expected = experiment.hook("tables")
-    return list(experiment.tables) if expected is None else list(expected(settings))
+    return list(experiment.table_names) if expected is None else list(expected(settings))
 
 
 class ExperimentFunction(Protocol):

@@ -41,7 +41,7 @@ class Result:
     @property
     def table(self) -> pd.DataFrame:
         """The main table, one row a measurement."""
-        return self.tables[self._spec.tables[0]]
+        return self.tables[self._spec.table_names[0]]
 
     @property
     def statements(self) -> list[str]:
@@ -101,7 +101,9 @@ class Result:
 
         folder, spec = Path(folder), experiment_of(experiment)
         made_by = f"python -m probing.measure {experiment}"
-        names = [name for name in spec.tables if name == spec.tables[0] or (folder / f"{name}.parquet").is_file()]
+        names = [
+            name for name in spec.table_names if name == spec.table_names[0] or (folder / f"{name}.parquet").is_file()
+        ]
         tables = {name: read_result(folder / f"{name}.parquet", made_by) for name in names}
         return Result(experiment, tables, None, folder)
 

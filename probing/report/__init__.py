@@ -2,7 +2,7 @@
 
 from probing.report.build import build_page
 from probing.report.provenance import public_path
-from probing.report.sections import SECTIONS, Section
+from probing.report.sections import Section
 from probing.report.sources import FigureInput, TableSource, collect
 
-__all__ = ["SECTIONS", "FigureInput", "Section", "TableSource", "build_page", "collect", "public_path"]
+__all__ = ["FigureInput", "Section", "TableSource", "build_page", "collect", "public_path"]

@@ -19,7 +19,7 @@ from probing.report.drawing import Picture, data_uri, draw_picture
 from probing.report.findings import Statement, best_cells, statements
 from probing.report.grid import Grid, csv_of, preview
 from probing.report.provenance import facts, figure_origins, stores, versions
-from probing.report.sections import QUESTION, TITLE, Section, heading, section_of
+from probing.report.sections import QUESTION, TITLE, Section, heading
 from probing.report.sources import TableSource
 
 _HERE = Path(__file__).parent
@@ -126,7 +126,7 @@ def _part(source: TableSource, command: str, budget: int) -> Part:
     uri = "" if csv is None or len(csv) > _MAX_CSV_BYTES else data_uri("text/csv;charset=utf-8", csv)
     return Part(
         name=source.name,
-        section=section_of(source.name),
+        section=source.section,
         file=source.path.name,
         rows=len(table),
         columns=len(table.columns),

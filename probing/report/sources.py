@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from probing.errors import UserError
 from probing.plots.save import draw_figure
-from probing.report.sections import position_of
+from probing.report.sections import Section, heading
 from probing.result_tables import read_result
 
 Draw = Callable[[pd.DataFrame], Figure]
@@ -56,12 +56,14 @@ class TableSource:
         path: File that it was read from.
         table: Its rows.
         figures: Its figures by name; empty if the table has none.
+        section: Its heading and question.
     """
 
     name: str
     path: Path
     table: pd.DataFrame
     figures: Mapping[str, FigureInput]
+    section: Section
 
 
 def collect(
@@ -69,6 +71,7 @@ def collect(
     results: Path,
     drawn: Path | None = None,
     *,
+    sections: Mapping[str, Section] | None = None,
     join: Callable[[pd.DataFrame, str], pd.DataFrame] | None = None,
     further: bool = True,
 ) -> list[TableSource]:
@@ -78,6 +81,7 @@ def collect(
         figures: By name, the table that a figure is drawn from and the function that draws it.
         results: Folder of tables, or of figures with their CSV.
         drawn: Folder of figures drawn before, whose provenance is read; ``results`` is searched too.
+        sections: Heading and question of each table, in the page's order; other tables come after these.
         join: Adds the tables beside a figure's table, given the figure's name; nothing is added if None.
         further: Whether to read tables without a figure too.
 
@@ -86,7 +90,9 @@ def collect(
     """
     for folder in (results, drawn):
         if folder is not None and not folder.is_dir():
-            raise UserError(f"There is no folder {folder}; run python -m probing.fit first, or give the right folder.")
+            raise UserError(
+                f"There is no folder {folder}; run python -m probing.measure first, or give the right folder."
+            )
     paths: dict[str, Path] = {}
     draws: dict[str, dict[str, Draw]] = {}
     for figure, (table, draw) in figures.items():
@@ -97,13 +103,18 @@ def collect(
             draws.setdefault(table, {})[figure] = draw
     if not paths:
         names = ", ".join(dict.fromkeys(f"{table}.parquet" for table, _ in figures.values()))
-        raise UserError(f"{results} has none of {names}, nor a figure's CSV; run python -m probing.fit first.")
+        raise UserError(f"{results} has none of {names}, nor a figure's CSV; run python -m probing.measure first.")
     if further:
         for path in sorted(results.glob("*.parquet")):
             paths.setdefault(path.stem, path)
+    order = list(sections or {})
+
+    def position(name: str) -> int:
+        return order.index(name) if name in order else len(order)
+
     folders = [folder for folder in (drawn, results) if folder is not None]
     sources = []
-    for name in sorted(paths, key=lambda name: (name not in draws, position_of(name), name)):
+    for name in sorted(paths, key=lambda name: (name not in draws, position(name), name)):
         rows = _read(paths[name])
         inputs = {
             figure: FigureInput(
@@ -111,7 +122,8 @@ def collect(
             )
             for figure, draw in draws.get(name, {}).items()
         }
-        sources.append(TableSource(name, paths[name], rows, inputs))
+        section = (sections or {}).get(name) or Section(heading(name), "")
+        sources.append(TableSource(name, paths[name], rows, inputs, section))
     return sources
 
 

@@ -35,10 +35,10 @@ from probing.analysis.engine import (
     measure_latents,
 )
 from probing.analysis.reward_curve.comparisons import describe_cell
-from probing.result_tables import best_cell
 from probing.analysis.reward_curve.curve import SHUFFLES
 from probing.errors import UserError
 from probing.preferences.audit import item_image_stats
+from probing.result_tables import best_cell
 from probing.statistics import LEVEL, holm
 
 TRAINED = "trained"

@@ -45,10 +45,10 @@ from probing.progress import progress
 DEPTHS = (0.25, 0.5, 0.75, 1.0)
 COLUMNS = (
     *column_names(
-    "model data split facet stream reduction sigma kind head series control against block depth blocks channels "
-    "parameters forward_flops steps width num_blocks metric value ci_low ci_high models_low models_high finished "
-    "intercept residual_deviation n_models statement cv_accuracy stage_source n_pairs n_prompts n_train_pairs ceiling "
-    "probe seed"
+        "model data split facet stream reduction sigma kind head series control against block depth blocks channels "
+        "parameters forward_flops steps width num_blocks metric value ci_low ci_high models_low models_high finished "
+        "intercept residual_deviation n_models statement cv_accuracy stage_source n_pairs n_prompts n_train_pairs ceiling "
+        "probe seed"
     ),
     "citation",
 )

@@ -18,9 +18,9 @@ from jaxtyping import Float
 from PIL import Image
 
 from probing.analysis.engine import LOGISTIC, Facet, FeatureSource, Recipe, Site, facets_of, provenance, read_site
-from probing.result_tables import best_cell
 from probing.errors import UserError
 from probing.probes import LinearProbe
+from probing.result_tables import best_cell
 
 STREAM, REDUCTION = "image", "mean"
 SELECTIONS = ("highest", "lowest", "wrong")
