@@ -1,4 +1,4 @@
-"""The identity of drawn pictures changes with everything that draws them."""
+"""The version of drawn images changes with everything that affects the drawing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def version(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["render.py", "scenes.py", "degradations.py", "preferences.py", "shortcut.py"])
-def test_an_edited_source_is_another_version(version, tmp_path, name):
+def test_edited_source_changes_the_version(version, tmp_path, name):
     before = version(0)
     assert before == version(0) == preferences.drawing_version(0)
     with (tmp_path / name).open("a") as file:
@@ -30,7 +30,7 @@ def test_an_edited_source_is_another_version(version, tmp_path, name):
     assert version(0) != before
 
 
-def test_other_seeds_sheets_and_libraries_are_other_versions(version, monkeypatch):
+def test_seed_sheet_and_libraries_change_the_version(version, monkeypatch):
     versions = {version(0), version(1)}
     monkeypatch.setattr(preferences.generated, "digest", lambda: "other")
     versions.add(version(0))
@@ -39,7 +39,7 @@ def test_other_seeds_sheets_and_libraries_are_other_versions(version, monkeypatc
     assert len(versions) == 4
 
 
-def test_both_data_sets_stamp_their_pictures():
+def test_both_data_sets_stamp_their_images():
     stamps = {data.stamp_of(data.items["item_id"].iloc[0]) for data in (preferences.load(), shortcut.load())}
     assert None not in stamps and len(stamps) == 2
     again = preferences.load(split="test")

@@ -1,4 +1,4 @@
-"""The judge: what it learns from, and what the shipped one reads."""
+"""The judge: its training data and loss, and the shipped weights."""
 
 from __future__ import annotations
 
@@ -25,61 +25,61 @@ def scenes(tmp_path_factory):
     return recipe.LabelledScenes(tmp_path_factory.mktemp("runs"), 60)
 
 
-def test_labels_say_what_the_caption_says():
+def test_labels_match_the_caption():
     rng = np.random.default_rng(0)
     scene = parse("a small striped red star right of a large blue cross on a gray to pink background")
     _, places = draw(scene, rng)
-    where, what, ends = recipe.label(scene, places)
-    assert np.isnan(where[2]).all() and where[0, 0] > where[1, 0]
-    named = [[values[i] for i, values in zip(row, OF_A_THING.values(), strict=True)] for row in what[:2]]
+    positions, classes, ends = recipe.label(scene, places)
+    assert np.isnan(positions[2]).all() and positions[0, 0] > positions[1, 0]
+    named = [[values[i] for i, values in zip(row, OF_A_THING.values(), strict=True)] for row in classes[:2]]
     assert named == [["star", "red", "small", "striped"], ["cross", "blue", "large", "plain"]]
-    assert ends.tolist() == [1, 3] and (what[2] == -100).all()
+    assert ends.tolist() == [1, 3] and (classes[2] == -100).all()
 
 
-def test_an_unsaid_size_is_not_learnt():
+def test_a_size_outside_the_caption_has_no_label():
     scene = parse("a red star a blue cross and a green star in a row on a white background")
-    _, what, _ = recipe.label(scene, draw(scene, np.random.default_rng(0))[1])
-    assert (what[:, list(OF_A_THING).index("size")] == -100).all()
+    _, classes, _ = recipe.label(scene, draw(scene, np.random.default_rng(0))[1])
+    assert (classes[:, list(OF_A_THING).index("size")] == -100).all()
 
 
-def test_cells_learn_the_thing_that_is_nearest(scenes):
-    _, truth = scenes.batch(40, np.random.default_rng(0))
-    peaks = (truth["found"] > 0.5).flatten(1).any(dim=1)
+def test_cells_have_the_label_of_the_nearest_thing(scenes):
+    _, targets = scenes.batch(40, np.random.default_rng(0))
+    peaks = (targets["heights"] > 0.5).flatten(1).any(dim=1)
     assert peaks.all()
     chosen = np.random.default_rng(0).integers(60, size=40)
     for row, number in enumerate(chosen):
         for thing in range(3):
             x, y = scenes.places[number, thing]
             if not np.isnan(x):
-                here = truth["things"][row, int(y // 4), int(x // 4)].numpy()
-                np.testing.assert_array_equal(here, scenes.things[number, thing])
-    assert (truth["things"][truth["found"] < 0.4] == -100).all()
+                classes = targets["things"][row, int(y // 4), int(x // 4)].numpy()
+                np.testing.assert_array_equal(classes, scenes.things[number, thing])
+    assert (targets["things"][targets["heights"] < 0.4] == -100).all()
 
 
-def test_scenes_are_drawn_once_and_read_back(scenes, tmp_path):
-    again = recipe.LabelledScenes(tmp_path, 60)
-    kept = recipe.LabelledScenes(tmp_path, 60)
-    np.testing.assert_array_equal(kept.pixels, scenes.pixels)
-    np.testing.assert_array_equal(again.things, kept.things)
-    one, other = (s.batch(8, np.random.default_rng(1))[0] for s in (scenes, kept))
-    assert torch.equal(one, other)
+def test_scenes_are_drawn_once_and_reloaded(scenes, tmp_path):
+    first = recipe.LabelledScenes(tmp_path, 60)
+    reloaded = recipe.LabelledScenes(tmp_path, 60)
+    np.testing.assert_array_equal(reloaded.pixels, scenes.pixels)
+    np.testing.assert_array_equal(first.things, reloaded.things)
+    batch, batch_again = (s.batch(8, np.random.default_rng(1))[0] for s in (scenes, reloaded))
+    assert torch.equal(batch, batch_again)
 
 
-def test_a_short_training_learns_and_saves_in_half_precision(tmp_path):
+def test_short_training_learns_and_saves_half_precision(tmp_path):
     short = Schedule(steps=30, batch_size=16, learning_rate=2e-3, warmup=5)
     weights = tmp_path / "judge" / "judge.safetensors"
     network = recipe.run(tmp_path, short, scenes=60, weights=weights)
     again = Judge.load(weights).network
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=2e-3, atol=1e-4)
-    pixels, truth = recipe.LabelledScenes(tmp_path, 60).batch(32, np.random.default_rng(9))
+    pixels, targets = recipe.LabelledScenes(tmp_path, 60).batch(32, np.random.default_rng(9))
     torch.manual_seed(0)
-    untrained, _ = recipe.judge_loss(JudgeNetwork(), pixels, truth)
-    trained, _ = recipe.judge_loss(network.train(), pixels, truth)
+    untrained, _ = recipe.judge_loss(JudgeNetwork(), pixels, targets)
+    trained, _ = recipe.judge_loss(network.train(), pixels, targets)
     assert trained < 0.8 * untrained
 
 
-def test_the_focal_loss_is_least_where_things_are():
+def test_focal_loss_is_least_at_the_centres():
     heights = torch.zeros(1, 16, 16)
     heights[0, 4, 4], heights[0, 4, 5] = 0.95, 0.4
     right = torch.full_like(heights, -6.0)
@@ -91,7 +91,7 @@ def test_the_focal_loss_is_least_where_things_are():
     assert float(recipe.focal_loss(none, heights)) > 1
 
 
-def test_missing_weights_are_one_sentence(tmp_path):
+def test_missing_weights_are_refused(tmp_path):
     with pytest.raises(UserError, match="train judge"):
         Judge.load(tmp_path / "none.safetensors")
 
@@ -101,16 +101,16 @@ def test_each_image_has_one_caption():
         judged_accuracy([], ["a red circle on a white background"], judge=Judge(JudgeNetwork()))
 
 
-def test_all_attributes_count_alike_and_those_of_a_caption_depend_on_one_another():
+def test_attributes_of_one_caption_are_dependent():
     def table(judged, groups):
         return accuracy_table(judged, groups).set_index("attribute")
 
     four = [{"colour": True, "shape": False}, {"colour": True}, {"colour": False, "shape": False}, {"colour": True}]
-    of = table(four, ["a", "b", "c", "d"])
-    assert list(of.index) == ["colour", "shape", EACH, WHOLE]
-    assert of.loc[EACH, ["accuracy", "n"]].tolist() == [3 / 6, 6]
-    assert of.loc[WHOLE, ["accuracy", "n"]].tolist() == [2 / 4, 4]
-    # Where a caption's attributes are all right or all wrong, two of them say no more than one.
+    small = table(four, ["a", "b", "c", "d"])
+    assert list(small.index) == ["colour", "shape", EACH, WHOLE]
+    assert small.loc[EACH, ["accuracy", "n"]].tolist() == [3 / 6, 6]
+    assert small.loc[WHOLE, ["accuracy", "n"]].tolist() == [2 / 4, 4]
+    # If the attributes of a caption are all right or all wrong, two are worth no more than one.
     captions = [str(number) for number in range(40)]
     together = table([dict.fromkeys(("colour", "shape"), number % 2 == 0) for number in range(40)], captions)
     for end in ("accuracy", "ci_low", "ci_high"):
@@ -124,7 +124,7 @@ def judge():
 
 @pytest.fixture(scope="module")
 def renders():
-    """Of seeds that no training saw."""
+    """Render scenes whose seeds are in no training data."""
     made = []
     for number in range(500):
         rng = np.random.default_rng([6_000_000, number])
@@ -134,7 +134,7 @@ def renders():
 
 
 @shipped
-def test_the_shipped_judge_reads_clean_renders(judge, renders):
+def test_shipped_judge_reads_clean_renders(judge, renders):
     images, captions = [image for _, image in renders], [scene.caption for scene, _ in renders]
     assert all(judge.obeys(images[0], renders[0][0]).values())
     table = judged_accuracy(images, captions, judge=judge).set_index("attribute")
@@ -146,7 +146,7 @@ def test_the_shipped_judge_reads_clean_renders(judge, renders):
 
 
 @shipped
-def test_the_shipped_judge_knows_another_caption_from_its_own(judge, renders):
+def test_shipped_judge_rejects_foreign_captions(judge, renders):
     images, captions = [image for _, image in renders], [scene.caption for scene, _ in renders]
     table = judged_accuracy(images, captions[1:] + captions[:1], judge=judge).set_index("attribute")["accuracy"]
     assert table[WHOLE] < 0.02
@@ -155,17 +155,17 @@ def test_the_shipped_judge_knows_another_caption_from_its_own(judge, renders):
 
 @shipped
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_shipped_judge_sees_damage(judge, renders, kind):
+def test_shipped_judge_measures_damage(judge, renders, kind):
     rng = np.random.default_rng(0)
     strengths = rng.random(150)
-    spoilt = [degrade(image, kind, s, rng) for (_, image), s in zip(renders, strengths, strict=False)]
-    seen = np.array([reading.damage for reading in judge.read(spoilt)])
-    assert np.corrcoef(strengths, seen)[0, 1] > 0.8
+    degraded = [degrade(image, kind, s, rng) for (_, image), s in zip(renders, strengths, strict=False)]
+    predicted = np.array([reading.damage for reading in judge.read(degraded)])
+    assert np.corrcoef(strengths, predicted)[0, 1] > 0.8
     assert np.mean([1 - reading.fidelity for reading in judge.read([image for _, image in renders[:150]])]) < 0.1
 
 
 @shipped
-def test_reading_does_not_depend_on_the_batch_or_the_file(judge, renders):
+def test_reading_does_not_depend_on_batch_or_format(judge, renders):
     images = [image for _, image in renders[:5]]
     whole, single = judge.read(images), [judge.read([image])[0] for image in images]
     assert [(r.things, r.background) for r in whole] == [(r.things, r.background) for r in single]
@@ -175,14 +175,14 @@ def test_reading_does_not_depend_on_the_batch_or_the_file(judge, renders):
 
 
 @shipped
-def test_the_card_is_written_from_the_weights(tmp_path):
+def test_card_is_written_from_the_weights(tmp_path):
     weights = tmp_path / "judge.safetensors"
     weights.write_bytes(WEIGHTS.read_bytes())
-    card = judge_card.run(weights, clean=40, spoilt=16)
-    assert "read rightly" in card.read_text() and (tmp_path / "samples.png").exists()
+    card = judge_card.run(weights, clean=40, degraded=16)
+    assert "accuracy on clean renders" in card.read_text() and (tmp_path / "samples.png").exists()
     assert (tmp_path / "card.json").exists()
 
 
 @shipped
-def test_the_shipped_weights_are_light():
+def test_shipped_weights_are_small():
     assert WEIGHTS.stat().st_size < 2e6

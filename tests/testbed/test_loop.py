@@ -1,4 +1,4 @@
-"""The loop of every training: steps that resume, schedules as stated, precision as the hardware has it."""
+"""The training loop: resuming, schedules, precision."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make_problem():
 
     def loss(rng):
         x = torch.from_numpy(rng.standard_normal((SCHEDULE.batch_size, 3))).float()
-        # Dropout-like randomness of torch must resume too.
+        # torch's random numbers must resume too.
         noise = 0.1 * torch.randn(SCHEDULE.batch_size)
         value = (model(x)[:, 0] - x.sum(dim=1) + noise).square().mean()
         return value, {}
@@ -31,20 +31,20 @@ def make_problem():
 
 @pytest.mark.parametrize("stop", [1, 7, 29])
 @pytest.mark.parametrize("matrix_rate", [0.0, 0.2])
-def test_a_resumed_training_ends_in_the_same_weights(tmp_path, stop, matrix_rate):
+def test_resumed_training_gives_the_same_weights(tmp_path, stop, matrix_rate):
     schedule = replace(SCHEDULE, matrix_rate=matrix_rate)
     model, loss = make_problem()
     train({"model": model}, loss, schedule, tmp_path / "whole", matrices=[model.weight])
-    cut, loss = make_problem()
-    train({"model": cut}, loss, schedule, tmp_path / "cut", matrices=[cut.weight], stop_after=stop)
-    again, loss = make_problem()
-    nn.init.zeros_(again.weight)
-    train({"model": again}, loss, schedule, tmp_path / "cut", matrices=[again.weight])
-    assert torch.equal(again.weight, model.weight)
-    assert torch.equal(again.bias, model.bias)
+    stopped, loss = make_problem()
+    train({"model": stopped}, loss, schedule, tmp_path / "stopped", matrices=[stopped.weight], stop_after=stop)
+    resumed, loss = make_problem()
+    nn.init.zeros_(resumed.weight)
+    train({"model": resumed}, loss, schedule, tmp_path / "stopped", matrices=[resumed.weight])
+    assert torch.equal(resumed.weight, model.weight)
+    assert torch.equal(resumed.bias, model.bias)
 
 
-def test_another_schedule_may_not_resume(tmp_path):
+def test_another_schedule_is_refused(tmp_path):
     model, loss = make_problem()
     train({"model": model}, loss, SCHEDULE, tmp_path, stop_after=10)
     with pytest.raises(ValueError, match="another schedule"):
@@ -53,15 +53,15 @@ def test_another_schedule_may_not_resume(tmp_path):
         train({"model": model}, loss, replace(SCHEDULE, steps=60), tmp_path)
 
 
-def test_a_training_goes_on_with_what_it_was_fed(tmp_path):
+def test_other_inputs_are_refused(tmp_path):
     model, loss = make_problem()
-    train({"model": model}, loss, SCHEDULE, tmp_path, fed="these", stop_after=10)
-    with pytest.raises(UserError, match="was fed otherwise"):
-        train({"model": model}, loss, SCHEDULE, tmp_path, fed="those")
-    train({"model": model}, loss, SCHEDULE, tmp_path, fed="these")
+    train({"model": model}, loss, SCHEDULE, tmp_path, inputs="these", stop_after=10)
+    with pytest.raises(UserError, match="on other inputs"):
+        train({"model": model}, loss, SCHEDULE, tmp_path, inputs="those")
+    train({"model": model}, loss, SCHEDULE, tmp_path, inputs="these")
 
 
-def test_a_plateau_can_be_made_longer_before_its_descent(tmp_path):
+def test_steps_may_change_on_the_plateau(tmp_path):
     plateau = replace(SCHEDULE, shape="plateau")
     long, loss = make_problem()
     train({"model": long}, loss, replace(plateau, steps=40), tmp_path / "long")
@@ -76,28 +76,27 @@ def test_a_plateau_can_be_made_longer_before_its_descent(tmp_path):
 
 
 @pytest.mark.parametrize("average", [0, 5])
-def test_weights_are_kept_along_the_way(tmp_path, average):
+def test_checkpoints_equal_shorter_trainings(tmp_path, average):
     schedule = replace(SCHEDULE, average=average, shape="plateau")
     model, loss = make_problem()
     train({"model": model}, loss, schedule, tmp_path / "whole", keep=[3, 20])
-    # A training that ends there, on the plateau both share, has the same weights.
+    # A training that stops on the plateau, which both schedules share, has the same weights.
     short, loss = make_problem()
     train({"model": short}, loss, schedule, tmp_path / "short", stop_after=20)
-    kept = load_file(tmp_path / "whole" / "model-step00020.safetensors")
-    assert {key: value.tolist() for key, value in kept.items()} == {
+    saved = load_file(tmp_path / "whole" / "model-step00020.safetensors")
+    assert {key: value.tolist() for key, value in saved.items()} == {
         key: value.tolist() for key, value in short.state_dict().items()
     }
     assert (tmp_path / "whole" / "model-step00003.safetensors").exists()
 
 
-def test_rates():
+def test_learning_rates():
     assert [SCHEDULE.fraction_at(step) for step in (0, 5, 30)] == pytest.approx([0.2, 1.0, 0.01])
     plateau = replace(SCHEDULE, shape="plateau")
     assert [plateau.fraction_at(step) for step in (10, 24, 27, 30)] == pytest.approx([1.0, 1.0, 0.5, 0.0])
 
 
-def test_muon_takes_the_matrices_where_the_schedule_says_so(tmp_path):
-    """Without a rate of its own AdamW takes them, as if they had not been named."""
+def test_muon_is_used_with_a_matrix_rate_only(tmp_path):
     ends = []
     for folder, rate, named in (("plain", 0.0, False), ("named", 0.0, True), ("muon", 0.2, True)):
         model, loss = make_problem()
@@ -105,22 +104,22 @@ def test_muon_takes_the_matrices_where_the_schedule_says_so(tmp_path):
         train({"model": model}, loss, schedule, tmp_path / folder, matrices=[model.weight] if named else [])
         ends.append(model.weight.detach().clone())
     assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
-    # The truth of the problem is a weight of ones.
+    # The minimum is a weight of ones.
     start = make_problem()[0].weight
     assert all((end - 1).norm() < (start - 1).norm() / 2 for end in ends)
 
 
-def test_bfloat16_is_asked_of_hardware_that_has_it(monkeypatch, tmp_path):
+def test_bfloat16_needs_hardware_support(monkeypatch, tmp_path):
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     for capability, granted in (("avx512_f", torch.float32), ("avx512_bf16", torch.bfloat16)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda said=capability: {said: True}, raising=False)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=capability: {name: True}, raising=False)
         assert computed_in(cpu, "bfloat16") == granted and computed_in(gpu, "bfloat16") == torch.bfloat16
         assert computed_in(cpu, "float32") == computed_in(gpu, "float32") == torch.float32
         model, dtypes = nn.Linear(2, 1), []
 
-        def loss(rng, model=model, seen=dtypes):
+        def loss(rng, model=model, dtypes=dtypes):
             value = model(torch.ones(2, 2))
-            seen.append(value.dtype)
+            dtypes.append(value.dtype)
             return value.float().square().mean(), {}
 
         train({"model": model}, loss, replace(SCHEDULE, precision="bfloat16", steps=1), tmp_path / capability)

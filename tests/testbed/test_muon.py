@@ -1,4 +1,4 @@
-"""Muon against torch's own, which computes in bfloat16, and against the SVD."""
+"""Muon against torch's implementation, which computes in bfloat16, and against the SVD."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from probing.testbed.recipes.muon import Muon, orthogonalise
 SHAPES = ((12, 12), (24, 12), (12, 24), (12, 12), (5, 40))
 
 
-def test_steps_are_those_of_torchs_muon():
+def test_steps_equal_those_of_torch():
     torch.manual_seed(0)
     ours, theirs = (
         [nn.Parameter(torch.linspace(-1, 1, rows * columns).view(rows, columns)) for rows, columns in SHAPES]
@@ -22,38 +22,38 @@ def test_steps_are_those_of_torchs_muon():
     optimizers = Muon(ours, **options), torch.optim.Muon(theirs, **options)
     for _ in range(6):
         before = [parameter.detach().clone() for parameter in ours]
-        for mine, other in zip(ours, theirs, strict=True):
-            mine.grad = torch.randn_like(mine)
-            other.grad = mine.grad.clone()
+        for parameter, reference in zip(ours, theirs, strict=True):
+            parameter.grad = torch.randn_like(parameter)
+            reference.grad = parameter.grad.clone()
         for optimizer in optimizers:
             optimizer.step()
-        for start, mine, other in zip(before, ours, theirs, strict=True):
-            # bfloat16 has eight bits: an iteration of five steps agrees to a few per cent.
-            assert (mine - other).norm() < 0.05 * (mine - start).norm()
-        for mine, other in zip(ours, theirs, strict=True):
-            other.data.copy_(mine.data)
+        for start, parameter, reference in zip(before, ours, theirs, strict=True):
+            # bfloat16 has eight bits: five iterations agree to a few per cent.
+            assert (parameter - reference).norm() < 0.05 * (parameter - start).norm()
+        for parameter, reference in zip(ours, theirs, strict=True):
+            reference.data.copy_(parameter.data)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 30)])
-def test_orthogonalised_matrices_keep_their_singular_vectors(shape):
+def test_orthogonalising_keeps_singular_vectors(shape):
     rng = np.random.default_rng(0)
     u, _ = np.linalg.qr(rng.standard_normal((shape[0], shape[0])))
     v, _ = np.linalg.qr(rng.standard_normal((shape[1], shape[0])))
     values = np.geomspace(3, 0.3, shape[0])
     given = torch.from_numpy(np.stack([u * values @ v.T, 1000 * u * values[::-1] @ v.T]))
-    for done in orthogonalise(given).numpy():
-        turned = u.T @ done @ v
-        assert np.abs(turned - np.diag(np.diag(turned))).max() < 1e-6
-        assert np.diag(turned).min() > 0.6 and np.diag(turned).max() < 1.3
+    for result in orthogonalise(given).numpy():
+        rotated = u.T @ result @ v
+        assert np.abs(rotated - np.diag(np.diag(rotated))).max() < 1e-6
+        assert np.diag(rotated).min() > 0.6 and np.diag(rotated).max() < 1.3
 
 
-def test_a_parameter_without_gradient_stays():
+def test_parameter_without_gradient_does_not_change():
     parameters = [nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))]
     parameters[0].grad = torch.eye(2)
     Muon(parameters, lr=0.1, weight_decay=0.1).step()
     assert torch.equal(parameters[1], torch.ones(2, 2)) and not torch.equal(parameters[0], torch.ones(2, 2))
 
 
-def test_muon_takes_matrices_only():
+def test_vectors_are_refused():
     with pytest.raises(ValueError, match="matrices only"):
         Muon([nn.Parameter(torch.ones(3))], lr=0.1)

@@ -1,4 +1,4 @@
-"""The testbed's pairs: the truth is what is said of it."""
+"""The testbed's pairs: their rewards, choices and images."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ def test_sizes_and_facets(rendered):
     assert (rendered.items.groupby("prompt_id").size() == 4).all()
 
 
-def test_no_scene_is_on_both_sides_however_it_is_told():
+def test_no_scene_occurs_twice():
     drawn = prompts()
-    told = [canonical(scene).caption for prompt in drawn for scene in (prompt.scene, prompt.wrong)]
-    assert len(set(told)) == len(told)
+    captions = [canonical(scene).caption for prompt in drawn for scene in (prompt.scene, prompt.wrong)]
+    assert len(set(captions)) == len(captions)
 
 
-def test_train_and_test_are_alike():
-    """That no scene comes twice must not thin out the kinds of scene of which there are few."""
+def test_train_and_test_have_the_same_distribution():
+    """Removing duplicates must not reduce the share of rare kinds of scene."""
     drawn = prompts()
-    for of in (lambda p: len(p.scene.things), lambda p: p.attribute, lambda p: p.scene.count):
+    for attribute in (lambda p: len(p.scene.things), lambda p: p.attribute, lambda p: p.scene.count):
         shares = []
         for split in ("train", "test"):
-            values = [of(prompt) for prompt in drawn if prompt.split == split]
+            values = [attribute(prompt) for prompt in drawn if prompt.split == split]
             shares.append({value: values.count(value) / len(values) for value in set(values)})
         assert set(shares[0]) == set(shares[1])
         for value, share in shares[0].items():
             assert abs(share - shares[1][value]) < 3.5 * np.sqrt(share * (1 - share) * (1 / 2000 + 1 / 1000))
 
 
-def test_no_caption_is_on_both_sides(data):
+def test_no_caption_is_in_both_splits(data):
     split_of = data.pairs.groupby("prompt_id")["split"].nunique()
     assert (split_of == 1).all()
     assert data.items.groupby("prompt")["prompt_id"].nunique().max() == 1
 
 
-def test_rewards_say_what_is_wrong_and_how_much_is_spoilt(rendered):
+def test_rewards_follow_wrong_attributes_and_damage(rendered):
     items = rendered.items
     np.testing.assert_allclose(items["reward"], WRONG_ATTRIBUTE * items["wrong"] + DAMAGE * items["strength"])
     assert ((items["kind"] == "none") == (items["strength"] == 0)).all()
@@ -71,15 +71,15 @@ def test_rewards_say_what_is_wrong_and_how_much_is_spoilt(rendered):
     difference = (pairs["reward_first"] - pairs["reward_second"]).abs()
     assert (difference["alignment"] == -WRONG_ATTRIBUTE).all()
     assert difference["quality"].between(-0.15 * DAMAGE, -DAMAGE).all()
-    # The clean, wrong one against the right, spoilt one: both truths count.
+    # A clean image of the wrong scene against a degraded image of the right one.
     both = pairs.loc["both"]
     clean = np.where(both["strength_first"] == 0, both["reward_first"], both["reward_second"])
-    spoilt = both["strength_first"] + both["strength_second"]
+    strength = both["strength_first"] + both["strength_second"]
     assert (clean == WRONG_ATTRIBUTE).all()
-    np.testing.assert_allclose(difference["both"], np.abs(WRONG_ATTRIBUTE - DAMAGE * spoilt))
+    np.testing.assert_allclose(difference["both"], np.abs(WRONG_ATTRIBUTE - DAMAGE * strength))
 
 
-def test_attributes_are_those_that_captions_speak_of(rendered):
+def test_contradicted_attributes_are_in_the_caption(rendered):
     prompt_of = rendered.items.drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]
     alignment = rendered.pairs[rendered.pairs["facet"] == "alignment"]
     for prompt_id, attribute in zip(alignment["prompt_id"], alignment["attribute"], strict=True):
@@ -98,14 +98,14 @@ def test_annotators_choose_by_bradley_terry(data):
     pairs = data.pairs
     difference = pairs["reward_first"] - pairs["reward_second"]
     np.testing.assert_allclose(pairs["probability"], 1 / (1 + np.exp(-difference / TEMPERATURE)), atol=1e-11)
-    # As many err as is expected, whatever the difference.
+    # The error rate is as expected at every difference.
     for _, part in pairs.groupby(["split", "facet"]):
         tenth = part["probability"].rank(method="first") * 10 // (len(part) + 1)
-        for _, alike in part.groupby(tenth):
-            assert abs(alike["choice"].mean() - alike["probability"].mean()) < 4 * 0.5 / np.sqrt(len(alike))
+        for _, rows in part.groupby(tenth):
+            assert abs(rows["choice"].mean() - rows["probability"].mean()) < 4 * 0.5 / np.sqrt(len(rows))
 
 
-def test_the_true_reward_reaches_the_ceiling_and_no_more(data):
+def test_true_reward_reaches_the_ceiling(data):
     check = truth_check(data)
     assert ((check["ci_low"] <= check["ceiling"]) & (check["ceiling"] <= check["ci_high"])).all()
     np.testing.assert_allclose(check["accuracy"], check["ceiling"], atol=0.003)
@@ -116,8 +116,8 @@ def test_the_true_reward_reaches_the_ceiling_and_no_more(data):
 
 
 @pytest.mark.parametrize("noise", [0.3, 3.0])
-def test_no_reward_does_better_than_the_true_one(data, noise):
-    """In expectation always; as measured where chance in the few reordered pairs of a small error cannot hide it."""
+def test_noisy_rewards_are_below_the_ceiling(data, noise):
+    """In expectation for any noise, as measured for large noise."""
     best = ceilings(data.pairs).set_index(["split", "facet"])["ceiling"]
     shifted = data.items.assign(
         reward=data.items["reward"] + noise * np.random.default_rng(0).standard_normal(len(data.items))
@@ -137,15 +137,15 @@ def test_no_reward_does_better_than_the_true_one(data, noise):
         assert (best - measured > 0).all()
 
 
-def test_place_tells_nothing(data):
+def test_sides_are_balanced(data):
     for _, pairs in data.pairs.groupby(["split", "facet"]):
         better_first = pairs["reward_first"] > pairs["reward_second"]
         for share in (better_first.mean(), pairs["choice"].mean()):
             assert abs(share - 0.5) < 4 * 0.5 / np.sqrt(len(pairs))
 
 
-def test_an_image_alone_tells_nothing_of_alignment(data):
-    """What stands where, in what colour, without the caption: chance on unseen pairs."""
+def test_images_alone_do_not_predict_alignment(data):
+    """A probe on coarse pixels without the caption is at chance on test pairs."""
     pairs = data.pairs[data.pairs["facet"] == "alignment"]
     features = {}
     for item_id in {*pairs["first"], *pairs["second"]}:
@@ -162,42 +162,42 @@ def test_an_image_alone_tells_nothing_of_alignment(data):
     assert abs(right.mean() - 0.5) < 2.6 * 0.5 / np.sqrt(len(right))
 
 
-def test_the_scenes_alone_tell_nothing_of_alignment():
-    """Right and wrong scenes have the same marginals: each thing, place, number, relation and background."""
+def test_right_and_wrong_scenes_have_equal_marginals():
+    """Compare each thing, place, number, relation and background."""
     names: dict[str, int] = {}
     counts = np.zeros((2, 1000))
     drawn = prompts()
     for prompt in drawn:
         for side, scene in enumerate((prompt.scene, prompt.wrong)):
-            told = canonical(scene)
-            traits = [told.background, f"{told.count}", f"{told.relation}"]
-            traits += [f"{n}{v}" for n, thing in enumerate(told.things) for v in vars(thing).items()]
+            scene = canonical(scene)
+            traits = [scene.background, f"{scene.count}", f"{scene.relation}"]
+            traits += [f"{n}{v}" for n, thing in enumerate(scene.things) for v in vars(thing).items()]
             for trait in traits:
                 counts[side, names.setdefault(trait, len(names))] += 1
     right, wrong = counts[:, : len(names)]
     assert (np.abs(right - wrong) < 4.5 * np.sqrt(right + wrong)).all()
 
 
-def test_pictures_are_the_same_whenever_they_are_opened(data):
+def test_images_do_not_change_between_loads(data):
     again = preferences.load_pairs("testbed")
     for item_id in data.items["item_id"].sample(20, random_state=0):
         assert data.open_image(item_id).tobytes() == again.open_image(item_id).tobytes()
     assert data.fingerprint == again.fingerprint
 
 
-def test_the_same_seed_makes_the_same_bytes_for_ever(rendered):
+def test_seed_fixes_the_bytes(rendered):
     digest = hashlib.sha256(rendered.fingerprint.encode())
     for item_id in rendered.items["item_id"].iloc[::97]:
         digest.update(rendered.open_image(item_id).tobytes())
     assert digest.hexdigest()[:16] == "8549e36513ef2540"
 
 
-def test_the_pictures_of_a_prompt_differ(rendered):
+def test_images_of_a_prompt_differ(rendered):
     for _, items in list(rendered.items.groupby("prompt_id"))[:20]:
         assert len({rendered.open_image(i).tobytes() for i in items["item_id"]}) == 4
 
 
-def test_a_split_is_a_part_of_the_whole(data):
+def test_split_selects_pairs_of_the_whole(data):
     test = preferences.load_pairs("testbed", split="test")
     assert set(test.pairs["split"]) == {"test"}
     assert set(test.items["item_id"]) == set(test.pairs["first"]) | set(test.pairs["second"])
@@ -205,7 +205,7 @@ def test_a_split_is_a_part_of_the_whole(data):
     assert test.pairs.equals(whole)
 
 
-def test_another_seed_makes_other_data(data):
+def test_seeds_give_different_data(data):
     other = preferences.load_pairs("testbed", seed=1)
     assert other.fingerprint != data.fingerprint
     assert "generated" not in set(other.pairs["facet"])

@@ -1,4 +1,4 @@
-"""Shares: Wilson's interval, and dependent values."""
+"""Wilson's interval of a share, for independent and dependent values."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from probing.testbed.rates import rate
 
 @pytest.mark.parametrize(("right", "n"), [(0, 20), (1, 20), (10, 20), (400, 400), (399, 400)])
 def test_independent_values_get_wilsons_interval(right, n):
-    of = rate(np.arange(n) < right)
-    assert (of.estimate, of.n) == (right / n, n)
-    np.testing.assert_allclose((of.low, of.high), proportion_confint(right, n, method="wilson"), atol=1e-12)
+    share = rate(np.arange(n) < right)
+    assert (share.estimate, share.n) == (right / n, n)
+    np.testing.assert_allclose((share.low, share.high), proportion_confint(right, n, method="wilson"), atol=1e-12)
 
 
-def test_copies_of_a_value_are_no_more_than_one():
+def test_copies_do_not_narrow_the_interval():
     values = np.random.default_rng(0).random(200) < 0.9
     once, often = rate(values), rate(np.repeat(values, 5), np.repeat(np.arange(200), 5))
     assert (once.estimate, often.n) == (often.estimate, 1000)
@@ -25,16 +25,16 @@ def test_copies_of_a_value_are_no_more_than_one():
     np.testing.assert_allclose(all_right.low, rate(np.ones(200)).low)
 
 
-def test_the_interval_covers():
+def test_interval_covers():
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(1000):
         chance = np.repeat(rng.beta(20, 2, size=60), 4)
-        of = rate(rng.random(240) < chance, np.repeat(np.arange(60), 4))
-        covered += of.low <= 20 / 22 <= of.high
+        share = rate(rng.random(240) < chance, np.repeat(np.arange(60), 4))
+        covered += share.low <= 20 / 22 <= share.high
     assert 0.93 <= covered / 1000 <= 0.98
 
 
-def test_no_values_have_no_share():
+def test_no_values_are_refused():
     with pytest.raises(ValueError, match="at least one"):
         rate(np.array([]))

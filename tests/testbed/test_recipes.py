@@ -1,4 +1,4 @@
-"""The recipes: conditioning that equals the stock call's, folders that say how they were trained."""
+"""The recipes: conditioning equal to a stock call, complete folders, records of training."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from probing.testbed.scenes import ATTRIBUTES, PLACES, canonical, parse, vocabul
 from probing.testbed.sizes import SIZES, run_name
 
 SCENES = 12
-"""Of the trainings below."""
+"""Training scenes."""
 
 SHORT = Schedule(steps=4, batch_size=4, learning_rate=1e-3, warmup=1, average=2, shape="plateau", matrix_rate=0.01)
-"""As the MMDiT's, and short."""
+"""A short version of the MMDiT's schedule."""
 
 
-def test_muon_has_attention_and_mlp_but_no_modulation():
+def test_muon_optimises_attention_and_mlp_without_modulation():
     model = mmdit.build("m")
     chosen = {id(matrix) for matrix in mmdit.matrices(model)}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in chosen}
@@ -44,7 +44,7 @@ def test_muon_has_attention_and_mlp_but_no_modulation():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A few steps of every recipe on a few scenes: enough to see that it runs and saves."""
+    """Run a few steps of every recipe on a few scenes."""
     folder = tmp_path_factory.mktemp("runs")
     patch = pytest.MonkeyPatch()
     patch.setattr(pixels.TrainingScenes.__init__, "__defaults__", (SCENES, 1))
@@ -59,64 +59,64 @@ def runs(tmp_path_factory):
     patch.undo()
 
 
-def test_scenes_are_encoded_as_the_pipeline_encodes_them(runs):
+def test_scenes_are_encoded_as_in_the_pipeline(runs):
     scenes, encoded = pixels.TrainingScenes(runs), mmdit.EncodedScenes(runs)
     tokens, pooled = mmdit.Captions(runs).encode(scenes.captions[:3])
     network = AutoencoderKL.from_pretrained(runs / "vae" / "vae")
-    said, drawn = scenes.captions[0], torch.from_numpy(scenes.pixels[:3] / 127.5 - 1).permute(0, 3, 1, 2).float()
+    caption, drawn = scenes.captions[0], torch.from_numpy(scenes.pixels[:3] / 127.5 - 1).permute(0, 3, 1, 2).float()
     with torch.no_grad():
         latents = network.encode(drawn).latent_dist.mean
     latents = (latents - network.config.shift_factor) * network.config.scaling_factor
     for stored, exact in ((encoded.tokens, tokens), (encoded.pooled, pooled), (encoded.latents, latents)):
         half = torch.from_numpy(np.array(stored[:3])).float()
         torch.testing.assert_close(half, exact, rtol=2e-3, atol=2e-3 * float(exact.abs().max()))
-    assert parse(said).caption == said
+    assert parse(caption).caption == caption
 
 
-def test_scenes_encoded_by_other_weights_are_not_taken(runs, tmp_path):
+def test_scenes_encoded_by_other_weights_are_refused(runs, tmp_path):
     shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
     with pytest.raises(UserError, match="unpack, or vae and text, first"):
         mmdit.EncodedScenes(tmp_path / "nothing")
-    first = mmdit.EncodedScenes(tmp_path).fed
+    first = mmdit.EncodedScenes(tmp_path).encoders
     changed = AutoencoderKL.from_pretrained(tmp_path / "vae" / "vae")
     nn.init.zeros_(changed.decoder.conv_out.bias.data)
     changed.save_pretrained(tmp_path / "vae" / "vae")
     with pytest.raises(UserError, match="encoded by another VAE") as refused:
         mmdit.EncodedScenes(tmp_path)
-    for said in str(refused.value).split("remove ")[1].split(" to encode")[0].split(", "):
-        Path(said).unlink()
-    assert mmdit.EncodedScenes(tmp_path).fed != first
+    for path in str(refused.value).split("remove ")[1].split(" to encode")[0].split(", "):
+        Path(path).unlink()
+    assert mmdit.EncodedScenes(tmp_path).encoders != first
 
 
-def test_scenes_are_the_same_by_any_number_of_workers(tmp_path):
+def test_scenes_do_not_depend_on_the_number_of_workers(tmp_path):
     alone, together = (pixels.TrainingScenes(tmp_path / str(n), 600, n) for n in (1, 2))
     assert alone.captions == together.captions and len(set(alone.captions)) > 500
     np.testing.assert_array_equal(alone.pixels, together.pixels)
 
 
-def test_the_family_is_every_size_and_seed_and_says_which_failed(runs, tmp_path, monkeypatch):
-    """With other processes in the place of trainings: one writes what a training writes, the other fails."""
+def test_family_trains_every_size_and_seed_and_names_failures(runs, tmp_path, monkeypatch):
+    """Replace the processes: all succeed in the first run, one fails in the second."""
     assert {size for size, _ in family.trainings()} == set(SIZES) and ("xs", 1) in family.trainings()
     monkeypatch.setattr(family, "trainings", lambda: [("xs", 0), ("xs", 1)])
     started = []
 
-    def ended(command, **_):
+    def run(command, **_):
         started.append(command)
         return subprocess.CompletedProcess(command, int(fails and "1" in command))
 
-    monkeypatch.setattr(family.subprocess, "run", ended)
+    monkeypatch.setattr(family.subprocess, "run", run)
     fails = False
     written = family.run(runs, tmp_path, jobs=2, options=["--threads", "1"])
     assert (written[0].name, written[-1].name) == ("xs", "xs-seed1") and all(path.is_dir() for path in written)
     assert all(command[-2:] == ["--threads", "1"] for command in started) and len(started) == 2
     fails = True
-    with pytest.raises(UserError, match="The training of xs-seed1 ended with an error"):
+    with pytest.raises(UserError, match="The training of xs-seed1 failed"):
         family.run(runs, tmp_path, jobs=2)
 
 
 @pytest.mark.slow
-def test_a_compiled_forward_trains_as_the_plain_one(runs, tmp_path):
-    """As far as rounding: the first steps' losses, on the same scenes and noise."""
+def test_compiled_training_equals_plain_training(runs, tmp_path):
+    """Up to rounding, after three steps on the same scenes and noise."""
     for name in ("vae", "tokenizer", *text.WIDTHS, "text_encoder_3"):
         (tmp_path / name).symlink_to(runs / name)
     for path in runs.glob("*.npy"):
@@ -132,7 +132,7 @@ def test_a_compiled_forward_trains_as_the_plain_one(runs, tmp_path):
     torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-4)
 
 
-def test_seeds_are_trainings_of_their_own(runs):
+def test_seeds_give_different_weights(runs):
     first, second = (
         SD3Transformer2DModel.from_pretrained(runs / f"mmdit-{name}" / "transformer") for name in ("xs", "xs-seed1")
     )
@@ -147,20 +147,20 @@ def test_sizes_grow_and_one_has_dual_attention():
     assert [len(model.config.dual_attention_layers) > 0 for model in models.values()] == [False, False, True, False]
 
 
-def test_training_sees_the_text_of_a_stock_call(runs, tmp_path):
-    said = mmdit.Captions(runs)
+def test_training_captions_equal_a_stock_call(runs, tmp_path):
+    encoders = mmdit.Captions(runs)
     captions = ["a small red circle on a white background", "", "three large green crosses on a pink background"]
-    tokens, pooled = said.encode(captions)
+    tokens, pooled = encoders.encode(captions)
     stock = StableDiffusion3Pipeline(
         transformer=mmdit.build("xs"),
         scheduler=None,
         vae=None,
-        text_encoder=said.clips[0],
-        tokenizer=said.tokenizer,
-        text_encoder_2=said.clips[1],
-        tokenizer_2=said.tokenizer,
-        text_encoder_3=said.t5,
-        tokenizer_3=said.t5_tokenizer,
+        text_encoder=encoders.clips[0],
+        tokenizer=encoders.tokenizer,
+        text_encoder_2=encoders.clips[1],
+        tokenizer_2=encoders.tokenizer,
+        text_encoder_3=encoders.t5,
+        tokenizer_3=encoders.t5_tokenizer,
     )
     with torch.no_grad():
         expected, _, expected_pooled, _ = stock.encode_prompt(
@@ -171,8 +171,8 @@ def test_training_sees_the_text_of_a_stock_call(runs, tmp_path):
     assert tokens.shape[1] == text.CAPTION_LENGTH + text.T5_LENGTH
 
 
-def test_the_assembled_folder_says_what_training_heard(runs, tmp_path):
-    """Loaded back by a call without a dtype, every tokenizer and encoder gives what the MMDiT was trained on."""
+def test_assembled_folder_encodes_captions_as_in_training(runs, tmp_path):
+    """Load without a dtype and compare the conditioning with that of training."""
     captions = ["a small red circle on a white background", "", "three large green crosses on a pink background"]
     folder = assemble.run(runs, "xs", 0, tmp_path)[0]
     loaded = StableDiffusion3Pipeline.from_pretrained(folder)
@@ -187,26 +187,26 @@ def test_the_assembled_folder_says_what_training_heard(runs, tmp_path):
     torch.testing.assert_close(pooled, expected_pooled, rtol=1e-2, atol=1e-2 * float(expected_pooled.abs().max()))
 
 
-def test_other_trainings_are_transformers_alone(runs, tmp_path):
+def test_further_trainings_are_saved_as_transformers(runs, tmp_path):
     for folder in [*assemble.run(runs, "xs", 0, tmp_path)[1:], *assemble.run(runs, "xs", 1, tmp_path)]:
         assert folder.parent == tmp_path / "trainings"
-        other = SD3Transformer2DModel.from_pretrained(folder)
-        assert other.config.num_layers == SIZES["xs"].blocks
+        transformer = SD3Transformer2DModel.from_pretrained(folder)
+        assert transformer.config.num_layers == SIZES["xs"].blocks
     assert folder.name == "xs-seed1"
 
 
-def test_a_further_seed_takes_the_place_of_nothing_and_weights_along_the_way_are_of_one_training(runs, tmp_path):
+def test_assembling_replaces_stale_checkpoints_and_cards_only(runs, tmp_path):
     stale, seed = tmp_path / "trainings" / "xs-step00777", tmp_path / "trainings" / "xs-seed1"
     stale.mkdir(parents=True)
     assemble.run(runs, "xs", 1, tmp_path)
-    (seed / "card.json").write_text("of other weights")
+    (seed / "card.json").write_text("a stale card")
     assemble.run(runs, "xs", 0, tmp_path)
     assert not stale.exists() and (seed / "card.json").exists()
     assemble.run(runs, "xs", 1, tmp_path)
     assert not (seed / "card.json").exists()
 
 
-def test_an_unfinished_training_is_not_assembled(runs, tmp_path):
+def test_unfinished_training_is_not_assembled(runs, tmp_path):
     for part in ("tokenizer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae"):
         (tmp_path / part).symlink_to(runs / part)
     for path in runs.glob("*-*.npy"):
@@ -218,74 +218,75 @@ def test_an_unfinished_training_is_not_assembled(runs, tmp_path):
     assert assemble.run(tmp_path, "xs", 2, tmp_path / "weights")
 
 
-def test_cards_say_how_weights_were_trained_and_what_they_do(runs, tmp_path, monkeypatch):
+def test_cards_record_training_and_measurements(runs, tmp_path, monkeypatch):
     for name, value in {"_SCENES": 6, "_JUDGED": 3, "STEPS": 2}.items():
         monkeypatch.setattr(card, name, value)
     monkeypatch.setattr(card.draw_samples, "__defaults__", (1, 2))
     for seed in (0, 1):
         assemble.run(runs, "xs", seed, tmp_path)
     curve = tmp_path / "xs" / "training.png"
-    curve.write_bytes(b"drawn where the log was")
+    curve.write_bytes(b"an existing plot")
     written = card.run(tmp_path / "nowhere", "xs", tmp_path)
-    assert curve.read_bytes() == b"drawn where the log was"
+    assert curve.read_bytes() == b"an existing plot"
     cards = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.rglob("card.json")}
-    steps = {name: one["steps"] for name, one in cards.items()}
+    steps = {name: content["steps"] for name, content in cards.items()}
     assert steps == {"xs": 4, "xs-seed1": 4} | {"xs-step00001": 1}
     assert [cards[name]["schedule"]["seed"] for name in ("xs", "xs-seed1")] == [0, 1]
-    assert all(one["computed_in"] in {"float32", "bfloat16"} for one in cards.values())
+    assert all(content["computed_in"] in {"float32", "bfloat16"} for content in cards.values())
     assert "after 4 steps" in written.read_text() and '"matrix_rate": 0.01' in written.read_text()
     (tmp_path / "xs" / mmdit.RECORD).unlink()
-    with pytest.raises(UserError, match="assemble them again"):
+    with pytest.raises(UserError, match="assemble again"):
         card.run(runs, "xs", tmp_path)
 
 
-def test_losses_of_cards_are_those_of_plain_calls(runs, tmp_path):
+def test_card_losses_equal_plain_calls(runs, tmp_path):
     assemble.run(runs, "xs", 0, tmp_path)
-    pipeline, said = card.load_pipeline(tmp_path / "xs"), mmdit.Captions(runs)
+    pipeline, encoders = card.load_pipeline(tmp_path / "xs"), mmdit.Captions(runs)
     for parameter in pipeline.transformer.proj_out.parameters():
         nn.init.normal_(parameter)
     scenes = card.HeldOut.draw(pipeline.vae, 3)
-    other = {2: scenes.captions[0]}
-    losses = torch.cat([scenes.losses(pipeline), scenes.losses(pipeline, other)], dim=1)
-    for number, caption, losses_there in zip([0, 1, 2, 2], [*scenes.captions, *other.values()], losses.T, strict=True):
+    wrong = {2: scenes.captions[0]}
+    losses = torch.cat([scenes.losses(pipeline), scenes.losses(pipeline, wrong)], dim=1)
+    for number, caption, by_level in zip([0, 1, 2, 2], [*scenes.captions, *wrong.values()], losses.T, strict=True):
         clean, noise = scenes.latents[number, None], scenes.noise[number, None]
         with torch.inference_mode():
-            tokens, pooled = said.encode([caption])
-            for sigma, loss in zip(card._SIGMAS, losses_there, strict=True):
+            tokens, pooled = encoders.encode([caption])
+            for sigma, loss in zip(card._SIGMAS, by_level, strict=True):
                 mixed = (1 - sigma) * clean + sigma * noise
                 velocity = pipeline.transformer(mixed, tokens, pooled, torch.tensor([1000 * sigma])).sample
                 # The pipeline's encoders were rounded to half precision.
                 torch.testing.assert_close(loss, (velocity - (noise - clean)).square().mean(), rtol=0.01, atol=0)
 
 
-def test_what_is_known_is_told_apart_and_nothing_else(runs, monkeypatch):
+def test_only_known_attributes_are_discriminated(runs, monkeypatch):
     network = AutoencoderKL.from_pretrained(runs / "vae" / "vae")
     scenes = card.HeldOut.draw(network, 30)
 
-    def knows_backgrounds(self, pipeline, captions=None):
-        told = dict(enumerate(self.captions)) if captions is None else captions
-        wrong = [parse(told[n]).background != parse(self.captions[n]).background for n in told]
+    def background_losses(self, pipeline, captions=None):
+        captions = dict(enumerate(self.captions)) if captions is None else captions
+        wrong = [parse(captions[n]).background != parse(self.captions[n]).background for n in captions]
         return torch.tensor([wrong] * 5).float()
 
-    monkeypatch.setattr(card.HeldOut, "losses", knows_backgrounds)
-    table = card.told_apart(None, scenes, scenes.losses(None)[:, :20]).set_index("attribute")
-    known = table.pop("accuracy")
-    assert known.pop("background") == 1.0 and table["n"]["background"] == 20
-    assert 0 < known.pop(EACH) < 1 and not known.any() and set(known.index) == {*ATTRIBUTES, WHOLE} - {"background"}
+    monkeypatch.setattr(card.HeldOut, "losses", background_losses)
+    table = card.caption_discrimination(None, scenes, scenes.losses(None)[:, :20]).set_index("attribute")
+    accuracy = table.pop("accuracy")
+    assert accuracy.pop("background") == 1.0 and table["n"]["background"] == 20
+    assert 0 < accuracy.pop(EACH) < 1 and not accuracy.any()
+    assert set(accuracy.index) == {*ATTRIBUTES, WHOLE} - {"background"}
 
 
-def test_held_out_captions_are_of_no_training_scene():
+def test_held_out_captions_are_not_in_training():
     trained = pixels.trained_scenes(2_000)
     again = {canonical(parse(c)) for c in pixels._draw(range(40))[0]}
     assert again <= trained
     captions = [parse(caption) for caption in card.held_out_captions(200)]
     assert not {canonical(scene) for scene in captions} & pixels.trained_scenes()
     kinds = [len(scene.things) for scene in captions]
-    # 45, 40 and 15 of a hundred; three standard errors.
+    # Expect 45, 40 and 15%, within three standard errors.
     assert abs(kinds.count(1) - 90) < 22 and abs(kinds.count(2) - 80) < 21 and abs(kinds.count(3) - 30) < 16
 
 
-def test_a_shipped_pipeline_is_unpacked_for_another_training(tmp_path):
+def test_shipped_pipeline_is_unpacked_for_another_training(tmp_path):
     folder, caption = assemble.WEIGHTS / "xs", "a small red circle on a white background"
     assemble.unpack(folder, tmp_path)
     stock = StableDiffusion3Pipeline.from_pretrained(folder)
@@ -293,9 +294,9 @@ def test_a_shipped_pipeline_is_unpacked_for_another_training(tmp_path):
         expected, _, pooled, _ = stock.encode_prompt(
             caption, None, None, do_classifier_free_guidance=False, max_sequence_length=text.T5_LENGTH
         )
-    tokens, heard = mmdit.Captions(tmp_path).encode([caption])
+    tokens, pooled_again = mmdit.Captions(tmp_path).encode([caption])
     torch.testing.assert_close(tokens, expected)
-    torch.testing.assert_close(heard, pooled)
+    torch.testing.assert_close(pooled_again, pooled)
     vae_again = AutoencoderKL.from_pretrained(tmp_path / "vae" / "vae")
     assert torch.equal(vae_again.decoder.conv_out.weight, stock.vae.decoder.conv_out.weight)
     assert vae_again.config.scaling_factor == stock.vae.config.scaling_factor
@@ -327,15 +328,16 @@ def test_every_word_is_one_token(tmp_path):
         ("three large orange crosses on a black background", {"anywhere": ("cross", "orange", "large", "plain")}),
     ],
 )
-def test_the_t5_is_asked_what_is_where(caption, answers):
-    asked, rng = {}, np.random.default_rng(0)
+def test_questions_cover_every_place(caption, answers):
+    sampled, rng = {}, np.random.default_rng(0)
     for _ in range(50):
-        place, right = text.ask(parse(caption), rng)
-        asked[PLACES[place]] = tuple(known[number] for known, number in zip(text._ASKED.values(), right, strict=True))
-    assert asked == answers
+        place, right = text.sample_question(parse(caption), rng)
+        values = zip(text._QUESTIONS.values(), right, strict=True)
+        sampled[PLACES[place]] = tuple(options[number] for options, number in values)
+    assert sampled == answers
 
 
-def test_the_vae_is_scaled_to_unit_latents(runs):
+def test_vae_has_scale_and_shift(runs):
     config = AutoencoderKL.from_pretrained(runs / "vae" / "vae").config
     assert config.scaling_factor > 0
     assert config.shift_factor is not None

@@ -1,4 +1,4 @@
-"""The report: one page that stands alone, whatever is or is not there."""
+"""The page of the testbed: one self-contained file, with or without each card."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def card(size: str, parameters: int, steps: int = 100) -> dict:
 
 @pytest.fixture
 def weights(tmp_path):
-    """Two sizes, a further seed and two checkpoints, a rival; no judge, nothing generated."""
+    """Write cards of two sizes, a further seed, two checkpoints and the baseline; no judge, no generated images."""
     folder = tmp_path / "weights"
     accuracy = {
         "split": "test",
@@ -59,9 +59,9 @@ def weights(tmp_path):
         "trainings/xs-step1": card("xs", 10**6, 1),
         "trainings/xs-step10": card("xs", 10**6, 10),
     }
-    for name, said in cards.items():
+    for name, content in cards.items():
         (folder / name).mkdir(parents=True)
-        (folder / name / "card.json").write_text(json.dumps(said))
+        (folder / name / "card.json").write_text(json.dumps(content))
     Image.new("RGB", (8, 8)).save(folder / "xs" / "samples.png")
     return folder
 
@@ -81,7 +81,7 @@ class _Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_stands_alone_and_says_what_is_missing(weights, tmp_path):
+def test_page_is_self_contained_and_lists_what_is_missing(weights, tmp_path):
     output = tmp_path / "out" / "page.html"
     assert report.main(["--output", str(output), "--weights", str(weights)]) == 0
     text = output.read_text()
@@ -94,7 +94,7 @@ def test_the_page_stands_alone_and_says_what_is_missing(weights, tmp_path):
         and "xs-seed1 differs from xs by 0.0000" in text
         and "There is no judge" in text
     )
-    for said in (
+    for expected in (
         "testbed-xs-seed1",
         "10,000,000",
         "80.0 [70.0, 90.0]",
@@ -102,14 +102,19 @@ def test_the_page_stands_alone_and_says_what_is_missing(weights, tmp_path):
         "0.3000 ± 0.0100",
         "true reward",
     ):
-        assert said in text, said
-    # Sizes by loss, by what they know and draw, a training; the one sheet; 4 facets of 6 pairs, 3 with a mark.
-    for said in ("Flow-matching loss on unseen scenes", "What is known", "How often the judge", "over one training"):
-        assert said in text, said
+        assert expected in text, expected
+    # Four figures, one sheet of samples, 6 pairs of each of 4 facets, 3 marked pairs.
+    for expected in (
+        "Flow-matching loss on unseen scenes",
+        "What is known",
+        "How often the judge",
+        "over one training",
+    ):
+        assert expected in text, expected
     assert len([source for source in tags.sources if source.startswith("data:")]) == 4 + 1 + 2 * 6 * 4 + 2 * 3
 
 
-def test_the_checks_on_the_page_are_those_of_the_data(weights, tmp_path):
+def test_page_shows_the_checks_of_the_data(weights, tmp_path):
     report.write(tmp_path / "page.html", weights)
     text = (tmp_path / "page.html").read_text()
     rows = {}
@@ -117,13 +122,13 @@ def test_the_checks_on_the_page_are_those_of_the_data(weights, tmp_path):
         cells = re.findall(r"<td>(.*?)</td>", row, re.S)
         if cells:
             rows[tuple(cells[:3])] = float(cells[3].split(" ")[0])
-    said = {(name.replace("&#x27;", "'"), *rest): value for (name, *rest), value in rows.items()}
-    assert said[("corner's pixels", "train", "on either")] > 82
-    assert 43 < said[("corner's pixels", "test", "on either")] < 57
-    assert abs(said[("true reward", "test", "on either")] - 92.4) < 0.5
+    accuracy = {(name.replace("&#x27;", "'"), *rest): value for (name, *rest), value in rows.items()}
+    assert accuracy[("corner's pixels", "train", "on either")] > 82
+    assert 43 < accuracy[("corner's pixels", "test", "on either")] < 57
+    assert abs(accuracy[("true reward", "test", "on either")] - 92.4) < 0.5
 
 
-def test_a_page_escapes_what_it_says(tmp_path):
+def test_page_escapes_text(tmp_path):
     page = Page("<script>")
     page.section("A & B")
     page.say("1 < 2")
@@ -133,17 +138,17 @@ def test_a_page_escapes_what_it_says(tmp_path):
     page.write(tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "<script>" not in text
-    for said in ("A &amp; B", "1 &lt; 2", "&lt;x&gt;", "a &lt;figure&gt;", "&lt;one&gt;"):
-        assert said in text
+    for expected in ("A &amp; B", "1 &lt; 2", "&lt;x&gt;", "a &lt;figure&gt;", "&lt;one&gt;"):
+        assert expected in text
 
 
-def test_every_attribute_is_drawn_over_training():
+def test_every_attribute_is_plotted_over_training():
     cards, along = {"xs": card("xs", 10**6)}, {"xs-step1": card("xs", 10**6, 1)}
     (ax,) = report_figures.along_training(cards, along).axes
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [*ATTRIBUTES, EACH, WHOLE]
 
 
-def test_a_dash_is_drawn_at_chance_where_there_is_one():
+def test_dash_marks_chance():
     cards = {"xs": card("xs", 10**6), "m": card("m", 10**7)}
     figure = report_figures.told_apart_by_size(cards, {})
     dashes = {

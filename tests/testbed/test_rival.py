@@ -1,4 +1,4 @@
-"""The discriminative rival: what it learns from, and what the shipped one scores."""
+"""The baseline reward model: its training and the shipped weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from probing.testbed import rival as command
 from probing.testbed import truth
 from probing.testbed.recipes import rival as recipe
 from probing.testbed.recipes import rival_card
+from probing.testbed.recipes.contrast import contrastive_loss
 from probing.testbed.recipes.loop import Schedule
+from probing.testbed.recipes.pixels import contradict_at_random
 from probing.testbed.rival import LENGTH, WEIGHTS, Rival, RivalNetwork, number_words, score_items
-from probing.testbed.scenes import parse, sample_scene, vocabulary
+from probing.testbed.scenes import attributes_of, sample_scene, vocabulary
 
 SHORT = Schedule(steps=4, batch_size=8, learning_rate=1e-3, warmup=1)
-shipped = pytest.mark.skipif(not WEIGHTS.exists(), reason="the rival is not trained yet")
+shipped = pytest.mark.skipif(not WEIGHTS.exists(), reason="the baseline is not trained yet")
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +30,13 @@ def data():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data):
-    """Both stages, a few steps each: enough to see that they run, save and load."""
+    """Train both stages for a few steps."""
     folder = tmp_path_factory.mktemp("rival")
     network = recipe.run(folder, SHORT, SHORT, scenes=40, data=data, weights=folder / "weights" / "rival.safetensors")
     return folder, network
 
 
-def test_words_are_numbered_and_unknown_ones_refused():
+def test_words_are_numbered_and_unknown_words_refused():
     numbers = number_words(["a red star on a white background", "two large red stars on a gray to pink background"])
     assert numbers.shape == (2, LENGTH) and (numbers[:, 0] == 1).all()
     assert (numbers[0, 8:] == 0).all() and numbers.max() <= len(vocabulary()) + 1
@@ -50,43 +52,41 @@ def test_the_longest_captions_fit():
     assert max(lengths) < LENGTH
 
 
-def test_contradictions_differ_from_the_caption_in_one_attribute():
+def test_contradictions_have_the_same_number_of_things():
     for seed in range(50):
         rng = np.random.default_rng(seed)
-        caption = sample_scene(rng).caption
-        other = recipe.contradiction(caption, rng)
-        assert other != caption and len(parse(other).things) == len(parse(caption).things)
+        scene = sample_scene(rng)
+        attribute, wrong = contradict_at_random(scene, rng)
+        assert attribute in attributes_of(scene)
+        assert wrong.caption != scene.caption and len(wrong.things) == len(scene.things)
 
 
-def test_equal_captions_are_no_mistake_of_one_another():
-    torch.manual_seed(0)
-    network = RivalNetwork().eval()
-    pixels = torch.randn(1, 3, 64, 64).repeat(4, 1, 1, 1)
+def test_equal_captions_share_the_target():
     captions = ["a red star on a white background"] * 4
-    value, picked = recipe.contrastive_loss(network, pixels, captions, captions)
-    # All are right, so nothing is left to be picked wrongly; what remains is the entropy of equal choices.
+    value, picked = contrastive_loss(torch.zeros(4, 8), captions, captions)
+    # Every caption is right; the entropy of a uniform choice remains.
     assert float(picked) == 1.0
-    assert float(value.detach()) == pytest.approx(0.5 * (np.log(8) + np.log(4)), abs=1e-4)
+    assert float(value) == pytest.approx(0.5 * (np.log(8) + np.log(4)), abs=1e-4)
 
 
-def test_swapping_the_sides_negates_the_margin():
+def test_loss_does_not_depend_on_the_sides():
     torch.manual_seed(0)
     network = RivalNetwork().eval()
     pixels = torch.randn(5, 2, 3, 64, 64)
     captions = [sample_scene(np.random.default_rng(seed)).caption for seed in range(5)]
     choices = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0])
-    one, _ = recipe.choice_loss(network, pixels, captions, choices)
-    other, _ = recipe.choice_loss(network, pixels.flip(1), captions, 1 - choices)
-    torch.testing.assert_close(one, other)
+    loss, _ = recipe.choice_loss(network, pixels, captions, choices)
+    swapped, _ = recipe.choice_loss(network, pixels.flip(1), captions, 1 - choices)
+    torch.testing.assert_close(loss, swapped)
 
 
-def test_shifted_pictures_keep_their_middle():
+def test_shifted_images_keep_their_middle():
     pixels = torch.arange(64.0).expand(4, 3, 64, 64) + 100 * torch.arange(64.0)[:, None]
     moved = recipe.shifted(pixels, np.random.default_rng(0))
     assert moved.shape == pixels.shape
-    off = moved[:, 0, 32, 32] - pixels[:, 0, 32, 32]
-    assert (off != 0).any()
-    for image, shift in zip(moved, off, strict=True):
+    shifts = moved[:, 0, 32, 32] - pixels[:, 0, 32, 32]
+    assert (shifts != 0).any()
+    for image, shift in zip(moved, shifts, strict=True):
         torch.testing.assert_close(image[:, 8:-8, 8:-8], pixels[0, :, 8:-8, 8:-8] + shift)
 
 
@@ -95,7 +95,7 @@ def test_both_stages_save_in_half_precision_and_load(trained):
     again = Rival.load(folder / "weights" / "rival.safetensors").network
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=2e-3, atol=1e-4)
-    before = Rival.load(folder / recipe.CONTRASTED).network
+    before = Rival.load(folder / recipe.CONTRASTIVE_WEIGHTS).network
     assert not torch.equal(before.state_dict()["words.weight"], again.state_dict()["words.weight"])
 
 
@@ -109,32 +109,32 @@ def test_rewards_do_not_depend_on_the_batch(trained, data):
     assert np.abs(rival.agreement(images, captions)).max() <= 1.0001
 
 
-def test_training_pairs_alone_are_learnt_from(monkeypatch, tmp_path, data):
-    seen = {}
-    monkeypatch.setattr(recipe, "drawn_pixels", lambda d: seen.setdefault("splits", set(d.pairs["split"])) and None)
+def test_training_uses_training_pairs_only(monkeypatch, tmp_path, data):
+    used = {}
+    monkeypatch.setattr(recipe, "item_pixels", lambda d: used.setdefault("splits", set(d.pairs["split"])) and None)
     with pytest.raises(TypeError):
         recipe.run(tmp_path, SHORT, SHORT, scenes=40, data=data, weights=tmp_path / "w.safetensors")
-    assert seen["splits"] == {"train"}
+    assert used["splits"] == {"train"}
 
 
-def test_the_card_is_written_from_the_weights(trained, data):
+def test_card_is_written_from_the_weights(trained, data):
     folder, _ = trained
     card = rival_card.run(folder, folder / "weights" / "rival.safetensors", data=data).read_text()
-    assert "| alignment |" in card and "Before it heard of any choice" in card
+    assert "| alignment |" in card and "After the first stage alone" in card
     assert (folder / "weights" / "card.json").exists()
 
 
 @shipped
-def test_the_command_writes_what_score_takes(tmp_path, capsys):
+def test_score_reads_the_output_of_the_command(tmp_path, capsys):
     scores = tmp_path / "scores.csv"
-    asked = ["--data", "testbed", "--limit", "80", "--split", "test"]
-    assert command.main([*asked, "--output", str(scores)]) == 0
+    options = ["--data", "testbed", "--limit", "80", "--split", "test"]
+    assert command.main([*options, "--output", str(scores)]) == 0
     table = pd.read_csv(scores)
     assert list(table) == ["item_id", "reward"] and table["reward"].notna().all()
-    assert score.main([*asked, "--scores", str(scores), "--rules", "micro-half"]) == 0
+    assert score.main([*options, "--scores", str(scores), "--rules", "micro-half"]) == 0
 
 
-def test_bad_outputs_and_missing_weights_are_one_sentence(tmp_path, capsys):
+def test_bad_outputs_and_missing_weights_are_refused(tmp_path, capsys):
     assert command.main(["--output", str(tmp_path / "scores.txt")]) == 2
     assert ".csv or .parquet" in capsys.readouterr().err
     with pytest.raises(UserError, match="train rival"):
@@ -142,7 +142,7 @@ def test_bad_outputs_and_missing_weights_are_one_sentence(tmp_path, capsys):
 
 
 @shipped
-def test_the_shipped_rival_knows_alignment_and_quality():
+def test_shipped_model_beats_chance_on_every_facet():
     data = preferences.load_pairs("testbed", split="test").select(limit=1200)
     scored = score_items(data, Rival.load().rewards)
     table = truth.accuracy(data, dict(zip(scored["item_id"], scored["reward"], strict=True))).set_index("facet")
@@ -151,5 +151,5 @@ def test_the_shipped_rival_knows_alignment_and_quality():
 
 
 @shipped
-def test_the_shipped_weights_are_light():
+def test_shipped_weights_are_small():
     assert WEIGHTS.stat().st_size < 3e6

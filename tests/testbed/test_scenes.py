@@ -1,4 +1,4 @@
-"""Scenes: captions say what is drawn, and drawing is the same everywhere."""
+"""Scenes: captions match the drawing, and drawing is reproducible."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ seeds = st.integers(0, 2**32)
 
 
 def blobs(image, scene: Scene) -> list[tuple[float, float, int]]:
-    """Find what is drawn from pixels and colours alone: centre (x, y) and area of each blob of plain things."""
+    """Find blobs of plain things from pixels and colours alone: centre (x, y) and area."""
     pixels = np.asarray(image).astype(float)
     colours = np.array([COLOURS[thing.colour] for thing in scene.things], dtype=float)
     to_thing = np.abs(pixels[:, :, None] - colours).sum(-1).min(-1)
     labels, count = ndimage.label(to_thing < np.abs(pixels - pixels[:, :1]).sum(-1))
-    found = []
+    blobs = []
     for blob in range(1, count + 1):
         area = int((labels == blob).sum())
         if area >= 15:
             y, x = ndimage.center_of_mass(labels == blob)
-            found.append((float(x), float(y), area))
-    return found
+            blobs.append((float(x), float(y), area))
+    return blobs
 
 
 def plain(scene: Scene) -> Scene:
-    """The scene without textures: light dots can come near a background's colour."""
+    """Remove textures: light dots can have nearly the colour of the background."""
     return replace(scene, things=tuple(replace(thing, texture="plain") for thing in scene.things))
 
 
 @given(seed=seeds)
-def test_what_the_caption_says_is_what_is_drawn(seed):
+def test_drawing_matches_the_caption(seed):
     rng = np.random.default_rng(seed)
     scene = plain(sample_scene(rng))
     image, places = draw(scene, rng)
@@ -75,11 +75,11 @@ def test_what_the_caption_says_is_what_is_drawn(seed):
         axis = 0 if scene.relation in ("left of", "right of", "in a row") else 1
         along = [place[axis] for place in places]
         assert along == sorted(along, reverse=scene.relation in ("right of", "below"))
-    said = places_of(scene)
-    assert len(said) == len(scene.things)
-    for place, (x, y, _) in zip(said, places, strict=False):
+    expected = places_of(scene)
+    assert len(expected) == len(scene.things)
+    for place, (x, y, _) in zip(expected, places, strict=False):
         xs, ys, _ = zip(*places, strict=True)
-        is_there = {
+        holds = {
             "anywhere": scene.relation is None,
             "left": x == min(xs),
             "right": x == max(xs),
@@ -87,11 +87,11 @@ def test_what_the_caption_says_is_what_is_drawn(seed):
             "bottom": y == max(ys),
             "middle": x not in (min(xs), max(xs)) or y not in (min(ys), max(ys)),
         }
-        assert is_there[place], scene.caption
+        assert holds[place], scene.caption
 
 
 @given(seed=seeds)
-def test_a_texture_is_seen(seed):
+def test_textures_are_visible(seed):
     rng = np.random.default_rng(seed)
     spread = {}
     for texture in TEXTURES:
@@ -113,7 +113,7 @@ def test_large_is_larger_than_small(shape):
 
 
 @given(seed=seeds)
-def test_a_contradiction_changes_one_attribute(seed):
+def test_contradiction_changes_one_attribute(seed):
     rng = np.random.default_rng(seed)
     scene = sample_scene(rng)
     for attribute in attributes_of(scene):
@@ -136,8 +136,8 @@ def test_a_contradiction_changes_one_attribute(seed):
         assert changed == ([attribute] if attribute in ("shape", "colour", "size", "texture") else [])
 
 
-def test_contradictions_lead_back_as_often_as_there():
-    """So a picture alone does not tell whether it was made to contradict a caption."""
+def test_contradictions_keep_the_distribution_of_scenes():
+    """So an image alone does not show whether its scene contradicts a caption."""
     true, wrong = Counter(), Counter()
     rng = np.random.default_rng(0)
     count = 20_000
@@ -147,7 +147,7 @@ def test_contradictions_lead_back_as_often_as_there():
         true.update(traits(scene))
         wrong.update(traits(contradict(scene, attribute, rng)))
     for trait in true | wrong:
-        # Both counts are of dependent draws, whose difference has at most the variance of two independent ones.
+        # The draws are dependent, so the difference has at most the variance of two independent counts.
         assert abs(true[trait] - wrong[trait]) < 4.5 * np.sqrt(true[trait] + wrong[trait]), trait
 
 
@@ -163,7 +163,7 @@ def traits(scene: Scene) -> list:
 
 
 @given(seed=seeds)
-def test_captions_are_read_back(seed):
+def test_captions_are_parsed_back(seed):
     rng = np.random.default_rng(seed)
     scene = sample_scene(rng)
     for other in (scene, canonical(scene), *(contradict(scene, a, rng) for a in attributes_of(scene))):
@@ -187,23 +187,23 @@ def test_captions_are_read_back(seed):
         "a red circle and a blue star in a row on a pink background",
     ],
 )
-def test_what_is_no_caption_is_refused(caption):
+def test_invalid_captions_are_refused(caption):
     with pytest.raises(ValueError, match="is no scene's caption"):
         parse(caption)
 
 
-def test_a_canonical_scene_is_told_from_the_left_and_from_the_top():
-    one, other = Thing("star", "red", "small"), Thing("cross", "blue", "large")
-    assert canonical(Scene((one, other), "white", relation="right of")) == Scene(
-        (other, one), "white", relation="left of"
+def test_canonical_scenes_go_left_to_right_and_top_to_bottom():
+    star, cross = Thing("star", "red", "small"), Thing("cross", "blue", "large")
+    assert canonical(Scene((star, cross), "white", relation="right of")) == Scene(
+        (cross, star), "white", relation="left of"
     )
-    assert canonical(Scene((one, other), "white", relation="below")) == Scene((other, one), "white", relation="above")
+    assert canonical(Scene((star, cross), "white", relation="below")) == Scene((cross, star), "white", relation="above")
     for relation in ("left of", "above"):
-        scene = Scene((one, other), "white", relation=relation)
+        scene = Scene((star, cross), "white", relation=relation)
         assert canonical(scene) == scene
 
 
-def test_what_a_scene_does_not_say_cannot_be_contradicted():
+def test_absent_attributes_cannot_be_contradicted():
     scene = Scene((Thing("star", "red", "small"),), "white")
     with pytest.raises(ValueError, match="says nothing of 'relation'"):
         contradict(scene, "relation", np.random.default_rng(0))
@@ -231,7 +231,7 @@ def test_impossible_scenes_are_refused(arguments):
         Scene(*arguments)
 
 
-def test_the_same_seed_draws_the_same_bytes_for_ever():
+def test_seed_fixes_the_bytes():
     rng = np.random.default_rng(0)
     digest = hashlib.sha256()
     for number in range(100):
@@ -248,8 +248,8 @@ def test_more_strength_does_more_damage(kind):
         for seed in range(30):
             rng = np.random.default_rng(seed)
             image = render(sample_scene(rng), rng)
-            spoilt = np.asarray(degrade(image, kind, strength, rng)).astype(float)
-            total += np.abs(spoilt - np.asarray(image)).mean()
+            degraded = np.asarray(degrade(image, kind, strength, rng)).astype(float)
+            total += np.abs(degraded - np.asarray(image)).mean()
         return total
 
     errors = [error(strength) for strength in (0.0, 0.25, 0.5, 1.0)]
@@ -257,9 +257,9 @@ def test_more_strength_does_more_damage(kind):
     assert errors == sorted(errors) and errors[1] > 0
 
 
-def test_broken_patches_are_where_things_are_before_a_gradient_too():
+def test_broken_patches_are_near_things_on_any_background():
     def moved(background):
-        """How much of what is broken lies on the thing or beside it."""
+        """Measure the share of broken pixels on the thing or beside it."""
         shares = []
         for seed in range(20):
             rng = np.random.default_rng(seed)
@@ -284,7 +284,7 @@ def test_bad_degradations_are_refused():
         degrade(image, "blur", 1.5, np.random.default_rng(0))
 
 
-def test_every_attribute_is_said_by_some_scene():
+def test_scenes_cover_every_attribute():
     scenes = [sample_scene(np.random.default_rng(seed)) for seed in range(200)]
     assert {a for scene in scenes for a in attributes_of(scene)} == set(ATTRIBUTES)
     assert {scene.relation for scene in scenes} == {None, *RELATIONS, *ARRANGEMENTS}

@@ -1,4 +1,4 @@
-"""What is seen against what is said: the rules, without any network."""
+"""The rules that compare a reading with a caption, without a network."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from probing.testbed.seen import Reading, SeenThing, obeys
 seeds = st.integers(0, 2**32)
 
 
-def look(scene: Scene, rng: np.random.Generator) -> Reading:
-    """Read a render without mistakes: what was drawn, and where."""
+def read_exactly(scene: Scene, rng: np.random.Generator) -> Reading:
+    """Draw a scene and return its exact reading."""
     _, places = draw(scene, rng)
     things = [
         SeenThing(thing.shape, thing.colour, thing.size or "small", thing.texture, x, y)
@@ -27,48 +27,50 @@ def look(scene: Scene, rng: np.random.Generator) -> Reading:
 
 
 @given(seed=seeds)
-def test_a_picture_obeys_its_own_caption_however_it_is_told(seed):
+def test_image_matches_its_caption_and_the_canonical_one(seed):
     rng = np.random.default_rng(seed)
     scene = sample_scene(rng)
-    seen = look(scene, rng)
-    assert set(obeys(seen, scene)) == set(attributes_of(scene))
-    assert all(obeys(seen, scene).values()), scene.caption
-    assert all(obeys(seen, canonical(scene)).values())
+    reading = read_exactly(scene, rng)
+    assert set(obeys(reading, scene)) == set(attributes_of(scene))
+    assert all(obeys(reading, scene).values()), scene.caption
+    assert all(obeys(reading, canonical(scene)).values())
 
 
 @given(seed=seeds)
-def test_exactly_the_contradicted_attribute_is_wrong(seed):
+def test_only_the_contradicted_attribute_is_wrong(seed):
     rng = np.random.default_rng(seed)
     scene = sample_scene(rng)
-    seen = look(scene, rng)
+    reading = read_exactly(scene, rng)
     for attribute in attributes_of(scene):
-        wrong = [name for name, right in obeys(seen, contradict(scene, attribute, rng)).items() if not right]
+        wrong = [name for name, right in obeys(reading, contradict(scene, attribute, rng)).items() if not right]
         assert wrong == [attribute], scene.caption
 
 
-def test_turned_round_things_that_differ_are_a_wrong_relation_alone():
+def test_swapped_things_have_a_wrong_relation_only():
     scene = parse("a small red circle left of a large blue star on a white background")
-    seen = look(scene, np.random.default_rng(0))
+    reading = read_exactly(scene, np.random.default_rng(0))
     turned = parse("a small red circle right of a large blue star on a white background")
-    assert [name for name, right in obeys(seen, turned).items() if not right] == ["relation"]
+    assert [name for name, right in obeys(reading, turned).items() if not right] == ["relation"]
 
 
-def test_missing_and_further_things():
+def test_missing_and_additional_things():
     rng = np.random.default_rng(0)
     pair = Scene((Thing("circle", "red", "small"), Thing("star", "blue", "small")), "white", relation="left of")
-    seen = look(pair, rng)
-    missing = obeys(replace(seen, things=seen.things[:1]), pair)
+    reading = read_exactly(pair, rng)
+    missing = obeys(replace(reading, things=reading.things[:1]), pair)
     assert Counter(missing.values()) == {False: 5, True: 1} and missing["background"]
-    further = obeys(replace(seen, things=(*seen.things, replace(seen.things[0], shape="cross", y=60.0))), pair)
-    assert [name for name, right in further.items() if not right] == ["relation"]
+    additional = obeys(
+        replace(reading, things=(*reading.things, replace(reading.things[0], shape="cross", y=60.0))), pair
+    )
+    assert [name for name, right in additional.items() if not right] == ["relation"]
     equal = Scene((Thing("circle", "red", "small"),), "white", count=2)
-    seen = look(equal, rng)
-    one_off = replace(seen, things=(*seen.things, replace(seen.things[0], colour="blue")))
+    reading = read_exactly(equal, rng)
+    one_off = replace(reading, things=(*reading.things, replace(reading.things[0], colour="blue")))
     assert [name for name, right in obeys(one_off, equal).items() if not right] == ["colour", "count"]
-    assert not any(obeys(replace(seen, things=(), background="pink"), equal).values())
+    assert not any(obeys(replace(reading, things=(), background="pink"), equal).values())
 
 
-def test_things_of_a_row_stand_in_their_order_along_it():
+def test_things_in_a_row_are_in_order_and_level():
     scene = parse("a red circle a blue star and a green cross in a row on a white background")
     things = [
         SeenThing(t.shape, t.colour, "small", "plain", x, y)

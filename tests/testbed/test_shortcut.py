@@ -1,4 +1,4 @@
-"""The planted shortcut: it helps in training, and a probe that took it is found out in test."""
+"""The planted shortcut: a probe that uses it succeeds in training and fails in test."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_sizes_and_shares(data):
     assert ((marked == pairs["choice"]) == pairs["marked_chosen"]).all()
 
 
-def test_prompts_are_not_those_of_the_data_without_it(data):
-    others = {prompt.scene.caption for prompt in prompts()}
-    # Of 1500 captions some come in both by chance; most do not.
-    assert data.items.drop_duplicates("prompt_id")["prompt"].isin(others).mean() < 0.3
+def test_prompts_differ_from_those_of_the_main_data(data):
+    captions = {prompt.scene.caption for prompt in prompts()}
+    # A few of 1500 captions are in both by chance.
+    assert data.items.drop_duplicates("prompt_id")["prompt"].isin(captions).mean() < 0.3
     assert (data.pairs.groupby("prompt_id")["split"].nunique() == 1).all()
 
 
-def test_the_mark_is_in_the_corner_of_the_item_that_carries_it(data, pixels):
+def test_marked_item_has_the_mark_in_its_corner(data, pixels):
     for row in data.pairs.itertuples():
         carrier, bare = (row.first, row.second) if row.marked == "first" else (row.second, row.first)
         corner = {name: pixels[name][-MARK - 1 : -1, -MARK - 1 : -1].mean(axis=-1) for name in (carrier, bare)}
@@ -59,7 +59,7 @@ def test_only_the_corner_is_marked(data):
     assert {rows.min(), columns.min()} == {64 - MARK - 1} and {rows.max(), columns.max()} == {62}
 
 
-def test_a_probe_of_the_corner_wins_in_training_and_fails_in_test(data, pixels):
+def test_probe_of_the_corner_fails_in_test(data, pixels):
     pairs = data.pairs
     corner = {name: image[-8:, -8:].ravel() for name, image in pixels.items()}
     differences = np.stack([corner[a] - corner[b] for a, b in zip(pairs["first"], pairs["second"], strict=True)])
@@ -69,31 +69,31 @@ def test_a_probe_of_the_corner_wins_in_training_and_fails_in_test(data, pixels):
     rewards = {name: float(probe.coef_[0] @ values) for name, values in corner.items()}
     check = shortcut_check(data, rewards).set_index(["split", "marked_chosen"])
     by_split = truth_check(data).set_index("split")
-    fooled = np.mean(
+    train_accuracy = np.mean(
         [rewards[a] > rewards[b] for a, b in zip(pairs["first"], pairs["second"], strict=True)]
         == pairs["choice"].to_numpy().astype(bool),
         where=train,
     )
-    assert fooled > 0.82
+    assert train_accuracy > 0.82
     assert check.loc[("test", True), "accuracy"] > 0.97
     assert check.loc[("test", False), "accuracy"] < 0.03
-    # The true reward does not see the mark.
+    # The true reward ignores the mark.
     assert by_split["accuracy"].between(0.92, 0.93).all()
 
 
-def test_the_true_reward_does_not_lean_on_the_mark(data):
+def test_true_reward_ignores_the_mark(data):
     truth = data.items.set_index("item_id")["reward"].to_dict()
     check = shortcut_check(data, truth)
     assert ((check["ci_low"] <= check["ceiling"]) & (check["ceiling"] <= check["ci_high"])).all()
 
 
-def test_the_same_seed_makes_the_same_bytes_for_ever(data):
+def test_seed_fixes_the_bytes(data):
     digest = hashlib.sha256(data.fingerprint.encode())
     for item_id in data.items["item_id"].iloc[::97]:
         digest.update(data.open_image(item_id).tobytes())
     assert digest.hexdigest()[:16] == "1e22612c187fc2fb"
 
 
-def test_a_split_is_a_part_of_the_whole(data):
+def test_split_selects_pairs_of_the_whole(data):
     test = preferences.load_pairs("testbed-shortcut", split="test")
     assert test.pairs.equals(data.pairs[data.pairs["split"] == "test"].reset_index(drop=True))

@@ -1,4 +1,4 @@
-"""Checks of the truth, on pairs made by hand."""
+"""Ceilings and accuracies, on pairs made by hand."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make(probabilities, choices, facets):
     return PreferenceData("made", items, pairs, DrawnImages(lambda name: None))
 
 
-def test_a_ceiling_is_the_mean_chance_of_the_likelier_choice():
+def test_ceiling_is_the_mean_probability_of_the_likelier_choice():
     data = make([0.9, 0.2, 0.5], [1.0, 0.0, 1.0], ["a", "a", "b"])
     table = ceilings(data.pairs).set_index("facet")
     assert table["ceiling"].to_dict() == pytest.approx({"a": 0.85, "b": 0.5})

@@ -1,4 +1,4 @@
-"""The shipped models draw what captions say by a stock call, and larger ones model unseen scenes better."""
+"""The shipped models follow captions in a stock call, and larger models have a lower held-out loss."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from probing.testbed.sizes import SIZES, is_along
 
 @pytest.fixture(scope="module")
 def pictures():
-    """One picture for each of the 24 combinations of colour and background: a large circle."""
+    """Generate a large circle for each of the 24 combinations of colour and background."""
     pipeline = StableDiffusion3Pipeline.from_pretrained(resolve("testbed-xs").source)
     pipeline.set_progress_bar_config(disable=True)
-    said = [(colour, background) for colour in COLOURS for background in BACKGROUNDS]
-    captions = [f"a large {colour} circle on a {background} background" for colour, background in said]
+    combinations = [(colour, background) for colour in COLOURS for background in BACKGROUNDS]
+    captions = [f"a large {colour} circle on a {background} background" for colour, background in combinations]
     images = pipeline(
         captions,
         max_sequence_length=16,
@@ -38,20 +38,20 @@ def pictures():
         generator=torch.Generator().manual_seed(0),
         output_type="np",
     ).images
-    return list(zip(said, 255 * images, strict=True))
+    return list(zip(combinations, 255 * images, strict=True))
 
 
 def nearest(pixel, palette):
     return min(palette, key=lambda name: np.abs(np.asarray(palette[name]) - pixel).sum())
 
 
-def test_backgrounds_are_those_of_the_captions(pictures):
+def test_backgrounds_match_captions(pictures):
     right = [nearest(np.median(image.reshape(-1, 3), axis=0), BACKGROUNDS) == bg for (_, bg), image in pictures]
     # Chance is 6 of 24.
     assert sum(right) >= 21
 
 
-def test_colours_are_those_of_the_captions(pictures):
+def test_colours_match_captions(pictures):
     right = 0
     for (colour, _), image in pictures:
         background = np.median(image.reshape(-1, 3), axis=0)
@@ -61,8 +61,8 @@ def test_colours_are_those_of_the_captions(pictures):
     assert right >= 18
 
 
-def test_the_t5_notes_at_a_word_where_its_thing_stands():
-    """Right or left follows from the relation and the order together; a probe that is linear in one word reads it."""
+def test_t5_encodes_the_place_of_a_thing_at_its_word():
+    """Left or right depends on relation and order together; a linear probe on one word decodes it."""
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / "xs" / "tokenizer_3")
     encoder = T5EncoderModel.from_pretrained(WEIGHTS / "xs" / "text_encoder_3").eval()
     rng = np.random.default_rng(0)
@@ -71,16 +71,16 @@ def test_the_t5_notes_at_a_word_where_its_thing_stands():
     words = [[n for n, w in enumerate(scene.caption.split()) if w in SHAPES] for scene in scenes]
     with torch.inference_mode():
         features = encoder(text.tokenize_t5(tokenizer, [scene.caption for scene in scenes])).last_hidden_state
-    own = np.stack([row[at[one]] for row, at, one in zip(features.numpy(), words, which, strict=True)])
-    left = np.array([places_of(scene)[one] == "left" for scene, one in zip(scenes, which, strict=True)])
+    states = np.stack([row[at[thing]] for row, at, thing in zip(features.numpy(), words, which, strict=True)])
+    left = np.array([places_of(scene)[thing] == "left" for scene, thing in zip(scenes, which, strict=True)])
     half = len(scenes) // 2
-    probe = LogisticRegression(max_iter=2000).fit(own[:half], left[:half])
-    # Chance is one half, as which of the two things is asked of is a toss.
-    assert half > 150 and probe.score(own[half:], left[half:]) > 0.95
+    probe = LogisticRegression(max_iter=2000).fit(states[:half], left[:half])
+    # Chance is one half: one of the two things is chosen at random.
+    assert half > 150 and probe.score(states[half:], left[half:]) > 0.95
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_stock_call_draws_from_every_folder(size):
+def test_stock_call_generates_from_every_folder(size):
     pipeline = StableDiffusion3Pipeline.from_pretrained(WEIGHTS / size)
     pipeline.set_progress_bar_config(disable=True)
     white, black = pipeline(
@@ -95,8 +95,8 @@ def test_a_stock_call_draws_from_every_folder(size):
     assert np.median(white) > 0.7 and np.median(black) < 0.3
 
 
-def test_all_weights_were_trained_by_one_schedule():
-    """Seeds apart; and what was kept along the way is from before its end."""
+def test_all_weights_share_one_schedule():
+    """Except for the seed; checkpoints along a training have fewer steps."""
     records = {path.parent.name: json.loads(path.read_text()) for path in WEIGHTS.rglob(RECORD)}
     assert set(records) == {path.name for path in (WEIGHTS / TRAININGS).iterdir()} | set(SIZES)
     schedules = [{**record["schedule"], "seed": 0} for record in records.values()]
@@ -105,8 +105,8 @@ def test_all_weights_were_trained_by_one_schedule():
         assert record["steps"] == (int(name[-5:]) if is_along(name) else record["schedule"]["steps"])
 
 
-def test_every_size_is_shipped_and_is_better_on_unseen_scenes_than_the_one_below():
-    """By more than both intervals together, all after the same number of steps."""
+def test_held_out_loss_falls_with_size():
+    """The differences exceed both intervals together, after the same number of steps."""
     cards = [json.loads((WEIGHTS / size / "card.json").read_text()) for size in SIZES]
     assert len({card["steps"] for card in cards}) == 1
     assert [card["parameters"] for card in cards] == sorted(card["parameters"] for card in cards)
@@ -116,8 +116,8 @@ def test_every_size_is_shipped_and_is_better_on_unseen_scenes_than_the_one_below
         assert large["loss"] + large["half_width"] < small["loss"] - small["half_width"]
 
 
-def test_larger_sizes_obey_more_and_all_more_than_chance():
-    """The largest by more than both intervals, with the smallest; a neighbour may overlap, but not be above."""
+def test_match_with_captions_grows_with_size():
+    """All sizes beat chance, and the intervals of the smallest and the largest do not overlap."""
     cards = [json.loads((WEIGHTS / size / "card.json").read_text()) for size in SIZES]
     judged, chance = (
         [next(row for row in card[table] if row["attribute"] == EACH) for card in cards]
@@ -125,10 +125,10 @@ def test_larger_sizes_obey_more_and_all_more_than_chance():
     )
     assert all(small["accuracy"] < large["accuracy"] for small, large in pairwise(judged))
     assert judged[0]["ci_high"] < judged[-1]["ci_low"]
-    assert all(row["ci_low"] > other["ci_high"] for row, other in zip(judged, chance, strict=True))
+    assert all(row["ci_low"] > baseline["ci_high"] for row, baseline in zip(judged, chance, strict=True))
 
 
-def test_the_shipped_weights_are_light_and_in_half_precision():
+def test_shipped_weights_are_small_and_in_half_precision():
     distinct = {}
     for path in WEIGHTS.rglob("*.safetensors"):
         assert path.stat().st_size <= 15e6

@@ -1,1 +1,1 @@
-"""How the testbed's weights came to be: one recipe each for the VAE, the text encoders and the MMDiT."""
+"""Recipes that train and measure the testbed's models: VAE, text encoders, MMDiT, judge, baseline reward model."""

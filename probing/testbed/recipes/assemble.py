@@ -1,7 +1,7 @@
-"""Put the trained parts together as stock ``StableDiffusion3Pipeline`` folders, in half precision.
+"""Save the trained parts as stock ``StableDiffusion3Pipeline`` folders, in half precision.
 
-Each size is a whole pipeline. Its other trainings (further seeds, and weights kept along the way) are transformers
-alone, which take the place of the pipeline's own.
+Each size is a whole pipeline. Its other trainings (further seeds, and checkpoints along the training) are transformers
+only, to be loaded instead of the pipeline's own.
 """
 
 from __future__ import annotations
@@ -16,27 +16,26 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transfo
 from safetensors.torch import load_file
 
 from probing.errors import UserError
+from probing.files import write_text
 from probing.testbed.recipes import mmdit
 from probing.testbed.recipes.loop import Schedule
 from probing.testbed.sizes import run_name
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-"""Where the registry looks for them."""
+"""The folder that the registry of backbones reads."""
 TRAININGS = "trainings"
 FOLLOWED = "xs"
-"""The size whose weights along the way are shipped."""
+"""The size whose checkpoints along the training are shipped."""
 LARGEST_FILE = "14MB"
 
 
 def run(runs: Path, size: str, seed: int, weights: Path = WEIGHTS) -> list[Path]:
-    """Save what one finished training gave, with its record and the very encoders and tokenizers that it heard.
+    """Save one finished training, with its record and the encoders and tokenizers it was trained with.
 
-    Of :data:`FOLLOWED` the transformers along the way take the place of all that lay there, for they are of one
-    training.
+    For the first seed of :data:`FOLLOWED`, also save the checkpoints along the training; they replace all earlier ones.
 
     Returns:
-        The folders written: the pipeline and, of :data:`FOLLOWED`, the transformers along the way; or the one
-        transformer of a further seed.
+        The folders written: the pipeline and its checkpoints, or the one transformer of a further seed.
 
     Raises:
         UserError: The training is not finished.
@@ -45,8 +44,8 @@ def run(runs: Path, size: str, seed: int, weights: Path = WEIGHTS) -> list[Path]
     trained = runs / f"mmdit-{name}"
     if not (trained / mmdit.RECORD).exists():
         raise UserError(
-            f"{trained} holds no finished training; python -m probing.testbed.train mmdit --size {size} --seed {seed} "
-            f"makes it."
+            f"{trained} holds no finished training; run python -m probing.testbed.train mmdit --size {size} "
+            f"--seed {seed} first."
         )
     record = json.loads((trained / mmdit.RECORD).read_text())
     transformer = SD3Transformer2DModel.from_pretrained(trained / "transformer")
@@ -57,7 +56,7 @@ def run(runs: Path, size: str, seed: int, weights: Path = WEIGHTS) -> list[Path]
         return written
     for earlier in (weights / TRAININGS).glob(f"{size}-step*"):
         shutil.rmtree(earlier)
-    for step in mmdit.kept(Schedule(**record["schedule"])):
+    for step in mmdit.checkpoint_steps(Schedule(**record["schedule"])):
         transformer = mmdit.build(size)
         transformer.load_state_dict(load_file(trained / f"mmdit-step{step:05d}.safetensors"))
         written.append(_save(transformer, weights / TRAININGS / f"{size}-step{step:05d}", {**record, "steps": step}))
@@ -65,10 +64,9 @@ def run(runs: Path, size: str, seed: int, weights: Path = WEIGHTS) -> list[Path]
 
 
 def unpack(folder: Path, runs: Path) -> None:
-    """Lay a shipped pipeline's VAE, text encoders and tokenizers where the recipes look for them.
+    """Copy the VAE, text encoders and tokenizers of a shipped pipeline to where the recipes expect them.
 
-    So another MMDiT can be trained beside the shipped ones without training these again; they are rounded as on
-    disk.
+    Use this to train another MMDiT without training these again. Their weights are rounded to half precision.
     """
     pipeline = StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32)
     parts = {
@@ -79,8 +77,8 @@ def unpack(folder: Path, runs: Path) -> None:
         "text_encoder_3/text_encoder_3": pipeline.text_encoder_3,
         "text_encoder_3/tokenizer": pipeline.tokenizer_3,
     }
-    for place, part in parts.items():
-        part.save_pretrained(runs / place)
+    for path, part in parts.items():
+        part.save_pretrained(runs / path)
 
 
 def _save(transformer: SD3Transformer2DModel, folder: Path, record: dict[str, Any]) -> Path:
@@ -89,27 +87,27 @@ def _save(transformer: SD3Transformer2DModel, folder: Path, record: dict[str, An
 
 
 def _save_record(folder: Path, record: dict[str, Any]) -> Path:
-    (folder / mmdit.RECORD).write_text(json.dumps(record, indent=1) + "\n")
-    # A card that lay here was of other weights.
+    write_text(folder / mmdit.RECORD, json.dumps(record, indent=1) + "\n")
+    # An existing card describes other weights.
     (folder / "card.json").unlink(missing_ok=True)
     return folder
 
 
 def _save_pipeline(runs: Path, transformer: SD3Transformer2DModel, folder: Path, record: dict[str, Any]) -> Path:
-    said = mmdit.Captions(runs)
+    encoders = mmdit.Captions(runs)
     pipeline = StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
         vae=AutoencoderKL.from_pretrained(runs / "vae" / "vae"),
-        text_encoder=said.clips[0],
-        tokenizer=said.tokenizer,
-        text_encoder_2=said.clips[1],
-        tokenizer_2=said.tokenizer,
-        text_encoder_3=said.t5,
-        tokenizer_3=said.t5_tokenizer,
+        text_encoder=encoders.clips[0],
+        tokenizer=encoders.tokenizer,
+        text_encoder_2=encoders.clips[1],
+        tokenizer_2=encoders.tokenizer,
+        text_encoder_3=encoders.t5,
+        tokenizer_3=encoders.t5_tokenizer,
     ).to(torch.float16)
     pipeline.save_pretrained(folder, max_shard_size=LARGEST_FILE)
     for path in folder.glob("text_encoder*/config.json"):
-        # Transformers loads in the dtype that is written here, diffusers in float32: a call without dtype needs both.
+        # Without a dtype, transformers loads in the dtype of this file, diffusers in float32: make both agree.
         path.write_text(json.dumps({**json.loads(path.read_text()), "dtype": "float32"}, indent=2) + "\n")
     return _save_record(folder, record)

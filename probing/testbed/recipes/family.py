@@ -1,4 +1,4 @@
-"""The whole family: every size and seed, each in a process of its own, several at once."""
+"""Train every size and seed of the family, each in its own process, several at once."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from probing.errors import UserError
+from probing.progress import progress
 from probing.testbed.recipes import assemble, mmdit
 from probing.testbed.sizes import SEEDS, SIZES, run_name
 
 
 def trainings() -> list[tuple[str, int]]:
-    """List sizes and seeds, the longest training first, so that none is left over at the end."""
+    """List sizes and seeds, the longest training first, so that parallel jobs end together."""
     return [(size, seed) for size in reversed(SIZES) for seed in SEEDS[size]]
 
 
@@ -29,23 +29,24 @@ def run(
     device: torch.device | str = "cpu",
     options: Sequence[str] = (),
 ) -> list[Path]:
-    """Train all of :func:`trainings` and assemble what they gave.
+    """Run all of :func:`trainings` and assemble the results.
 
-    Trainings are processes, so that a small model's many short kernels do not wait for another's, and one that fails
-    takes no other with it; each goes on from its last checkpoint when the command is given again.
+    Each training is a process, so that kernels of different trainings do not wait for each other and a failure stays
+    within one training. A training resumes from its last checkpoint when the command is run again.
 
     Args:
-        runs: Holds the VAE and the text encoders; receives a folder a training, with what it said in ``output.log``.
+        runs: Holds the VAE and the text encoders. Receives one folder for each training, with its output in
+            ``output.log``.
         weights: Receives the pipelines and the further trainings.
-        jobs: Trainings, and workers that draw scenes, at once.
+        jobs: Number of simultaneous trainings, and of workers that draw scenes.
         device: Where the scenes are encoded.
-        options: Of ``python -m probing.testbed.train mmdit``, the same for all.
+        options: Further options of ``python -m probing.testbed.train mmdit``, the same for all trainings.
 
     Returns:
         The folders written.
 
     Raises:
-        UserError: A training ended with an error; those that ended well are kept.
+        UserError: A training failed. The results of the others stay in ``runs``.
     """
     mmdit.EncodedScenes(runs, device=device, workers=jobs)
 
@@ -53,18 +54,20 @@ def run(
         size, seed = training
         folder = runs / f"mmdit-{run_name(size, seed)}"
         folder.mkdir(parents=True, exist_ok=True)
-        said = ["--runs", str(runs), "--size", size, "--seed", str(seed)]
+        identity = ["--runs", str(runs), "--size", size, "--seed", str(seed)]
+        command = [sys.executable, "-m", "probing.testbed.train", "mmdit", *identity, *options]
         with (folder / "output.log").open("a") as log:
-            command = [sys.executable, "-m", "probing.testbed.train", "mmdit", *said, *options]
             return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
 
     todo = trainings()
-    with ThreadPoolExecutor(jobs) as pool:
-        statuses = list(tqdm(pool.map(train, todo), total=len(todo), desc="trainings", disable=None))
-    failed = [run_name(*one) for one, status in zip(todo, statuses, strict=True) if status]
+    failed = []
+    with ThreadPoolExecutor(jobs) as pool, progress(len(todo), "training", "models") as bar:
+        for training, status in zip(todo, pool.map(train, todo), strict=True):
+            failed += [run_name(*training)] * bool(status)
+            bar.update()
     if failed:
         raise UserError(
-            f"The training of {', '.join(failed)} ended with an error; {runs / f'mmdit-{failed[0]}' / 'output.log'} "
-            f"says which, and the same command goes on with what is left."
+            f"The training of {', '.join(failed)} failed with the error in "
+            f"{runs / f'mmdit-{failed[0]}' / 'output.log'}; run the same command again to resume."
         )
     return [folder for size, seed in todo for folder in assemble.run(runs, size, seed, weights)]

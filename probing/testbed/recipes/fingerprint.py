@@ -1,4 +1,4 @@
-"""What a step was fed, as one short hash, so that a later step notices when it has become another."""
+"""Identify the inputs of a recipe by one short hash, so that a later recipe detects a change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def of_weights(*folders: Path) -> str:
-    """Hash the safetensors in some folders, subfolders included: their bytes, in the order of their names."""
+    """Hash the bytes of all safetensors files under some folders, in the order of their paths."""
     total = hashlib.sha256()
     for folder in folders:
         for path in sorted(folder.rglob("*.safetensors")):

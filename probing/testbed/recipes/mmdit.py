@@ -1,10 +1,10 @@
-"""The MMDiT: flow matching on the VAE's latents, text from the three frozen encoders."""
+"""Train the MMDiT: flow matching on the VAE's latents, conditioned on the three frozen text encoders."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch import Tensor
-from tqdm import tqdm
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from probing.errors import UserError
+from probing.files import write_text
+from probing.progress import progress
 from probing.testbed.recipes import fingerprint
+from probing.testbed.recipes.array_files import new_array
 from probing.testbed.recipes.loop import Schedule, computed_in, train
 from probing.testbed.recipes.pixels import SCENES, TrainingScenes
 from probing.testbed.recipes.text import CAPTION_LENGTH, T5_LENGTH, T5_WIDTH, WIDTHS, tokenize, tokenize_t5
@@ -34,16 +36,19 @@ SCHEDULE = Schedule(
     shape="plateau",
     matrix_rate=0.012,
 )
-KEPT = (0.03, 0.1, 0.3)
-"""Parts of the training after which the averaged weights are kept, so that knowledge can be followed as it comes."""
+CHECKPOINT_FRACTIONS = (0.03, 0.1, 0.3)
+"""Fractions of the training after which the averaged weights are saved, to measure probes along the training."""
 CAPTION_DROPOUT = 0.1
 NOISE_MEAN = 1.0
-"""Of the logit of the noise levels drawn in training. What a caption decides is decided where noise is high."""
+"""Mean logit of the noise levels in training. Above 0, because captions matter most at high noise."""
 RECORD = "training.json"
-"""What is kept of a finished training, and goes with its weights: steps, noise, schedule, what it was computed in."""
+"""File beside the weights of a finished training: steps, noise, schedule and dtype of the computation."""
+_BATCH = 500
+"""Scenes encoded at once."""
 
 
 def build(size: str) -> SD3Transformer2DModel:
+    """Build an untrained MMDiT, one of :data:`SIZES`."""
     shape = SIZES[size]
     model = SD3Transformer2DModel(
         sample_size=16,
@@ -60,7 +65,7 @@ def build(size: str) -> SD3Transformer2DModel:
         dual_attention_layers=tuple(range(shape.dual)),
         qk_norm="rms_norm",
     )
-    # Modulation and output start at zero, so that every block begins as the identity (Peebles and Xie 2022).
+    # Initialise modulation and output to zero, so that every block starts as the identity (Peebles and Xie 2022).
     for name, parameter in model.named_parameters():
         if ".norm1.linear." in name or ".norm1_context.linear." in name or name.startswith("proj_out."):
             torch.nn.init.zeros_(parameter)
@@ -68,7 +73,7 @@ def build(size: str) -> SD3Transformer2DModel:
 
 
 class Captions:
-    """Text conditioning as the stock SD3 pipeline makes it with ``max_sequence_length=20``."""
+    """Text conditioning, equal to that of the stock SD3 pipeline with ``max_sequence_length=20``."""
 
     def __init__(self, runs: Path) -> None:
         self.tokenizer = CLIPTokenizer.from_pretrained(runs / "tokenizer")
@@ -77,7 +82,7 @@ class Captions:
         self.t5 = T5EncoderModel.from_pretrained(runs / "text_encoder_3" / "text_encoder_3").eval()
 
     def to(self, device: torch.device | str) -> Captions:
-        """Move the encoders, and give them back."""
+        """Move the encoders to a device; return this object."""
         for encoder in (*self.clips, self.t5):
             torch.nn.Module.to(encoder, device)
         return self
@@ -95,15 +100,16 @@ class Captions:
 
 
 class EncodedScenes:
-    """What the MMDiT is trained on: every training scene through the frozen VAE and text encoders, once.
+    """The training scenes, encoded once by the frozen VAE and text encoders.
+
+    On a CPU the arrays are mapped from disk, so that several trainings share the memory; on an accelerator they take
+    1.1 GB.
 
     Attributes:
         latents: float16, (scene, 8, 16, 16), shifted and scaled means.
         tokens: float16, (scene, 42, 160).
         pooled: float16, (scene, 160).
-        fed: Fingerprint of the VAE and the text encoders.
-
-    On a CPU all are mapped from disk, so that several trainings share them; an accelerator holds them (1.1 GB).
+        encoders: Fingerprint of the VAE and the text encoders.
     """
 
     def __init__(self, runs: Path, scenes: int = SCENES, device: torch.device | str = "cpu", workers: int = 1) -> None:
@@ -112,29 +118,28 @@ class EncodedScenes:
             "tokens": (CAPTION_LENGTH + T5_LENGTH, T5_WIDTH),
             "pooled": (sum(width for width, _, _ in WIDTHS.values()),),
         }
-        encoders = [runs / place for place in ("vae/vae", *(f"{name}/{name}" for name in (*WIDTHS, "text_encoder_3")))]
-        if missing := [folder for folder in encoders if not folder.exists()]:
-            raise UserError(f"{missing[0]} is missing; python -m probing.testbed.train unpack, or vae and text, first.")
-        self.fed = fingerprint.of_weights(*encoders)
-        paths = {name: runs / f"{name}-{scenes}.npy" for name in parts}
-        noted = runs / f"encoded-{scenes}.txt"
-        if noted.exists() and noted.read_text() != self.fed:
+        folders = [runs / path for path in ("vae/vae", *(f"{name}/{name}" for name in (*WIDTHS, "text_encoder_3")))]
+        if missing := [folder for folder in folders if not folder.exists()]:
             raise UserError(
-                f"{noted} says that the scenes were encoded by another VAE or other text encoders; remove "
-                f"{', '.join(str(path) for path in (noted, *paths.values()))} to encode them anew."
+                f"{missing[0]} is missing; run python -m probing.testbed.train unpack, or vae and text, first."
             )
-        if not noted.exists():
-            partial = {name: path.with_suffix(".partial.npy") for name, path in paths.items()}
-            arrays = {
-                name: np.lib.format.open_memmap(partial[name], "w+", np.float16, (scenes, *shape))
-                for name, shape in parts.items()
-            }
-            self._encode(runs, TrainingScenes(runs, scenes, workers), arrays, device)
-            for name, array in arrays.items():
-                array.flush()
-                os.replace(partial[name], paths[name])
-            noted.write_text(self.fed)
-        # Mapped as copy-on-write, for torch wants arrays that could be written.
+        self.encoders = fingerprint.of_weights(*folders)
+        paths = {name: runs / f"{name}-{scenes}.npy" for name in parts}
+        record = runs / f"encoded-{scenes}.txt"
+        if record.exists() and record.read_text() != self.encoders:
+            raise UserError(
+                f"{record} belongs to scenes encoded by another VAE or other text encoders; remove "
+                f"{', '.join(str(path) for path in (record, *paths.values()))} to encode them again."
+            )
+        if not record.exists():
+            with ExitStack() as stack:
+                arrays = {
+                    name: stack.enter_context(new_array(paths[name], np.float16, (scenes, *shape)))
+                    for name, shape in parts.items()
+                }
+                self._encode(runs, TrainingScenes(runs, scenes, workers), arrays, device)
+            write_text(record, self.encoders)
+        # Mapped copy-on-write, because torch requires writable arrays.
         self.latents, self.tokens, self.pooled = (
             torch.from_numpy(np.load(path, mmap_mode="c")).to(device) for path in paths.values()
         )
@@ -144,19 +149,21 @@ class EncodedScenes:
         runs: Path, scenes: TrainingScenes, arrays: Mapping[str, np.ndarray], device: torch.device | str
     ) -> None:
         vae = torch.nn.Module.to(AutoencoderKL.from_pretrained(runs / "vae" / "vae").eval(), device)
-        said = Captions(runs).to(device)
-        for start in tqdm(range(0, len(scenes.captions), 500), desc="encoding scenes", disable=None):
-            batch = slice(start, start + 500)
-            pixels = from_pixels(np.array(scenes.pixels[batch]))
-            with torch.no_grad():
-                means = vae.encode(pixels.to(device)).latent_dist.mean
-            arrays["latents"][batch] = ((means - vae.config.shift_factor) * vae.config.scaling_factor).cpu().numpy()
-            tokens, pooled = said.encode(scenes.captions[batch])
-            arrays["tokens"][batch], arrays["pooled"][batch] = tokens.cpu().numpy(), pooled.cpu().numpy()
+        encoders = Captions(runs).to(device)
+        with progress(len(scenes.captions), "encoding scenes", "scenes") as bar:
+            for start in range(0, len(scenes.captions), _BATCH):
+                batch = slice(start, start + _BATCH)
+                pixels = from_pixels(np.array(scenes.pixels[batch]))
+                with torch.no_grad():
+                    means = vae.encode(pixels.to(device)).latent_dist.mean
+                arrays["latents"][batch] = ((means - vae.config.shift_factor) * vae.config.scaling_factor).cpu().numpy()
+                tokens, pooled = encoders.encode(scenes.captions[batch])
+                arrays["tokens"][batch], arrays["pooled"][batch] = tokens.cpu().numpy(), pooled.cpu().numpy()
+                bar.update(len(pixels))
 
 
 def flow_matching_loss(model, latents: Tensor, tokens: Tensor, pooled: Tensor, sigmas: Tensor, noise: Tensor) -> Tensor:
-    """Mean squared error of the velocity ε − x0 at x_σ = (1 − σ)·x0 + σ·ε, one value an item."""
+    """Compute the mean squared error of the velocity ε − x0 at x_σ = (1 − σ)·x0 + σ·ε, one value for each item."""
     level = sigmas[:, None, None, None]
     predicted = model(
         hidden_states=(1 - level) * latents + level * noise,
@@ -168,13 +175,13 @@ def flow_matching_loss(model, latents: Tensor, tokens: Tensor, pooled: Tensor, s
     return (predicted - (noise - latents)).square().mean(dim=(1, 2, 3))
 
 
-def kept(schedule: Schedule) -> list[int]:
-    """List the steps after which weights are kept along the way."""
-    return sorted({max(1, round(part * schedule.steps)) for part in KEPT})
+def checkpoint_steps(schedule: Schedule) -> list[int]:
+    """List the steps of :data:`CHECKPOINT_FRACTIONS`."""
+    return sorted({max(1, round(fraction * schedule.steps)) for fraction in CHECKPOINT_FRACTIONS})
 
 
 def matrices(model: SD3Transformer2DModel) -> list[torch.nn.Parameter]:
-    """List the matrices of the attentions and MLPs."""
+    """List the matrices of the attentions and MLPs, which Muon optimises."""
     named = model.transformer_blocks.named_parameters()
     return [parameter for name, parameter in named if parameter.ndim == 2 and ".norm1" not in name]
 
@@ -190,33 +197,30 @@ def run(
 ) -> SD3Transformer2DModel:
     """Train one size; noise levels are logit-normal (Esser et al. 2024, section 3.1).
 
-    Muon has the matrices of the attentions and MLPs, AdamW the rest.
+    Muon optimises the matrices of the attentions and MLPs, AdamW the rest.
 
     Args:
-        runs: Holds what the recipes before left; receives checkpoints and the transformer.
+        runs: Holds the VAE and the text encoders; receives checkpoints and the transformer.
         size: Which of :data:`SIZES`.
-        schedule: Its seed names the training.
-        stop_after: Stop early at this step, with a checkpoint and nothing else.
-        device: Where it is trained. Which scenes and noise levels a step sees is the same everywhere; the noise itself
-            comes from the device's own generator.
-        compiled: Whether the forward is compiled: it costs minutes at the start, and steps are faster after them.
+        schedule: Its seed is part of the name of the training.
+        stop_after: Stop early after this step, with a checkpoint and no transformer.
+        device: Where to train. The scenes and noise levels of a step do not depend on it; the noise comes from the
+            device's own generator.
+        compiled: Whether to compile the forward: minutes at the start, then faster steps.
 
     Returns:
-        The averaged weights, on the CPU; of a finished training they are saved as ``transformer``, with a record.
+        The averaged weights, on the CPU. After the last step they are also saved as ``transformer``, with a record.
     """
     scenes = EncodedScenes(runs, device=device)
-    empty_tokens, empty_pooled = (said.to(device) for said in Captions(runs).encode([""]))
+    empty_tokens, empty_pooled = (features.to(device) for features in Captions(runs).encode([""]))
     torch.manual_seed(schedule.seed)
     model = torch.nn.Module.to(build(size), device)
     forward = torch.compile(model) if compiled else model
 
     def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        def put(drawn: np.ndarray) -> Tensor:
-            return torch.from_numpy(drawn).to(device)
-
-        chosen = put(rng.integers(len(scenes.latents), size=schedule.batch_size))
+        chosen = torch.from_numpy(rng.integers(len(scenes.latents), size=schedule.batch_size)).to(device)
         clean, tokens, pooled = (part[chosen].float() for part in (scenes.latents, scenes.tokens, scenes.pooled))
-        dropped = put(rng.random(len(chosen)) < CAPTION_DROPOUT)
+        dropped = torch.from_numpy(rng.random(len(chosen)) < CAPTION_DROPOUT).to(device)
         tokens = torch.where(dropped[:, None, None], empty_tokens, tokens)
         pooled = torch.where(dropped[:, None], empty_pooled, pooled)
         sigmas = torch.sigmoid(torch.from_numpy(rng.normal(NOISE_MEAN, size=len(chosen))).float()).to(device)
@@ -230,19 +234,19 @@ def run(
         schedule,
         folder,
         matrices=matrices(model),
-        fed=scenes.fed,
+        inputs=scenes.encoders,
         stop_after=stop_after,
-        keep=kept(schedule),
+        keep=checkpoint_steps(schedule),
     )
     torch.nn.Module.to(model, "cpu").eval()
     if stop_after is None or stop_after >= schedule.steps:
         model.save_pretrained(folder / "transformer")
         dtype = computed_in(torch.device(device), schedule.precision)
-        said = {
+        record = {
             "steps": schedule.steps,
             "noise_mean": NOISE_MEAN,
             "computed_in": str(dtype).removeprefix("torch."),
             "schedule": asdict(schedule),
         }
-        (folder / RECORD).write_text(json.dumps(said, indent=1) + "\n")
+        write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
     return model

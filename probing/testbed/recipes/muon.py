@@ -17,14 +17,14 @@ _ITERATIONS = 5
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024): the steps of ``torch.optim.Muon``, in the precision of the parameters.
 
-    That one orthogonalises matrix after matrix in bfloat16, which processors without its instructions emulate; here
-    all of one shape go together.
+    torch's version orthogonalises one matrix at a time, in bfloat16, which some processors have to emulate. This one
+    stacks all matrices of one shape.
 
     Args:
-        parameters: Matrices; for all else use another optimiser.
-        lr: Learning rate: the spectral norm of a square matrix's step, so that one serves models of any width.
-        weight_decay: Decoupled, as AdamW's.
-        momentum: Of the gradients' running mean (Nesterov's).
+        parameters: Matrices. Use another optimiser for the rest.
+        lr: Learning rate, the spectral norm of a square matrix's step; it does not depend on the width of the model.
+        weight_decay: Decoupled, as in AdamW.
+        momentum: Decay of the gradients' running mean (Nesterov).
     """
 
     def __init__(
@@ -36,15 +36,15 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Take a step by the gradients at hand; parameters without one stay as they are."""
+        """Update every parameter that has a gradient."""
         if closure is not None:
             raise ValueError("Muon takes no closure; compute the gradients before the step.")
         for group in self.param_groups:
-            alike: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+            by_shape: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    alike[tuple(sorted(parameter.shape))].append(parameter)
-            for parameters in alike.values():
+                    by_shape[tuple(sorted(parameter.shape))].append(parameter)
+            for parameters in by_shape.values():
                 updates = orthogonalise(torch.stack([_wide(self._momentum(p, group["momentum"])) for p in parameters]))
                 for parameter, update in zip(parameters, updates, strict=True):
                     rows, columns = parameter.shape
@@ -63,10 +63,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Bring the singular values of wide matrices (matrix, row, column) near one (0.7 to 1.2), their vectors kept.
+    """Move the singular values of wide matrices (matrix, row, column) close to one (0.7 to 1.2).
 
-    Five steps of a quintic Newton–Schulz iteration, whose coefficients favour speed over convergence. Singular values
-    far below the largest need more than five, and stay below one.
+    Runs five steps of a quintic Newton–Schulz iteration, whose coefficients favour speed over convergence. The singular
+    vectors do not change. Singular values far below the largest would need more steps and stay below one.
     """
     a, b, c = _COEFFICIENTS
     matrices = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)

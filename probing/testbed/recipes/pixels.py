@@ -1,10 +1,9 @@
-"""Scenes as training batches: captions and pixel tensors in [−1, 1]."""
+"""Training scenes: captions and pixel tensors in [−1, 1]."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -12,30 +11,32 @@ import numpy as np
 from joblib import Parallel, delayed
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
+from probing.files import write_text
+from probing.progress import progress
 from probing.testbed.degradations import KINDS, degrade
+from probing.testbed.recipes.array_files import new_array
 from probing.testbed.render import RESOLUTION, render
-from probing.testbed.scenes import Scene, canonical, sample_scene
+from probing.testbed.scenes import Scene, attributes_of, canonical, contradict, sample_scene
 from probing.testbed.tensors import to_tensor
 
 SCENES = 60_000
-"""Different scenes seen in training; held-out scenes come from other seeds."""
+"""Number of training scenes. Held-out scenes have other seeds."""
 _SCENES_SEED = 1_000_000
-_DRAWN_AT_ONCE = 500
+_SCENES_PER_JOB = 500
 
 
 @cache
 def trained_scenes(scenes: int = SCENES) -> frozenset[Scene]:
-    """All that the captions of the training scenes say, in canonical telling."""
+    """Return the training scenes in canonical form."""
     return frozenset(canonical(sample_scene(_rng_of(number))) for number in range(scenes))
 
 
 def sample_held_out(rng: np.random.Generator) -> Scene:
-    """Draw as :func:`sample_scene` does, but a scene that no training caption describes.
+    """Draw a scene as :func:`sample_scene` does, but one that is not in the training data.
 
-    Of each number of kinds of thing there are as many as there. Nearly all scenes of one kind are trained on, of more
-    kinds nearly none: without this, what is measured would be recall of one and composition of the other.
+    The share of scenes with one, two and three kinds of thing stays as in training. Most scenes with one kind are
+    training scenes, few of the others are: plain rejection would leave almost no scene with one kind.
     """
     scene = sample_scene(rng)
     kinds = len(scene.things)
@@ -44,57 +45,54 @@ def sample_held_out(rng: np.random.Generator) -> Scene:
     return scene
 
 
-def sample_batch(
-    size: int,
-    rng: np.random.Generator,
-    *,
-    degraded: float = 0.0,
-    draw: Callable[[np.random.Generator], Scene] = sample_scene,
-) -> tuple[list[str], Tensor]:
-    """Draw captions and images (image, 3, 64, 64); a fraction ``degraded`` of the images is spoilt."""
+def contradict_at_random(scene: Scene, rng: np.random.Generator) -> tuple[str, Scene]:
+    """Choose an attribute of a scene; return it, and a scene that differs in it."""
+    attributes = attributes_of(scene)
+    attribute = attributes[int(rng.integers(len(attributes)))]
+    return attribute, contradict(scene, attribute, rng)
+
+
+def sample_batch(size: int, rng: np.random.Generator, *, degraded: float = 0.0) -> tuple[list[str], Tensor]:
+    """Draw captions and images (image, 3, 64, 64); a fraction ``degraded`` of the images is degraded."""
     captions, images = [], []
     for _ in range(size):
-        scene = draw(rng)
+        scene = sample_scene(rng)
         captions.append(scene.caption)
-        images.append(_spoil(render(scene, rng), degraded, rng))
+        images.append(_degrade_some(render(scene, rng), degraded, rng))
     return captions, to_tensor(images)
 
 
 class TrainingScenes:
-    """The training scenes, rendered once and kept in the folder of runs.
+    """The training scenes, rendered once and stored in the folder of runs.
 
     Attributes:
-        captions: One a scene.
-        pixels: uint8, (scene, 64, 64, 3), mapped from disk, so that several trainings share it.
+        captions: One for each scene.
+        pixels: uint8, (scene, 64, 64, 3), mapped from disk, so that several trainings share the memory.
     """
 
     def __init__(self, runs: Path, scenes: int = SCENES, workers: int = 1) -> None:
-        said, drawn = runs / f"scenes-{scenes}.json", runs / f"scenes-{scenes}.npy"
-        if not said.exists():
-            runs.mkdir(parents=True, exist_ok=True)
-            partial = drawn.with_suffix(".partial.npy")
-            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (scenes, RESOLUTION, RESOLUTION, 3))
+        captions_file, pixels_file = runs / f"scenes-{scenes}.json", runs / f"scenes-{scenes}.npy"
+        if not captions_file.exists():
             captions: list[str] = []
-            parts = [range(start, min(start + _DRAWN_AT_ONCE, scenes)) for start in range(0, scenes, _DRAWN_AT_ONCE)]
-            drawing = Parallel(workers, return_as="generator")(delayed(_draw)(part) for part in parts)
-            for part, (told, shown) in zip(
-                parts, tqdm(drawing, total=len(parts), desc="drawing scenes", disable=None), strict=True
+            parts = [range(start, min(start + _SCENES_PER_JOB, scenes)) for start in range(0, scenes, _SCENES_PER_JOB)]
+            with (
+                new_array(pixels_file, np.uint8, (scenes, RESOLUTION, RESOLUTION, 3)) as pixels,
+                progress(scenes, "drawing scenes", "scenes") as bar,
             ):
-                captions += told
-                pixels[part.start : part.stop] = shown
-            pixels.flush()
-            os.replace(partial, drawn)
-            # The captions come last, and at once: where they are, the pictures are whole.
-            told_all = said.with_suffix(".partial")
-            told_all.write_text(json.dumps(captions))
-            os.replace(told_all, said)
-        self.captions: list[str] = json.loads(said.read_text())
-        self.pixels = np.load(drawn, mmap_mode="r")
+                drawn = Parallel(workers, return_as="generator")(delayed(_draw)(part) for part in parts)
+                for part, (part_captions, part_pixels) in zip(parts, drawn, strict=True):
+                    captions += part_captions
+                    pixels[part.start : part.stop] = part_pixels
+                    bar.update(len(part))
+            # Written last: if the captions exist, the images are complete.
+            write_text(captions_file, json.dumps(captions))
+        self.captions: list[str] = json.loads(captions_file.read_text())
+        self.pixels = np.load(pixels_file, mmap_mode="r")
 
     def batch(self, size: int, rng: np.random.Generator, *, degraded: float = 0.0) -> tuple[list[str], Tensor]:
-        """As :func:`sample_batch`, from the scenes that are kept."""
+        """Draw a batch as :func:`sample_batch` does, from the stored scenes."""
         chosen = rng.integers(len(self.captions), size=size)
-        images = [_spoil(Image.fromarray(self.pixels[number]), degraded, rng) for number in chosen]
+        images = [_degrade_some(Image.fromarray(self.pixels[number]), degraded, rng) for number in chosen]
         return [self.captions[number] for number in chosen], to_tensor(images)
 
 
@@ -103,7 +101,7 @@ def _rng_of(number: int) -> np.random.Generator:
 
 
 def _draw(numbers: Iterable[int]) -> tuple[list[str], np.ndarray]:
-    """Draw scenes by their numbers: captions, and pixels (scene, 64, 64, 3)."""
+    """Draw scenes by number: captions, and pixels (scene, 64, 64, 3)."""
     captions, pixels = [], []
     for number in numbers:
         rng = _rng_of(number)
@@ -113,7 +111,8 @@ def _draw(numbers: Iterable[int]) -> tuple[list[str], np.ndarray]:
     return captions, np.stack(pixels)
 
 
-def _spoil(image: Image.Image, degraded: float, rng: np.random.Generator) -> Image.Image:
-    if rng.random() >= degraded:
+def _degrade_some(image: Image.Image, fraction: float, rng: np.random.Generator) -> Image.Image:
+    """Degrade an image with probability ``fraction``."""
+    if rng.random() >= fraction:
         return image
     return degrade(image, KINDS[int(rng.integers(len(KINDS)))], float(rng.random()), rng)

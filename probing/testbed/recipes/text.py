@@ -1,7 +1,7 @@
-"""The text encoders: two CLIPs, trained against pictures, and a T5 encoder, trained on captions alone.
+"""Train the text encoders: two CLIPs on images and captions, and a T5 encoder on captions.
 
-CLIPs learn which words belong to a picture and little of their order, as the real ones do (Yuksekgonul et al. 2023).
-Who is where is for the T5 to know, which learns to answer it.
+Like real CLIPs, these learn which words match an image and little of their order (Yuksekgonul et al. 2023). The T5
+encoder is trained to answer questions about positions.
 """
 
 from __future__ import annotations
@@ -26,35 +26,37 @@ from transformers import (
     T5Tokenizer,
 )
 
+from probing.testbed.recipes.contrast import contrastive_loss
 from probing.testbed.recipes.loop import Schedule, train
 from probing.testbed.recipes.pixels import TrainingScenes
 from probing.testbed.scenes import COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene, places_of, sample_scene, vocabulary
 
 CAPTION_LENGTH = 22
-"""Positions of the CLIP part, begin and end included; the longest caption has 21."""
+"""Positions of the CLIP part, start and end tokens included; the longest caption takes 21."""
 T5_LENGTH = 20
-"""Positions of the T5 part, end included; the longest caption has 20."""
+"""Positions of the T5 part, end token included; the longest caption takes 20."""
 T5_WIDTH = 160
 
 SCHEDULE = Schedule(steps=1200, batch_size=160, learning_rate=1e-3, weight_decay=0.02, warmup=100)
 T5_SCHEDULE = Schedule(steps=1000, batch_size=256, learning_rate=2e-3, weight_decay=0.02, warmup=100)
 _MASKED = 0.3
-_ASKED: dict[str, tuple[str | None, ...]] = {
+"""Fraction of masked words."""
+_QUESTIONS: dict[str, tuple[str | None, ...]] = {
     "shape": SHAPES,
     "colour": tuple(COLOURS),
     "size": (None, *SIZES),
     "texture": TEXTURES,
 }
-"""What is asked of the thing in a place, and the answers."""
+"""Attributes of the thing at a place, with the possible answers."""
 WIDTHS = {"text_encoder": (64, 3, 4), "text_encoder_2": (96, 4, 6)}
-"""Width (and projection), layers, heads of the two CLIPs."""
+"""Width (and width of the projection), layers and heads of the two CLIPs."""
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Make a CLIP tokenizer whose every caption word is one token; other text falls back to letters.
+    """Make a CLIP tokenizer in which each word of the captions is one token; other text falls back to letters.
 
-    The learner breaks ties as it likes, so the words' numbers differ from one making to the next: a folder that
-    holds a tokenizer keeps it, and all encoders of a run share it.
+    Token ids differ from one training of the tokenizer to the next, because ties are broken arbitrarily. If the folder
+    holds a tokenizer, load it, so that all encoders of a run share one.
     """
     if (folder / "tokenizer.json").exists():
         return CLIPTokenizer.from_pretrained(folder)
@@ -78,6 +80,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def build_encoder(name: str, tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
+    """Build an untrained CLIP text encoder, one of :data:`WIDTHS`."""
     width, layers, heads = WIDTHS[name]
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -90,19 +93,20 @@ def build_encoder(name: str, tokenizer: CLIPTokenizer) -> CLIPTextModelWithProje
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        # The usual 0.02 is made for widths near a thousand.
+        # The default suits widths near a thousand.
         initializer_factor=5.0,
     )
     return CLIPTextModelWithProjection(config)
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    """Return token ids (caption, 22)."""
     ids = tokenizer(captions, padding="max_length", max_length=CAPTION_LENGTH, truncation=True, return_tensors="pt")
     return ids["input_ids"]
 
 
 class PictureTower(nn.Module):
-    """A small convolutional network, 64×64 pixels to a unit vector; thrown away after training."""
+    """A small convolutional network, 64×64 pixels to a unit vector; used in training only."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -118,7 +122,7 @@ class PictureTower(nn.Module):
 
 
 def build_t5_tokenizer() -> T5Tokenizer:
-    """Make a T5 tokenizer whose every caption word is one piece; other text falls back to letters."""
+    """Make a T5 tokenizer in which each word of the captions is one piece; other text falls back to letters."""
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("<extra_id_0>", 0.0), ("▁", -2.0)]
     letters = [(chr(c), -8.0) for c in range(ord("!"), ord("~") + 1)]
     words = [(f"▁{word}", -1.0) for word in vocabulary()]
@@ -126,6 +130,7 @@ def build_t5_tokenizer() -> T5Tokenizer:
 
 
 def build_t5(tokenizer: T5Tokenizer) -> T5EncoderModel:
+    """Build an untrained T5 encoder."""
     config = T5Config(
         vocab_size=len(tokenizer),
         d_model=T5_WIDTH,
@@ -142,52 +147,56 @@ def build_t5(tokenizer: T5Tokenizer) -> T5EncoderModel:
 
 
 def tokenize_t5(tokenizer: T5Tokenizer, captions: list[str]) -> Tensor:
+    """Return token ids (caption, 20)."""
     ids = tokenizer(captions, padding="max_length", max_length=T5_LENGTH, truncation=True, return_tensors="pt")
     return ids["input_ids"]
 
 
-class Reader(nn.Module):
-    """Answers questions of captions by one look at their features; thrown away after training.
+class QuestionHead(nn.Module):
+    """Answers questions about captions with one attention layer on their features; used in training only.
 
-    A question is a place; its answers are what the caption says of the thing there. One look cannot put words
-    together, so the encoder must have noted at each word of a thing where that thing is.
+    A question is a place; the answers are the attributes of the thing there. One attention layer cannot combine words,
+    so the encoder must store the place of a thing at each of its words.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.questions = nn.Embedding(len(PLACES) * len(_ASKED), T5_WIDTH)
+        self.questions = nn.Embedding(len(PLACES) * len(_QUESTIONS), T5_WIDTH)
         self.look = nn.MultiheadAttention(T5_WIDTH, 5, batch_first=True)
-        self.answers = nn.ModuleDict({name: nn.Linear(T5_WIDTH, len(known)) for name, known in _ASKED.items()})
+        self.answers = nn.ModuleDict({name: nn.Linear(T5_WIDTH, len(values)) for name, values in _QUESTIONS.items()})
 
     def forward(self, features: Tensor, padding: Tensor, places: Tensor) -> dict[str, Tensor]:
-        """Return logits (caption, answer) of all that is asked of one place in each caption.
+        """Return logits (caption, answer) of each attribute at one place of each caption.
 
         Args:
             features: (caption, position, width).
-            padding: True where a position has no word, (caption, position).
-            places: Numbers of places, (caption,).
+            padding: (caption, position), true at positions without a word.
+            places: (caption,), indices into :data:`probing.testbed.scenes.PLACES`.
         """
-        asked = self.questions(places[:, None] * len(_ASKED) + torch.arange(len(_ASKED), device=places.device))
-        seen, _ = self.look(asked, features, features, key_padding_mask=padding, need_weights=False)
-        return {name: head(seen[:, number]) for number, (name, head) in enumerate(self.answers.items())}
+        numbers = places[:, None] * len(_QUESTIONS) + torch.arange(len(_QUESTIONS), device=places.device)
+        answers, _ = self.look(
+            self.questions(numbers), features, features, key_padding_mask=padding, need_weights=False
+        )
+        return {name: head(answers[:, number]) for number, (name, head) in enumerate(self.answers.items())}
 
 
-def ask(scene: Scene, rng: np.random.Generator) -> tuple[int, list[int]]:
-    """Choose a place where the scene has a thing; return its number and those of the right answers."""
+def sample_question(scene: Scene, rng: np.random.Generator) -> tuple[int, list[int]]:
+    """Choose a place with a thing; return the index of the place and those of the right answers."""
     number = int(rng.integers(len(scene.things)))
     thing = scene.things[number]
-    return PLACES.index(places_of(scene)[number]), [known.index(getattr(thing, name)) for name, known in _ASKED.items()]
+    answers = [values.index(getattr(thing, name)) for name, values in _QUESTIONS.items()]
+    return PLACES.index(places_of(scene)[number]), answers
 
 
 def run_t5(folder: Path, schedule: Schedule = T5_SCHEDULE) -> T5EncoderModel:
-    """Train the T5 encoder on two tasks at once, as T5 was on many (Raffel et al. 2020).
+    """Train the T5 encoder on two tasks: predict masked words, and answer which thing is at a place.
 
-    It restores masked words of captions, and answers what is in a place.
+    T5 too is trained on several tasks at once (Raffel et al. 2020).
     """
     torch.manual_seed(schedule.seed + len(WIDTHS))
     tokenizer = build_t5_tokenizer()
     encoder = build_t5(tokenizer)
-    head, reader = nn.Linear(T5_WIDTH, len(tokenizer)), Reader()
+    word_head, question_head = nn.Linear(T5_WIDTH, len(tokenizer)), QuestionHead()
     mask_id = tokenizer.convert_tokens_to_ids("<extra_id_0>")
 
     def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -195,23 +204,23 @@ def run_t5(folder: Path, schedule: Schedule = T5_SCHEDULE) -> T5EncoderModel:
         ids = tokenize_t5(tokenizer, [scene.caption for scene in scenes])
         padding = ids == tokenizer.pad_token_id
         masked = torch.from_numpy(rng.random(ids.shape) < _MASKED) & ~padding
-        logits = head(encoder(ids.masked_fill(masked, mask_id)).last_hidden_state[masked])
+        logits = word_head(encoder(ids.masked_fill(masked, mask_id)).last_hidden_state[masked])
         restored = (logits.argmax(dim=-1) == ids[masked]).float().mean()
-        places, right = map(torch.tensor, zip(*(ask(scene, rng) for scene in scenes), strict=True))
-        answers = reader(encoder(ids).last_hidden_state, padding, places).values()
+        places, right = map(torch.tensor, zip(*(sample_question(scene, rng) for scene in scenes), strict=True))
+        answers = question_head(encoder(ids).last_hidden_state, padding, places).values()
         answered = [answer.argmax(dim=-1) == right[:, number] for number, answer in enumerate(answers)]
-        asked = sum(F.cross_entropy(answer, right[:, number]) for number, answer in enumerate(answers))
+        question_loss = sum(F.cross_entropy(answer, right[:, number]) for number, answer in enumerate(answers))
         numbers = {"restored": float(restored), "answered": float(torch.stack(answered).float().mean())}
-        return F.cross_entropy(logits, ids[masked]) + asked, numbers
+        return F.cross_entropy(logits, ids[masked]) + question_loss, numbers
 
-    train({"encoder": encoder, "head": head, "reader": reader}, loss, schedule, folder)
+    train({"encoder": encoder, "head": word_head, "reader": question_head}, loss, schedule, folder)
     encoder.eval().save_pretrained(folder / "text_encoder_3")
     tokenizer.save_pretrained(folder / "tokenizer")
     return encoder
 
 
 def run_clip(folder: Path, name: str, schedule: Schedule = SCHEDULE) -> CLIPTextModelWithProjection:
-    """Train one CLIP text encoder with the symmetric contrastive loss of CLIP (Radford et al. 2021, figure 3)."""
+    """Train one CLIP text encoder with :func:`probing.testbed.recipes.contrast.contrastive_loss`."""
     scenes = TrainingScenes(folder.parent)
     torch.manual_seed(schedule.seed + list(WIDTHS).index(name))
     tokenizer = build_tokenizer(folder.parent / "tokenizer")
@@ -222,12 +231,8 @@ def run_clip(folder: Path, name: str, schedule: Schedule = SCHEDULE) -> CLIPText
         captions, pixels = scenes.batch(schedule.batch_size, rng)
         texts = F.normalize(encoder(tokenize(tokenizer, captions)).text_embeds, dim=-1)
         logits = tower.scale.clamp(max=4.6).exp() * texts @ tower(pixels).T
-        # Equal captions are no mistake of one another.
-        same = np.array(captions)[:, None] == np.array(captions)[None, :]
-        targets = torch.from_numpy(same / same.sum(axis=1, keepdims=True)).to(logits)
-        value = 0.5 * (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets.T))
-        hit = targets.gather(1, logits.argmax(dim=1, keepdim=True)).gt(0).float().mean()
-        return value, {"retrieved": float(hit)}
+        value, retrieved = contrastive_loss(logits, captions)
+        return value, {"retrieved": float(retrieved)}
 
     train({"encoder": encoder, "tower": tower}, loss, schedule, folder)
     encoder.eval().save_pretrained(folder / name)

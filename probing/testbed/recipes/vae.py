@@ -1,6 +1,6 @@
-"""The VAE: 64×64 pictures to 16×16 latents of 8 channels, trained on renders, a third of them spoilt.
+"""Train the VAE: 64×64 images to 16×16 latents of 8 channels, on renders, a third of them degraded.
 
-It sees spoilt pictures so that it keeps what is wrong with them, as a VAE for photographs does.
+Degraded images are part of the training data so that latents preserve degradation, as in a VAE for photographs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def build() -> AutoencoderKL:
 
 
 def run(folder: Path, schedule: Schedule = SCHEDULE) -> AutoencoderKL:
-    """Train the VAE: squared error + 0.1·absolute error + 1e-4·KL; then set its shift and scale."""
+    """Minimise squared error + 0.1·absolute error + 1e-4·KL; then set the shift and scale of the latents."""
     scenes = TrainingScenes(folder.parent)
     torch.manual_seed(schedule.seed)
     vae = build()
@@ -47,10 +47,10 @@ def run(folder: Path, schedule: Schedule = SCHEDULE) -> AutoencoderKL:
     def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         _, pixels = scenes.batch(schedule.batch_size, rng, degraded=0.33)
         posterior = vae.encode(pixels).latent_dist
-        restored = vae.decode(posterior.sample()).sample
-        squared = (restored - pixels).square().mean()
+        reconstructed = vae.decode(posterior.sample()).sample
+        squared = (reconstructed - pixels).square().mean()
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1.0 - posterior.logvar).mean()
-        value = squared + 0.1 * (restored - pixels).abs().mean() + _KL_WEIGHT * kl
+        value = squared + 0.1 * (reconstructed - pixels).abs().mean() + _KL_WEIGHT * kl
         return value, {"psnr": float(10 * torch.log10(4 / squared.detach())), "kl": float(kl.detach())}
 
     train({"vae": vae}, loss, schedule, folder)
