@@ -1,4 +1,4 @@
-"""Ways to spoil a picture by a known strength, while what it shows stays true to its caption."""
+"""Degrade an image by a given strength; the content still matches the caption."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _PATCH = 9
 
 
 def degrade(image: Image.Image, kind: str, strength: float, rng: np.random.Generator) -> Image.Image:
-    """Spoil an RGB image.
+    """Degrade an RGB image.
 
     Args:
-        image: What to spoil; it is left as it is.
+        image: Is not changed.
         kind: ``blur`` (Gaussian, radius up to 2.2 px), ``noise`` (Gaussian, deviation up to 45 of 255),
             ``blocks`` (blend with its own 8×8 block averages, up to 85%) or ``broken`` (up to 6 patches of
-            9×9 px swapped with their neighbours a few pixels off, mostly where there is something to see).
-        strength: From 0 (nothing happens) to 1.
-        rng: Where the noise and the places of patches come from.
+            9×9 px swapped with patches a few pixels away, mostly on things).
+        strength: From 0 (no change) to 1.
+        rng: Draws the noise and the positions of patches.
 
     Raises:
         ValueError: The kind is unknown or the strength is outside [0, 1].
@@ -53,10 +53,10 @@ def _block_averages(pixels: np.ndarray) -> np.ndarray:
 
 
 def _shift_patches(pixels: np.ndarray, patches: int, rng: np.random.Generator) -> np.ndarray:
-    """Swap patches with others a few pixels off, centred where the picture differs from its background."""
+    """Swap patches with others a few pixels away, centred where the image differs from its background."""
     pixels = pixels.copy()
     height, width, _ = pixels.shape
-    # Things keep off the edges, so the ends of a row are background, of a gradient too.
+    # No thing touches an edge, so the ends of a row are background, in a gradient too.
     background = pixels[:, [0, -1]].mean(axis=1, keepdims=True)
     busy = np.argwhere(np.abs(pixels - background).sum(axis=-1) > 60)
     if len(busy) == 0:
@@ -65,9 +65,9 @@ def _shift_patches(pixels: np.ndarray, patches: int, rng: np.random.Generator) -
         centre = busy[int(rng.integers(len(busy)))]
         shift = rng.integers(4, 10, size=2) * rng.choice([-1, 1], size=2)
         (y, x), (v, u) = (
-            np.clip(place - _PATCH // 2, 0, [height - _PATCH, width - _PATCH]) for place in (centre, centre + shift)
+            np.clip(middle - _PATCH // 2, 0, [height - _PATCH, width - _PATCH]) for middle in (centre, centre + shift)
         )
-        here, there = pixels[y : y + _PATCH, x : x + _PATCH].copy(), pixels[v : v + _PATCH, u : u + _PATCH].copy()
-        pixels[y : y + _PATCH, x : x + _PATCH] = there
-        pixels[v : v + _PATCH, u : u + _PATCH] = here
+        patch, shifted = pixels[y : y + _PATCH, x : x + _PATCH].copy(), pixels[v : v + _PATCH, u : u + _PATCH].copy()
+        pixels[y : y + _PATCH, x : x + _PATCH] = shifted
+        pixels[v : v + _PATCH, u : u + _PATCH] = patch
     return pixels

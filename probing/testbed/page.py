@@ -1,95 +1,85 @@
-"""One HTML page that holds all it shows: text, tables, and pictures inside."""
+"""One self-contained HTML page: text, tables, and images inside."""
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Sequence
+from functools import cache
+from importlib import resources
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-_STYLE = """
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff;
-  font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.4rem; border-bottom: 1px solid #ccc; }
-h3 { font-size: 1rem; margin-bottom: .3rem; }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; margin: .6rem 0; }
-th, td { padding: .2rem .7rem .2rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e5e5e5; }
-th { font-weight: 600; }
-img { max-width: 100%; } figure { margin: .8rem 0; } figcaption { font-size: .85rem; color: #555; }
-.pictures { display: flex; flex-wrap: wrap; gap: .8rem; } .pictures figure { width: 17.5rem; margin: 0; }
-.pictures img { width: 8.5rem; image-rendering: pixelated; }
-.missing { color: #a33; }
-nav a { margin-right: 1rem; }
-"""
+from probing.files import write_text
+from probing.report.drawing import data_uri
 
 
 class Page:
-    """Gathers sections; :meth:`write` makes the file."""
+    """Collects the sections of a page; :meth:`write` renders them."""
 
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self._parts: list[str] = []
-        self._sections: list[str] = []
+    def __init__(self, title: str, lead: str) -> None:
+        self.title, self.lead = title, lead
+        self._sections: list[dict[str, Any]] = []
 
     def section(self, title: str) -> None:
-        anchor = title.lower().replace(" ", "-")
-        self._sections.append(f'<a href="#{anchor}">{html.escape(title)}</a>')
-        self._parts.append(f'<h2 id="{anchor}">{html.escape(title)}</h2>')
+        """Begin a section; all later parts belong to it."""
+        self._sections.append({"title": title, "anchor": title.lower().replace(" ", "-"), "parts": []})
 
     def heading(self, title: str) -> None:
-        self._parts.append(f"<h3>{html.escape(title)}</h3>")
+        self._add("heading", text=title)
 
-    def say(self, text: str) -> None:
-        self._parts.append(f"<p>{html.escape(text)}</p>")
+    def paragraph(self, text: str) -> None:
+        self._add("paragraph", text=text)
 
-    def miss(self, text: str) -> None:
-        """Say that something is not there."""
-        self._parts.append(f'<p class="missing">{html.escape(text)}</p>')
+    def missing(self, text: str) -> None:
+        """Name something that is missing, and the command that makes it."""
+        self._add("missing", text=text)
 
     def table(self, table: pd.DataFrame) -> None:
-        self._parts.append(table.to_html(index=False, border=0, na_rep="–", escape=True))
+        self._add("table", table=Markup(table.to_html(index=False, border=0, na_rep="–", escape=True)))
 
     def figure(self, figure: Figure, caption: str) -> None:
-        drawn = BytesIO()
-        figure.savefig(drawn, format="png", dpi=130, metadata={"Software": None})
-        self._picture(drawn.getvalue(), caption)
+        content = BytesIO()
+        figure.savefig(content, format="png", dpi=130, metadata={"Software": None})
+        self._add("figure", text=caption, image=data_uri("image/png", content.getvalue()))
 
-    def file(self, path: Path, caption: str) -> None:
+    def image_file(self, path: Path, caption: str) -> None:
         """Show a PNG file."""
-        self._picture(path.read_bytes(), caption)
+        self._add("figure", text=caption, image=data_uri("image/png", path.read_bytes()))
 
-    def pictures(self, groups: Sequence[tuple[Sequence[Image.Image], str]]) -> None:
-        """Show small pictures, some side by side over each caption."""
-        shown = []
-        for images, caption in groups:
-            inside = "".join(f'<img src="{_embed(_png(image))}" alt=""> ' for image in images)
-            shown.append(f"<figure>{inside}<figcaption>{html.escape(caption)}</figcaption></figure>")
-        self._parts.append(f'<div class="pictures">{"".join(shown)}</div>')
+    def image_groups(self, groups: Sequence[tuple[Sequence[Image.Image], str]]) -> None:
+        """Show groups of small images, each group side by side over its caption."""
+        self._add("image_groups", groups=[([_png(image) for image in images], caption) for images, caption in groups])
 
     def write(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f"<title>{html.escape(self.title)}</title>\n"
-            f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(self.title)}</h1>\n"
-            f"<nav>{''.join(self._sections)}</nav>\n" + "\n".join(self._parts) + "\n</body>\n</html>\n"
-        )
+        """Write the page as one file."""
+        style = (resources.files("probing.report") / "page.css").read_text(encoding="utf-8")
+        text = _template().render(title=self.title, lead=self.lead, sections=self._sections, style=Markup(style))
+        write_text(path, text)
 
-    def _picture(self, data: bytes, caption: str) -> None:
-        said = html.escape(caption)
-        self._parts.append(f'<figure><img src="{_embed(data)}" alt="{said}"><figcaption>{said}</figcaption></figure>')
+    def _add(self, kind: str, **content: Any) -> None:
+        self._sections[-1]["parts"].append({"kind": kind, **content})
 
 
-def _png(image: Image.Image) -> bytes:
-    drawn = BytesIO()
-    image.save(drawn, format="PNG")
-    return drawn.getvalue()
+def _png(image: Image.Image) -> str:
+    content = BytesIO()
+    image.save(content, format="PNG")
+    return data_uri("image/png", content.getvalue())
 
 
-def _embed(data: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(data).decode()
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("page.html.jinja")

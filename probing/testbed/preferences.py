@@ -1,12 +1,12 @@
-"""Preference pairs whose truth is known: scenes under one caption, a reward, annotators of stated noise.
+"""Preference pairs with ground truth: a reward for each image, and simulated annotators with known noise.
 
-Every prompt has four rendered pictures and three pairs of them. In the *alignment* pair both are clean, and one shows
-a scene that differs from the caption in one attribute. In the *quality* pair both show what the caption says, spoilt
-by different strengths. The pair of *both* puts the clean, wrong picture against one of the right, spoilt ones. Some
-prompts also have a *generated* pair, made by the testbed's own models and judged by its judge.
+Every prompt has four rendered images and three pairs of them. In the *alignment* pair both are clean, and one shows a
+scene that differs from the caption in one attribute. In the *quality* pair both match the caption and are degraded with
+different strengths. The *both* pair compares the clean, wrong image with one of the right, degraded images. Some
+prompts also have a *generated* pair, made by the testbed's models and judged by its judge.
 
-The reward is −1 for each wrong attribute and −1.5 times the strength of the damage. Annotators choose by Bradley–Terry,
-so the best reachable accuracy of each pair is known.
+The reward is −1 for each wrong attribute and −1.5 times the strength of the degradation. Annotators choose by
+Bradley–Terry, so the best possible accuracy on each pair is known.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ PROMPTS = {"train": 2000, "test": 1000}
 WRONG_ATTRIBUTE = -1.0
 DAMAGE = -1.5
 TEMPERATURE = 0.4
-"""Of the annotators: they choose the better of two with odds exp(difference of rewards / temperature)."""
+"""Temperature of the annotators: the odds of a choice are exp(difference of rewards / temperature)."""
 _LEAST_DIFFERENCE = 0.15
 _SAME_KIND = 0.5
-"""How often both pictures of a quality pair are spoilt in the same way."""
+"""Probability that both images of a quality pair have the same kind of degradation."""
 RENDERER = "renderer"
 CLEAN = "none"
-"""Kind of damage of a picture that is not spoilt."""
+"""Kind of an image without degradation."""
 
 ITEM_COLUMNS = ("item_id", "prompt_id", "prompt", "reward", "wrong", "kind", "strength", "source_model")
 SIDES = ("reward", "strength", "source_model")
-"""What pairs tell of both sides, as ``reward_first`` and ``reward_second``."""
+"""Columns of items that pairs repeat for both sides, as ``reward_first`` and ``reward_second``."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture to be drawn: what it shows, how it is spoilt, and by which seed."""
+    """One image to draw: its scene, kind and strength of degradation, and seed."""
 
     scene: Scene
     kind: str
@@ -67,10 +67,10 @@ class Prompt:
     """A caption's scene, and one that contradicts it in one attribute.
 
     Attributes:
-        index: Among the prompts of its data; all that is drawn for it comes from (seed, index).
-        scene: What the caption says.
-        attribute: What is wrong in the other scene.
-        wrong: The other scene.
+        index: Position among the prompts; (seed, index) decides all random numbers of the prompt.
+        scene: The scene of the caption.
+        attribute: The attribute in which ``wrong`` differs.
+        wrong: The contradicting scene.
         split: ``train`` or ``test``.
     """
 
@@ -86,17 +86,17 @@ class Prompt:
 
 
 def load(*, split: str | None = None, seed: int = 0) -> PreferenceData:
-    """Make the testbed's preference data; rendered pictures are drawn when they are opened.
+    """Make the testbed's preference data; rendered images are drawn when they are opened.
 
     Args:
         split: ``train``, ``test``, or None for both.
-        seed: Other seeds give other prompts, pictures and choices; only 0 has generated pictures.
+        seed: Decides prompts, images and choices; only seed 0 has generated images.
 
     Returns:
-        Data whose items also have ``reward``, ``wrong`` (how many attributes), ``kind`` and ``strength`` of the damage
-        and ``source_model``; and whose pairs have ``attribute`` (what is wrong, what spoils, which models),
-        ``reward_first``, ``strength_first``, ``source_model_first``, the same of the second, and ``probability`` (of
-        an annotator choosing the first).
+        Data with further columns. Items: ``reward``, ``wrong`` (number of wrong attributes), ``kind`` and ``strength``
+        of the degradation, ``source_model``. Pairs: ``attribute`` (the wrong attribute, the kinds of degradation, or
+        the source models), ``reward_first``, ``strength_first``, ``source_model_first``, the same for the second, and
+        ``probability`` (that an annotator chooses the first).
     """
     items, open_image, pairs = _make(seed)
     if split is not None:
@@ -118,9 +118,9 @@ def load(*, split: str | None = None, seed: int = 0) -> PreferenceData:
 
 @lru_cache(maxsize=8)
 def drawing_version(seed: int) -> str:
-    """Identify everything that decides what pictures are drawn: seed, sources, libraries and the generated pictures.
+    """Hash everything that can affect the images: seed, source files, library versions and the generated images.
 
-    All sources of the testbed count, so that none can be forgotten.
+    All source files of the testbed are included, so that none is forgotten.
     """
     digest = hashlib.sha256(repr((seed, np.__version__, PIL.__version__, generated.digest())).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
@@ -133,11 +133,12 @@ def drawing_version(seed: int) -> str:
 def prompts(seed: int = 0, counts: dict[str, int] | None = None) -> list[Prompt]:
     """Draw the prompts of the data.
 
-    No scene comes twice, neither as a caption's nor as a contradiction, however it is told. Both scenes of a prompt are
-    drawn anew together where one was there, so that which of them is the caption's stays a coin's throw; and with as
-    many kinds of thing and the same wrong attribute, so that the later prompts are like the earlier ones.
+    No scene occurs twice, in canonical form, whether as a caption or as a contradiction. If a scene of a prompt
+    occurred before, both of its scenes are drawn again, so that either is equally likely to be the caption's. The new
+    scenes have the same number of kinds of thing and the same wrong attribute, so that later prompts have the
+    distribution of earlier ones.
     """
-    known: set[str] = set()
+    used: set[str] = set()
     drawn = []
     for index, split in enumerate(s for s, count in (counts or PROMPTS).items() for _ in range(count)):
         rng = np.random.default_rng([seed, index])
@@ -146,24 +147,24 @@ def prompts(seed: int = 0, counts: dict[str, int] | None = None) -> list[Prompt]
         attribute = possible[int(rng.integers(len(possible)))]
         while True:
             wrong = contradict(scene, attribute, rng)
-            said = {canonical(scene).caption, canonical(wrong).caption}
-            if not said & known:
+            captions = {canonical(scene).caption, canonical(wrong).caption}
+            if not captions & used:
                 break
             scene = sample_scene(rng)
             while len(scene.things) != kinds:
                 scene = sample_scene(rng)
-        known |= said
+        used |= captions
         drawn.append(Prompt(index, scene, attribute, wrong, split))
     return drawn
 
 
 def reward_of(wrong: int, damage: float) -> float:
-    """Reward a picture by how many attributes are wrong and how strongly it is spoilt, from 0 to 1."""
+    """Compute the reward from the number of wrong attributes and the strength of degradation, from 0 to 1."""
     return 0.0 + WRONG_ATTRIBUTE * wrong + DAMAGE * damage
 
 
 def probability_of_first(rewards: tuple[float, float]) -> float:
-    """Of an annotator choosing the first of two (Bradley–Terry); rounded, for processors differ in the last digit."""
+    """Compute the probability of choosing the first (Bradley–Terry), rounded to be equal on any processor."""
     return round(1 / (1 + math.exp((rewards[1] - rewards[0]) / TEMPERATURE)), 12)
 
 
@@ -180,15 +181,15 @@ def _make(seed: int) -> tuple[pd.DataFrame, Callable[[str], Image.Image], pd.Dat
             drawings[item_id] = Drawing(scene, kind, strength, (seed, prompt.index, 2, number))
             truth = (reward_of(wrong, strength), wrong, kind, strength)
             items.append((item_id, prompt.prompt_id, prompt.scene.caption, *truth, RENDERER))
-        spoilt = int(rng.integers(2))
+        degraded = int(rng.integers(2))
         of_facet = {
             "alignment": ("right", "wrong"),
             "quality": ("spoilt-0", "spoilt-1"),
-            "both": ("wrong", f"spoilt-{spoilt}"),
+            "both": ("wrong", f"spoilt-{degraded}"),
         }
         for facet, names in of_facet.items():
             pair = [f"{prompt.prompt_id}-{name}" for name in names]
-            kinds = about["both"][spoilt] if facet == "both" else about[facet]
+            kinds = about["both"][degraded] if facet == "both" else about[facet]
             compared.append((prompt.prompt_id, prompt.split, facet, kinds, *pair))
     shipped = generated.load() if seed == generated.SEED else None
     if shipped is not None:
@@ -207,7 +208,7 @@ def _make(seed: int) -> tuple[pd.DataFrame, Callable[[str], Image.Image], pd.Dat
 
 
 def _pictures(prompt: Prompt, rng: np.random.Generator):
-    """Say what the four pictures of a prompt are, and what each facet's pair is about."""
+    """Choose the four images of a prompt, and the ``attribute`` of the pair of each facet."""
     strengths = rng.random(2)
     while abs(strengths[0] - strengths[1]) < _LEAST_DIFFERENCE:
         strengths = rng.random(2)
@@ -229,16 +230,16 @@ def _pictures(prompt: Prompt, rng: np.random.Generator):
 
 
 def choose(items: pd.DataFrame, compared: list[tuple], seed: int) -> pd.DataFrame:
-    """Place the two items of each pair at random, and let annotators choose.
+    """Randomise the sides of each pair, and draw the annotators' choices.
 
     Args:
-        items: ``item_id`` and what is to be told of both sides.
+        items: ``item_id`` and :data:`SIDES`.
         compared: ``prompt_id, split, facet, attribute`` and two items of each pair.
-        seed: Each facet of a split draws from its own generator, so that none depends on which others there are.
+        seed: With split and facet the seed of a generator, so that facets do not depend on each other.
     """
     columns = ["prompt_id", "split", "facet", "attribute", "first", "second"]
     pairs = pd.DataFrame(compared, columns=columns)
-    known = items.set_index("item_id")
+    by_item = items.set_index("item_id")
     parts = []
     for (split, facet), part in pairs.groupby(["split", "facet"], sort=False):
         rng = np.random.default_rng([seed, 3, *f"{split}/{facet}".encode()])
@@ -248,7 +249,7 @@ def choose(items: pd.DataFrame, compared: list[tuple], seed: int) -> pd.DataFram
         )
         for name in SIDES:
             for side in ("first", "second"):
-                part[f"{name}_{side}"] = part[side].map(known[name])
+                part[f"{name}_{side}"] = part[side].map(by_item[name])
         part["probability"] = [
             probability_of_first(rewards) for rewards in zip(part["reward_first"], part["reward_second"], strict=True)
         ]
@@ -261,14 +262,14 @@ def choose(items: pd.DataFrame, compared: list[tuple], seed: int) -> pd.DataFram
 def annotate(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw choices (pair,): 1 the first, 0 the second, each with exactly its probability.
 
-    The annotators who err are drawn systematically, from the surest pair to the least sure (Madow 1949): of pairs alike
-    as many err as Bradley–Terry expects, to within one. So the ceiling holds for the very choices that are made, and
-    not only on average.
+    Errors are drawn by systematic sampling, from the most certain pair to the least certain (Madow 1949): among similar
+    pairs the number of errors equals the Bradley–Terry expectation to within one. So the ceiling holds for these
+    choices, not only on average.
     """
     erring = np.minimum(probabilities, 1 - probabilities)
     order = np.lexsort((rng.random(len(erring)), erring.round(9)))
     passed = np.floor(np.cumsum(erring[order]) + rng.random())
     errs = np.empty(len(erring), dtype=bool)
     errs[order] = np.diff(passed, prepend=0.0) > 0
-    # Where both are as likely, either is an error half of the time.
+    # At probability ½ either choice is an error half of the time.
     return ((probabilities >= 0.5) ^ errs).astype(float)

@@ -1,6 +1,6 @@
-"""Draw a scene: the same seed gives the same bytes.
+"""Render a scene; the same seed gives the same bytes.
 
-A scene is drawn at four times its size with integer coordinates and colours, and averaged down.
+A scene is drawn at four times its size with integer coordinates and colours, then averaged down.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _SIDE = RESOLUTION * _OVERSAMPLING
 _COLOUR_JITTER = 10
 _MARGIN = 1.5
 _ATTEMPTS = 200
-_UNSAID_SIZE = (6.8, 8.6)
-"""Range of the radius where the caption says no size; three such things fit side by side."""
+_DEFAULT_RADIUS = (6.8, 8.6)
+"""Range of the radius if the caption has no size; three such things fit side by side."""
 _STRIPE = 12
 _DOT_RADIUS, _DOT_SPACING = 6, 22
-"""Of textures, in pixels of the larger drawing."""
+"""Sizes of textures, in pixels of the larger drawing."""
 
 Place = tuple[float, float, float]
-"""x to the right, y down, radius; pixels of the finished image."""
+"""x to the right, y down, and radius, in pixels of the final image."""
 
 
 def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """Draw the scene as a 64×64 RGB image; places, exact sizes, tilts and tints come from ``rng``."""
+    """Render a scene as a 64×64 RGB image; ``rng`` draws places, exact sizes, tilts and tints."""
     return draw(scene, rng)[0]
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> tuple[Image.Image, list[Place]]:
-    """As :func:`render`, and tell where each thing is, in the order in which the caption tells them."""
+    """Render a scene; also return the place of each thing, in the order of the caption."""
     canvas = _background(scene.background, rng)
     places = _layout(scene, rng)
     for thing, (x, y, radius) in zip(drawn_things(scene), places, strict=True):
@@ -65,7 +65,7 @@ def _background(name: str, rng: np.random.Generator) -> Image.Image:
 
 
 def _texture(name: str, colour: tuple[int, int, int], shift: int) -> Image.Image:
-    """Dark stripes that fall to the right, or light dots, over the colour."""
+    """Make dark diagonal stripes or light dots over a colour."""
     image = Image.new("RGB", (_SIDE, _SIDE), colour)
     draw = ImageDraw.Draw(image)
     if name == "striped":
@@ -84,7 +84,7 @@ def _texture(name: str, colour: tuple[int, int, int], shift: int) -> Image.Image
 
 
 def drawn_things(scene: Scene) -> tuple[Thing, ...]:
-    """List every thing to be drawn: equal things as often as the caption counts them."""
+    """List every thing to draw; equal things are repeated by their count."""
     return scene.things * scene.count if scene.relation is None else scene.things
 
 
@@ -96,7 +96,7 @@ def _jitter(colour: tuple[int, int, int], rng: np.random.Generator) -> tuple[int
 
 def _layout(scene: Scene, rng: np.random.Generator) -> list[Place]:
     """Place the things without overlap."""
-    ranges = [_UNSAID_SIZE if thing.size is None else SIZES[thing.size] for thing in drawn_things(scene)]
+    ranges = [_DEFAULT_RADIUS if thing.size is None else SIZES[thing.size] for thing in drawn_things(scene)]
     if scene.relation in ARRANGEMENTS:
         return _line(ranges, rng, down=scene.relation == "in a column")
     while True:
@@ -108,15 +108,15 @@ def _layout(scene: Scene, rng: np.random.Generator) -> list[Place]:
 
 
 def _line(ranges, rng: np.random.Generator, *, down: bool) -> list[Place]:
-    """Place things one after another along a line, a little off it, with what room is left dealt out at random."""
+    """Place things one after another along a line, with random gaps and a small random offset from the line."""
     radii = [float(rng.uniform(*limits)) for limits in ranges]
-    room = RESOLUTION - 2 * sum(radii) - _MARGIN * (len(radii) + 1)
+    gaps = RESOLUTION - 2 * sum(radii) - _MARGIN * (len(radii) + 1)
     cuts = np.sort(rng.random(len(radii)))
     middle = float(rng.uniform(16, RESOLUTION - 16))
     places = []
     for number, radius in enumerate(radii):
         before = 2 * sum(radii[:number]) + radius + _MARGIN * (number + 1)
-        along = before + room * float(cuts[number])
+        along = before + gaps * float(cuts[number])
         across = float(np.clip(middle + rng.uniform(-4, 4), radius + _MARGIN, RESOLUTION - radius - _MARGIN))
         places.append((across, along, radius) if down else (along, across, radius))
     return places
@@ -132,7 +132,7 @@ def _apart(places, radii) -> bool:
 
 
 def _relation_holds(relation: str | None, places, radii) -> bool:
-    """A relation holds when the things are clear of each other along its axis and near in the other."""
+    """Check that two things are apart along the axis of the relation and close across it."""
     if relation is None:
         return True
     (x0, y0), (x1, y1) = places
@@ -143,7 +143,7 @@ def _relation_holds(relation: str | None, places, radii) -> bool:
 
 
 def _outline(shape: str, tilt: float) -> list[tuple[float, float]]:
-    """Corner points of a shape in the unit disc, turned by ``tilt`` radians."""
+    """Compute the corner points of a shape in the unit disc, rotated by ``tilt`` radians."""
     if shape == "circle":
         points = _star_points([1.0] * 40, 0.0)
     elif shape == "square":

@@ -1,4 +1,4 @@
-"""Figures of the testbed's report: from cards to Matplotlib figures, without files."""
+"""Figures of the testbed's page, drawn from the content of the cards."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from probing.testbed.scenes import ATTRIBUTES
 from probing.testbed.sizes import is_along, size_of
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#999999")
-"""Okabe and Ito's, told apart by the colour-blind too."""
+"""The palette of Okabe and Ito, safe for colour-blind readers."""
 Cards = Mapping[str, dict[str, Any]]
 
 
 def losses_by_size(cards: Cards, trainings: Cards) -> Figure:
-    """Held-out loss against parameters, a panel a noise level, with intervals."""
+    """Plot held-out loss against parameters, one panel for each noise level, with intervals."""
     sigmas = [row["sigma"] for row in next(iter(cards.values()))["held_out_loss"]]
     figure = Figure(figsize=(2.1 * len(sigmas), 2.8), layout="constrained")
     for ax, sigma in zip(np.atleast_1d(figure.subplots(1, len(sigmas))), sigmas, strict=True):
@@ -45,18 +45,18 @@ def losses_by_size(cards: Cards, trainings: Cards) -> Figure:
 
 
 def judged_by_size(cards: Cards, trainings: Cards) -> Figure:
-    """Judged accuracy against parameters, a panel an attribute, with intervals; a dash where another's caption is."""
-    return _by_size(cards, trainings, "judged", lambda card: _of(card["chance"]), "share obeyed")
+    """Plot judged accuracy against parameters, one panel for each attribute; a dash marks foreign captions."""
+    return _by_size(cards, trainings, "judged", lambda card: _accuracies(card["chance"]), "share of images that match")
 
 
-def told_apart_by_size(cards: Cards, trainings: Cards) -> Figure:
-    """As :func:`judged_by_size`, how often the own caption has the lower loss; a dash at chance."""
+def discrimination_by_size(cards: Cards, trainings: Cards) -> Figure:
+    """Plot caption discrimination as :func:`judged_by_size` does; a dash marks chance."""
     halves = {**dict.fromkeys(ATTRIBUTES, 0.5), EACH: 0.5}
-    return _by_size(cards, trainings, "told_apart", lambda card: halves, "share told apart")
+    return _by_size(cards, trainings, "told_apart", lambda card: halves, "share discriminated")
 
 
 def _by_size(
-    cards: Cards, trainings: Cards, measured: str, chance: Callable[[dict[str, Any]], Mapping[str, float]], said: str
+    cards: Cards, trainings: Cards, measured: str, chance: Callable[[dict[str, Any]], Mapping[str, float]], label: str
 ) -> Figure:
     attributes = [row["attribute"] for row in next(iter(cards.values()))[measured]]
     columns = 3
@@ -89,19 +89,19 @@ def _by_size(
     for ax in list(axes)[len(attributes) :]:
         ax.axis("off")
     figure.supxlabel("parameters of the transformer", fontsize=10)
-    figure.supylabel(said, fontsize=10)
+    figure.supylabel(label, fontsize=10)
     return figure
 
 
-def _of(rows: list[dict[str, Any]]) -> dict[str, float]:
+def _accuracies(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {row["attribute"]: row["accuracy"] for row in rows}
 
 
-def along_training(cards: Cards, along: Cards) -> Figure:
-    """Judged accuracy by attribute over the steps of one training."""
-    size = size_of(next(iter(along)))
-    whole = [*along.values(), *([cards[size]] if size in cards else [])]
-    table = pd.DataFrame([{"steps": card["steps"], **row} for card in whole for row in card["judged"]]).sort_values(
+def along_training(cards: Cards, checkpoints: Cards) -> Figure:
+    """Plot judged accuracy by attribute against the steps of one training."""
+    size = size_of(next(iter(checkpoints)))
+    points = [*checkpoints.values(), *([cards[size]] if size in cards else [])]
+    table = pd.DataFrame([{"steps": card["steps"], **row} for card in points for row in card["judged"]]).sort_values(
         "steps"
     )
     figure = Figure(figsize=(6.5, 3.2), layout="constrained")
@@ -121,9 +121,11 @@ def along_training(cards: Cards, along: Cards) -> Figure:
             color=colours[str(attribute)],
             label=attribute,
         )
-    ax.set(xscale="log", xlabel=f"training steps of testbed-{size}", ylabel="share obeyed", ylim=(0, 1.03))
-    there = sorted(table["steps"].unique())
-    ax.set_xticks(there, [f"{steps:,}" for steps in there])
+    ax.set(
+        xscale="log", xlabel=f"training steps of testbed-{size}", ylabel="share of images that match", ylim=(0, 1.03)
+    )
+    ticks = sorted(table["steps"].unique())
+    ax.set_xticks(ticks, [f"{steps:,}" for steps in ticks])
     ax.minorticks_off()
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _plain(ax)
@@ -131,7 +133,7 @@ def along_training(cards: Cards, along: Cards) -> Figure:
 
 
 def judge_under_damage(card: dict[str, Any]) -> Figure:
-    """Whole captions that the judge reads rightly, by artefact and strength."""
+    """Plot the judge's accuracy on whole captions, by kind and strength of degradation."""
     figure = Figure(figsize=(5.5, 3), layout="constrained")
     ax = figure.subplots()
     table = pd.DataFrame(card["spoilt"])
@@ -139,14 +141,14 @@ def judge_under_damage(card: dict[str, Any]) -> Figure:
         middle = (rows["strength_low"] + rows["strength_high"]) / 2
         ends = (rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"])
         ax.errorbar(middle, rows["accuracy"], ends, marker="o", markersize=4, capsize=2, color=colour, label=kind)
-    ax.set(xlabel="strength of the damage", ylabel="whole captions read", xlim=(0, 1), ylim=(0, 1.03))
+    ax.set(xlabel="strength of degradation", ylabel="whole captions right", xlim=(0, 1), ylim=(0, 1.03))
     ax.legend(frameon=False, fontsize=8)
     _plain(ax)
     return figure
 
 
 def _with_seeds(cards: Cards, trainings: Cards) -> list[tuple[str, dict[str, Any]]]:
-    """The sizes, then their further seeds, but no weights kept along the way."""
+    """List the sizes, then their further seeds, without checkpoints along a training."""
     return [*cards.items(), *((name, card) for name, card in trainings.items() if not is_along(name))]
 
 

@@ -1,12 +1,12 @@
-"""The discriminative rival: an image–text model that scores pictures without any diffusion; the testbed's HPS.
+"""The baseline reward model ``testbed-rival``: an image–text model without diffusion, the testbed's counterpart of HPS.
 
-``python -m probing.testbed.rival --output scores.csv`` writes its reward of every item, as ``probing.score`` takes it.
+``python -m probing.testbed.rival --output scores.csv`` writes its reward of every item, for ``probing.score``.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,28 +16,29 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from probing.commands import CommandParser, check_output_file, run_command
-from probing.data_options import add_data_options, load_data
+from probing.commands import check_output_file, run_command
+from probing.data_options import DataOptions
 from probing.errors import UserError
 from probing.files import write_csv, write_parquet
+from probing.options import OptionsParser
 from probing.preferences import PreferenceData
+from probing.progress import progress
 from probing.testbed.scenes import vocabulary
 from probing.testbed.tensors import to_tensor
 
 WEIGHTS = Path(__file__).parent / "weights" / "rival" / "rival.safetensors"
 WIDTH = 96
-"""Of the space that pictures and captions share."""
+"""Width of the joint space of images and captions."""
 LENGTH = 22
-"""Words of a caption, and one position that sums it up."""
+"""Positions of a caption: one summary position, then the words."""
 GAIN = 8.0
-"""Of agreement in a reward; the temperature of contrast, many times that, would make it far too sure of choices."""
+"""Factor of the cosine in a reward. The one of the contrastive loss is many times larger and overconfident."""
 _BATCH = 256
 
 
 class RivalNetwork(nn.Module):
-    """A picture tower, a caption tower, and a scorer on top of both."""
+    """An image encoder, a caption encoder, and a scorer on both."""
 
     def __init__(self, width: int = WIDTH, layers: int = 3) -> None:
         super().__init__()
@@ -58,52 +59,52 @@ class RivalNetwork(nn.Module):
         self.scale = nn.Parameter(torch.tensor(2.66))
         self.scorer = nn.Sequential(nn.Linear(2 * width, 64), nn.GELU(), nn.Linear(64, 1))
 
-    def see(self, pixels: Tensor) -> Tensor:
-        """Map pixels (image, 3, 64, 64) in [−1, 1] to unit vectors (image, 96)."""
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Encode pixels (image, 3, 64, 64) in [−1, 1] as unit vectors (image, 96)."""
         return F.normalize(self.picture(pixels.contiguous(memory_format=torch.channels_last)).float(), dim=-1)
 
-    def hear(self, words: Tensor) -> Tensor:
-        """Map word numbers (caption, 22), 0 where there is none, to unit vectors (caption, 96)."""
+    def encode_text(self, words: Tensor) -> Tensor:
+        """Encode word ids (caption, 22), 0 for padding, as unit vectors (caption, 96)."""
         states = self.caption(self.words(words) + self.places, src_key_padding_mask=words == 0)
         return F.normalize(states[:, 0].float(), dim=-1)
 
-    def score(self, seen: Tensor, heard: Tensor) -> Tensor:
-        """Reward pictures under captions: their agreement, and what an MLP adds of it and of the picture."""
-        agreement = WIDTH**0.5 * seen * heard
-        more = self.scorer(torch.cat([agreement, WIDTH**0.5 * seen], dim=-1))[:, 0]
-        return GAIN * (seen * heard).sum(dim=-1) + more.float()
+    def score(self, images: Tensor, texts: Tensor) -> Tensor:
+        """Compute rewards: the scaled cosine, plus an MLP on the elementwise product and the image vector."""
+        product = WIDTH**0.5 * images * texts
+        residual = self.scorer(torch.cat([product, WIDTH**0.5 * images], dim=-1))[:, 0]
+        return GAIN * (images * texts).sum(dim=-1) + residual.float()
 
     def temperature(self) -> Tensor:
-        """By which cosines are multiplied (Radford et al. 2021); at most 100."""
+        """Return the factor of cosines in the contrastive loss (Radford et al. 2021), at most 100."""
         return self.scale.clamp(max=4.6).exp()
 
 
-def number_words(captions: Sequence[str]) -> Tensor:
-    """Number the words of captions of the scenes' grammar: (caption, 22), first a summing position, 0 after the end.
+def word_ids(captions: Sequence[str]) -> Tensor:
+    """Convert captions to word ids (caption, 22): a summary position, the words, then zeros.
 
     Raises:
-        UserError: A word or a length that no caption has.
+        UserError: A word or a length that is not in the grammar of the scenes.
     """
-    number_of = {word: number for number, word in enumerate(vocabulary(), start=2)}
-    numbers = torch.zeros(len(captions), LENGTH, dtype=torch.long)
-    numbers[:, 0] = 1
+    id_of = {word: number for number, word in enumerate(vocabulary(), start=2)}
+    ids = torch.zeros(len(captions), LENGTH, dtype=torch.long)
+    ids[:, 0] = 1
     for row, caption in enumerate(captions):
         words = caption.split()
-        unknown = [word for word in words if word not in number_of]
+        unknown = [word for word in words if word not in id_of]
         if unknown or len(words) >= LENGTH:
-            said = f"the word {unknown[0]!r}" if unknown else f"{len(words)} words"
+            reason = f"the word {unknown[0]!r}" if unknown else f"{len(words)} words"
             raise UserError(
-                f"The rival knows the testbed's captions alone, and {caption!r} has {said}; use --data testbed."
+                f"testbed-rival supports only the testbed's captions, but {caption!r} has {reason}; use --data testbed."
             )
-        numbers[row, 1 : len(words) + 1] = torch.tensor([number_of[word] for word in words])
-    return numbers
+        ids[row, 1 : len(words) + 1] = torch.tensor([id_of[word] for word in words])
+    return ids
 
 
 class Rival:
-    """Scores pictures under captions.
+    """The baseline reward model: scores images with captions.
 
     Args:
-        network: Trained; it is put in evaluation mode.
+        network: Trained; switched to evaluation mode.
     """
 
     def __init__(self, network: RivalNetwork) -> None:
@@ -111,13 +112,13 @@ class Rival:
 
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> Rival:
-        """Load the shipped weights, or others.
+        """Load weights, by default the shipped ones.
 
         Raises:
-            UserError: They are not there.
+            UserError: The file is missing.
         """
         if not path.exists():
-            raise UserError(f"There are no weights {path}; train them with python -m probing.testbed.train rival.")
+            raise UserError(f"The weights {path} are missing; run python -m probing.testbed.train rival first.")
         network = RivalNetwork()
         state = load_file(path)
         network.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
@@ -125,48 +126,71 @@ class Rival:
 
     @torch.inference_mode()
     def rewards(self, images: Sequence[Image.Image], captions: Sequence[str]) -> np.ndarray:
-        """Score RGB images (image,), each under its caption."""
-        network = self.network
-        seen, heard = network.see(to_tensor(images)), network.hear(number_words(captions))
-        return network.score(seen, heard).numpy()
+        """Compute the rewards (image,) of images, each with its caption."""
+        return self.network.score(*self._encode(images, captions)).numpy()
 
     @torch.inference_mode()
     def agreement(self, images: Sequence[Image.Image], captions: Sequence[str]) -> np.ndarray:
-        """Cosines of RGB images and their captions (image,): all that it knows before it hears of choices."""
-        seen, heard = self.network.see(to_tensor(images)), self.network.hear(number_words(captions))
-        return (seen * heard).sum(dim=-1).numpy()
+        """Compute the cosines (image,) of images and their captions: the reward after the contrastive stage."""
+        image_vectors, text_vectors = self._encode(images, captions)
+        return (image_vectors * text_vectors).sum(dim=-1).numpy()
+
+    def _encode(self, images: Sequence[Image.Image], captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return self.network.encode_images(to_tensor(images)), self.network.encode_text(word_ids(captions))
 
 
 def score_items(data: PreferenceData, score: Callable[[list[Image.Image], list[str]], np.ndarray]) -> pd.DataFrame:
-    """Score every item of some data by :meth:`Rival.rewards` or the like: ``item_id, reward``."""
+    """Score every item of some data.
+
+    Args:
+        data: The data.
+        score: Scores images and captions, such as :meth:`Rival.rewards`.
+
+    Returns:
+        ``item_id, reward``.
+    """
     rewards = []
-    for start in tqdm(range(0, len(data.items), _BATCH), desc="scoring", disable=None):
-        batch = data.items.iloc[start : start + _BATCH]
-        images = [data.open_image(item_id) for item_id in batch["item_id"]]
-        rewards.append(score(images, list(batch["prompt"])))
+    with progress(len(data.items), "scoring", "items") as bar:
+        for start in range(0, len(data.items), _BATCH):
+            batch = data.items.iloc[start : start + _BATCH]
+            images = [data.open_image(item_id) for item_id in batch["item_id"]]
+            rewards.append(score(images, list(batch["prompt"])))
+            bar.update(len(batch))
     return pd.DataFrame({"item_id": data.items["item_id"], "reward": np.concatenate(rewards).astype(float)})
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = CommandParser("probing.testbed.rival", description="Score every item by the testbed's image–text model.")
-    add_data_options(parser)
-    parser.add_argument("--split", help="train or test; both if not given")
-    parser.add_argument("--output", type=Path, required=True, help="a .csv or .parquet of item_id and reward")
-    return parser
+@dataclass(frozen=True)
+class RivalOptions:
+    """Options of the command.
+
+    Attributes:
+        output: File to write, .csv or .parquet, with the columns item_id and reward.
+        data: Pairs and pictures.
+        split: Split of the data, train or test; default: both.
+    """
+
+    output: Path
+    data: DataOptions = field(default_factory=DataOptions)
+    split: str | None = None
 
 
-def run(arguments: argparse.Namespace) -> None:
-    if arguments.output.suffix not in (".csv", ".parquet"):
-        raise UserError(f"--output is a .csv or .parquet file, got {arguments.output}.")
-    check_output_file(arguments.output)
-    table = score_items(load_data(arguments, split=arguments.split), Rival.load().rewards)
-    write = write_csv if arguments.output.suffix == ".csv" else write_parquet
-    write(arguments.output, table)
-    print(f"{len(table):,} rewards: {arguments.output}")
+PARSER = OptionsParser(
+    "probing.testbed.rival", RivalOptions, "Score every item with the baseline reward model testbed-rival."
+)
+
+
+def run(options: RivalOptions) -> None:
+    if options.output.suffix not in (".csv", ".parquet"):
+        raise UserError(f"--output must be a .csv or .parquet file, got {options.output}.")
+    check_output_file(options.output)
+    table = score_items(options.data.load(options.split), Rival.load().rewards)
+    write = write_csv if options.output.suffix == ".csv" else write_parquet
+    write(options.output, table)
+    print(f"{len(table):,} rewards: {options.output}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(run, build_parser(), argv)
+    return run_command(run, PARSER, argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Captioned scenes: a small grammar of what can be said of a picture."""
+"""Captioned scenes: a small grammar of captions."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 SIZES: dict[str, tuple[float, float]] = {"small": (6.5, 8.0), "large": (11.5, 13.0)}
-"""Range of the radius, in pixels of the finished image."""
+"""Range of the radius, in pixels of the final image."""
 TEXTURES = ("plain", "striped", "dotted")
-"""A caption leaves ``plain`` out."""
+"""Captions omit ``plain``."""
 RELATIONS = ("left of", "right of", "above", "below")
-"""Of two things."""
+"""Relations of two things."""
 ARRANGEMENTS = ("in a row", "in a column")
-"""Of three different things, told from left to right and from top to bottom."""
+"""Arrangements of three different things, from left to right or from top to bottom."""
 _PLACES: dict[str | None, tuple[str, ...]] = {
     None: ("anywhere",),
     "left of": ("left", "right"),
@@ -41,12 +41,12 @@ _PLACES: dict[str | None, tuple[str, ...]] = {
 PLACES = tuple(dict.fromkeys(place for places in _PLACES.values() for place in places))
 NUMBERS = {1: "a", 2: "two", 3: "three"}
 ATTRIBUTES = ("colour", "shape", "size", "texture", "count", "relation", "background")
-_OF_A_THING = ("colour", "shape", "size", "texture")
+THING_ATTRIBUTES = ("colour", "shape", "size", "texture")
 
 
 @dataclass(frozen=True)
 class Thing:
-    """What the caption says of one kind of object; ``size`` is None where it says nothing."""
+    """One kind of object in a caption; ``size`` is None if the caption has none."""
 
     shape: str
     colour: str
@@ -55,13 +55,13 @@ class Thing:
 
     @property
     def words(self) -> str:
-        said = (self.size, None if self.texture == "plain" else self.texture, self.colour, self.shape)
-        return " ".join(word for word in said if word)
+        parts = (self.size, None if self.texture == "plain" else self.texture, self.colour, self.shape)
+        return " ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption says: ``count`` equal things, two things in a relation, or three in an arrangement.
+    """The content of a caption: ``count`` equal things, two things in a relation, or three in an arrangement.
 
     ``background`` is a name, or two names as in ``gray to pink``: a gradient from top to bottom.
     """
@@ -72,13 +72,13 @@ class Scene:
     relation: str | None = None
 
     def __post_init__(self) -> None:
-        known = {1: (None,), 2: RELATIONS, 3: ARRANGEMENTS}
-        if len(self.things) not in known:
+        allowed = {1: (None,), 2: RELATIONS, 3: ARRANGEMENTS}
+        if len(self.things) not in allowed:
             raise ValueError(f"A scene has one, two or three kinds of thing, got {len(self.things)}.")
-        if self.relation not in known[len(self.things)]:
+        if self.relation not in allowed[len(self.things)]:
             raise ValueError(
                 f"Got relation {self.relation!r} of {len(self.things)} kinds of thing, expected one of "
-                f"{known[len(self.things)]}."
+                f"{allowed[len(self.things)]}."
             )
         if self.count not in NUMBERS or (self.relation is not None and self.count != 1):
             raise ValueError(f"count is 1, 2 or 3, and 1 beside a relation; got {self.count}.")
@@ -87,12 +87,12 @@ class Scene:
     def caption(self) -> str:
         first, *rest = (thing.words for thing in self.things)
         if not rest:
-            said = f"{NUMBERS[self.count]} {plural(first) if self.count > 1 else first}"
+            content = f"{NUMBERS[self.count]} {plural(first) if self.count > 1 else first}"
         elif len(rest) == 1:
-            said = f"a {first} {self.relation} a {rest[0]}"
+            content = f"a {first} {self.relation} a {rest[0]}"
         else:
-            said = f"a {first} a {rest[0]} and a {rest[1]} {self.relation}"
-        return f"{said} on a {self.background} background"
+            content = f"a {first} a {rest[0]} and a {rest[1]} {self.relation}"
+        return f"{content} on a {self.background} background"
 
 
 def plural(words: str) -> str:
@@ -100,59 +100,59 @@ def plural(words: str) -> str:
 
 
 def parse(caption: str) -> Scene:
-    """Read a caption back: ``parse(scene.caption) == scene``.
+    """Parse a caption, so that ``parse(scene.caption) == scene``.
 
     Raises:
         ValueError: No scene has this caption.
     """
-    said, on, background = caption.partition(" on a ")
+    content, on, background = caption.partition(" on a ")
     background, ends, _ = background.partition(" background")
     try:
         if not (on and ends):
-            raise ValueError("no background is said")
-        scene = _parse_things(said, background)
+            raise ValueError("it has no background")
+        scene = _parse_things(content, background)
         if scene.caption != caption or not set(background.split(" to ")) <= set(BACKGROUNDS):
-            raise ValueError(f"the nearest is {scene.caption!r}")
+            raise ValueError(f"the nearest caption is {scene.caption!r}")
     except ValueError as error:
-        raise ValueError(f"{caption!r} is no scene's caption ({error}); write one as {_EXAMPLE!r}.") from None
+        raise ValueError(f"{caption!r} is not the caption of a scene ({error}); write it like {_EXAMPLE!r}.") from None
     return scene
 
 
 _EXAMPLE = "a small red circle left of a large striped blue star on a gray to pink background"
 
 
-def _parse_things(said: str, background: str) -> Scene:
+def _parse_things(content: str, background: str) -> Scene:
     for arrangement in ARRANGEMENTS:
-        if said.endswith(f" {arrangement}"):
-            listed = said.removesuffix(f" {arrangement}").removeprefix("a ").replace(" and a ", " a ").split(" a ")
+        if content.endswith(f" {arrangement}"):
+            listed = content.removesuffix(f" {arrangement}").removeprefix("a ").replace(" and a ", " a ").split(" a ")
             return Scene(tuple(map(_parse_thing, listed)), background, relation=arrangement)
     for relation in RELATIONS:
-        first, here, second = said.partition(f" {relation} a ")
-        if here:
+        first, separator, second = content.partition(f" {relation} a ")
+        if separator:
             things = _parse_thing(first.removeprefix("a ")), _parse_thing(second)
             return Scene(things, background, relation=relation)
-    number, _, words = said.partition(" ")
+    number, _, words = content.partition(" ")
     counts = {word: count for count, word in NUMBERS.items()}
     if number not in counts:
-        raise ValueError(f"{number!r} is no number of things")
-    one = {plural(shape): shape for shape in SHAPES}
+        raise ValueError(f"{number!r} is not a number of things")
+    singular = {plural(shape): shape for shape in SHAPES}
     *rest, shape = words.split(" ")
-    words = " ".join([*rest, one.get(shape, shape) if counts[number] > 1 else shape])
+    words = " ".join([*rest, singular.get(shape, shape) if counts[number] > 1 else shape])
     return Scene((_parse_thing(words),), background, count=counts[number])
 
 
 def _parse_thing(words: str) -> Thing:
-    *said, colour, shape = ["", *words.split(" ")]
-    size = next((word for word in said if word in SIZES), None)
-    texture = next((word for word in said if word in TEXTURES), "plain")
+    *adjectives, colour, shape = ["", *words.split(" ")]
+    size = next((word for word in adjectives if word in SIZES), None)
+    texture = next((word for word in adjectives if word in TEXTURES), "plain")
     thing = Thing(shape, colour, size, texture)
     if shape not in SHAPES or colour not in COLOURS or thing.words != words:
-        raise ValueError(f"{words!r} is no thing")
+        raise ValueError(f"{words!r} is not a thing")
     return thing
 
 
 def vocabulary() -> list[str]:
-    """List every word that a caption can hold, sorted."""
+    """List every word of the captions, sorted."""
     words = {"a", "on", "background", "to", "and", *COLOURS, *BACKGROUNDS, *SHAPES, *SIZES, *NUMBERS.values()}
     words |= set(TEXTURES) - {"plain"}
     words |= {plural(shape) for shape in SHAPES}
@@ -163,13 +163,13 @@ def vocabulary() -> list[str]:
 def sample_scene(rng: np.random.Generator) -> Scene:
     """Draw a scene: 45% one, two or three equal things, 40% two in a relation, 15% three in an arrangement.
 
-    Within a kind of scene all that a caption can say is equally likely. :func:`contradict` then leads from any scene
-    to another as often as back, so that a scene by itself does not tell whether it was made to contradict a caption.
+    Within a kind of scene all captions are equally likely. :func:`contradict` then moves between any two scenes equally
+    often in both directions, so that a scene alone does not show whether it contradicts a caption.
     """
     kind = rng.random()
     background = _choice(rng, BACKGROUNDS)
     if rng.random() < 0.5:
-        background = f"{background} to {_other(rng, BACKGROUNDS, background)}"
+        background = f"{background} to {_another(rng, BACKGROUNDS, background)}"
     if kind < 0.45:
         return Scene((_sample_thing(rng),), background, count=int(rng.integers(1, 4)))
     if kind < 0.85:
@@ -179,20 +179,20 @@ def sample_scene(rng: np.random.Generator) -> Scene:
 
 
 def contradict(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
-    """Return a scene that the caption of ``scene`` describes wrongly in exactly one attribute.
+    """Return a scene that differs from ``scene`` in exactly one attribute.
 
-    A relation of two things is turned round; of three things in a row or column, two change places.
+    A relation of two things is reversed; of three things in a row or column, two are swapped.
 
     Raises:
-        ValueError: The scene says nothing of that attribute (a relation of one thing, a count of two
-            different things), or the attribute is unknown.
+        ValueError: The caption does not have that attribute (a relation of one thing, a count of two different things),
+            or the attribute is unknown.
     """
     if attribute not in attributes_of(scene):
-        raise ValueError(f"{scene.caption!r} says nothing of {attribute!r}; it has {attributes_of(scene)}.")
+        raise ValueError(f"{scene.caption!r} has no {attribute!r}; its attributes are {attributes_of(scene)}.")
     if attribute == "background":
-        return replace(scene, background=_other_background(rng, scene.background))
+        return replace(scene, background=_another_background(rng, scene.background))
     if attribute == "count":
-        return replace(scene, count=int(_other(rng, NUMBERS, scene.count)))
+        return replace(scene, count=int(_another(rng, NUMBERS, scene.count)))
     if attribute == "relation":
         if len(scene.things) == 3:
             return replace(scene, things=_swapped(rng, scene.things))
@@ -201,34 +201,34 @@ def contradict(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
     position = int(rng.integers(len(scene.things)))
     thing = scene.things[position]
     values = {"colour": COLOURS, "shape": SHAPES, "size": SIZES, "texture": TEXTURES}[attribute]
-    others = [replace(thing, **{attribute: value}) for value in values if value != getattr(thing, attribute)]
+    changed = [replace(thing, **{attribute: value}) for value in values if value != getattr(thing, attribute)]
     rest = [t for i, t in enumerate(scene.things) if i != position]
-    # Two equal things would read as a count: the changed thing stays unlike its neighbours.
-    others = [t for t in others if not any(_alike(t, r) for r in rest)]
+    # Two equal things would need a count, so the changed thing must differ from the others.
+    changed = [t for t in changed if not any(_alike(t, r) for r in rest)]
     things = list(scene.things)
-    things[position] = others[int(rng.integers(len(others)))]
+    things[position] = changed[int(rng.integers(len(changed)))]
     return replace(scene, things=tuple(things))
 
 
 def canonical(scene: Scene) -> Scene:
-    """Return the same scene told from left to right or from top to bottom: two captions can describe one picture."""
+    """Describe the same scene from left to right or from top to bottom: two captions can match one image."""
     if scene.relation in (None, *ARRANGEMENTS, "left of", "above"):
         return scene
-    turned = {"right of": "left of", "below": "above"}[str(scene.relation)]
-    return Scene(scene.things[::-1], scene.background, relation=turned)
+    reversed_relation = {"right of": "left of", "below": "above"}[str(scene.relation)]
+    return Scene(scene.things[::-1], scene.background, relation=reversed_relation)
 
 
 def places_of(scene: Scene) -> tuple[str, ...]:
-    """Say where each kind of thing is, one of :data:`PLACES` each, in the order in which the caption tells them."""
+    """Return the place of each kind of thing, one of :data:`PLACES`, in the order of the caption."""
     return _PLACES[scene.relation]
 
 
 def attributes_of(scene: Scene) -> tuple[str, ...]:
-    """Name the attributes that the scene's caption speaks of."""
+    """List the attributes in the caption of a scene."""
     if len(scene.things) == 1:
-        return (*_OF_A_THING, "count", "background")
+        return (*THING_ATTRIBUTES, "count", "background")
     if len(scene.things) == 2:
-        return (*_OF_A_THING, "relation", "background")
+        return (*THING_ATTRIBUTES, "relation", "background")
     return ("colour", "shape", "relation", "background")
 
 
@@ -243,22 +243,22 @@ def _sample_things(rng: np.random.Generator, number: int) -> tuple[Thing, ...]:
             return things
 
 
-def _alike(one: Thing, other: Thing) -> bool:
-    return (one.shape, one.colour) == (other.shape, other.colour)
+def _alike(first: Thing, second: Thing) -> bool:
+    return (first.shape, first.colour) == (second.shape, second.colour)
 
 
 def _swapped(rng: np.random.Generator, things: tuple[Thing, ...]) -> tuple[Thing, ...]:
-    one, other = rng.choice(len(things), size=2, replace=False)
+    first, second = rng.choice(len(things), size=2, replace=False)
     moved = list(things)
-    moved[one], moved[other] = moved[other], moved[one]
+    moved[first], moved[second] = moved[second], moved[first]
     return tuple(moved)
 
 
-def _other_background(rng: np.random.Generator, background: str) -> str:
-    """A plain one becomes another plain one; a gradient is turned round or changes one of its two colours."""
+def _another_background(rng: np.random.Generator, background: str) -> str:
+    """Choose another plain background, or another gradient: reversed, or with one of its two colours replaced."""
     names = background.split(" to ")
     if len(names) == 1:
-        return _other(rng, BACKGROUNDS, background)
+        return _another(rng, BACKGROUNDS, background)
     position = int(rng.integers(3))
     if position == 2:
         names.reverse()
@@ -272,5 +272,5 @@ def _choice(rng, values) -> str:
     return values[int(rng.integers(len(values)))]
 
 
-def _other(rng, values, but):
+def _another(rng, values, but):
     return _choice(rng, [value for value in values if value != but])

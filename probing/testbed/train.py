@@ -1,8 +1,7 @@
-"""Train the testbed from nothing: ``python -m probing.testbed.train RECIPE``.
+"""Train the testbed's models from scratch: ``python -m probing.testbed.train RECIPE``.
 
-Of the backbones: vae, text, then mmdit and assemble for each size and seed, or family for all of them, and card. Of
-what judges them: judge, judge-card. Pictures of theirs under the prompts of the preference data: generated. Of the
-discriminative rival: rival, rival-card.
+Backbones: vae, text, then mmdit and assemble for each size and seed, or family for all of them; then card. Judge:
+judge, judge-card. Generated images for the preference data: generated. Baseline reward model: rival, rival-card.
 """
 
 from __future__ import annotations
@@ -36,30 +35,34 @@ RECIPES = (
 def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser("probing.testbed.train", description=__doc__)
     add = parser.add_argument
-    add("recipe", choices=RECIPES, help="what to do, in this order; unpack takes the place of vae and text")
-    add("--runs", type=Path, default=Path("runs"), help="checkpoints and logs (default: %(default)s)")
+    add("recipe", choices=RECIPES, help="what to train or write, in this order; unpack replaces vae and text")
+    add("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and logs (default: %(default)s)")
     add("--size", default="xs", choices=SIZES, help="size of the MMDiT (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of the MMDiT's training (default: %(default)s)")
-    add("--encoder", choices=["text_encoder", "text_encoder_2", "text_encoder_3"], help="train one text encoder alone")
-    add("--stop-after", type=int, metavar="STEP", help="stop the MMDiT early, with a checkpoint")
-    add("--device", default="cpu", help="of the MMDiT: auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
-    add("--jobs", type=int, default=1, help="family: trainings at once (default: %(default)s)")
-    add("--compile", action="store_true", help="compile the MMDiT's forward: a slow start, faster steps")
+    add("--seed", type=int, default=0, help="seed of the MMDiT's training (default: %(default)s)")
+    add("--encoder", choices=["text_encoder", "text_encoder_2", "text_encoder_3"], help="train only this text encoder")
+    add("--stop-after", type=int, metavar="STEP", help="stop the MMDiT after this step, with a checkpoint")
+    add("--device", default="cpu", help="device of the MMDiT: auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    add("--jobs", type=int, default=1, help="family: simultaneous trainings (default: %(default)s)")
+    add("--compile", action="store_true", help="compile the MMDiT's forward: slower start, faster steps")
     add("--threads", type=int, help="CPU threads (default: all)")
-    add("--models", type=words, help="generated: names or folders, with commas (default: sizes, two checkpoints)")
-    add("--steps", type=numbers, help="generated: numbers of steps, with commas")
-    add("--guidance", type=numbers, help="generated: scales of guidance, with commas")
-    add("--limit", type=int, metavar="PROMPTS", help="generated: only so many prompts")
-    add("--output", type=Path, help="the folder of weights (default: the project's)")
+    add(
+        "--models",
+        type=words,
+        help="generated: comma-separated names or folders (default: all sizes and two checkpoints)",
+    )
+    add("--steps", type=numbers, help="generated: comma-separated numbers of sampling steps")
+    add("--guidance", type=numbers, help="generated: comma-separated guidance scales")
+    add("--limit", type=int, metavar="PROMPTS", help="generated: number of prompts (default: all)")
+    add("--output", type=Path, help="folder of weights (default: that of the package)")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    others = {"judge": _judge, "judge-card": _judge, "rival": _rival, "rival-card": _rival}
-    others |= {"generated": _generated, "family": _family}
-    others.get(arguments.recipe, _backbone)(arguments)
+    functions = {"judge": _judge, "judge-card": _judge, "rival": _rival, "rival-card": _rival}
+    functions |= {"generated": _generated, "family": _family}
+    functions.get(arguments.recipe, _backbone)(arguments)
 
 
 def _backbone(arguments: argparse.Namespace) -> None:
@@ -128,13 +131,15 @@ def _generated(arguments: argparse.Namespace) -> None:
     from probing.testbed.recipes import generated
 
     folder = arguments.output / "generated" if arguments.output else generated.FOLDER
-    asked = {
-        "steps": [int(steps) for steps in arguments.steps or generated.STEPS],
-        "guidance": arguments.guidance or generated.GUIDANCE,
-        "limit": arguments.limit,
-    }
-    models = arguments.models or generated.default_models()
-    print(f"Pictures: {generated.run(arguments.runs, models, folder=folder, **asked)}")
+    written = generated.run(
+        arguments.runs,
+        arguments.models or generated.default_models(),
+        steps=[int(steps) for steps in arguments.steps or generated.STEPS],
+        guidance=arguments.guidance or generated.GUIDANCE,
+        limit=arguments.limit,
+        folder=folder,
+    )
+    print(f"Images: {written}")
 
 
 def _rival(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Checks of the known truth: ceilings of each facet, whether the true reward reaches them, whom the shortcut fools."""
+"""Checks against the ground truth: ceilings, accuracy of rewards, use of the planted shortcut."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from probing.statistics import cluster_bootstrap, outcomes
 
 
 def ceilings(pairs: pd.DataFrame, by: tuple[str, ...] = ("split", "facet")) -> pd.DataFrame:
-    """Compute the best reachable accuracy of groups of pairs, exactly: the mean chance of the likelier choice.
+    """Compute the exact best accuracy of groups of pairs: the mean probability of the likelier choice.
 
     Returns:
-        One row a group: ``by``, ``ceiling``, ``n_pairs``.
+        One row for each group: ``by``, ``ceiling``, ``n_pairs``.
     """
     likelier = pairs["probability"].where(pairs["probability"] > 0.5, 1 - pairs["probability"])
     grouped = likelier.groupby([pairs[name] for name in by], sort=False)
@@ -25,22 +25,25 @@ def ceilings(pairs: pd.DataFrame, by: tuple[str, ...] = ("split", "facet")) -> p
 def accuracy(
     data: PreferenceData, rewards: Mapping[str, float], by: tuple[str, ...] = ("split", "facet"), *, seed: int = 0
 ) -> pd.DataFrame:
-    """Measure how often rewards agree with the annotators' choices, a tie counting ½.
+    """Measure how often rewards agree with the annotators' choices; a tie counts ½.
 
     Args:
         data: Pairs with ``probability``.
-        rewards: Of each item.
-        by: Columns of pairs; each group is measured by itself.
+        rewards: By item id.
+        by: Columns of pairs that define the groups.
         seed: Of the bootstrap.
 
     Returns:
-        One row a group: ``by``, ``accuracy, ci_low, ci_high`` (95% bootstrap over prompts; NaN of one prompt),
+        One row for each group: ``by``, ``accuracy, ci_low, ci_high`` (95% bootstrap over prompts; NaN for one prompt),
         ``ceiling``, ``n_pairs``.
+
+    Raises:
+        ValueError: An item has no reward.
     """
     pairs = data.pairs
     first, second = (pairs[side].map(rewards).to_numpy(float) for side in ("first", "second"))
     if np.isnan(first).any() or np.isnan(second).any():
-        raise ValueError("Some items have no reward; give one to each item of the pairs.")
+        raise ValueError("Some items have no reward; give one for each item of the pairs.")
     right = outcomes(first - second, pairs["choice"].to_numpy())
     rows = []
     for key, at in pairs.groupby(list(by), sort=False).indices.items():
@@ -55,15 +58,15 @@ def accuracy(
 
 
 def truth_check(data: PreferenceData, by: tuple[str, ...] = ("split", "facet"), *, seed: int = 0) -> pd.DataFrame:
-    """Score the true reward itself: its accuracy equals the ceiling within its interval, as :func:`accuracy` tells."""
+    """Measure the accuracy of the true reward with :func:`accuracy`; it equals the ceiling within its interval."""
     return accuracy(data, dict(zip(data.items["item_id"], data.items["reward"], strict=True)), by, seed=seed)
 
 
 def shortcut_check(data: PreferenceData, rewards: Mapping[str, float], *, seed: int = 0) -> pd.DataFrame:
-    """Tell whether rewards lean on the planted mark.
+    """Measure accuracy with the planted mark on the chosen and on the rejected image.
 
     Returns:
-        As :func:`accuracy`, by ``split`` and ``marked_chosen``; a reward that does not see the mark scores alike in
-        both rows of a split.
+        A table as of :func:`accuracy`, by ``split`` and ``marked_chosen``. A reward that ignores the mark has the same
+        accuracy in both rows of a split.
     """
     return accuracy(data, rewards, ("split", "marked_chosen"), seed=seed)

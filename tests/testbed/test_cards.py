@@ -8,7 +8,7 @@ import pytest
 
 from probing.testbed.recipes import card, generated, judge_card
 from probing.testbed.recipes.assemble import WEIGHTS
-from probing.testbed.recipes.cards import format_interval, render_card, write_card
+from probing.testbed.recipes.cards import render_card, write_card
 from probing.testbed.sizes import SIZES
 
 RENDERERS = {
@@ -34,9 +34,3 @@ def test_card_and_readme_are_written_together(tmp_path):
     assert "| all | 80.0 [70.0, 90.0] | 95.0 | 1,234 |" in text and "(2.0 MB, float16)" in text
     assert "After the first stage alone" not in text
     assert "After the first stage alone" in render_card("rival_card", {**content, "agreement": rows})
-
-
-def test_intervals_are_in_percent():
-    row = {"accuracy": 0.5, "ci_low": 0.25, "ci_high": 1.0}
-    assert format_interval(row) == "50.0 [25.0, 100.0]"
-    assert format_interval(row, 0, "%") == "50% [25%, 100%]"

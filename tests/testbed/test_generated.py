@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from probing.errors import UserError
 from probing.testbed import generated, preferences
+from probing.testbed.caption_check import Reading
 from probing.testbed.judge import Judge, JudgeNetwork
 from probing.testbed.preferences import prompts, reward_of
 from probing.testbed.recipes import generated as recipe
 from probing.testbed.render import render
 from probing.testbed.scenes import ATTRIBUTES, attributes_of
-from probing.testbed.seen import Reading
 
 COMBINATIONS = {"steps": (1, 2), "guidance": (1.0, 3.0)}
 

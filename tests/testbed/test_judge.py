@@ -9,7 +9,16 @@ from PIL import Image
 
 from probing.errors import UserError
 from probing.testbed.degradations import KINDS, degrade
-from probing.testbed.judge import EACH, OF_A_THING, WEIGHTS, WHOLE, Judge, JudgeNetwork, accuracy_table, judged_accuracy
+from probing.testbed.judge import (
+    EACH,
+    THING_CLASSES,
+    WEIGHTS,
+    WHOLE,
+    Judge,
+    JudgeNetwork,
+    accuracy_table,
+    judged_accuracy,
+)
 from probing.testbed.recipes import judge as recipe
 from probing.testbed.recipes import judge_card
 from probing.testbed.recipes.loop import Schedule
@@ -31,7 +40,7 @@ def test_labels_match_the_caption():
     _, places = draw(scene, rng)
     positions, classes, ends = recipe.label(scene, places)
     assert np.isnan(positions[2]).all() and positions[0, 0] > positions[1, 0]
-    named = [[values[i] for i, values in zip(row, OF_A_THING.values(), strict=True)] for row in classes[:2]]
+    named = [[values[i] for i, values in zip(row, THING_CLASSES.values(), strict=True)] for row in classes[:2]]
     assert named == [["star", "red", "small", "striped"], ["cross", "blue", "large", "plain"]]
     assert ends.tolist() == [1, 3] and (classes[2] == -100).all()
 
@@ -39,7 +48,7 @@ def test_labels_match_the_caption():
 def test_a_size_outside_the_caption_has_no_label():
     scene = parse("a red star a blue cross and a green star in a row on a white background")
     _, classes, _ = recipe.label(scene, draw(scene, np.random.default_rng(0))[1])
-    assert (classes[:, list(OF_A_THING).index("size")] == -100).all()
+    assert (classes[:, list(THING_CLASSES).index("size")] == -100).all()
 
 
 def test_cells_have_the_label_of_the_nearest_thing(scenes):
@@ -97,7 +106,7 @@ def test_missing_weights_are_refused(tmp_path):
 
 
 def test_each_image_has_one_caption():
-    with pytest.raises(ValueError, match="one caption an image"):
+    with pytest.raises(ValueError, match="one caption for each image"):
         judged_accuracy([], ["a red circle on a white background"], judge=Judge(JudgeNetwork()))
 
 
@@ -136,7 +145,6 @@ def renders():
 @shipped
 def test_shipped_judge_reads_clean_renders(judge, renders):
     images, captions = [image for _, image in renders], [scene.caption for scene, _ in renders]
-    assert all(judge.obeys(images[0], renders[0][0]).values())
     table = judged_accuracy(images, captions, judge=judge).set_index("attribute")
     assert set(table.index) == {*ATTRIBUTES, EACH, WHOLE}
     assert (table["accuracy"] > 0.98).drop(WHOLE).all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from probing.testbed.rates import rate
+from probing.testbed.rates import format_interval, rate
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 20), (1, 20), (10, 20), (400, 400), (399, 400)])
@@ -38,3 +38,9 @@ def test_interval_covers():
 def test_no_values_are_refused():
     with pytest.raises(ValueError, match="at least one"):
         rate(np.array([]))
+
+
+def test_intervals_are_formatted_in_percent():
+    row = {"accuracy": 0.5, "ci_low": 0.25, "ci_high": 1.0}
+    assert format_interval(row) == "50.0 [25.0, 100.0]"
+    assert format_interval(row, 0, "%") == "50% [25%, 100%]"

@@ -92,7 +92,7 @@ def test_page_is_self_contained_and_lists_what_is_missing(weights, tmp_path):
     assert (
         "Without a card: s, s-seed1, l;" in text
         and "xs-seed1 differs from xs by 0.0000" in text
-        and "There is no judge" in text
+        and "The judge is missing" in text
     )
     for expected in (
         "testbed-xs-seed1",
@@ -105,10 +105,10 @@ def test_page_is_self_contained_and_lists_what_is_missing(weights, tmp_path):
         assert expected in text, expected
     # Four figures, one sheet of samples, 6 pairs of each of 4 facets, 3 marked pairs.
     for expected in (
-        "Flow-matching loss on unseen scenes",
-        "What is known",
-        "How often the judge",
-        "over one training",
+        "Flow-matching loss on held-out scenes",
+        "Discrimination",
+        "How often a generated image",
+        "along one training",
     ):
         assert expected in text, expected
     assert len([source for source in tags.sources if source.startswith("data:")]) == 4 + 1 + 2 * 6 * 4 + 2 * 3
@@ -129,16 +129,16 @@ def test_page_shows_the_checks_of_the_data(weights, tmp_path):
 
 
 def test_page_escapes_text(tmp_path):
-    page = Page("<script>")
+    page = Page("<script>", "a <lead>")
     page.section("A & B")
-    page.say("1 < 2")
+    page.paragraph("1 < 2")
     page.table(pd.DataFrame({"<x>": ["&"]}))
     page.figure(Figure(), "a <figure>")
-    page.pictures([([Image.new("RGB", (4, 4))], "<one>")])
+    page.image_groups([([Image.new("RGB", (4, 4))], "<one>")])
     page.write(tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "<script>" not in text
-    for expected in ("A &amp; B", "1 &lt; 2", "&lt;x&gt;", "a &lt;figure&gt;", "&lt;one&gt;"):
+    for expected in ("A &amp; B", "1 &lt; 2", "&lt;x&gt;", "a &lt;figure&gt;", "&lt;one&gt;", "a &lt;lead&gt;"):
         assert expected in text
 
 
@@ -150,7 +150,7 @@ def test_every_attribute_is_plotted_over_training():
 
 def test_dash_marks_chance():
     cards = {"xs": card("xs", 10**6), "m": card("m", 10**7)}
-    figure = report_figures.told_apart_by_size(cards, {})
+    figure = report_figures.discrimination_by_size(cards, {})
     dashes = {
         ax.get_title(): [float(line.get_ydata()[0]) for line in ax.lines if line.get_color() == "0.5"]
         for ax in figure.axes

@@ -16,7 +16,7 @@ from probing.testbed.recipes import rival_card
 from probing.testbed.recipes.contrast import contrastive_loss
 from probing.testbed.recipes.loop import Schedule
 from probing.testbed.recipes.pixels import contradict_at_random
-from probing.testbed.rival import LENGTH, WEIGHTS, Rival, RivalNetwork, number_words, score_items
+from probing.testbed.rival import LENGTH, WEIGHTS, Rival, RivalNetwork, score_items, word_ids
 from probing.testbed.scenes import attributes_of, sample_scene, vocabulary
 
 SHORT = Schedule(steps=4, batch_size=8, learning_rate=1e-3, warmup=1)
@@ -37,14 +37,14 @@ def trained(tmp_path_factory, data):
 
 
 def test_words_are_numbered_and_unknown_words_refused():
-    numbers = number_words(["a red star on a white background", "two large red stars on a gray to pink background"])
+    numbers = word_ids(["a red star on a white background", "two large red stars on a gray to pink background"])
     assert numbers.shape == (2, LENGTH) and (numbers[:, 0] == 1).all()
     assert (numbers[0, 8:] == 0).all() and numbers.max() <= len(vocabulary()) + 1
     assert numbers[0, 2] == numbers[1, 3]
     with pytest.raises(UserError, match="the word 'teapot'"):
-        number_words(["a teapot"])
+        word_ids(["a teapot"])
     with pytest.raises(UserError, match="30 words"):
-        number_words(["a " * 30])
+        word_ids(["a " * 30])
 
 
 def test_the_longest_captions_fit():

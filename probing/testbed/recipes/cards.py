@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from probing.files import write_text
+from probing.testbed.rates import format_interval
 
 
 def write_measurements(folder: Path, card: Mapping[str, Any]) -> None:
@@ -45,12 +46,6 @@ def render_card(template: str, card: Mapping[str, Any], **context: Any) -> str:
         context: Further variables of the template.
     """
     return _environment().get_template(f"{template}.md.jinja").render(card=card, **context)
-
-
-def format_interval(row: Mapping[str, Any], digits: int = 1, unit: str = "") -> str:
-    """Format the accuracy of a row with its interval, in percent: ``81.9 [79.6, 84.2]``."""
-    value, low, high = (f"{100 * row[key]:.{digits}f}{unit}" for key in ("accuracy", "ci_low", "ci_high"))
-    return f"{value} [{low}, {high}]"
 
 
 @cache

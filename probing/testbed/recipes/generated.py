@@ -17,6 +17,7 @@ from probing.errors import UserError
 from probing.files import write_csv, write_text
 from probing.progress import progress
 from probing.testbed import preferences
+from probing.testbed.caption_check import Reading, check_caption
 from probing.testbed.generated import EVERY, FOLDER, SEED, SHEET, TABLE, make_sheet
 from probing.testbed.judge import Judge
 from probing.testbed.recipes import fingerprint, mmdit
@@ -24,7 +25,6 @@ from probing.testbed.recipes.assemble import FOLLOWED
 from probing.testbed.recipes.card import load_pipeline
 from probing.testbed.recipes.cards import render_card, write_card
 from probing.testbed.scenes import ATTRIBUTES
-from probing.testbed.seen import Reading, obeys
 from probing.testbed.sizes import SIZES
 
 STEPS = (6, 12, 28)
@@ -107,7 +107,7 @@ def judged(planned: pd.DataFrame, readings: Sequence[Reading]) -> pd.DataFrame:
     scenes = {prompt.prompt_id: prompt.scene for prompt in preferences.prompts(SEED)}
     rows = []
     for prompt_id, reading in zip(planned["prompt_id"], readings, strict=True):
-        right = obeys(reading, scenes[prompt_id])
+        right = check_caption(reading, scenes[prompt_id])
         wrong, strength = sum(not value for value in right.values()), round(reading.damage, 4)
         rows.append(
             {

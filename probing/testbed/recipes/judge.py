@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from probing.files import replace_file, write_bytes
 from probing.progress import progress
 from probing.testbed.degradations import KINDS, degrade
-from probing.testbed.judge import CELL, GRID, OF_A_THING, WEIGHTS, JudgeNetwork
+from probing.testbed.judge import CELL, GRID, THING_CLASSES, WEIGHTS, JudgeNetwork
 from probing.testbed.recipes.array_files import new_array
 from probing.testbed.recipes.loop import Schedule, train
 from probing.testbed.render import RESOLUTION, Place, draw, drawn_things
@@ -95,10 +95,10 @@ class LabelledScenes:
 def label(scene: Scene, places: list[Place]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Label a scene: positions and classes of its things, and classes of the background's ends."""
     positions = np.full((_MAX_THINGS, 2), np.nan, np.float32)
-    classes = np.full((_MAX_THINGS, len(OF_A_THING)), _NO_LABEL, np.int64)
+    classes = np.full((_MAX_THINGS, len(THING_CLASSES)), _NO_LABEL, np.int64)
     for row, (thing, (x, y, _)) in enumerate(zip(drawn_things(scene), places, strict=True)):
         positions[row] = x, y
-        for column, (name, values) in enumerate(OF_A_THING.items()):
+        for column, (name, values) in enumerate(THING_CLASSES.items()):
             value = getattr(thing, name)
             if value is not None:
                 classes[row, column] = values.index(value)

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from probing.testbed.caption_check import Reading, check_caption
 from probing.testbed.degradations import KINDS, degrade
 from probing.testbed.judge import WEIGHTS, WHOLE, Judge, accuracy_table
 from probing.testbed.rates import rate
@@ -20,7 +21,6 @@ from probing.testbed.recipes.cards import render_card, write_card
 from probing.testbed.recipes.pixels import contradict_at_random
 from probing.testbed.render import render
 from probing.testbed.scenes import Scene, sample_scene
-from probing.testbed.seen import Reading, obeys
 
 _HELD_OUT = 5_000_000
 _CLEAN, _DEGRADED = 4000, 1000
@@ -70,7 +70,7 @@ def measure(judge: Judge, clean: int, degraded: int) -> dict[str, Any]:
         "training_scenes": recipe.SCENES,
         "schedule": asdict(recipe.SCHEDULE),
         "clean": accuracy_table(
-            [obeys(reading, scene) for reading, scene in zip(readings, scenes, strict=True)],
+            [check_caption(reading, scene) for reading, scene in zip(readings, scenes, strict=True)],
             [s.caption for s in scenes],
         ).to_dict("records"),
         "clean_damage": float(np.mean([reading.damage for reading in readings])),
@@ -83,7 +83,9 @@ def measure(judge: Judge, clean: int, degraded: int) -> dict[str, Any]:
         rng = np.random.default_rng([_HELD_OUT, 100 + number])
         strengths = rng.random(degraded)
         readings = judge.read([degrade(i, kind, float(s), rng) for i, s in zip(images, strengths, strict=True)])
-        right = np.array([all(obeys(reading, scene).values()) for reading, scene in zip(readings, scenes, strict=True)])
+        right = np.array(
+            [all(check_caption(reading, scene).values()) for reading, scene in zip(readings, scenes, strict=True)]
+        )
         for low, high in pairwise(STRENGTHS):
             card["spoilt"].append(
                 {
@@ -118,7 +120,7 @@ def _detected_contradictions(scenes: list[Scene], readings: list[Reading]) -> li
     detected: dict[str, list[bool]] = {}
     for number, (scene, reading) in enumerate(zip(scenes, readings, strict=True)):
         attribute, wrong_scene = contradict_at_random(scene, np.random.default_rng([_HELD_OUT, 50, number]))
-        wrong = [name for name, right in obeys(reading, wrong_scene).items() if not right]
+        wrong = [name for name, right in check_caption(reading, wrong_scene).items() if not right]
         detected.setdefault(attribute, []).append(wrong == [attribute])
     return [_row(attribute, np.array(values)) for attribute, values in sorted(detected.items())]
 
@@ -145,7 +147,7 @@ def draw_samples(judge: Judge, rows: int = 4, columns: int = 6) -> Figure:
     figure = Figure(figsize=(1.75 * columns, 2.3 * rows), layout="constrained")
     axes = figure.subplots(rows, columns).flat
     for ax, scene, image, reading in zip(axes, scenes, degraded, judge.read(degraded), strict=True):
-        wrong = [name for name, right in obeys(reading, scene).items() if not right]
+        wrong = [name for name, right in check_caption(reading, scene).items() if not right]
         ax.imshow(image, interpolation="nearest")
         for thing in reading.things:
             ax.plot(thing.x, thing.y, "+", color="white", markeredgewidth=1.5, markersize=6)

@@ -18,7 +18,7 @@ from probing.testbed.recipes.judge import save_half
 from probing.testbed.recipes.loop import Schedule, train
 from probing.testbed.recipes.pixels import SCENES, TrainingScenes, contradict_at_random
 from probing.testbed.render import RESOLUTION
-from probing.testbed.rival import WEIGHTS, RivalNetwork, number_words
+from probing.testbed.rival import WEIGHTS, RivalNetwork, word_ids
 from probing.testbed.scenes import parse
 from probing.testbed.tensors import from_pixels
 
@@ -45,8 +45,8 @@ def caption_loss(
         As :func:`probing.testbed.recipes.contrast.contrastive_loss`.
     """
     wrong = [contradict_at_random(parse(caption), rng)[1].caption for caption in captions]
-    texts = network.hear(number_words([*captions, *wrong]))
-    return contrastive_loss(network.temperature() * network.see(pixels) @ texts.T, captions, wrong)
+    texts = network.encode_text(word_ids([*captions, *wrong]))
+    return contrastive_loss(network.temperature() * network.encode_images(pixels) @ texts.T, captions, wrong)
 
 
 def choice_loss(network: RivalNetwork, pixels: Tensor, captions: list[str], choices: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,8 +61,8 @@ def choice_loss(network: RivalNetwork, pixels: Tensor, captions: list[str], choi
     Returns:
         The loss, and how often the chosen image has the larger reward.
     """
-    images = network.see(pixels.flatten(0, 1)).unflatten(0, (-1, 2))
-    texts = network.hear(number_words(captions))
+    images = network.encode_images(pixels.flatten(0, 1)).unflatten(0, (-1, 2))
+    texts = network.encode_text(word_ids(captions))
     margin = network.score(images[:, 0], texts) - network.score(images[:, 1], texts)
     return F.binary_cross_entropy_with_logits(margin, choices), ((margin > 0) == (choices > 0.5)).float().mean()
 
