@@ -66,7 +66,7 @@ def by_hooks(backbone, data):
 
 def similarities(backbone, data, measures, streams=("image", "text"), **changed):
     readings = read_images(plan_of(backbone, data, **changed), backbone, data, data.items, keep_streams(streams))
-    return {one.place: one for one in block_similarities(readings, measures)}
+    return {one.site: one for one in block_similarities(readings, measures)}
 
 
 def test_matrices_are_those_of_tokens_read_by_hooks(backbone, data, by_hooks):
@@ -140,7 +140,7 @@ def test_places_of_a_trajectory_have_steps(backbone, data):
     )
     done = []
     (one,) = block_similarities(readings, ["cosine"], advance=done.append)
-    assert one.place.source == "trajectory" and one.place.step == 3 and sum(done) == 4
+    assert one.site.source == "trajectory" and one.site.step == 3 and sum(done) == 4
     assert set(one.items) == {1}
 
 
