@@ -109,8 +109,8 @@ def check_weights(folder: Path, part: Part, config: Mapping[str, Any], weights: 
     for name in sorted(set(expected) & set(stored)):
         if stored[name].dtype not in _FLOATS:
             raise UserError(
-                f"The {part.name} in {folder} cannot be loaded: {name} has the type {stored[name].dtype}, and supported "
-                f"are {', '.join(_FLOATS)}; give weights that are not quantised."
+                f"The {part.name} in {folder} cannot be loaded: {name} has the type {stored[name].dtype}, and "
+                f"supported are {', '.join(_FLOATS)}; give weights that are not quantised."
             )
 
 
