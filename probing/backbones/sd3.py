@@ -16,17 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probing.backbones.base import (
-    Architecture,
-    Backbone,
-    BackboneSpec,
-    Conditioning,
-    Entry,
-    Family,
-    Layout,
-    Streams,
-    count_flops,
-)
+from probing.backbones.architecture import Architecture, count_flops
+from probing.backbones.base import Backbone, BackboneSpec, Conditioning, Entry, Family, Layout, Streams
 from probing.backbones.config_rules import CHANNELS, HEADS, LAYERS, text, whole, wholes
 from probing.backbones.library_parts import (
     AutoencoderKL,

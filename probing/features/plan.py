@@ -237,7 +237,7 @@ def _check_distinct(what: str, values: Sequence) -> None:
         raise UserError(f"Each {what} can be given once, got {', '.join(str(v) for v in values)}.")
 
 
-def binary(count: float) -> str:
+def binary(count: float | int) -> str:
     """Format bytes with a unit, ``1.5 GiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
@@ -246,7 +246,7 @@ def binary(count: float) -> str:
     return f"{count:.3g} TiB"
 
 
-def si(count: float) -> str:
+def si(count: float | int) -> str:
     """Format a large number with its prefix, ``2.44 T``."""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):
         if count < 1000:
