@@ -76,6 +76,18 @@ def test_timestep_is_a_thousand_sigma_exactly(backbone, sigma):
     assert inputs["timestep"].item() == pytest.approx(1000 * sigma, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_embedded_timestep_is_the_one_reported(tiny_folder, dtype):
+    """σ = 0.75 in bfloat16 would be embedded as 752."""
+    backbone = load_backbone(resolve(str(tiny_folder)), device=CPU, compute_dtype=dtype, t5_length=T5_LENGTH)
+    timesteps = []
+    embedding = backbone.transformer.time_text_embed.time_proj
+    embedding.register_forward_hook(lambda module, args, output: timesteps.append(args[0].item()))
+    with torch.inference_mode():
+        backbone.velocity(torch.zeros(1, 4, 8, 8), backbone.encode_prompts(["a star"]), 0.75)
+    assert timesteps == [backbone.embedded_timestep(0.75)] == [750.0]
+
+
 def test_random_init_changes_the_transformer_alone(tiny_folder, backbone):
     spec = resolve(str(tiny_folder))
     fresh = [

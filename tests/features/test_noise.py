@@ -47,4 +47,4 @@ def test_the_mixture_is_the_flow_matching_one(sigma):
 @pytest.mark.parametrize("sigma", [-0.01, 1.01, 5.0, 500.0, float("nan")])
 def test_a_timestep_given_as_sigma_is_refused(sigma):
     with pytest.raises(UserError, match=r"in \[0, 1\]"):
-        add_noise(torch.zeros(1), torch.zeros(1), sigma)
+        add_noise(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), sigma)
