@@ -1,6 +1,7 @@
 """Frozen text-to-image transformers with their VAE and text encoders."""
 
-from probing.backbones.base import Architecture, Backbone, BackboneSpec, Conditioning, Entry, Family, Layout, Streams
+from probing.backbones.architecture import Architecture
+from probing.backbones.base import Backbone, BackboneSpec, Conditioning, Entry, Family, Layout, Streams
 from probing.backbones.families import register_family
 from probing.backbones.identity import part_digests, revision_of
 from probing.backbones.loading import COMPUTE_DTYPES, load_backbone, pick_compute_dtype, pick_device

@@ -9,7 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from probing.backbones.base import Architecture, BackboneSpec, Entry, Family
+from probing.backbones.architecture import Architecture
+from probing.backbones.base import BackboneSpec, Entry, Family
 from probing.backbones.families import families
 from probing.backbones.folder_check import family_in, part_folders
 from probing.backbones.folder_files import read_json, read_part_config, weight_files

@@ -28,7 +28,7 @@ LENGTHS = (2, 3, 1, 4)
 
 @dataclass(frozen=True)
 class Matrices:
-    place: Place
+    site: Place
     blocks: tuple[int, ...]
     prompt_ids: np.ndarray
     items: np.ndarray
@@ -58,5 +58,5 @@ def measured() -> list[Matrices]:
         even = planted((10,), place=Place(source, sigma, step, "image", "all", "cosine"), seed=seed)
         values = even.values - 0.94 + drift
         values[:, range(10), range(10)] = 1.0
-        found += [one, Matrices(even.place, even.blocks, even.prompt_ids, even.items, values)]
+        found += [one, Matrices(even.site, even.blocks, even.prompt_ids, even.items, values)]
     return found

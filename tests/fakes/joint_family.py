@@ -19,7 +19,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor, nn
 
 from probing.backbones import Architecture, Backbone, BackboneSpec, Conditioning, Entry, Family, Layout, Streams
-from probing.backbones.base import count_flops
+from probing.backbones.architecture import count_flops
 from probing.backbones.config_rules import whole
 from probing.backbones.library_parts import flow_match_scheduler
 from probing.backbones.parts import Part, plain_config

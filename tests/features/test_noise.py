@@ -1,4 +1,4 @@
-"""Noise depends on (seed, key) alone, and the noise level is the one asked for."""
+"""Noise depends on (seed, key) alone, and the noise level is the requested one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_seed_and_key_do_not_run_together():
             assert abs(np.corrcoef(draws[i], draws[j])[0, 1]) < 0.5
 
 
-def test_these_bytes_are_for_ever():
+def test_the_noise_of_a_key_never_changes():
     """Stores made on other machines and days are compared with ours: the stream must not change."""
     expected = np.array(
         [0.42330145835876465, -0.8373942971229553, 0.9662696123123169, -2.3879616260528564], dtype=np.float32
@@ -47,4 +47,4 @@ def test_the_mixture_is_the_flow_matching_one(sigma):
 @pytest.mark.parametrize("sigma", [-0.01, 1.01, 5.0, 500.0, float("nan")])
 def test_a_timestep_given_as_sigma_is_refused(sigma):
     with pytest.raises(UserError, match=r"in \[0, 1\]"):
-        add_noise(torch.zeros(1), torch.zeros(1), sigma)
+        add_noise(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), sigma)
