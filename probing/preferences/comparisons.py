@@ -1,4 +1,4 @@
-"""From comparisons of pictures to the two tables of preference data, by columns: no object per pair."""
+"""Build the two tables of preference data from comparisons of pictures, by columns: no object per pair."""
 
 from __future__ import annotations
 
@@ -42,26 +42,27 @@ def from_comparisons(
     """Build preference data from rows of ``prompt, first, second, choice``.
 
     Items are unique by (prompt, picture). Without ``prompt_id``, a prompt's id is a hash of its normalised words, so
-    that an item keeps its id, and with it its noise, whichever rows or split are read. Spellings of one prompt become
-    the first of them, so that both items of a pair have the same text, and the same words under several ids become
-    one prompt, under the first of its ids: nothing may cut a prompt. Without ``split``, prompts are split 80 to 20.
+    that an item keeps its id, and with it its noise, whichever rows or split are read. All spellings of a prompt are
+    replaced by the first, so that both items of a pair have the same text. The same words under several ids become
+    one prompt under the first id, so that no split cuts it. Without ``split``, prompts are split 80 to 20.
 
     Args:
-        name: Of the data set.
-        table: ``prompt``, ``first`` and ``second`` (what names a picture in the data set), ``choice`` (1, 0, 0.5 a
+        name: Name of the data set.
+        table: ``prompt``, ``first`` and ``second`` (names of pictures in the data set), ``choice`` (1, 0, 0.5 a
             tie), and any of ``pair_id``, ``prompt_id``, ``list_id`` (of the ranking that the pair comes from),
-            ``split``, ``facet``, and ``image_first`` and ``image_second`` (what ``images`` takes, where it is
-            something else). Other columns are kept; those that end in ``_first`` and ``_second`` describe the two
-            sides, must come in twos, and change places with them; ``source_model_…`` goes to the items too. The
-            table is used up: of a million long prompts there is no second copy.
+            ``split``, ``facet``, and ``image_first`` and ``image_second`` (their names in ``images``, if
+            different). Other columns are kept; those that end in ``_first`` and ``_second`` describe the two sides,
+            must come in twos, and are exchanged with them; ``source_model_…`` is copied to the items. The table is
+            changed in place, to hold a million long prompts in memory once.
         images: Opens the pictures.
-        randomize_sides: Whether to draw which picture comes first, from (seed, pair): else order would tell the choice.
-        seed: Of places and of the split.
-        settings: What the data were read with.
+        randomize_sides: Whether to randomise which picture is first, from (seed, pair): the published order may reveal
+            the choice.
+        seed: Seed of the sides and of the split.
+        settings: Settings that the data were read with.
 
     Raises:
-        UserError: A gap, a value of another type, an infinite number, a side's column without its partner, an id that
-            stands for two prompts, or tables that contradict themselves; with the record.
+        UserError: A gap, a value of another type, an infinite number, a side's column without its partner, an id of
+            two prompts, or inconsistent tables; the message names the record.
     """
     sides = check_sides(name, table)
     table.index = pd.RangeIndex(len(table))
@@ -99,7 +100,7 @@ def from_comparisons(
 
 
 def choice_of_chosen(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """Name ``chosen`` the first and ``rejected`` the second; a row whose ``tie`` is true is a tie."""
+    """Rename ``chosen`` to ``first`` and ``rejected`` to ``second``; a row whose ``tie`` is true becomes a tie."""
     ends = {"chosen": "first", "rejected": "second"}
     renamed = {
         column: column[: -len(word)] + side
@@ -115,7 +116,7 @@ def filled_text(name: str, column: pd.Series, kind: Kind = "id") -> pd.Series:
     """Check that a column holds text without gaps; whole numbers too where it holds ids.
 
     Raises:
-        UserError: A value of another type, which would become text that nobody wrote; or a gap; with the record.
+        UserError: A value of another type, or a gap; the message names the record.
     """
     texts = _texts(name, column, kind)
     empty = texts.isna() | (texts.str.strip() == "")
@@ -158,26 +159,26 @@ def _texts(name: str, column: pd.Series, kind: Kind) -> pd.Series:
 
 
 def truths(name: str, column: pd.Series) -> pd.Series:
-    """Read true, yes, 1, and their contraries, of any type; a gap is no.
+    """Read true, yes, 1 and false, no, 0 of any type; a gap is false.
 
     Raises:
-        UserError: Something else stands there; with the record.
+        UserError: A value is something else; the message names the record.
     """
-    said = column.astype(object).where(column.notna(), "no").astype(str).str.strip().str.casefold().replace("", "no")
-    unknown = ~said.isin(list(_TRUTH))
+    texts = column.astype(object).where(column.notna(), "no").astype(str).str.strip().str.casefold().replace("", "no")
+    unknown = ~texts.isin(list(_TRUTH))
     if unknown.any():
         record = np.flatnonzero(unknown)[0]
         raise UserError(
             f"Record {record} of {name} has the {column.name} {shown(column.iloc[record])}; write true or false."
         )
-    return said.map(_TRUTH).astype(bool)
+    return texts.map(_TRUTH).astype(bool)
 
 
 def _give_prompt_ids(name: str, table: pd.DataFrame) -> None:
     """Give each prompt one id and one spelling."""
     code, different = pd.factorize(table["prompt"])
     normal, words = pd.factorize(pd.Series([normalise_prompt(text) for text in different], dtype=str))
-    # Of each row: which prompt it is, whatever its spelling.
+    # Number of each row's prompt, whatever its spelling.
     prompt = normal[code]
     if "prompt_id" in table:
         _check_one_prompt_an_id(name, table, prompt)
@@ -185,7 +186,7 @@ def _give_prompt_ids(name: str, table: pd.DataFrame) -> None:
     else:
         ids = pd.Series([_id_of(text) for text in words], dtype=str)
     table["prompt_id"] = ids.take(prompt).array
-    # A prompt's text can be long, and stands in many rows.
+    # A prompt's text can be long, and many rows have it.
     spellings = different[np.unique(normal, return_index=True)[1]]
     table["prompt"] = pd.Categorical.from_codes(prompt, spellings)
 
@@ -198,13 +199,13 @@ def _check_one_prompt_an_id(name: str, table: pd.DataFrame, prompt: np.ndarray) 
         named = again["id"].iloc[0]
         before = different.index[different["id"] == named][0]
         raise UserError(
-            f"The prompt_id {shown(named)} of {name} stands for two prompts, {shown(table['prompt'][before])} and "
+            f"The prompt_id {shown(named)} of {name} has two prompts, {shown(table['prompt'][before])} and "
             f"{shown(table['prompt'][record])} (record {record}); give each prompt its own id, or drop the column."
         )
 
 
 def _coins(pair_ids: pd.Series, seed: int) -> np.ndarray:
-    """One fair coin a pair, the same whichever rows are read."""
+    """Return one fair coin for each pair, the same whichever rows are read."""
     hashes = pd.util.hash_pandas_object(pair_ids, index=False, hash_key=f"{seed:016d}"[-16:], categorize=False)
     return (hashes.to_numpy() >> np.uint64(17)) & np.uint64(1) == 1
 
@@ -214,7 +215,7 @@ def _swap_sides(table: pd.DataFrame, swap: np.ndarray, sides: Sequence[tuple[str
     rows = np.arange(len(table))
     taken = np.where(swap, rows + len(table), rows)
     for first, second in sides:
-        # Two columns of one type, or of gaps alone: as one, they have one type.
+        # The two have one type, or one has gaps only: joined, they have one type.
         both = pd.concat([_plain(table[first]), _plain(table[second])], ignore_index=True)
         table[first] = both.take(taken).array
         table[second] = both.take((taken + len(table)) % (2 * len(table))).array
@@ -226,7 +227,7 @@ def _plain(column: pd.Series) -> pd.Series:
 
 
 def _items_of(table: pd.DataFrame) -> pd.DataFrame:
-    """List each different item once, in the order of the pairs, so that a prompt's pictures stand together."""
+    """List each different item once, in the order of the pairs, so that a prompt's pictures are adjacent."""
     count = len(table)
     name, names = pd.factorize(pd.concat([table["first"], table["second"]], ignore_index=True))
     item = np.tile(table["prompt"].cat.codes.to_numpy(np.int64), 2) * len(names) + name

@@ -28,18 +28,18 @@ class PreferenceData:
     """Items and pairs of one data set; validated when built.
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         items: One row an item: ``item_id`` (unique), ``prompt_id``, ``prompt`` (one text for each prompt id),
-            ``image`` (its name in ``images``), and what else is known, such as ``source_model``.
+            ``image`` (its name in ``images``), and further columns, such as ``source_model``.
         pairs: One row a pair: ``pair_id`` (unique), ``prompt_id``, ``first`` and ``second`` (items of that
             prompt), ``choice`` (1 the first was chosen, 0 the second, 0.5 a tie), ``split``, ``facet``
-            (``all`` where there is none), and what else is known, such as ``list_id`` (of the ranking that the pair
-            comes from), ``source_model_first``, ``source_model_second``, ``annotators``, ``confidence``.
+            (``all`` if there is none), and further columns, such as ``list_id`` (of the ranking that the pair comes
+            from), ``source_model_first``, ``source_model_second``, ``annotators``, ``confidence``.
         images: Opens the pictures.
-        settings: What the data were made or read with.
+        settings: Settings that the data were made or read with.
 
     Raises:
-        UserError: The tables contradict themselves; the message names the record.
+        UserError: The tables are inconsistent; the message names the record.
     """
 
     name: str
@@ -56,24 +56,24 @@ class PreferenceData:
         _refuse(
             texts, texts["prompt_id"].duplicated(), "has more than one text; one prompt_id is one prompt", "prompt_id"
         )
-        # Numbers are compared much faster than texts.
+        # Comparing numbers is much faster than comparing texts.
         names = self.items["prompt_id"].drop_duplicates()
         prompt_of_item, prompt_of_pair = (_rows_in(names, table["prompt_id"]) for table in (self.items, pairs))
         for side, row in self._rows.items():
             _refuse(pairs, row < 0, f"has an unknown item as {side}; every item needs a row")
-            other = prompt_of_item[row] != prompt_of_pair
-            _refuse(pairs, other, f"has as {side} an item of another prompt; a pair has one prompt")
+            differs = prompt_of_item[row] != prompt_of_pair
+            _refuse(pairs, differs, f"has as {side} an item of another prompt; a pair has one prompt")
         _refuse(pairs, self._rows["first"] == self._rows["second"], "compares an item with itself; remove it")
         if not pd.api.types.is_numeric_dtype(pairs["choice"]):
             raise UserError(
                 f"The choices of {self.name} are {pairs['choice'].dtype}, not numbers; 1 is first, 0 second."
             )
         _refuse(pairs, ~pairs["choice"].between(0, 1), "has a choice outside [0, 1]; 1 is first, 0 second, 0.5 a tie")
-        _refuse(pairs, ~pairs["split"].isin(SPLITS), f"has an unknown split; known are {', '.join(SPLITS)}")
+        _refuse(pairs, ~pairs["split"].isin(SPLITS), f"has an unknown split; splits are {', '.join(SPLITS)}")
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the two tables: tells whether a store was made from these data."""
+        """Hash of the two tables, which identifies the data that a store was made from."""
         digest = hashlib.sha256()
         for table, columns in ((self.items, _ITEM_COLUMNS), (self.pairs, _PAIR_COLUMNS)):
             digest.update(pd.util.hash_pandas_object(table[list(columns)], index=False).to_numpy().tobytes())
@@ -81,7 +81,7 @@ class PreferenceData:
 
     @cached_property
     def _rows(self) -> dict[str, np.ndarray]:
-        """Row of each pair's first and second item among the items; −1 where there is none."""
+        """Row of each pair's first and second item among the items; −1 for an unknown item."""
         return {side: _rows_in(self.items["item_id"], self.pairs[side]) for side in ("first", "second")}
 
     @cached_property
@@ -92,7 +92,7 @@ class PreferenceData:
         """Open an item's picture; may be called from several threads.
 
         Raises:
-            UserError: It is missing or cannot be read; with the file and the item.
+            UserError: It is missing or cannot be read; the message names the file and the item.
         """
         return self.images.open(self._image_of[item_id], item_id)
 
@@ -101,25 +101,25 @@ class PreferenceData:
         return self._image_of[item_id]
 
     def stamp_of(self, item_id: str) -> str | None:
-        """Return a cheap identity of an item's picture, such as its file's size and times; None where there is none."""
+        """Return a cheap identity of an item's picture, such as its file's size and times; None if there is none."""
         return self.images.stamp(self._image_of[item_id])
 
     def missing_images(self) -> pd.DataFrame:
-        """List the items whose picture is not there, without opening any."""
-        gone = set(self.images.missing(self.items["image"].unique()))
-        return self.items[self.items["image"].isin(gone)]
+        """List the items whose picture is missing, without opening any."""
+        missing = self.images.missing(self.items["image"].unique())
+        return self.items[self.items["image"].isin(set(missing))]
 
     def require_images(self) -> None:
-        """Look for every picture once, before anything is computed.
+        """Check that no picture is missing.
 
         Raises:
-            UserError: Some are missing; with the first of them, its item, and how many there are.
+            UserError: Some are missing; the message has their number, and the first one with its item.
         """
-        gone = self.missing_images()
-        if len(gone):
-            item = gone.iloc[0]
+        missing = self.missing_images()
+        if len(missing):
+            item = missing.iloc[0]
             raise UserError(
-                f"{len(gone):,} of {len(self.items):,} pictures of {self.name} are missing, the first being "
+                f"{len(missing):,} of {len(self.items):,} pictures of {self.name} are missing, the first being "
                 f"{item['image']!r} of item {item['item_id']!r}; check --data-root, or leave them out with "
                 f"--skip-bad-images."
             )
@@ -130,12 +130,11 @@ class PreferenceData:
         Raises:
             UserError: Nothing would be left.
         """
-        gone = set(item_ids)
-        bad = self.items["item_id"].isin(gone).to_numpy()
-        kept = ~bad[self._rows["first"]] & ~bad[self._rows["second"]]
-        if not kept.any():
-            raise UserError(f"Without {len(gone):,} items {self.name} has no pairs left; check --data-root.")
-        return self.keep(kept)
+        left_out = self.items["item_id"].isin(set(item_ids)).to_numpy()
+        keep = ~left_out[self._rows["first"]] & ~left_out[self._rows["second"]]
+        if not keep.any():
+            raise UserError(f"Without {len(item_ids):,} items {self.name} has no pairs left; check --data-root.")
+        return self.keep(keep)
 
     def where(self, condition: str) -> PreferenceData:
         """Keep the pairs for which a condition on their columns holds, such as ``confidence >= 0.95``.
@@ -143,22 +142,22 @@ class PreferenceData:
         Gaps fulfil neither a comparison nor its negation; :mod:`probing.preferences.tables.condition` has the grammar.
 
         Raises:
-            UserError: The condition cannot be read, compares things of two types, or leaves nothing.
+            UserError: The condition cannot be read, compares values of two types, or selects nothing.
         """
         holds = rows_where(self.pairs, condition)
         if not holds.any():
-            raise UserError(f"No pair of {self.name} fulfils {shown(condition)}; ask for less.")
+            raise UserError(f"No pair of {self.name} fulfils {shown(condition)}; give a weaker condition.")
         return self.keep(holds)
 
-    def keep(self, kept: np.ndarray) -> PreferenceData:
-        """Keep the pairs where ``kept`` (pair,) is true, and the items they are of."""
-        if kept.all():
+    def keep(self, mask: np.ndarray) -> PreferenceData:
+        """Keep the pairs where ``mask`` (pair,) is true, and their items."""
+        if mask.all():
             return self
         used = np.zeros(len(self.items), dtype=bool)
         for row in self._rows.values():
-            used[row[kept]] = True
+            used[row[mask]] = True
         return replace(
-            self, items=self.items[used].reset_index(drop=True), pairs=self.pairs[kept].reset_index(drop=True)
+            self, items=self.items[used].reset_index(drop=True), pairs=self.pairs[mask].reset_index(drop=True)
         )
 
     def select(self, *, split: str | Collection[str] | None = None, limit: int | None = None) -> PreferenceData:
@@ -167,19 +166,18 @@ class PreferenceData:
         Raises:
             UserError: Nothing would be left.
         """
-        asked = SPLITS if split is None else (split,) if isinstance(split, str) else tuple(split)
-        kept = self.pairs["split"].isin(asked).to_numpy()
-        if not (self.pairs["split"] == asked[0]).any() and split is not None:
+        splits = SPLITS if split is None else (split,) if isinstance(split, str) else tuple(split)
+        if not (self.pairs["split"] == splits[0]).any() and split is not None:
             have = ", ".join(self.pairs["split"].unique())
-            raise UserError(f"{self.name} has no pairs of split {asked[0]!r}; it has {have}.")
-        data = self.keep(kept)
+            raise UserError(f"{self.name} has no pairs of split {splits[0]!r}; it has {have}.")
+        data = self.keep(self.pairs["split"].isin(splits).to_numpy())
         if limit is None or limit >= len(data.items):
             return data
         if limit < 1:
-            raise UserError(f"--limit is a number of items, at least 1, got {limit}.")
+            raise UserError(f"--limit must be at least 1, got {limit}.")
         items = data.items
         sizes = items.groupby("prompt_id", sort=False).size()
-        # Evenly spread, so that each split keeps its share.
+        # Spread evenly, so that each split keeps its share.
         order = np.argsort(np.arange(len(sizes)) * 0.6180339887498949 % 1.0, kind="stable")
         fits = sizes.to_numpy()[order].cumsum() <= limit
         if not fits.any():
@@ -187,12 +185,12 @@ class PreferenceData:
         return data.keep(data.pairs["prompt_id"].isin(sizes.index[order[fits]]).to_numpy())
 
 
-def _rows_in(names: pd.Series, asked: pd.Series) -> np.ndarray:
-    """Row of each asked name among different names, −1 where there is none; without an object for each."""
-    there, wanted = (
-        pa.array(column.astype(str), type=pa.large_string(), from_pandas=True) for column in (names, asked)
+def _rows_in(names: pd.Series, selected: pd.Series) -> np.ndarray:
+    """Return the row of each selected name among unique names, −1 for an unknown one; in Arrow, to save memory."""
+    all_names, texts = (
+        pa.array(column.astype(str), type=pa.large_string(), from_pandas=True) for column in (names, selected)
     )
-    return pc.index_in(wanted, value_set=there).fill_null(-1).to_numpy(zero_copy_only=False)
+    return pc.index_in(texts, value_set=all_names).fill_null(-1).to_numpy(zero_copy_only=False)
 
 
 def _check_table(what: str, table: pd.DataFrame, columns: tuple[str, ...], key: str) -> None:
@@ -201,11 +199,11 @@ def _check_table(what: str, table: pd.DataFrame, columns: tuple[str, ...], key: 
         raise UserError(f"The {what} lack the columns {', '.join(missing)}; they need {', '.join(columns)}.")
     if len(table) == 0:
         raise UserError(f"There are no {what}; check the file and the split.")
-    _refuse(table, table[key].duplicated(), f"comes twice; every {key} is unique", key)
+    _refuse(table, table[key].duplicated(), f"is repeated; every {key} must be unique", key)
     for column in columns:
         _refuse(table, table[column].isna(), f"has no {column}; fill it in or remove the row", key)
 
 
-def _refuse(table: pd.DataFrame, wrong: pd.Series | np.ndarray, said: str, key: str = "pair_id") -> None:
+def _refuse(table: pd.DataFrame, wrong: pd.Series | np.ndarray, problem: str, key: str = "pair_id") -> None:
     if wrong.any():
-        raise UserError(f"{table.loc[wrong, key].iloc[0]!r} {said} ({int(wrong.sum())} such rows).")
+        raise UserError(f"{table.loc[wrong, key].iloc[0]!r} {problem} ({int(wrong.sum())} such rows).")

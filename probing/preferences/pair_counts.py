@@ -1,13 +1,13 @@
-"""Count the pairs that probes can be fitted on, before hours go into features of the others."""
+"""Count the pairs that probes can be fitted on, before their features are extracted."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 LEAST_TRAINING_PROMPTS = 10
-"""Prompts with untied training pairs that a facet needs."""
+"""Smallest number of prompts with untied training pairs for a probe of a facet."""
 LEAST_TEST_PROMPTS = 2
-"""Prompts with untied test pairs that a facet needs."""
+"""Smallest number of prompts with untied test pairs for a probe of a facet."""
 
 
 def count_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -27,7 +27,7 @@ def count_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_pairs(counts: pd.DataFrame) -> str:
-    """Put counts of :func:`count_pairs` into one line."""
+    """Format the counts of :func:`count_pairs` as one line."""
     splits = counts.groupby("split")["pairs"].sum()
     parts = [f"{count:,} {split}" for split, count in splits.items()]
     ties = int(counts["ties"].sum())
@@ -38,12 +38,12 @@ def describe_pairs(counts: pd.DataFrame) -> str:
 
 
 def unfit_facets(counts: pd.DataFrame) -> list[str]:
-    """Say of each facet that no probe can be fitted on what it lacks."""
-    found = []
-    for facet, own in counts.groupby("facet"):
-        untied = own.set_index("split")["untied_prompts"]
+    """Describe what each facet with too few pairs for a probe lacks."""
+    problems = []
+    for facet, of_facet in counts.groupby("facet"):
+        untied = of_facet.set_index("split")["untied_prompts"]
         for split, least in (("train", LEAST_TRAINING_PROMPTS), ("test", LEAST_TEST_PROMPTS)):
             have = int(untied.get(split, 0))
             if have < least:
-                found.append(f"facet {facet} has untied {split} pairs of {have} prompts, and a probe needs {least}")
-    return found
+                problems.append(f"facet {facet} has untied {split} pairs of {have} prompts, and a probe needs {least}")
+    return problems

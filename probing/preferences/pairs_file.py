@@ -1,4 +1,4 @@
-"""A user's own pairs: a CSV, Parquet or JSON-lines file beside its pictures."""
+"""Read pairs of a user: a CSV, Parquet or JSON-lines file and its pictures."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ _KINDS: dict[str, Kind] = {
     "tie": "truth",
     "margin": "number",
 }
-"""What the columns with a meaning hold; all others are plain."""
+"""Types of the columns with a meaning; all others are plain."""
 RESERVED = ("first", "second", "choice", "image_chosen", "image_rejected")
-"""Columns that are made from the others; so are all that end in ``_first`` or ``_second``."""
+"""Names of derived columns, which a file cannot have; names that end in ``_first`` or ``_second`` are reserved too."""
 _SIDES = ("_first", "_second")
 
 
 def read(path: Path, *, root: Path | None = None) -> tuple[pd.DataFrame, ImageSource]:
     """Read ``prompt, chosen, rejected[, margin, prompt_id, split, facet, tie, …]``.
 
-    Prompts, paths and ids are taken as they are written: ``007`` and ``NA`` stay these words. Columns that end in
+    Prompts, paths and ids are texts exactly as written: ``007`` and ``NA`` too. Columns that end in
     ``_chosen`` and ``_rejected``, such as ``source_model_chosen``, come in twos and follow their picture.
 
     Args:
         path: The file.
-        root: What image paths are relative to (default: the file's folder).
+        root: Folder that image paths are relative to (default: the file's).
 
     Raises:
-        UserError: The file is missing or no table, lacks a column, or has one that is reserved or of another type; or a
-            record has a gap.
+        UserError: The file is missing or no table; a column is missing, reserved or of another type; or a record has a
+            gap.
     """
     if not path.is_file():
         raise UserError(f"There is no file {path}; --data takes a data set's name or a file of pairs.")
@@ -63,12 +63,12 @@ def read(path: Path, *, root: Path | None = None) -> tuple[pd.DataFrame, ImageSo
 
 
 def _refuse_reserved(path: Path, table: pd.DataFrame) -> None:
-    taken = [column for column in table if column in RESERVED or str(column).endswith(_SIDES)]
-    if taken:
+    reserved = [column for column in table if column in RESERVED or str(column).endswith(_SIDES)]
+    if reserved:
         raise UserError(
-            f"{path} has the columns {listed(taken)}, which are made here; rename or remove them "
-            f"({', '.join(RESERVED)}, and names that end in {' or '.join(_SIDES)} are reserved; what describes the two "
-            f"sides ends in _chosen and _rejected)."
+            f"{path} has the columns {listed(reserved)}, which are reserved; rename or remove them "
+            f"({', '.join(RESERVED)}, and names that end in {' or '.join(_SIDES)} are derived; columns of the two "
+            f"sides end in _chosen and _rejected)."
         )
     for one, other in (("_chosen", "_rejected"), ("_rejected", "_chosen")):
         for column in map(str, table):

@@ -1,4 +1,4 @@
-"""Files of rewards: the score that a probe or another model gives to each item."""
+"""Read files of rewards: the score of each item by a probe or another model."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ _KINDS: dict[str, Kind] = {"item_id": "id", "prompt": "prompt", "image": "path",
 def read_rewards(path: Path) -> pd.DataFrame:
     """Read a table of ``reward`` by ``item_id``, or by ``prompt`` and ``image``.
 
-    An empty reward is a gap; ``nan`` and infinity are errors of the model that was scored.
+    An empty reward is a gap; ``nan`` and infinity are refused.
 
     Args:
-        path: A ``.csv``, ``.parquet`` or ``.jsonl``.
+        path: A ``.csv``, ``.parquet`` or ``.jsonl`` file.
 
     Raises:
-        UserError: No such file, no such table, or a reward that is no finite number; with the record.
+        UserError: The file is missing or no table, or a reward is not a finite number; the message names the record.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"Rewards are a file that ends in {', '.join(SUFFIXES)}, got {path}.")
+        raise UserError(f"A file of rewards ends in {', '.join(SUFFIXES)}, got {path}.")
     if not path.is_file():
-        raise UserError(f"There is no file {path}; python -m probing.score --list-items writes what it should hold.")
+        raise UserError(
+            f"There is no file {path}; python -m probing.score --list-items writes the items that it should contain."
+        )
     table = read_table(path, lambda column: _KINDS.get(column, "plain"))
     if "reward" in table:
         records = table["item_id"] if "item_id" in table else pd.Series(table.index.astype(str), index=table.index)

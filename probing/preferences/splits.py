@@ -1,4 +1,4 @@
-"""Splits that never cut a prompt: by prompt, in strata, or by who painted the pictures."""
+"""Train/test splits that keep prompt groups whole: by prompt, in strata, or by source model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPLIT_RULES: tuple[str, ...] = get_args(SplitRule)
 
 
 def normalise_prompt(text: str) -> str:
-    """Bring a prompt to the form in which two prompts are the same: NFKC, casefolded, single spaces."""
+    """Normalise a prompt for comparisons: NFKC, casefolded, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).split()).casefold()
 
 
@@ -30,43 +30,43 @@ def split_by_prompt(
 
     Args:
         prompts: The prompt's id of each row.
-        strata: What each row is, such as its facet: prompts that have the same of these are split by themselves.
-        test_fraction: Share of prompts, of each kind, that become the test split.
-        seed: Of the assignment.
+        strata: The stratum of each row, such as its facet; prompts with the same set of strata are split alike.
+        test_fraction: Share of prompts that become the test split, in each set of strata.
+        seed: Seed of the assignment.
 
     Raises:
         UserError: Fewer than two prompts, or a fraction outside (0, 1).
     """
     if not 0 < test_fraction < 1:
-        raise UserError(f"The test fraction is between 0 and 1, got {test_fraction}.")
+        raise UserError(f"The test fraction must be between 0 and 1, got {test_fraction}.")
     code, names = pd.factorize(prompts)
     if len(names) < 2:
         raise UserError(f"A split by prompt needs at least 2 different prompts, got {len(names)}; add a split column.")
-    _, place = _places_in_strata(code, names, strata, seed)
-    tests = place < test_fraction
+    _, position = _positions_in_strata(code, names, strata, seed)
+    tests = position < test_fraction
     if not tests.any() or tests.all():
-        tests = np.arange(len(names)) == int(np.argmin(place))
+        tests = np.arange(len(names)) == int(np.argmin(position))
     return pd.Series(np.where(tests[code], "test", "train"), index=prompts.index)
 
 
 def stratified_folds(prompts: pd.Series, folds: int, *, strata: pd.Series | None = None, seed: int = 0) -> np.ndarray:
-    """Give each row the number of the fold that holds it out; prompts of the same strata are dealt out evenly.
+    """Return the fold that holds out each row; prompts of the same strata are distributed evenly.
 
     Args:
         prompts: The prompt's id of each row.
         folds: Number of folds.
-        strata: What each row is, such as its facet or source model.
-        seed: Of the dealing.
+        strata: The stratum of each row, such as its facet or source model.
+        seed: Seed of the assignment.
 
     Raises:
         UserError: Fewer prompts than folds, or fewer than two folds.
     """
     code, names = pd.factorize(prompts)
     if not 2 <= folds <= len(names):
-        raise UserError(f"Got {folds} folds for {len(names)} prompts; ask for 2 to {len(names)} folds.")
-    kind, place = _places_in_strata(code, names, strata, seed)
-    # Kind after kind, each in its drawn order: dealing out then serves every kind evenly, and all of them together.
-    order = np.lexsort((place, kind))
+        raise UserError(f"Got {folds} folds for {len(names)} prompts; give 2 to {len(names)} folds.")
+    kind, position = _positions_in_strata(code, names, strata, seed)
+    # Sorted by kind, each in random order: assigning in turn balances every kind, and all of them together.
+    order = np.lexsort((position, kind))
     fold_of = np.empty(len(names), dtype=np.int64)
     fold_of[order] = np.arange(len(names)) % folds
     return fold_of[code]
@@ -75,20 +75,20 @@ def stratified_folds(prompts: pd.Series, folds: int, *, strata: pd.Series | None
 def hold_out_models(pairs: pd.DataFrame, models: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
     """Train on pairs without some source models, test on pairs with one of them, on other prompts.
 
-    What a probe learned of the models it saw does not help here: what remains is what it knows of quality. An official
-    split by prompt is kept; without a test split, prompts are split 80 to 20.
+    A probe that relies on the source models of its training pairs fails here. An official split by prompt is kept;
+    without a test split, prompts are split 80 to 20.
 
     Args:
-        pairs: With ``source_model_first`` and ``source_model_second``.
-        models: The models that are held out.
-        seed: Of the split by prompt, where there is no official one.
+        pairs: Pairs with ``source_model_first`` and ``source_model_second``.
+        models: The models to hold out.
+        seed: Seed of the split by prompt, if there is no official one.
 
     Returns:
-        The pairs that are used: ``train`` and ``test``. Training prompts' pairs of held-out models, and test prompts'
-        pairs of the others, are left out.
+        The pairs of the new splits ``train`` and ``test``, without training prompts' pairs of held-out models and test
+        prompts' pairs of the others.
 
     Raises:
-        UserError: No source models are known, one asked for is not among them, or a side would be empty.
+        UserError: The pairs name no source models, or not a given one, or a split would be empty.
     """
     sides = ("source_model_first", "source_model_second")
     if any(side not in pairs for side in sides):
@@ -106,9 +106,9 @@ def hold_out_models(pairs: pd.DataFrame, models: Sequence[str], *, seed: int = 0
     held_out = pairs[sides[0]].isin(models) | pairs[sides[1]].isin(models)
     used = ((split == "train") & ~held_out) | ((split == "test") & held_out)
     chosen = pairs[used].assign(split=split[used]).reset_index(drop=True)
-    for side, which in (("train", "without"), ("test", "with")):
-        if not (chosen["split"] == side).any():
-            raise UserError(f"No {side} pair {which} {', '.join(models)} is left; hold out other source models.")
+    for name, which in (("train", "without"), ("test", "with")):
+        if not (chosen["split"] == name).any():
+            raise UserError(f"No {name} pair {which} {', '.join(models)} is left; hold out other source models.")
     return chosen
 
 
@@ -120,22 +120,24 @@ def split_pairs(
     held_out: Sequence[str] = (),
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Split pairs anew by a rule of :data:`SPLIT_RULES`.
+    """Split pairs into training and test pairs that share no prompt.
 
     Args:
         pairs: A table of pairs.
-        split_by: ``official`` (as they are), ``prompt``, or ``source-model``.
-        stratify: With ``prompt``: a column in whose values the two sides shall be alike.
-        held_out: With ``source-model``: the models to hold out.
-        seed: Of what is drawn.
+        split_by: ``official`` (unchanged), ``prompt`` (80 to 20), or ``source-model``.
+        stratify: With ``prompt``: a column whose values are distributed alike in both splits.
+        held_out: With ``source-model``: the models to hold out; see :func:`hold_out_models`.
+        seed: Seed of the split.
 
     Raises:
         UserError: Unknown rule or column, or what the rule refuses.
     """
     if split_by not in SPLIT_RULES:
-        raise UserError(f"Unknown split rule {split_by!r}; known are {', '.join(SPLIT_RULES)}.")
+        raise UserError(f"Unknown split rule {split_by!r}; give one of {', '.join(SPLIT_RULES)}.")
     if (held_out and split_by != "source-model") or (stratify and split_by != "prompt"):
-        raise UserError("Source models are held out by the split rule source-model, and strata belong to prompt.")
+        raise UserError(
+            "Held-out source models need the split rule source-model, and strata need the rule prompt; change the rule."
+        )
     if split_by == "source-model":
         return hold_out_models(pairs, held_out, seed=seed)
     if split_by == "official":
@@ -149,56 +151,56 @@ def split_pairs(
 
 
 def crossing_prompts(pairs: pd.DataFrame) -> pd.Series:
-    """List the ids of prompts that stand in more than one split."""
+    """List the ids of prompts in more than one split."""
     different = pairs[["prompt_id", "split"]].drop_duplicates()
     return different.loc[different["prompt_id"].duplicated(), "prompt_id"].drop_duplicates()
 
 
 def refuse_crossing_prompts(data: PreferenceData) -> None:
-    """Raise if a prompt, whatever its spelling, stands in two splits.
+    """Refuse data in which a prompt, whatever its spelling, is in two splits.
 
     Raises:
-        UserError: With the first such prompt, and how many there are.
+        UserError: The message has the number of such prompts, and the first.
     """
     crossing = crossing_prompts(data.pairs)
     if len(crossing):
         first = data.items.loc[data.items["prompt_id"] == crossing.iloc[0], "prompt"].iloc[0]
         raise UserError(
-            f"{len(crossing):,} prompts of {data.name} stand in more than one split, the first being {first!r}; "
-            f"--leaks drop leaves their training pairs out."
+            f"{len(crossing):,} prompts of {data.name} are in more than one split, the first being {first!r}; "
+            f"--leaks drop leaves out their pairs of the less held-out splits."
         )
 
 
 def drop_crossing_prompts(data: PreferenceData) -> PreferenceData:
-    """Leave each crossing prompt only in the most held-out of its splits: test, then validation."""
+    """Keep each prompt only in the most held-out of its splits: test, then validation."""
     rank = data.pairs["split"].map({split: i for i, split in enumerate(SPLITS)}).astype(int)
-    kept = (rank == rank.groupby(data.pairs["prompt_id"]).transform("max")).to_numpy()
-    if kept.all():
+    keep = (rank == rank.groupby(data.pairs["prompt_id"]).transform("max")).to_numpy()
+    if keep.all():
         return data
-    dropped = int((~kept).sum())
-    return replace(data.keep(kept), settings={**data.settings, "dropped_crossing_pairs": dropped})
+    dropped = int((~keep).sum())
+    return replace(data.keep(keep), settings={**data.settings, "dropped_crossing_pairs": dropped})
 
 
-def _places_in_strata(
+def _positions_in_strata(
     code: np.ndarray, names: pd.Index, strata: pd.Series | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give each prompt its kind, and place it at random in [0, 1), evenly among the prompts of its kind.
+    """Return each prompt's kind, and its random position in [0, 1), evenly spaced among the prompts of its kind.
 
-    Prompts are of one kind when their rows have the same set of strata.
+    Prompts are of one kind if their rows have the same set of strata.
     """
-    # By name, so that the order of the rows tells nothing.
+    # Sorted by name, so that the order of rows does not matter.
     order = np.argsort(names.astype(str).to_numpy(dtype=object), kind="stable")
-    drawn = np.empty(len(names))
-    drawn[order] = np.random.default_rng(seed).permutation(len(names))
+    random_rank = np.empty(len(names))
+    random_rank[order] = np.random.default_rng(seed).permutation(len(names))
     kind = np.zeros(len(names), dtype=np.int64)
     if strata is not None:
         what, _ = pd.factorize(strata.astype(str), sort=True)
         pairs = pd.DataFrame({"prompt": code, "what": what}).drop_duplicates().sort_values(["prompt", "what"])
         kinds = pairs.groupby("prompt")["what"].agg(tuple)
         kind[kinds.index.to_numpy()] = pd.factorize(kinds, sort=True)[0]
-    place = np.empty(len(names))
+    position = np.empty(len(names))
     for one in np.unique(kind):
         of_kind = np.flatnonzero(kind == one)
-        rank = np.argsort(np.argsort(drawn[of_kind], kind="stable"), kind="stable")
-        place[of_kind] = (rank + 0.5) / len(of_kind)
-    return kind, place
+        rank = np.argsort(np.argsort(random_rank[of_kind], kind="stable"), kind="stable")
+        position[of_kind] = (rank + 0.5) / len(of_kind)
+    return kind, position

@@ -43,7 +43,7 @@ def make(prompts=6, **changed):
         ({"choice": 1.5}, r"'pair1' has a choice outside \[0, 1\]"),
         ({"choice": np.nan}, "'pair1' has no choice"),
         ({"split": "dev"}, "'pair1' has an unknown split"),
-        ({"pair_id": "pair0"}, "'pair0' comes twice"),
+        ({"pair_id": "pair0"}, "'pair0' is repeated"),
         ({"choice": "first"}, "choices of d are object, not numbers"),
     ],
 )

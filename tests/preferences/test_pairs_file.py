@@ -132,14 +132,14 @@ def test_a_given_split_that_cuts_a_prompt_is_refused(pictures):
         ([ROWS[0]], "at least 2 different prompts"),
         (
             [{**ROWS[0], "prompt_id": "1"}, {**ROWS[2], "prompt_id": "1"}],
-            "'1' of mine stands for two prompts, 'a cat' and 'a dog'",
+            "'1' of mine has two prompts, 'a cat' and 'a dog'",
         ),
         ([{**ROWS[0], "prompt_id": "1"}, {**ROWS[2], "prompt_id": None}], "Record 1 of mine has no prompt_id"),
         ([{**ROWS[0], "tie": "perhaps"}, ROWS[2]], "Record 0 of mine has the tie 'perhaps'; write true or false"),
-        ([{**ROWS[0], "choice": 1}, ROWS[2]], "has the columns choice, which are made here"),
+        ([{**ROWS[0], "choice": 1}, ROWS[2]], "has the columns choice, which are reserved"),
         ([{**ROWS[0], "margin": "big"}, ROWS[2]], "'pair0' has the margin 'big', which is no number"),
         ([{**ROWS[0], "split": "trial"}, {**ROWS[2], "split": "test"}], "unknown split"),
-        ([{**ROWS[0], "pair_id": "x"}, {**ROWS[2], "pair_id": "x"}], "'x' comes twice"),
+        ([{**ROWS[0], "pair_id": "x"}, {**ROWS[2], "pair_id": "x"}], "'x' is repeated"),
     ],
 )
 def test_bad_files_are_one_sentence(pictures, rows, said):

@@ -48,4 +48,4 @@ def test_conditions_that_are_code(tmp_path, capsys):
     path, made = tmp_path / "pairs.csv", tmp_path / "made"
     path.write_text("\n".join(["prompt,chosen,rejected", *GOOD, ""]))
     message = run(tmp_path, capsys, path, "--where", f"@pd.io.common.os.system('touch {made}')")
-    assert "stops to be readable at position 1" in message and not made.exists()
+    assert "has a syntax error at position 1" in message and not made.exists()

@@ -35,11 +35,11 @@ def load(folder, columns, suffix=".csv"):
 )
 def test_reserved_columns_are_refused_and_listed(tmp_path, column, suffix):
     with pytest.raises(
-        UserError, match=rf"has the columns {column}, which are made here; .*first, second, choice, image_"
+        UserError, match=rf"has the columns {column}, which are reserved; .*first, second, choice, image_"
     ):
         load(tmp_path, {column: ["x", "y", "z"]}, suffix)
     # Neither a partner nor the same column of the two sides makes it a user's column.
-    with pytest.raises(UserError, match="which are made here"):
+    with pytest.raises(UserError, match="which are reserved"):
         load(
             tmp_path,
             {"x_first": ["x"] * 3, "x_second": ["y"] * 3, "x_chosen": ["x"] * 3, "x_rejected": ["y"] * 3},

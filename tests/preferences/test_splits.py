@@ -97,12 +97,12 @@ def test_an_official_split_is_kept_when_models_are_held_out():
         (lambda p: hold_out_models(p.drop(columns="source_model_first"), ["flux"]), "name no source models"),
         (lambda p: hold_out_models(p, ["flux", "sdxl", "sd2", "real"]), "No train pair without"),
         (lambda p: split_pairs(p, "random"), "Unknown split rule 'random'"),
-        (lambda p: split_pairs(p, "prompt", held_out=["flux"]), "split rule source-model"),
-        (lambda p: split_pairs(p, "official", stratify="facet"), "strata belong to prompt"),
+        (lambda p: split_pairs(p, "prompt", held_out=["flux"]), "need the split rule source-model"),
+        (lambda p: split_pairs(p, "official", stratify="facet"), "strata need the rule prompt"),
         (lambda p: split_pairs(p, "prompt", stratify="style"), "no column 'style'"),
         (lambda p: split_by_prompt(p["prompt_id"], test_fraction=1.0), "between 0 and 1"),
         (lambda p: split_by_prompt(p["prompt_id"].head(2)), "at least 2 different prompts"),
-        (lambda p: stratified_folds(p["prompt_id"].head(4), 3), "ask for 2 to 2 folds"),
+        (lambda p: stratified_folds(p["prompt_id"].head(4), 3), "give 2 to 2 folds"),
     ],
 )
 def test_what_cannot_be_split_says_why(call, message):

@@ -1,9 +1,9 @@
-"""Members of tar and zip archives: read to the end, verified, and written into an empty folder within bounds.
+"""Read the members of tar and zip archives to the end, verify them, and write them into an empty folder within bounds.
 
-What a damaged archive gives depends on what its format can find:
+Each format finds different damage:
 
 - **zip**: a CRC over each file, names and sizes written twice, a count. All are compared, and the members must fill
-  the file without a gap, so every flipped byte that matters is found.
+  the file without a gap, so every relevant flipped byte is found.
 - **tar.gz**: a CRC and a length over the whole stream, which is always read to its end.
 - **tar**: a checksum over each header only. A flipped byte inside a file's content, or inside a long name (above 100
   bytes or not ASCII, stored like content), **cannot be found**. Flipped headers, missing or additional bytes can.
@@ -26,34 +26,34 @@ from typing import Any, BinaryIO
 from probing.preferences.archives.parts import JoinedFiles, is_staging
 
 MARKER = ".unpacked"
-"""Ending of the file that records a finished unpacking, beside the archive."""
+"""Ending of the file next to an archive that records its finished unpacking."""
 MAX_MEMBERS = 2_000_000
-"""Files and folders in one archive. The largest benchmark has about one million pictures in all its archives."""
+"""Largest number of files and folders in one archive. The largest benchmark has about one million pictures."""
 MAX_MEMBER_BYTES = 8 * 2**30
-"""Size of one file. Pictures have megabytes; the largest tables of the benchmarks have one or two gigabytes."""
+"""Largest size of one file. Pictures have megabytes, the largest tables of the benchmarks one or two gigabytes."""
 MAX_RATIO = 50
-"""Unpacked bytes per byte of the archive. Pictures are compressed already (ratio 1), JSON reaches 10 to 20."""
+"""Largest number of unpacked bytes per byte of the archive. Compressed pictures have ratio 1, JSON 10 to 20."""
 RATIO_ALLOWANCE = 16 * 2**20
-"""Unpacked bytes that are allowed whatever the ratio: small archives of plain text compress well and do no harm."""
+"""Unpacked bytes that are allowed at any ratio: small archives of plain text compress well and are harmless."""
 MAX_HEADER_BYTES = 2**20
-"""Size of one tar header with its long names and attributes; tarfile reads it into memory at once."""
+"""Largest size of one tar header with its long names and attributes; tarfile reads it into memory at once."""
 
 FETCH_AGAIN = "delete it and fetch it again"
 BY_HAND = "unpack it into its folder with another tool and move the archive away"
 _CHUNK = 2**20
 _SMALL_CHUNK = 2**12
-"""Compressed bytes at once where zipfile does not bound what they become (bzip2, LZMA)."""
+"""Compressed bytes read at once if zipfile does not bound their unpacked size (bzip2, LZMA)."""
 _BLOCK = tarfile.BLOCKSIZE
 _SECOND = f"second{MARKER}"
-"""Temporary name of a member that is there twice; no member can have it."""
+"""Temporary name of a repeated member; no member can have it."""
 
 
 class ArchiveFault(Exception):
-    """A fault of an archive, and what to do about it; :func:`archives.unpack` adds the archive's name."""
+    """A fault of an archive and its fix; :func:`unpack` adds the archive's name."""
 
-    def __init__(self, problem: str, mend: str = FETCH_AGAIN) -> None:
+    def __init__(self, problem: str, fix: str = FETCH_AGAIN) -> None:
         super().__init__(problem)
-        self.mend = mend
+        self.fix = fix
 
 
 def read_members(source: JoinedFiles, is_zip: bool, target: Path, staging: Path, free: int) -> dict[str, int]:
@@ -62,7 +62,7 @@ def read_members(source: JoinedFiles, is_zip: bool, target: Path, staging: Path,
     Args:
         source: The archive's bytes.
         is_zip: Whether it is a zip archive; else tar, compressed by gzip or not.
-        target: The folder that the members are meant for.
+        target: The folder that the members will be moved to.
         staging: An empty folder to write to.
         free: Free bytes on the disk.
 
@@ -70,8 +70,8 @@ def read_members(source: JoinedFiles, is_zip: bool, target: Path, staging: Path,
         Size by name of each file.
 
     Raises:
-        ArchiveFault: The archive is damaged, exceeds a bound, or holds what is no regular file or folder inside
-            ``target``. The errors of tarfile, zipfile, zlib and lzma are raised too.
+        ArchiveFault: The archive is damaged, exceeds a bound, or has a member that is no regular file or folder inside
+            ``target``. Errors of tarfile, zipfile, zlib and lzma are raised too.
     """
     start = source.read(64)
     source.seek(0)
@@ -88,7 +88,7 @@ def read_members(source: JoinedFiles, is_zip: bool, target: Path, staging: Path,
         with io.BufferedReader(source, _CHUNK) as buffered:
             _read_tar(buffered, target, sink)
     if not sink.files:
-        raise ArchiveFault("it holds no files")
+        raise ArchiveFault("it contains no files")
     return sink.files
 
 
@@ -96,7 +96,7 @@ def safe_name(name: str) -> PurePosixPath:
     """Return a member's relative path without ``.``.
 
     Raises:
-        ArchiveFault: The path is absolute, has ``..``, or has bytes that no data set's name needs.
+        ArchiveFault: The path is absolute, has ``..``, or has bytes that data sets do not need.
     """
     shown = ascii(name[:200])
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):
@@ -107,7 +107,7 @@ def safe_name(name: str) -> PurePosixPath:
         )
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise ArchiveFault(f"its member {shown} lies outside the folder")
+        raise ArchiveFault(f"its member {shown} is outside the folder")
     if any(part.endswith(MARKER) or is_staging(part) for part in parts):
         raise ArchiveFault(f"its member {shown} has a name that is reserved for unpacking", BY_HAND)
     return PurePosixPath(*parts)
@@ -142,10 +142,10 @@ class _Sink:
         target = self._folder / path
         if target.is_dir():
             raise ArchiveFault(f"its member {shown} is both a file and a folder")
-        again = str(path) in self.files
-        written_to = self._folder / _SECOND if again else target
+        repeated = str(path) in self.files
+        output = self._folder / _SECOND if repeated else target
         written = 0
-        with written_to.open("wb") as file:
+        with output.open("wb") as file:
             for chunk in chunks:
                 written += len(chunk)
                 self._total += len(chunk)
@@ -154,17 +154,17 @@ class _Sink:
                 self._check(self._total)
                 file.write(chunk)
         if written != size:
-            raise ArchiveFault(f"its member {shown} has not the {size} bytes that its header gives")
-        if again:
-            if not filecmp.cmp(written_to, target, shallow=False):
-                raise ArchiveFault(f"its member {shown} is there twice with different content")
-            written_to.unlink()
+            raise ArchiveFault(f"its member {shown} does not have the {size} bytes of its header")
+        if repeated:
+            if not filecmp.cmp(output, target, shallow=False):
+                raise ArchiveFault(f"its member {shown} is repeated with different content")
+            output.unlink()
         self.files[str(path)] = size
 
     def _count(self) -> None:
         self._members += 1
         if self._members > MAX_MEMBERS:
-            raise ArchiveFault(f"it holds more than {MAX_MEMBERS} members", BY_HAND)
+            raise ArchiveFault(f"it has more than {MAX_MEMBERS} members", BY_HAND)
 
     def _check(self, total: int) -> None:
         if total > self.limit:
@@ -188,7 +188,7 @@ def _exactly(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
 
 
 class _Forward:
-    """What tarfile reads from: forward only, with bounded reads; keeps the last block, to show why tarfile stopped."""
+    """The input of tarfile: forward only, with bounded reads; the last block shows why tarfile stopped."""
 
     def __init__(self, stream: Any, limit: int) -> None:
         self._stream = stream
@@ -214,7 +214,7 @@ class _Forward:
 
     def seek(self, position: int) -> None:
         if position < self._position:
-            raise ArchiveFault("a header gives a size that cannot be")
+            raise ArchiveFault("a header has an impossible size")
         for _ in _exactly(self.read_some, position - self._position):
             pass
 
@@ -224,7 +224,7 @@ def _read_tar(stream: Any, target: Path, sink: _Sink) -> None:
     file: Any = forward
     with tarfile.TarFile(fileobj=file, mode="r", errorlevel=2, ignore_zeros=False) as packed:
         while (member := packed.next()) is not None:
-            # tarfile keeps all members; a long archive would fill the memory.
+            # tarfile keeps a list of members, which would fill the memory.
             packed.members.clear()  # type: ignore[attr-defined]
             shown = ascii(member.name[:200])
             if member.isdir():
@@ -258,7 +258,7 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile
 def _read_zip(file: BinaryIO, size: int, sink: _Sink) -> None:
     count, start = _find_directory(file, size)
     if count > MAX_MEMBERS:
-        raise ArchiveFault(f"it holds {count} members, allowed are {MAX_MEMBERS}", BY_HAND)
+        raise ArchiveFault(f"it has {count} members, allowed are {MAX_MEMBERS}", BY_HAND)
     with zipfile.ZipFile(file) as packed:
         members = packed.infolist()
         for member in members:
@@ -275,7 +275,7 @@ def _read_zip(file: BinaryIO, size: int, sink: _Sink) -> None:
 
 
 def _find_directory(file: BinaryIO, size: int) -> tuple[int, int]:
-    """Return a zip's number of members, and where its list of members starts; its end must be the file's."""
+    """Return a zip's number of members, and the start of its list of members, which must end the file."""
     length = min(size, 22 + 0xFFFF)
     file.seek(size - length)
     tail = file.read(length)
@@ -295,12 +295,12 @@ def _find_directory(file: BinaryIO, size: int) -> tuple[int, int]:
     if disk or first_disk or here != count:
         raise ArchiveFault("it is one volume of several", "join the volumes with another tool")
     if start + length_of_list != end:
-        raise ArchiveFault("its list of members is not where its end gives it")
+        raise ArchiveFault("its list of members is not at the position that its end gives")
     return count, start
 
 
 def _check_layout(file: BinaryIO, members: list[zipfile.ZipInfo], start: int) -> None:
-    """Compare each member's own header with the list, and require that members fill the file without a gap."""
+    """Compare each member's header with the list, and require that members fill the file without a gap."""
     at = 0
     for member in sorted(members, key=lambda one: one.header_offset):
         shown = ascii(member.orig_filename[:200])
@@ -328,21 +328,21 @@ def _check_layout(file: BinaryIO, members: list[zipfile.ZipInfo], start: int) ->
 
 
 def _descriptor_length(file: BinaryIO, at: int, member: zipfile.ZipInfo) -> int:
-    """Return the length of the sizes and CRC behind a member's content, after a comparison with the list."""
+    """Compare the sizes and CRC behind a member's content with the list, and return their length."""
     file.seek(at)
-    found = file.read(24)
+    content = file.read(24)
     for sizes in ("<LQQ", "<LLL"):
         if max(member.compress_size, member.file_size) > 0xFFFFFFFF and sizes == "<LLL":
             continue
-        wanted = struct.pack(sizes, member.CRC, member.compress_size, member.file_size)
-        for descriptor in (b"PK\x07\x08" + wanted, wanted):
-            if found.startswith(descriptor):
+        expected = struct.pack(sizes, member.CRC, member.compress_size, member.file_size)
+        for descriptor in (b"PK\x07\x08" + expected, expected):
+            if content.startswith(descriptor):
                 return len(descriptor)
     raise ArchiveFault(f"the sizes behind its member {member.orig_filename[:200]!a} are damaged")
 
 
 def _read_zip_member(packed: zipfile.ZipFile, member: zipfile.ZipInfo, sink: _Sink) -> None:
-    # zipfile cuts a name at a zero byte; the original name is the one to judge.
+    # zipfile cuts a name at a zero byte; check the original name.
     name = member.orig_filename
     kind = stat.S_IFMT(member.external_attr >> 16)
     is_folder = name.endswith("/")

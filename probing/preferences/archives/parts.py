@@ -1,4 +1,4 @@
-"""Files of an archive: single or in numbered parts, found below a folder and read as one file."""
+"""Find the files of an archive, single or in numbered parts, and read them as one file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME = re.compile(
     r"(?P<ending>[.-](?:part)?[-_]?(?P<number>[0-9]{1,5}|[a-z]{1,4})(?:-of-(?P<total>[0-9]{1,5}))?)?$"
 )
 _NO_PART = ("gz", "xz", "asc")
-"""Endings of other files that look like the letters of a part."""
+"""Endings of other files that could be the letters of a part."""
 
 
 def is_staging(name: str) -> bool:
@@ -64,11 +64,11 @@ def order_parts(archive: Path, paths: Iterable[Path]) -> list[Path]:
     """Return the files of an archive in the order of their numbers.
 
     Usual numberings are read: ``.000``, ``.part1``, ``.part-aa``, ``.aa``, ``-00000`` and ``-00000-of-00005``; digits
-    from 0 or 1, letters from ``a``. Whether a last part is missing cannot be found from such names without ``-of-``;
-    it is found when the archive is read.
+    from 0 or 1, letters from ``a``. Names without ``-of-`` cannot show that the last part is missing; reading
+    the archive does.
 
     Raises:
-        UserError: A part is missing or there twice, numberings are mixed, or the whole archive lies beside its parts.
+        UserError: A part is missing or repeated, numberings are mixed, or the whole archive is next to its parts.
     """
     paths = sorted(paths)
     parts = sorted((_part(path) for path in paths if path != archive), key=lambda part: part.number)
@@ -77,14 +77,14 @@ def order_parts(archive: Path, paths: Iterable[Path]) -> list[Path]:
     if archive in paths:
         if parts[0].number > 1:
             return [archive]
-        raise _refusal(archive, f"{parts[0].path.name} lies beside the whole archive", "delete one of the two")
+        raise _refusal(archive, f"{parts[0].path.name} is next to the whole archive", "delete one of the two")
     if len({part.style for part in parts}) > 1:
         names = " and ".join(part.path.name for part in parts if part.style != parts[0].style or part is parts[0])
         raise _refusal(archive, f"its parts are numbered in different ways: {names}", "delete the wrong ones")
     numbers = [part.number for part in parts]
-    for one, other in pairwise(parts):
-        if one.number == other.number:
-            problem = f"{one.path.name} and {other.path.name} have the same number"
+    for part, following in pairwise(parts):
+        if part.number == following.number:
+            problem = f"{part.path.name} and {following.path.name} have the same number"
             raise _refusal(archive, problem, "delete the wrong one")
     letters = not parts[0].style[1]
     first = 0 if letters or 0 in numbers or parts[0].total is not None else 1
@@ -96,7 +96,7 @@ def order_parts(archive: Path, paths: Iterable[Path]) -> list[Path]:
     if missing:
         named = ", ".join(f"{archive.name}{_ending(parts[-1], number)}" for number in missing[:3])
         problem = f"missing: {named}" + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise _refusal(archive, problem, "fetch what is missing")
+        raise _refusal(archive, problem, "fetch the missing parts")
     return [part.path for part in parts]
 
 
@@ -115,7 +115,7 @@ def _part(path: Path) -> _Part:
 
 
 def _ending(pattern: _Part, number: int) -> str:
-    """Return the ending of another part that is numbered like one that is there."""
+    """Return the ending of another part with the numbering of an existing one."""
     match = _NAME.match(pattern.path.name)
     assert match is not None
     old = match["number"]
@@ -130,8 +130,8 @@ def _ending(pattern: _Part, number: int) -> str:
     return pattern.ending[:start] + new + pattern.ending[start + len(old) :]
 
 
-def _refusal(archive: Path, problem: str, mend: str) -> UserError:
-    return UserError(f"{archive} cannot be unpacked ({problem}); {mend} and give the same command again.")
+def _refusal(archive: Path, problem: str, fix: str) -> UserError:
+    return UserError(f"{archive} cannot be unpacked ({problem}); {fix} and give the same command again.")
 
 
 class JoinedFiles(io.RawIOBase):
@@ -160,7 +160,7 @@ class JoinedFiles(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         position = offset + (0, self._position, self.size)[whence]
         if position < 0:
-            # As of a file: zipfile expects an OSError where an archive is shorter than its search.
+            # zipfile expects an OSError if an archive is shorter than its search.
             raise OSError(errno.EINVAL, f"position {position} is before the start")
         self._position = position
         return position

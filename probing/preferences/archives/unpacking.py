@@ -1,4 +1,4 @@
-"""Unpack archives of pictures beside their files: verified, bounded, and whole or not at all."""
+"""Unpack archives of pictures into their folders: verified, bounded, and whole or not at all."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ _READERS = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What tarfile, zipfile and the decompressors raise on damaged archives (RuntimeError includes RecursionError and
+"""Errors of tarfile, zipfile and the decompressors on damaged archives (RuntimeError includes RecursionError and
 NotImplementedError)."""
 
 
 def unpack(root: Path) -> None:
-    """Unpack every archive below a folder into the archive's own folder, also archives in several parts.
+    """Unpack every archive below a folder into the folder of the archive, also archives in several parts.
 
     Each archive is unpacked into a temporary folder and read to its end; then its files are moved, and a marker
     ``<archive>.unpacked`` is written last. The marker lists the archive's parts (name, size, time of change) and the
     unpacked files (name, size). An archive is unpacked again if its parts changed or a file is missing or has another
-    size; a file whose content changed at the same size is not noticed. Archives inside archives stay packed.
+    size; a changed file of the same size is not noticed. Archives inside archives stay packed.
 
     Raises:
-        UserError: An archive is damaged, a part is missing, a bound is exceeded, a file of another origin lies where
-            one is to be unpacked, or the disk is full; with the archive's name. The target folder is unchanged then.
+        UserError: An archive is damaged, a part is missing, a bound is exceeded, a file of another origin is in the
+            way, or the disk is full; the message names the archive. The target folder is unchanged then.
     """
     archives = find_archives(root)
     markers = {archive: _read_marker(archive) for archive in archives}
@@ -66,10 +66,13 @@ def unpack(root: Path) -> None:
             # Another process may have unpacked it while this one waited for the lock.
             old = markers[archive] = _read_marker(archive)
             if old is None or not _is_done(archive, parts, old):
-                others = {
-                    p for other, marker in markers.items() if marker and other != archive for p in marker.paths(other)
+                of_others = {
+                    path
+                    for other, marker in markers.items()
+                    if marker and other != archive
+                    for path in marker.paths(other)
                 }
-                markers[archive] = _unpack_one(archive, parts, old, others)
+                markers[archive] = _unpack_one(archive, parts, old, of_others)
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,13 @@ def _marker_path(archive: Path) -> Path:
 
 
 def _read_marker(archive: Path) -> _Marker | None:
-    """Return the marker; None if there is none, if it is damaged, or if an older version wrote it (without content)."""
+    """Return the marker; None if there is none, or it is damaged or of an older version."""
     try:
-        kept = json.loads(_marker_path(archive).read_text("utf-8"))
-        if kept["version"] != _VERSION:
+        document = json.loads(_marker_path(archive).read_text("utf-8"))
+        if document["version"] != _VERSION:
             return None
-        files = {str(safe_name(name)): int(size) for name, size in kept["files"].items()}
-        return _Marker(tuple((str(name), int(size), int(time)) for name, size, time in kept["parts"]), files)
+        files = {str(safe_name(name)): int(size) for name, size in document["files"].items()}
+        return _Marker(tuple((str(name), int(size), int(time)) for name, size, time in document["parts"]), files)
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, ArchiveFault):
         return None
 
@@ -113,7 +116,7 @@ def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def _unpack_one(archive: Path, parts: list[Path], old: _Marker | None, others: set[Path]) -> _Marker:
+def _unpack_one(archive: Path, parts: list[Path], old: _Marker | None, of_others: set[Path]) -> _Marker:
     """Unpack into a temporary folder, check all targets, move, write the marker."""
     folder = archive.parent
     identity = _identity(parts)
@@ -124,30 +127,30 @@ def _unpack_one(archive: Path, parts: list[Path], old: _Marker | None, others: s
             files = read_members(source, archive.suffix == ".zip", folder, staging, free)
         if _identity(parts) != identity:
             raise ArchiveFault("it changed while it was read", "give the same command again")
-        ours = {folder / name for name in old.files} - others if old else set()
-        moves = [name for name in sorted(files) if _must_move(staging / name, folder / name, folder, ours)]
+        replaceable = {folder / name for name in old.files} - of_others if old else set()
+        moves = [name for name in sorted(files) if _must_move(staging / name, folder / name, folder, replaceable)]
         for path in sorted(staging.rglob("*")):
             if path.is_dir():
                 (folder / path.relative_to(staging)).mkdir(exist_ok=True)
         for name in moves:
             os.replace(staging / name, folder / name)
-        for path in sorted(ours - {folder / name for name in files}):
+        for path in sorted(replaceable - {folder / name for name in files}):
             if old and _has_size(path, old.files[str(path.relative_to(folder))]) and _is_inside(path, folder):
                 path.unlink()
-        # Files are not synced one by one (hours for a million): one that a power failure cuts has another size.
+        # Files are not synced one by one (hours for a million): a file that a power failure cuts has another size.
         marker = _Marker(identity, files)
-        kept = {"version": _VERSION, "parts": marker.parts, "files": marker.files}
-        write_text(_marker_path(archive), json.dumps(kept, indent=0, sort_keys=True) + "\n")
+        document = {"version": _VERSION, "parts": marker.parts, "files": marker.files}
+        write_text(_marker_path(archive), json.dumps(document, indent=0, sort_keys=True) + "\n")
         return marker
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _must_move(new: Path, target: Path, folder: Path, ours: set[Path]) -> bool:
-    """Return whether a file is still to be moved to its place; False if the same content is there.
+def _must_move(new: Path, target: Path, folder: Path, replaceable: set[Path]) -> bool:
+    """Return whether a file must be moved to its target; False if the target has the same content.
 
     Raises:
-        ArchiveFault: Something else is there that did not come from this archive.
+        ArchiveFault: The target exists with content that is not from this archive.
     """
     if not _is_inside(target, folder):
         raise ArchiveFault(f"{target.parent} is a link to another folder", "replace the link by a folder")
@@ -161,9 +164,9 @@ def _must_move(new: Path, target: Path, folder: Path, ours: set[Path]) -> bool:
     if target.is_file():
         if filecmp.cmp(new, target, shallow=False):
             return False
-        if target in ours and not target.is_symlink():
+        if target in replaceable and not target.is_symlink():
             return True
-    raise ArchiveFault(f"{target} is there with other content", "move that file away or delete the archive")
+    raise ArchiveFault(f"{target} exists with other content", "move that file away or delete the archive")
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
@@ -171,7 +174,7 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 
 def _remove_staging(archive: Path) -> None:
-    """Remove what killed processes left; under the lock, so no running process owns it."""
+    """Remove files that killed processes left; under the lock, so no running process owns them."""
     for path in archive.parent.iterdir():
         if path.name.startswith(f".{archive.name}{STAGING}") and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -200,17 +203,17 @@ def _sentences(archive: Path) -> Iterator[None]:
     except UserError:
         raise
     except ArchiveFault as error:
-        raise UserError(f"{archive} cannot be unpacked ({error}); {error.mend}.") from error
+        raise UserError(f"{archive} cannot be unpacked ({error}); {error.fix}.") from error
     except _READERS as error:
         reason = getattr(error, "strerror", None) or str(error)
-        problem, mend = " ".join(reason.split())[:200] or type(error).__name__, FETCH_AGAIN
+        problem, fix = " ".join(reason.split())[:200] or type(error).__name__, FETCH_AGAIN
         number = getattr(error, "errno", None)
         if number in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 f"The disk of {archive} is full; free some space and give the same command again."
             ) from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-            mend = "make its folder writable, or copy it to one that is"
+            fix = "make its folder writable, or copy it to one that is"
         elif isinstance(error, MemoryError):
-            problem, mend = "too little memory", "free some memory, or delete it and fetch it again"
-        raise UserError(f"{archive} cannot be unpacked ({problem}); {mend}.") from error
+            problem, fix = "too little memory", "free some memory, or delete it and fetch it again"
+        raise UserError(f"{archive} cannot be unpacked ({problem}); {fix}.") from error

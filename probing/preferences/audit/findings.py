@@ -1,4 +1,4 @@
-"""The result of an audit, and its report for a person."""
+"""The findings of an audit, and their report."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Literal
 import pandas as pd
 
 Severity = Literal["ok", "note", "warning", "leak"]
-_EXAMPLES_SHOWN = 5
+_EXAMPLES = 5
 _CELL_WIDTH = 60
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
-        check: Its name, which is also that of the file of its cases.
-        severity: ``ok``, ``note`` (worth knowing), ``warning`` (mend it or say it), or ``leak`` (a split is no split).
-        said: One sentence with the numbers.
-        cases: The records it is about, one a row; empty where there are none.
+        check: Name of the check, and of the file of its cases.
+        severity: ``ok``, ``note``, ``warning`` (fix or report it), or ``leak`` (training and test data overlap).
+        statement: One sentence with the numbers.
+        cases: The affected records, one a row; empty if there are none.
     """
 
     check: str
     severity: Severity
-    said: str
+    statement: str
     cases: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
@@ -43,20 +43,20 @@ class Audit:
 
     @property
     def leaks(self) -> bool:
-        """Whether a prompt or picture stands on two sides of a split."""
+        """Whether a prompt or picture is in two splits."""
         return any(finding.severity == "leak" for finding in self.findings)
 
     def write(self, folder: Path) -> Path:
-        """Write ``report.md``, ``findings.csv`` and each finding's cases as ``CHECK.csv``; return the report."""
+        """Write ``report.md``, ``findings.csv`` and each finding's cases as ``CHECK.csv``; return the report's path."""
         folder.mkdir(parents=True, exist_ok=True)
         table = pd.DataFrame(
-            [(f.check, f.severity, f.said, len(f.cases)) for f in self.findings],
-            columns=["check", "severity", "said", "cases"],
+            [(f.check, f.severity, f.statement, len(f.cases)) for f in self.findings],
+            columns=["check", "severity", "statement", "cases"],
         )
         table.to_csv(folder / "findings.csv", index=False)
         for finding in self.findings:
             cases = folder / f"{finding.check}.csv"
-            # A file of an earlier audit would speak of what has been mended.
+            # Remove the cases of an earlier audit.
             cases.unlink(missing_ok=True)
             if len(finding.cases):
                 finding.cases.to_csv(cases, index=False)
@@ -65,32 +65,31 @@ class Audit:
         return report
 
     def summary(self) -> str:
-        """One line a finding."""
+        """Format one line a finding."""
         width = max(len(finding.check) for finding in self.findings)
-        return "\n".join(f"{f.severity:>7}  {f.check:<{width}}  {f.said}" for f in self.findings)
+        return "\n".join(f"{f.severity:>7}  {f.check:<{width}}  {f.statement}" for f in self.findings)
 
     def _lines(self) -> Iterator[str]:
         yield f"# Audit of {self.data}\n"
-        of_splits = ", ".join(f"{count:,} {split}" for split, count in self.pairs.items())
-        yield f"{self.items:,} items of {self.prompts:,} prompts; pairs: {of_splits}.\n"
-        verdict = "**A split leaks.**" if self.leaks else "No split leaks, as far as these checks see."
-        yield f"{verdict}\n"
-        yield "| check | severity | found |\n|---|---|---|"
+        counts = ", ".join(f"{count:,} {split}" for split, count in self.pairs.items())
+        yield f"{self.items:,} items of {self.prompts:,} prompts; pairs: {counts}.\n"
+        yield "**A split leaks.**\n" if self.leaks else "These checks find no leak between splits.\n"
+        yield "| check | severity | result |\n|---|---|---|"
         for finding in self.findings:
-            yield f"| {finding.check} | {finding.severity} | {_cell(finding.said, width=None)} |"
+            yield f"| {finding.check} | {finding.severity} | {_cell(finding.statement, width=None)} |"
         for finding in self.findings:
             if len(finding.cases) == 0:
                 continue
-            yield f"\n## {finding.check}\n\n{finding.said}\n"
+            yield f"\n## {finding.check}\n\n{finding.statement}\n"
             yield f"| {' | '.join(map(str, finding.cases))} |\n|{'---|' * finding.cases.shape[1]}"
-            for row in finding.cases.head(_EXAMPLES_SHOWN).itertuples(index=False):
+            for row in finding.cases.head(_EXAMPLES).itertuples(index=False):
                 yield f"| {' | '.join(_cell(value) for value in row)} |"
-            if len(finding.cases) > _EXAMPLES_SHOWN:
-                yield f"\nThe first {_EXAMPLES_SHOWN} of {len(finding.cases):,}; all are in `{finding.check}.csv`."
+            if len(finding.cases) > _EXAMPLES:
+                yield f"\nThe first {_EXAMPLES} of {len(finding.cases):,}; all are in `{finding.check}.csv`."
 
 
 def _cell(value: object, width: int | None = _CELL_WIDTH) -> str:
-    said = f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
-    if width is not None and len(said) > width:
-        said = f"{said[: width - 1]}…"
-    return said.replace("|", "\\|")
+    text = f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
+    if width is not None and len(text) > width:
+        text = f"{text[: width - 1]}…"
+    return text.replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""Ways to guess the choice without looking at the picture: its place, its size, who painted it."""
+"""Shortcuts: guess the choice from the side, the picture's size, or its source model, without opening the picture."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import pandas as pd
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from probing.preferences.audit.pictures import ScannedImages
+from probing.preferences.audit.scan import ScannedImages
 from probing.preferences.data import PreferenceData
 from probing.preferences.splits import stratified_folds
 from probing.statistics import cluster_bootstrap, outcomes
 
 FOLDS = 5
 LEAST_PAIRS = 50
-"""Of fewer untied pairs nothing is said."""
+"""Smallest number of untied pairs from which an accuracy is reported."""
 
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How often a choice is guessed, and its 95% interval over prompts; ``table`` says what the guess goes by."""
+    """Accuracy of a shortcut with its 95% interval over prompts; ``table`` has the frequencies that it uses."""
 
     accuracy: float
     low: float
@@ -32,12 +32,12 @@ class Shortcut:
 
     @property
     def works(self) -> bool:
-        """Whether it is better than a coin, as far as the interval tells."""
+        """Whether the whole interval is above chance."""
         return self.low > 0.5
 
 
-def by_place(pairs: pd.DataFrame) -> Shortcut:
-    """Say how often the first of two was chosen, over untied pairs."""
+def by_side(pairs: pd.DataFrame) -> Shortcut:
+    """Measure how often the first picture is chosen, over untied pairs."""
     untied = pairs[pairs["choice"] != 0.5]
     chosen = (untied["choice"] > 0.5).to_numpy(dtype=float)
     table = untied.assign(first_chosen=chosen).groupby("split")["first_chosen"].agg(["mean", "size"]).reset_index()
@@ -45,54 +45,51 @@ def by_place(pairs: pd.DataFrame) -> Shortcut:
 
 
 def by_size(data: PreferenceData, scanned: ScannedImages, *, seed: int = 0) -> Shortcut:
-    """Measure what a logistic regression reads from the two pictures' width and height alone."""
+    """Measure a logistic regression on the two pictures' width and height alone."""
     sizes = scanned.table.set_index("image")[["width", "height"]]
-    of_item = data.items.set_index("item_id")["image"]
-    sides = [sizes.reindex(data.pairs[side].map(of_item)).to_numpy(dtype=float) for side in ("first", "second")]
+    image_of_item = data.items.set_index("item_id")["image"]
+    sides = [sizes.reindex(data.pairs[side].map(image_of_item)).to_numpy(dtype=float) for side in ("first", "second")]
     usable = np.asarray((np.hstack(sides) > 0).all(axis=1))
     pairs = data.pairs[usable]
-    first, second = (np.log(side[usable]) for side in sides)
-    # Area and shape, and which of two is the larger at all: a rule may turn on either.
-    looks = [np.column_stack([s.sum(axis=1), s[:, 0] - s[:, 1], np.abs(s[:, 0] - s[:, 1])]) for s in (first, second)]
-    features = np.column_stack([looks[0] - looks[1], np.sign(looks[0] - looks[1])])
-    told = pd.DataFrame(
+    logs = [np.log(side[usable]) for side in sides]
+    # Area and shape, and their signs: a rule may use only which picture is the larger.
+    stats = [np.column_stack([s.sum(axis=1), s[:, 0] - s[:, 1], np.abs(s[:, 0] - s[:, 1])]) for s in logs]
+    features = np.column_stack([stats[0] - stats[1], np.sign(stats[0] - stats[1])])
+    table = pd.DataFrame(
         {
             "size": ["the larger", "the wider"],
             "chosen": [_share(features[:, 3], pairs["choice"]), _share(features[:, 4], pairs["choice"])],
             "pairs": [int((features[:, 3] != 0).sum()), int((features[:, 4] != 0).sum())],
         }
     )
-    return _guessed(sparse.csr_matrix(features), pairs, told, seed)
+    return _guessed(sparse.csr_matrix(features), pairs, table, seed)
 
 
 def by_source_model(pairs: pd.DataFrame, *, seed: int = 0) -> Shortcut | None:
-    """Measure what a logistic regression reads from the two source models' names alone; None where none is known."""
+    """Measure a logistic regression on the two source models' names alone; None if there are no such names."""
     sides = ("source_model_first", "source_model_second")
     if any(side not in pairs for side in sides):
         return None
-    known = pairs[pairs[list(sides)].notna().all(axis=1)]
-    names = pd.Index(pd.unique(pd.concat([known[side].astype(str) for side in sides])))
+    pairs = pairs[pairs[list(sides)].notna().all(axis=1)]
+    models = [pairs[side].astype(str) for side in sides]
+    names = pd.Index(pd.unique(pd.concat(models)))
     if len(names) < 2:
         return None
-    rows = np.arange(len(known))
-    first, second = (names.get_indexer(pd.Index(known[side].astype(str))) for side in sides)
+    first, second = (names.get_indexer(pd.Index(model)) for model in models)
     features = sparse.csr_matrix(
-        (np.repeat([1.0, -1.0], len(known)), (np.tile(rows, 2), np.concatenate([first, second]))),
-        shape=(len(known), len(names)),
+        (np.repeat([1.0, -1.0], len(pairs)), (np.tile(np.arange(len(pairs)), 2), np.concatenate([first, second]))),
+        shape=(len(pairs), len(names)),
     )
     wins = pd.DataFrame(
-        {
-            "source_model": np.concatenate([known[side].astype(str) for side in sides]),
-            "chosen": np.concatenate([known["choice"], 1 - known["choice"]]),
-        }
+        {"source_model": np.concatenate(models), "chosen": np.concatenate([pairs["choice"], 1 - pairs["choice"]])}
     )
     table = wins.groupby("source_model")["chosen"].agg(["mean", "size"]).reset_index()
     table = table.rename(columns={"mean": "chosen", "size": "pairs"}).sort_values("chosen", ascending=False)
-    return _guessed(features, known, table, seed)
+    return _guessed(features, pairs, table, seed)
 
 
 def _guessed(features: sparse.csr_matrix, pairs: pd.DataFrame, table: pd.DataFrame, seed: int) -> Shortcut:
-    """Choose by a logistic regression on differences, each pair by one that never saw its prompt."""
+    """Guess each choice by a logistic regression on differences that is fitted on other prompts."""
     untied = (pairs["choice"] != 0.5).to_numpy()
     features, pairs = features[untied], pairs[untied]
     chosen = (pairs["choice"] > 0.5).to_numpy()
@@ -101,12 +98,12 @@ def _guessed(features: sparse.csr_matrix, pairs: pd.DataFrame, table: pd.DataFra
         fold_of = stratified_folds(pairs["prompt_id"], FOLDS, seed=seed)
         for fold in range(FOLDS):
             held_out = fold_of == fold
-            # Each pair in both orders: scikit-learn wants two classes, and a guess must not turn on the order.
-            train, says = features[~held_out], chosen[~held_out]
+            # Each pair in both orders: scikit-learn requires two classes, and the order must not matter.
+            train, labels = features[~held_out], chosen[~held_out]
             probe = LogisticRegression(fit_intercept=False, max_iter=1000)
-            probe.fit(sparse.vstack([train, -train]), np.concatenate([says, ~says]))
+            probe.fit(sparse.vstack([train, -train]), np.concatenate([labels, ~labels]))
             margins[held_out] = probe.decision_function(features[held_out])
-    # A coefficient is never exactly zero: below this a guess is none.
+    # Fitted coefficients are never exactly zero: a smaller margin is a tie.
     margins[np.abs(margins) < 1e-6] = 0.0
     return _measured(outcomes(margins, chosen.astype(float)), pairs["prompt_id"], table)
 
@@ -120,7 +117,7 @@ def _measured(right: np.ndarray, prompts: pd.Series, table: pd.DataFrame) -> Sho
 
 
 def _share(side: np.ndarray, choices: pd.Series) -> float:
-    """How often the first was chosen where ``side`` is positive, or the second where it is negative."""
+    """Return how often the first is chosen where ``side`` is positive, or the second where it is negative."""
     differ = side != 0
     if not differ.any():
         return float("nan")

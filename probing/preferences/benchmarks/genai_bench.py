@@ -1,4 +1,4 @@
-"""GenAI-Bench (TIGER-Lab/GenAI-Bench), image generation: votes of an arena, both-bad kept apart from ties."""
+"""GenAI-Bench (TIGER-Lab/GenAI-Bench), image generation: votes of an arena; ``vote`` separates both-bad from ties."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _ROWS_AT_ONCE = 64
 
 
 def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSource]:
-    """Read the asked splits; the places are those in which people saw the two pictures.
+    """Read the given splits; the sides are those that the annotators saw.
 
-    Pairs have ``vote`` as published, ``source_model_first`` and ``source_model_second``. The pictures have no names of
-    their own, so a hash of their bytes names them: a picture that stands in two comparisons of a prompt is one item.
+    Pairs have ``vote`` as published, ``source_model_first`` and ``source_model_second``. Pictures have no published
+    names; their name is a hash of their bytes, so a picture in two comparisons of a prompt is one item.
 
     Args:
-        root: Folder of the Parquet files, or of their folder ``image_generation``.
-        files: What the file names of each split begin with: ``test`` or ``test_v1``.
+        root: Folder of the Parquet files, or the parent of their folder ``image_generation``.
+        files: The beginning of each split's file names: ``test`` or ``test_v1``.
 
     Raises:
         UserError: A file is missing or no Parquet file, lacks a column, or holds an unknown vote or no picture; with
@@ -48,10 +48,10 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
         names = files_of(root, name, _FOLDERS)
         table = list_rows(root, names, _NEEDED).assign(split=split)
         table["pair_id"] = name + table.index.astype(str)
-        for side, place in _SIDES.items():
-            table[place] = [hashed for file in names for hashed in _hashes(root, file, f"{side}_image")]
-            table[f"image_{place}"] = table["file"] + "#" + table["row"].astype(str) + f"#{side}_image"
-            table[f"source_model_{place}"] = table[f"{side}_model"]
+        for side, position in _SIDES.items():
+            table[position] = [hashed for file in names for hashed in _hashes(root, file, f"{side}_image")]
+            table[f"image_{position}"] = table["file"] + "#" + table["row"].astype(str) + f"#{side}_image"
+            table[f"source_model_{position}"] = table[f"{side}_model"]
         parts.append(table)
     table = pd.concat(parts, ignore_index=True)
     unknown = ~table["vote_type"].isin(list(CHOICES))
@@ -66,16 +66,16 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
 
 
 def _hashes(root: Path, file: str, column: str) -> list[str]:
-    found: list[str] = []
+    hashes: list[str] = []
     with damage_reported(root / file, "no whole Parquet file", "download it again"):
         for batch in pq.ParquetFile(root / file).iter_batches(_ROWS_AT_ONCE, columns=[column]):
             for value in batch.column(0):
                 data = value.as_py()
                 data = data.get("bytes") if isinstance(data, dict) else data
                 if not data:
-                    raise UserError(f"Record {len(found)} of {root / file} has no {column}; download the file again.")
-                found.append(hashlib.blake2b(data, digest_size=12).hexdigest())
-    return found
+                    raise UserError(f"Record {len(hashes)} of {root / file} has no {column}; download the file again.")
+                hashes.append(hashlib.blake2b(data, digest_size=12).hexdigest())
+    return hashes
 
 
 def _benchmark(name: str, variant: str = "", reported: str = "") -> Benchmark:

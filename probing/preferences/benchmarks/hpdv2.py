@@ -17,10 +17,10 @@ _TWO_PATHS = many(text, "two paths", least=2, most=2)
 
 
 def _rank(value: object) -> int:
-    read = whole_number(value)
-    if read < 0:
+    rank = whole_number(value)
+    if rank < 0:
         raise ValueError("a rank of 0 or more")
-    return read
+    return rank
 
 
 def _annotation(value: object) -> list[int]:
@@ -35,23 +35,23 @@ _PREFERENCE = many(whole_number, "[1, 0] or [0, 1]", least=2, most=2)
 
 
 def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSource]:
-    """Read the files of the asked splits.
+    """Read the files of the given splits.
 
-    Test pairs come from the ranks on which the annotators agreed, ties kept; ``annotators`` (their number) and
-    ``share_first`` (of them, for the first, a tie counting one half) come from ``raw_annotations``, and ``list_id``
+    Test pairs are made from the published ranks, ties included; ``annotators`` (their number) and ``share_first`` (the
+    share of annotators who prefer the first, a tie counting one half) are made from ``raw_annotations``; ``list_id``
     names the list.
 
     Raises:
-        UserError: A file is missing or cut off, a record lacks a field or holds what cannot be read, or a list's
-            pictures and ranks do not match; with the record.
+        UserError: A file is missing or cut off, a record lacks a field or has an invalid value, or the pictures and
+            ranks of a list do not match; the message names the record.
     """
     read_of = {"train": _read_train, "test": _read_test}
     table = pd.concat([read_of[split](root / file) for split, file in files.items()], ignore_index=True)
     for split in table["split"].unique():
-        here = table["split"] == split
-        prefix = find_prefix(root, table.loc[here, "first"].head(1), ("", f"{split}/"))
+        in_split = table["split"] == split
+        prefix = find_prefix(root, table.loc[in_split, "first"].head(1), ("", f"{split}/"))
         for side in ("first", "second"):
-            table.loc[here, f"image_{side}"] = prefix + table.loc[here, side]
+            table.loc[in_split, f"image_{side}"] = prefix + table.loc[in_split, side]
     return table, ImageFolder(root)
 
 
@@ -83,7 +83,7 @@ def _read_test(path: Path) -> pd.DataFrame:
         path, {"prompt": text, "image_path": _PATHS, "rank": _RANKS}, {"raw_annotations": annotations}, prefix="test"
     ).to_pandas()
     table["list_id"] = "test" + table.index.astype(str)
-    pairs = comparisons_of(table, images="image_path", ranks="rank", beside=("prompt",))
+    pairs = comparisons_of(table, images="image_path", ranks="rank", by_list=("prompt",))
     if "raw_annotations" in table:
         votes = [
             comparisons_of(

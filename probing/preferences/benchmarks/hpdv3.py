@@ -19,15 +19,15 @@ _ALSO = {"choice_dist": _VOTES, "confidence": number, "model1": label, "model2":
 
 
 def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSource]:
-    """Read the files of the asked splits; ``path1`` is always the preferred picture.
+    """Read the files of the given splits; ``path1`` is always the preferred picture.
 
-    Nothing is filtered: the authors train on ``confidence >= 0.95``. Derivatives hold strings where the published
-    files hold numbers and lists; both are read. Pairs have ``confidence``, ``annotators`` (their number),
-    ``share_first`` (of the annotators, for the first), ``source_model_first`` and ``source_model_second``.
+    Pairs are not filtered; the authors train on ``confidence >= 0.95``. Numbers and lists may be strings, as they are
+    in derivatives of the published files. Pairs have ``confidence``, ``annotators`` (their number), ``share_first``
+    (the share of annotators who prefer the first), ``source_model_first`` and ``source_model_second``.
 
     Raises:
-        UserError: A file is missing or cut off, or a record lacks a field or holds what cannot be read; with the
-            record.
+        UserError: A file is missing or cut off, or a record lacks a field or has an invalid value; the message names
+            the record.
     """
     parts = []
     for split, file in files.items():
@@ -37,7 +37,7 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
         part["pair_id"] = split + part.index.astype(str)
         part["split"] = split
         if votes is not None and pa.types.is_list(votes.type):
-            chosen, rejected = (pc.list_element(votes, place).to_numpy() for place in (0, 1))
+            chosen, rejected = (pc.list_element(votes, position).to_numpy() for position in (0, 1))
             part["annotators"] = chosen + rejected
             part["share_first"], part["share_second"] = chosen / part["annotators"], rejected / part["annotators"]
         parts.append(part)

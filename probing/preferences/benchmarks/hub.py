@@ -1,4 +1,4 @@
-"""Benchmarks from the Hugging Face hub: download, then unpack archives of pictures beside their files."""
+"""Fetch benchmarks from the Hugging Face hub, and unpack their archives of pictures."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 from probing.errors import UserError
 from probing.preferences.archives.unpacking import unpack
 
-__all__ = ["fetch", "unpack"]
-
 
 def fetch(name: str, dataset: str, patterns: Iterable[str]) -> Path:
-    """Download the files of a data set, and unpack its archives; what is there is kept.
+    """Download the files of a data set, and unpack its archives; what is already downloaded is reused.
 
     Args:
         name: The benchmark's name, for messages.
         dataset: Its id on the hub.
-        patterns: Which files.
+        patterns: Patterns of the files' names.
 
     Returns:
         A folder to read the benchmark from.
 
     Raises:
-        UserError: No network, no right to it, a full disk, or a damaged archive; with the fix.
+        UserError: No network, no access, a full disk, or a damaged archive.
     """
     try:
         root = Path(huggingface_hub.snapshot_download(dataset, repo_type="dataset", allow_patterns=list(patterns)))
@@ -40,7 +38,7 @@ def fetch(name: str, dataset: str, patterns: Iterable[str]) -> Path:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{name} could not be fetched from the hub's {dataset} ({reason}); connect to the network, accept its "
-            f"terms and log in with `hf auth login`, or give --data-root, a folder that holds its files."
+            f"terms and log in with `hf auth login`, or give --data-root, a folder with its files."
         ) from error
     unpack(root)
     return root

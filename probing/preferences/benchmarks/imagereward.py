@@ -1,4 +1,4 @@
-"""ImageReward: the test lists of its repository, and ImageRewardDB, one row a picture."""
+"""ImageReward: the test lists of its repository (THUDM/ImageReward), and ImageRewardDB, one row a picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from probing.preferences.tables.json_file import identifier, many, number, read_
 from probing.preferences.tables.parquet_file import damage_reported, read_columns
 
 RATINGS = {"rank": "overall", "image_text_alignment_rating": "alignment", "fidelity_rating": "fidelity"}
-"""What ImageRewardDB's annotators said of a picture, and the facet that its comparisons become."""
+"""Columns of ImageRewardDB by which pictures are compared, and the facet of these comparisons."""
 _COLUMNS: dict[str, Kind] = {
     "prompt_id": "id",
     "prompt": "prompt",
@@ -29,20 +29,20 @@ _RATINGS = range(1, 8)
 
 
 def _rank(value: object) -> int:
-    read = whole_number(value)
-    if read not in _RANKS:
+    rank = whole_number(value)
+    if rank not in _RANKS:
         raise ValueError(f"ranks from {_RANKS[0]} to {_RANKS[-1]}")
-    return read
+    return rank
 
 
 def read_test(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSource]:
-    """Read ``test.json``: ``id, prompt, generations, ranking``, the lower rank the better, ties kept.
+    """Read ``test.json``: ``id, prompt, generations, ranking``, lower ranks are better, ties included.
 
-    Some prompts stand in several lists: they are one prompt here, and ``list_id`` is the list's own ``id``.
+    Several lists may have one prompt; ``list_id`` is the ``id`` of a list.
 
     Raises:
-        UserError: The file is missing or cut off, a list lacks a field, has other ranks than pictures, fewer than two
-            pictures, or a bad rank; with its id.
+        UserError: The file is missing or cut off, or a list lacks a field, has not one valid rank a picture, or fewer
+            than two pictures; the message has its id.
     """
     (split, file), *_ = files.items()
     table = (
@@ -60,7 +60,7 @@ def read_test(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, Image
         .rename(columns={"id": "list_id"})
     )
     _refuse_repeated(table["list_id"], root / file)
-    pairs = comparisons_of(table, images="generations", ranks="ranking", beside=("prompt",)).assign(split=split)
+    pairs = comparisons_of(table, images="generations", ranks="ranking", by_list=("prompt",)).assign(split=split)
     prefix = find_prefix(root, pairs["first"].head(1), ("", "test_images/", "data/test_images/", "images/"))
     return pairs.assign(image_first=prefix + pairs["first"], image_second=prefix + pairs["second"]), ImageFolder(root)
 
@@ -68,13 +68,13 @@ def read_test(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, Image
 def read_db(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSource]:
     """Read ``metadata-SPLIT.parquet`` of ImageRewardDB: one row a picture, with its rank and three ratings.
 
-    Each list becomes the comparisons of three facets: ``overall`` (by rank, the lower the better), ``alignment`` and
-    ``fidelity`` (by rating, the higher the better), ties kept. The overall rating comes along as
-    ``overall_rating_first`` and ``…_second``.
+    Each list becomes the comparisons of three facets: ``overall`` (by rank, lower is better), ``alignment`` and
+    ``fidelity`` (by rating, higher is better), ties included. The overall ratings are ``overall_rating_first`` and
+    ``…_second``.
 
     Raises:
-        UserError: A file is missing or no table, lacks a column, or a row holds a bad rank or rating; with its
-            picture.
+        UserError: A file is missing or no table, lacks a column, or a row has an invalid rank or rating; the
+            message names its picture.
     """
     parts = []
     for split, file in files.items():
@@ -91,7 +91,7 @@ def read_db(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSo
                 lists.assign(ordered_by=ranks),
                 images="image_path",
                 ranks="ordered_by",
-                beside=("prompt",),
+                by_list=("prompt",),
                 by_item=("overall_rating",),
             )
             pairs["pair_id"] = pairs["pair_id"] + f"/{facet}"
@@ -108,14 +108,14 @@ def _read_rows(path: Path) -> pd.DataFrame:
     with damage_reported(path, "no Parquet table", "download it again"):
         rows = read_columns(path, _COLUMNS).to_pandas()
     if len(rows) == 0:
-        raise UserError(f"{path} holds no pictures; download it again.")
+        raise UserError(f"{path} contains no pictures; download it again.")
     for column, allowed in {"rank": _RANKS, **dict.fromkeys([*list(RATINGS)[1:], "overall_rating"], _RATINGS)}.items():
         for image, value in zip(rows["image_path"], rows[column], strict=True):
             try:
-                read = number(value)
+                parsed = number(value)
             except ValueError:
-                read = None
-            if read is None or read not in allowed:
+                parsed = None
+            if parsed is None or parsed not in allowed:
                 raise UserError(
                     f"{image} of {path} has the {column} {shown(value)}, expected {allowed[0]} to {allowed[-1]}."
                 )
@@ -127,17 +127,18 @@ def _read_rows(path: Path) -> pd.DataFrame:
 
 def _refuse_repeated(ids: pd.Series, path: Path) -> None:
     if ids.duplicated().any():
-        raise UserError(f"{path} has the id {ids[ids.duplicated()].iloc[0]!r} twice; every list has its own.")
+        raise UserError(f"{path} has the id {ids[ids.duplicated()].iloc[0]!r} twice; ids of lists must be unique.")
 
 
 def _refuse_two_prompts(rows: pd.DataFrame, path: Path) -> None:
     different = rows[["prompt_id", "prompt"]].drop_duplicates()
     repeated = different["prompt_id"].duplicated()
     if repeated.any():
-        named = different.loc[repeated, "prompt_id"].iloc[0]
-        one, other, *_ = different.loc[different["prompt_id"] == named, "prompt"]
+        prompt_id = different.loc[repeated, "prompt_id"].iloc[0]
+        prompts = different.loc[different["prompt_id"] == prompt_id, "prompt"]
+        first, second = map(shown, prompts[:2])
         raise UserError(
-            f"The prompt_id {shown(named)} of {path} has two prompts, {shown(one)} and {shown(other)}; fetch it again."
+            f"The prompt_id {shown(prompt_id)} of {path} has two prompts, {first} and {second}; fetch it again."
         )
 
 

@@ -37,18 +37,18 @@ _FOLDERS = ("data", "")
 
 
 def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSource]:
-    """Read the asked splits; the places are those in which people saw the two pictures.
+    """Read the given splits; the sides are those that the annotators saw.
 
-    Comparisons without a label (``has_label`` false), or of a picture with itself, are left out. Items are named by
-    the images' uids, pairs by ``ranking_id``. Pairs have ``source_model_first``, ``source_model_second`` and what else
-    is published of a comparison.
+    Comparisons without a label (``has_label`` false), or of a picture with itself, are left out. Item ids are the
+    images' uids, pair ids are ``ranking_id``. Pairs have ``source_model_first``, ``source_model_second`` and the other
+    published columns.
 
     Args:
-        root: Folder of the Parquet files, or of their folder ``data``.
-        files: What the file names of each split begin with, such as ``validation_unique``.
+        root: Folder of the Parquet files, or the parent of their folder ``data``.
+        files: The beginning of each split's file names, such as ``validation_unique``.
 
     Raises:
-        UserError: A file is missing or no Parquet file, lacks a column, or a label is none; with the record.
+        UserError: A file is missing, damaged or lacks a column, or a label is invalid; the message names the record.
     """
     tables = []
     for split, name in files.items():
@@ -71,10 +71,10 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
             table[f"source_model_{side}"] = table[f"model_{number}"]
     if "user_id" in table:
         table["annotator"] = table["user_id"]
-    read = ["has_label", "user_id", "ranking_id", "file", "row"]
-    read += [f"{field}_{number}" for field in ("label", "model") for number in (0, 1)]
+    used = ["has_label", "user_id", "ranking_id", "file", "row"]
+    used += [f"{field}_{number}" for field in ("label", "model") for number in (0, 1)]
     table = table.rename(columns={"caption": "prompt"}).drop(
-        columns=[*read, "image_0_uid", "image_1_uid"], errors="ignore"
+        columns=[*used, "image_0_uid", "image_1_uid"], errors="ignore"
     )
     return table, ParquetImages(root)
 
@@ -93,7 +93,7 @@ def _check_labels(table: pd.DataFrame) -> None:
 
 
 def _distinct(ids: pd.Series) -> pd.Series:
-    """Keep the first use of an id as it is, and number its repetitions."""
+    """Number the repetitions of an id; its first use stays unchanged."""
     repeated = ids.groupby(ids).cumcount()
     return ids.where(repeated == 0, ids + "." + repeated.astype(str))
 

@@ -1,4 +1,4 @@
-"""Rankings as comparisons: every pair of a list, ties kept."""
+"""Turn rankings into comparisons: every pair of a list, ties included."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from probing.errors import UserError
 
 
 def comparisons_of(
-    lists: pd.DataFrame, *, images: str, ranks: str, beside: Sequence[str] = (), by_item: Sequence[str] = ()
+    lists: pd.DataFrame, *, images: str, ranks: str, by_list: Sequence[str] = (), by_item: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Make the C(n, 2) comparisons of each ranked list.
 
     Args:
         lists: One row a list, with ``list_id`` (unique) and the columns named below.
-        images: Column of lists: the pictures.
-        ranks: Column of lists: their ranks, whole numbers; the lower is the better, equal ones are ties.
-        beside: Columns that every comparison of the list takes along.
-        by_item: Columns of lists with one value a picture; they become ``…_first`` and ``…_second``.
+        images: Column with the list of pictures.
+        ranks: Column with the list of their ranks, whole numbers; lower is better, equal ranks are ties.
+        by_list: Columns to copy to every comparison of the list.
+        by_item: Columns with a list of one value a picture; they become ``…_first`` and ``…_second``.
 
     Returns:
-        ``pair_id`` (``LIST:i-j``, places from 0), ``list_id``, ``first``, ``second``, ``choice`` and the asked columns.
+        ``pair_id`` (``LIST:i-j``, positions from 0), ``list_id``, ``first``, ``second``, ``choice`` and these columns.
 
     Raises:
-        UserError: A list of fewer than two pictures, of other ranks than pictures, or with a picture twice; with its
-            id.
+        UserError: A list has fewer than two pictures, not one rank a picture, or a repeated picture; the message has
+            its id.
     """
     sizes = lists[images].map(len).to_numpy()
     for column in (ranks, *by_item):
-        others = lists[column].map(len).to_numpy()
-        if (others != sizes).any():
-            row = int(np.flatnonzero(others != sizes)[0])
+        counts = lists[column].map(len).to_numpy()
+        if (counts != sizes).any():
+            row = int(np.flatnonzero(counts != sizes)[0])
             raise UserError(
-                f"List {lists['list_id'].iloc[row]!r} has {sizes[row]} pictures and {others[row]} of {column}; "
+                f"List {lists['list_id'].iloc[row]!r} has {sizes[row]} pictures and {counts[row]} of {column}; "
                 f"it needs one for each picture."
             )
     few = np.flatnonzero(sizes < 2)
@@ -51,23 +51,23 @@ def comparisons_of(
     for size in np.unique(sizes):
         same = lists[sizes == size]
         left, right = np.triu_indices(size, 1)
-        taken = {column: np.array(same[column].tolist(), dtype=object) for column in (images, ranks, *by_item)}
+        values = {column: np.array(same[column].tolist(), dtype=object) for column in (images, ranks, *by_item)}
         pairs = len(left)
-        rank = taken[ranks].astype(float)
+        rank = values[ranks].astype(float)
         part = {
             "list_id": np.repeat(same["list_id"].to_numpy(), pairs),
             "order": np.repeat(np.flatnonzero(sizes == size), pairs),
             "left": np.tile(left, len(same)),
             "right": np.tile(right, len(same)),
-            "first": taken[images][:, left].ravel(),
-            "second": taken[images][:, right].ravel(),
-            # The lower rank is the better one.
+            "first": values[images][:, left].ravel(),
+            "second": values[images][:, right].ravel(),
+            # The lower rank is better.
             "choice": 0.5 * (1 + np.sign(rank[:, right] - rank[:, left])).ravel(),
-            **{column: np.repeat(same[column].to_numpy(), pairs) for column in beside},
+            **{column: np.repeat(same[column].to_numpy(), pairs) for column in by_list},
         }
         for column in by_item:
-            part[f"{column}_first"] = taken[column][:, left].ravel()
-            part[f"{column}_second"] = taken[column][:, right].ravel()
+            part[f"{column}_first"] = values[column][:, left].ravel()
+            part[f"{column}_second"] = values[column][:, right].ravel()
         parts.append(pd.DataFrame(part))
     table = pd.concat(parts).sort_values(["order", "left", "right"], ignore_index=True)
     table["pair_id"] = table["list_id"].astype(str) + ":" + table["left"].astype(str) + "-" + table["right"].astype(str)

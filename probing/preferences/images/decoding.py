@@ -1,6 +1,6 @@
-"""Decode encoded pictures safely: the only place where bytes of a data set become a picture.
+"""Decode pictures safely. No other module decodes the bytes of a data set.
 
-Every error of the decoder, and of what Pillow does after decoding, becomes a UserError with the file and the record.
+Every error of Pillow, while decoding and after, becomes a UserError with the file and the record.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from probing.preferences.images.preparation import upright
 from probing.preferences.images.tiff_tags import check_tags
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""Formats that are decoded (AVIF where Pillow has it). Others, such as EPS, start programs or are no pictures of data
-sets. Of an animation, the first frame is taken."""
+"""Accepted formats (AVIF if Pillow has it). Others are no formats of data sets, or start programs, as EPS does. The
+first frame of an animation is decoded."""
 MAX_PIXELS = 64_000_000
 """Largest width × height, 8000 × 8000. Checked before decoding; a picture of this size takes 0.8 GB to prepare."""
 MAX_SIDE = 65_535
@@ -54,8 +54,8 @@ def decode(data: bytes, where: str, record: str) -> Image.Image:
         if not data:
             raise ValueError("it is empty")
         if len(data) > MAX_BYTES:
-            raise ValueError(f"it has more than the limit of {MAX_BYTES // 2**20} MiB")
-        # Pillow prints a warning for odd metadata and for sizes that are checked here.
+            raise ValueError(f"it is larger than the limit of {MAX_BYTES // 2**20} MiB")
+        # Pillow warns about odd metadata and about sizes that are checked here.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         check_tags(data)
         with _identify(data) as image:
@@ -111,7 +111,7 @@ def _readable_formats() -> list[str]:
 
 
 def _sample_format(image: Image.Image) -> str:
-    """Return Pillow's name of the encoded samples, such as ``I;16B``; it is gone after decoding."""
+    """Return Pillow's name of the encoded samples, such as ``I;16B``; decoding removes it."""
     tiles: Any = getattr(image, "tile", None)
     if not tiles:
         return ""
@@ -120,7 +120,7 @@ def _sample_format(image: Image.Image) -> str:
 
 
 def _scaled_samples(image: Image.Image, samples: str) -> Image.Image:
-    """Make Pillow's values agree with the encoded samples where it leaves that to the caller."""
+    """Scale Pillow's values to the encoded samples where Pillow does not."""
     if image.mode.startswith("I") and samples in _SIXTEEN_BITS:
         values = np.asarray(image).astype(np.uint16)
         tags = getattr(image, "tag_v2", {})

@@ -1,4 +1,4 @@
-"""Pictures as models take them: RGB, square, of one resolution. That is decided here and nowhere else."""
+"""Prepare pictures for models: RGB, square, of one resolution. No other module converts pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from probing.preferences.images.tiff_tags import ORIENTATION, check_tags
 RESIZES = ("center-crop", "pad", "stretch")
 BACKGROUNDS = ("white", "gray", "black")
 RULES = {"color_mode": "RGB", "exif_orientation": "applied", "resampling": "Lanczos"}
-"""What is not a choice; recorded in every store beside what is."""
+"""Fixed rules of the preparation, recorded in every store."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,21 +30,21 @@ _TURNS = {
 def prepare(image: Image.Image, resolution: int, resize: str = "center-crop", background: str = "white") -> Image.Image:
     """Make a picture an RGB square.
 
-    EXIF orientation is applied, transparency is laid on the background, other colour modes become RGB.
+    EXIF orientation is applied, transparent parts get the background, other colour modes become RGB.
 
     Args:
         image: Any picture that Pillow opens.
         resolution: Side of the square, in pixels.
         resize: ``center-crop`` (keep the middle), ``pad`` (keep all, the background beside it) or ``stretch``.
-        background: Of :data:`BACKGROUNDS`.
+        background: One of :data:`BACKGROUNDS`.
 
     Raises:
         UserError: The resize rule or background is unknown, or the picture's numbers have no stated range.
     """
     if resize not in RESIZES:
-        raise UserError(f"Unknown resize rule {resize!r}; known are {', '.join(RESIZES)}.")
+        raise UserError(f"Unknown resize rule {resize!r}; give one of {', '.join(RESIZES)}.")
     if background not in BACKGROUNDS:
-        raise UserError(f"Unknown background {background!r}; known are {', '.join(BACKGROUNDS)}.")
+        raise UserError(f"Unknown background {background!r}; give one of {', '.join(BACKGROUNDS)}.")
     image = upright_rgb(image, background)
     size = (resolution, resolution)
     if image.size == size:
@@ -60,7 +60,7 @@ def _pad(image: Image.Image, side: int, background: str) -> Image.Image:
     width, height = image.size
     if round(min(width, height) / max(width, height) * side) > 0:
         return ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, color=background)
-    # Pillow would scale the short side of a very long picture to nothing.
+    # Pillow would scale the short side of a very long picture to 0 pixels.
     line = image.resize((side, 1) if width > height else (1, side), Image.Resampling.LANCZOS)
     square = Image.new("RGB", (side, side), background)
     square.paste(line, ((side - line.width) // 2, (side - line.height) // 2))
@@ -68,7 +68,7 @@ def _pad(image: Image.Image, side: int, background: str) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
-    """Make a picture RGB in its own size: upright, transparency laid on the background.
+    """Make a picture RGB in its own size: upright, transparent parts on the background.
 
     Raises:
         UserError: Its numbers have no stated range.
@@ -76,11 +76,11 @@ def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     image = upright(image)
     if image.mode == "RGB":
         return image
-    behind = Image.new("RGBA", image.size, background)
-    laid = Image.alpha_composite(behind, image)
-    # A large picture is held in memory once less.
-    del behind
-    return laid.convert("RGB")
+    canvas = Image.new("RGBA", image.size, background)
+    composite = Image.alpha_composite(canvas, image)
+    # Free the memory of one large picture.
+    del canvas
+    return composite.convert("RGB")
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -100,7 +100,7 @@ def upright(image: Image.Image) -> Image.Image:
         low, high = cast(tuple[float, float], image.getextrema())
         raise UserError(
             f"Got a picture of mode {image.mode} with values from {low} to {high}, expected 8 or 16 bits each; "
-            "save it so, for nothing says which value is white."
+            "save it with 8 or 16 bits: no other mode defines the value of white."
         )
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if turn is not None:
@@ -112,8 +112,8 @@ def upright(image: Image.Image) -> Image.Image:
 def picture_digest(image: Image.Image) -> bytes:
     """Identify a picture by its size and its upright pixels, in 16 bytes.
 
-    Formats, compression and metadata do not count. An opaque RGBA picture equals its RGB picture. The colour below a
-    fully transparent pixel does not count either: no background shows it, and encoders change it.
+    Formats, compression and metadata are ignored. An opaque RGBA picture equals its RGB picture. The colour of a fully
+    transparent pixel is ignored too: it is invisible on every background, and encoders change it.
 
     Raises:
         UserError: Its numbers have no stated range.
@@ -138,7 +138,7 @@ def _orientation(image: Image.Image) -> int:
         value = image.getexif().get(ORIENTATION, 1)
         return value if isinstance(value, int) else 1
     except Exception:
-        # The pixels are there, only the metadata are broken.
+        # The pixels are readable; only the metadata are broken.
         return 1
 
 

@@ -1,4 +1,4 @@
-"""Where pictures come from: files of a folder, bytes inside Parquet files, or a function that draws them."""
+"""Sources of pictures: files of a folder, bytes inside Parquet files, or a function that draws them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from probing.errors import UserError
 from probing.preferences.images.decoding import MAX_BYTES, decode, name_errors, one_line
 from probing.preferences.images.preparation import upright
 
-_ROW_GROUPS_KEPT = 4
+_CACHED_ROW_GROUPS = 4
 
 
 class ImageSource(Protocol):
     """Opens pictures by the names that the table of items gives them.
 
     Attributes:
-        can_be_bad: Whether a picture may be missing or unreadable, so that all are opened once before anything is
+        can_be_bad: Whether a picture may be missing or unreadable; then all are opened once before anything is
             computed. False for pictures that a function draws.
     """
 
@@ -35,22 +35,22 @@ class ImageSource(Protocol):
         """Open and decode a picture; may be called from several threads.
 
         Returns:
-            An upright picture of mode RGB or RGBA, without metadata: nothing about it can fail later.
+            An upright picture of mode RGB or RGBA, without metadata, fully decoded.
 
         Raises:
-            UserError: It is missing, empty, cut off, too large, or no picture; with its name and the record.
+            UserError: It is missing, empty, cut off, too large, or no picture; the message has its name and record.
         """
         ...
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Name those that are not there, without opening any."""
+        """Return the names of missing pictures, without opening any."""
         ...
 
     def stamp(self, name: str) -> str | None:
         """Return a cheap identity of a picture, without opening it; may be called from several threads.
 
-        Two equal stamps stand for the same picture. Two different ones, or None (it is missing, or there is no cheap
-        identity), mean that only the pixels can tell.
+        Equal stamps mean the same picture. Different stamps, or None (it is missing, or there is no cheap identity),
+        mean that the pixels must be compared.
         """
         ...
 
@@ -66,7 +66,7 @@ class ImageFolder:
     def open(self, name: str, record: str) -> Image.Image:
         path = self.root / name
         try:
-            # Opening a pipe would wait for ever.
+            # Opening a pipe would block.
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise OSError("it is no file")
             with path.open("rb") as file:
@@ -74,7 +74,7 @@ class ImageFolder:
         except FileNotFoundError:
             raise UserError(f"{one_line(str(path))} of record {record!r} is missing; check --data-root.") from None
         except (OSError, ValueError, MemoryError) as error:
-            # The system's own message repeats the path.
+            # The message of the system repeats the path.
             reason = getattr(error, "strerror", None) or one_line(str(error))
             raise UserError(
                 f"{one_line(str(path))} of record {record!r} cannot be read ({reason}); check the disk."
@@ -85,23 +85,23 @@ class ImageFolder:
         return _file_stamp(self.root / name)
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        # One listing a folder: asking for each of a million files costs minutes on a network disk.
+        # List each folder once: a check of each of a million files costs minutes on a network disk.
         listed: dict[str, set[str]] = {}
-        gone = []
+        missing = []
         for name in names:
             folder, file = os.path.split(name)
             if folder not in listed:
                 listed[folder] = _files_of(self.root / folder)
-            # Where capitals do not matter, a listing alone would say too much.
+            # A file system may ignore case, so a name that is not listed may exist.
             if file not in listed[folder] and not os.path.isfile(self.root / name):
-                gone.append(name)
-        return gone
+                missing.append(name)
+        return missing
 
 
 class ParquetImages:
     """Pictures that are bytes in a column of Parquet files; names are ``FILE#ROW#COLUMN``.
 
-    A few row groups are kept, so that pictures asked for in the files' order are read once.
+    A few row groups are cached, so that pictures opened in the files' order are read once.
     """
 
     can_be_bad = True
@@ -144,15 +144,15 @@ class ParquetImages:
         return None if of_file is None else f"{of_file}#{row}#{column}"
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        there: dict[str, bool] = {}
-        gone = []
+        exists: dict[str, bool] = {}
+        missing = []
         for name in names:
             file = name.rsplit("#", 2)[0]
-            if file not in there:
-                there[file] = (self.root / file).is_file()
-            if not there[file]:
-                gone.append(name)
-        return gone
+            if file not in exists:
+                exists[file] = (self.root / file).is_file()
+            if not exists[file]:
+                missing.append(name)
+        return missing
 
     def _value(self, file: str, row: int, column: str) -> Any:
         if file not in self._files:
@@ -164,18 +164,18 @@ class ParquetImages:
         key = (file, group, column)
         if key not in self._groups:
             self._groups[key] = opened.read_row_group(group, columns=[column]).column(column)
-            while len(self._groups) > _ROW_GROUPS_KEPT:
+            while len(self._groups) > _CACHED_ROW_GROUPS:
                 self._groups.popitem(last=False)
         self._groups.move_to_end(key)
         return self._groups[key][row - int(starts[group])].as_py()
 
 
 class DrawnImages:
-    """Pictures that a function makes when they are asked for.
+    """Pictures that a function draws when they are opened.
 
     Args:
-        draw: Makes the picture of a name.
-        version: Changes whenever ``draw`` would make other pictures; None where nothing says so.
+        draw: Draws the picture of a name.
+        version: Identity of ``draw``, which changes with the pictures; None if it has none.
     """
 
     can_be_bad = False
@@ -197,18 +197,18 @@ class DrawnImages:
 
 
 def find_prefix(root: Path, names: Iterable[str], prefixes: tuple[str, ...]) -> str:
-    """Find the folder below ``root`` that a benchmark's paths start from: archives unpack to different places.
+    """Find the folder below ``root`` that a benchmark's paths start from: it depends on how archives were unpacked.
 
     Returns:
-        The first of ``prefixes`` under which the first picture is; the first of all where none is, so that what is
-        missing is named by the likeliest path.
+        The first of ``prefixes`` under which the first picture exists; without one, the first of all, so that messages
+        about missing pictures have the likeliest path.
     """
     first = next(iter(names), "")
     return next((prefix for prefix in prefixes if (root / prefix / first).is_file()), prefixes[0])
 
 
 def _file_stamp(path: Path) -> str | None:
-    """Return a file's size and its times of change; None where it is missing."""
+    """Return a file's size and times of change; None if it is missing."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -221,5 +221,5 @@ def _files_of(folder: Path) -> set[str]:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}
     except (OSError, ValueError):
-        # A ValueError is a name that no file can have, such as one with a null character.
+        # A ValueError is an impossible file name, such as one with a null character.
         return set()

@@ -6,7 +6,7 @@ import struct
 from typing import Literal
 
 MAX_TAG_BYTES = 16 * 2**20
-"""Largest sum of the values of all tags. Tags may share bytes of the file, so a small file can hold huge tags."""
+"""Largest total size of the values of all tags. Tags may share bytes, so a small file can have huge tags."""
 MAX_TAG_VALUES = 2**20
 """Largest number of values of one numeric tag: each becomes a Python object."""
 ORIENTATION = 0x0112
@@ -19,7 +19,7 @@ def check_tags(data: bytes) -> None:
     """Check the first directory of tags and the EXIF, GPS and interoperability directories below it.
 
     Args:
-        data: A TIFF file or the TIFF part of an EXIF block. Other or cut bytes are left to the decoder.
+        data: A TIFF file or the TIFF part of an EXIF block. The decoder refuses other or cut bytes.
 
     Raises:
         ValueError: The tags are larger than the limits.
@@ -42,7 +42,7 @@ def check_tags(data: bytes) -> None:
         for at in range(first, min(first + width * count, len(data) - width + 1), width):
             tag, kind = struct.unpack_from(order + "HH", data, at)
             values = _number(data, order, at + 4, 8 if big else 4)
-            # Pillow reads no more of a value than the file holds.
+            # Pillow reads at most the bytes of the file.
             total += min(values * _SIZES.get(kind, 0), len(data))
             if total > MAX_TAG_BYTES or (kind not in _BYTE_STRINGS and values > MAX_TAG_VALUES):
                 raise ValueError(f"its tags are larger than {MAX_TAG_BYTES // 2**20} MiB")

@@ -1,4 +1,4 @@
-"""Types of the columns of preference data, checked alike for every format and every reader."""
+"""Check the types of the columns of preference data, alike for every format and every reader."""
 
 from __future__ import annotations
 
@@ -24,54 +24,56 @@ EXPECTED: dict[Kind, str] = {
     "plain": "columns hold strings, numbers, true or false, or dates",
 }
 TEXTS: tuple[Kind, ...] = ("prompt", "path", "id", "label")
-"""Kinds that become strings, exactly as they are written."""
+"""Kinds that become strings, exactly as written."""
 MOST_COLUMNS = 1_000
-"""Columns of a table that a person gives: real ones have tens; thousands are a table on its side or a feature file."""
-_WORDS_OF_GAPS = ("", "NA", "NaN", "nan", "null", "None")
+"""Largest number of columns: real tables of pairs have tens; thousands are a transposed table or a feature file."""
+_GAP_TEXTS = ("", "NA", "NaN", "nan", "null", "None")
 _NUMBER = r"^\s*[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|(?i:inf|infinity))\s*$"
-"""Without leading zeros: ``007`` is a code. Infinity is a number here, and refused afterwards."""
+"""A number without leading zeros: ``007`` is a code. Infinity is a number here, and refused afterwards."""
 _WHOLE_NUMBER = r"^\s*[+-]?(0|[1-9][0-9]{0,17})\s*$"
 _LONG_NUMBER = r"^\s*[+-]?[0-9]{19,}\s*$"
-"""Whole numbers that neither 64 bits nor a float hold exactly: they are codes too."""
+"""A whole number that neither 64 bits nor a float represent exactly: a code too."""
 _TRUTH = r"^\s*(true|True|TRUE|false|False|FALSE)\s*$"
 
 
-def check_type(where: object, column: str, found: pa.DataType, kind: Kind) -> None:
-    """Refuse a column of a type that its kind does not take, without reading its values.
+def check_type(where: object, column: str, actual: pa.DataType, kind: Kind) -> None:
+    """Refuse a column whose type does not fit its kind, without reading its values.
 
     Args:
         where: The file or data set, for the message.
         column: The column's name.
-        found: Its type.
-        kind: What it should hold.
+        actual: Its type.
+        kind: The expected kind.
 
     Raises:
-        UserError: With the column, its type, and what is expected.
+        UserError: The message names the column, its type, and the expected type.
     """
-    if not _fits(found, kind):
-        raise UserError(f"The column {column} of {where} is of type {shown(str(found))[1:-1]}; {EXPECTED[kind]}.")
+    if not _fits(actual, kind):
+        raise UserError(f"The column {column} of {where} is of type {shown(str(actual))[1:-1]}; {EXPECTED[kind]}.")
 
 
-def _fits(found: pa.DataType, kind: Kind) -> bool:
+def _fits(actual: pa.DataType, kind: Kind) -> bool:
     types = pa.types
-    if types.is_dictionary(found):
-        return _fits(found.value_type, kind)
+    if types.is_dictionary(actual):
+        return _fits(actual.value_type, kind)
     if kind == "picture":
-        is_struct = types.is_struct(found) and found.get_field_index("bytes") >= 0
-        data = found.field("bytes").type if is_struct else found
+        is_struct = types.is_struct(actual) and actual.get_field_index("bytes") >= 0
+        data = actual.field("bytes").type if is_struct else actual
         return types.is_binary(data) or types.is_large_binary(data)
-    text = types.is_string(found) or types.is_large_string(found) or types.is_string_view(found)
-    whole = types.is_integer(found)
-    number = whole or types.is_floating(found) or types.is_decimal(found)
-    if types.is_null(found) or text:
+    text = types.is_string(actual) or types.is_large_string(actual) or types.is_string_view(actual)
+    whole = types.is_integer(actual)
+    number = whole or types.is_floating(actual) or types.is_decimal(actual)
+    if types.is_null(actual) or text:
         return True
     if kind == "id":
         return whole
     if kind == "number":
         return number
     if kind == "truth":
-        return number or types.is_boolean(found)
-    return kind == "plain" and (number or types.is_boolean(found) or types.is_timestamp(found) or types.is_date(found))
+        return number or types.is_boolean(actual)
+    return kind == "plain" and (
+        number or types.is_boolean(actual) or types.is_timestamp(actual) or types.is_date(actual)
+    )
 
 
 def bring_to_kind(values: pa.ChunkedArray, kind: Kind) -> pa.ChunkedArray:
@@ -87,18 +89,18 @@ def bring_to_kind(values: pa.ChunkedArray, kind: Kind) -> pa.ChunkedArray:
     if pa.types.is_date(values.type):
         return values.cast(pa.timestamp("ms"))
     if kind == "number" and pa.types.is_floating(values.type) and pc.any(pc.is_nan(values)).as_py():
-        # As text, "nan" stays apart from a gap until the caller decides what it stands for.
+        # As text, "nan" differs from a gap until the caller decides what it means.
         return values.cast(pa.float64()).cast(pa.large_string())
     return values
 
 
 def infer_type(values: list[str]) -> pd.Series:
-    """Convert the texts of a CSV column to numbers, or to true and false, where all of them are; or leave them.
+    """Convert the texts of a CSV column to numbers or to true and false if all can be converted.
 
-    Words such as ``NA`` are gaps among numbers, and words among words.
+    Words such as ``NA`` are gaps among numbers, and text among texts.
     """
     texts = pa.array(values, pa.large_string())
-    gaps = pc.is_in(texts, value_set=pa.array(_WORDS_OF_GAPS, pa.large_string()))
+    gaps = pc.is_in(texts, value_set=pa.array(_GAP_TEXTS, pa.large_string()))
     rest = pc.filter(texts, pc.invert(gaps))
     has_gaps = len(rest) < len(texts)
     if len(rest) == 0:
@@ -118,22 +120,22 @@ def infer_type(values: list[str]) -> pd.Series:
     return pc.if_else(empty, None, texts).to_pandas()
 
 
-def numbers(column: pd.Series, records: pd.Series, *, gaps: tuple[str, ...] = _WORDS_OF_GAPS) -> pd.Series:
+def numbers(column: pd.Series, records: pd.Series, *, gaps: tuple[str, ...] = _GAP_TEXTS) -> pd.Series:
     """Read finite numbers, also from text; gaps stay gaps.
 
     Args:
         column: Numbers, or their texts, with or without spaces around.
         records: The name of each record, for messages.
-        gaps: Texts that stand for a gap.
+        gaps: Texts that mean a gap.
 
     Raises:
-        UserError: A value is no number, or not finite; with the record.
+        UserError: A value is no number, or not finite; the message names the record.
     """
     if not pd.api.types.is_bool_dtype(column.dtype) and pd.api.types.is_numeric_dtype(column.dtype):
         read = column
     else:
         values = column.astype(object).where(column.notna(), None).tolist()
-        # Infinity marks what is no number: both are refused.
+        # Infinity also marks a value that is no number: both are refused.
         read = pd.Series([_number(value, gaps) for value in values], index=column.index, dtype=np.float64)
     wrong = np.isinf(read.to_numpy(dtype=np.float64, na_value=np.nan))
     if wrong.any():
@@ -153,18 +155,19 @@ def _number(value: object, gaps: tuple[str, ...]) -> float:
     if isinstance(value, str) and not value.strip().isascii():
         return np.inf
     try:
-        found = float(value)
+        result = float(value)
     except (ValueError, OverflowError):
         return np.inf
-    written_otherwise = isinstance(value, str) and (found != found or "_" in value)
-    return np.inf if written_otherwise else found
+    # Python also reads "nan" and "1_000".
+    is_python_only = isinstance(value, str) and (result != result or "_" in value)
+    return np.inf if is_python_only else result
 
 
 def check_sides(name: str, table: pd.DataFrame) -> list[tuple[str, str]]:
-    """Find the columns that describe the two sides of a pair, which change places together.
+    """Find the columns that describe the two sides of a pair, which are exchanged together.
 
     Raises:
-        UserError: A column's name comes twice, a side's column has no partner, or the two hold different types.
+        UserError: A column's name is repeated, a side's column has no partner, or the two have different types.
     """
     columns = [str(column) for column in table.columns]
     repeated = sorted({column for column in columns if columns.count(column) > 1})
@@ -191,7 +194,7 @@ def check_sides(name: str, table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _rough_type(column: pd.Series) -> str:
-    """Name a column's type, or nothing where it has only gaps."""
+    """Name a column's type; empty if it has only gaps."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.cat.categories.to_series()
     if column.isna().all():

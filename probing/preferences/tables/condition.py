@@ -1,4 +1,4 @@
-r"""Read conditions on the columns of a table, such as ``confidence >= 0.95 and facet == 'quality'``.
+r"""Parse conditions on the columns of a table, such as ``confidence >= 0.95 and facet == 'quality'``.
 
 This is the whole grammar. There are no calls, attributes or arithmetic, and nothing is evaluated as Python::
 
@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from probing.errors import UserError, listed, shown
 
 LONGEST = 10_000
-"""Characters of a condition: more than anybody types."""
+"""Largest number of characters of a condition."""
 DEEPEST = 50
-"""Nested parentheses and negations, so that no condition exhausts the stack."""
+"""Largest depth of parentheses and negations, so that no condition exhausts the stack."""
 Value = str | int | float | bool
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -100,14 +100,14 @@ class _Token:
 
 
 def parse(text: str, columns: Sequence[str]) -> Condition:
-    """Read a condition.
+    """Parse a condition.
 
     Args:
-        text: In the grammar of this module.
+        text: A condition in the grammar of this module.
         columns: The columns that it can name.
 
     Raises:
-        UserError: It cannot be read, with the position where reading stops, or it names an unknown column.
+        UserError: A syntax error (the message names its position), or an unknown column.
     """
     if len(text) > LONGEST:
         raise UserError(f"The condition has {len(text):,} characters, expected at most {LONGEST:,}; shorten it.")
@@ -124,10 +124,10 @@ class _Parser:
         self._depth = 0
 
     def parse(self) -> Condition:
-        found = self._disjunction()
+        condition = self._disjunction()
         if self._token.kind != "end":
-            raise self._stopped()
-        return found
+            raise self._syntax_error()
+        return condition
 
     def _disjunction(self) -> Condition:
         parts = [self._conjunction()]
@@ -150,14 +150,14 @@ class _Parser:
                 f"write it with fewer."
             )
         if self._take("~"):
-            found: Condition = Not(self._negation())
+            part: Condition = Not(self._negation())
         elif self._take("("):
-            found = self._disjunction()
+            part = self._disjunction()
             self._expect(")")
         else:
-            found = self._comparison()
+            part = self._comparison()
         self._depth -= 1
-        return found
+        return part
 
     def _comparison(self) -> Condition:
         start = self._token.start
@@ -165,11 +165,11 @@ class _Parser:
         if isinstance(left, Name) and (self._is("in") or (self._is("~") and self._is("in", ahead=1))):
             negated = self._take("~")
             self._expect("in")
-            found = Membership(left, self._values())
-            return Not(found) if negated else found
+            membership = Membership(left, self._values())
+            return Not(membership) if negated else membership
         operator = self._token
         if operator.kind != "operator" or operator.value not in COMPARISONS:
-            raise self._stopped()
+            raise self._syntax_error()
         self._next += 1
         right = self._operand()
         if isinstance(left, Literal) and isinstance(right, Literal):
@@ -194,7 +194,7 @@ class _Parser:
         negative = self._take("-")
         token = self._token
         if token.kind != "value" or (negative and isinstance(token.value, bool | str)):
-            raise self._stopped()
+            raise self._syntax_error()
         self._next += 1
         return -token.value if negative and not isinstance(token.value, str) else token.value
 
@@ -215,19 +215,19 @@ class _Parser:
         return token.kind == "operator" and token.value == operator
 
     def _take(self, operator: str) -> bool:
-        found = self._is(operator)
-        self._next += found
-        return found
+        matches = self._is(operator)
+        self._next += matches
+        return matches
 
     def _expect(self, operator: str) -> None:
         if not self._take(operator):
-            raise self._stopped()
+            raise self._syntax_error()
 
-    def _stopped(self) -> UserError:
+    def _syntax_error(self) -> UserError:
         start = self._token.start
         rest = self._text[start:]
         where = f"at position {start + 1} ({shown(rest)})" if rest.strip() else "at its end"
-        return UserError(f"The condition {shown(self._text)} stops to be readable {where}; {self._how()}.")
+        return UserError(f"The condition {shown(self._text)} has a syntax error {where}; {self._how()}.")
 
     def _how(self) -> str:
         return (
@@ -240,16 +240,16 @@ def _tokens_of(text: str) -> list[_Token]:
     tokens: list[_Token] = []
     position, end = 0, len(text.rstrip())
     while position < end:
-        found = _TOKEN.match(text, position)
-        if found is None:
+        match = _TOKEN.match(text, position)
+        if match is None:
             start = position + len(text[position:]) - len(text[position:].lstrip())
-            # The parser reports it, with everything that is readable before it checked first.
+            # The parser reports it, after it has checked all tokens before.
             return [*tokens, _Token("unreadable", text[start:], start)]
-        kind = str(found.lastgroup)
-        # The value's start, without the white space before it.
-        start = found.start() + len(found.group()) - len(found.group().lstrip())
-        tokens.append(_token(kind, found[kind], start))
-        position = found.end()
+        kind = str(match.lastgroup)
+        # Start of the value, without the white space before it.
+        start = match.start() + len(match.group()) - len(match.group().lstrip())
+        tokens.append(_token(kind, match[kind], start))
+        position = match.end()
     return [*tokens, _Token("end", "", len(text))]
 
 
@@ -268,5 +268,5 @@ def _token(kind: str, written: str, start: int) -> _Token:
 
 
 def _number(written: str) -> int | float:
-    """Read whole numbers of up to 18 digits exactly; they fit 64 bits."""
+    """Convert a number; whole numbers of up to 18 digits are exact in 64 bits."""
     return int(written) if written.isdecimal() and len(written) <= 18 else float(written)

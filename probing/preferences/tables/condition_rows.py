@@ -54,14 +54,14 @@ _EXPECTED = {
     "date": "a date in quotes, such as '2024-01-31'",
 }
 _EMPTY = "gap"
-"""Kind of a column without any value: it can be compared with everything, and fulfils nothing."""
+"""Kind of a column without any value: it can be compared with all types, and fulfils nothing."""
 
 
 def rows_where(table: pd.DataFrame, text: str) -> np.ndarray:
     """Find the rows that fulfil a condition.
 
     Args:
-        table: Its columns are what the condition can name.
+        table: The condition can name its columns.
         text: The condition, in the grammar of :mod:`probing.preferences.tables.condition`.
 
     Returns:
@@ -77,8 +77,8 @@ def rows_where(table: pd.DataFrame, text: str) -> np.ndarray:
         values: pd.Series = table[name]
         return _values_of(name, values)
 
-    found = _evaluate(condition, column)
-    return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), dtype=bool)
+    holds = _evaluate(condition, column)
+    return np.asarray(pc.fill_null(holds, False).to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _evaluate(condition: Condition, column: Callable[[str], pa.Array]) -> pa.Array:
@@ -156,19 +156,19 @@ def _kind(kind: pa.DataType) -> str:
     return _EMPTY if pa.types.is_null(kind) else ""
 
 
-def _scalar(name: str, kind: str, value: Value, wanted: pa.DataType) -> Any:
-    """Bring a written value to a column's type."""
+def _scalar(name: str, kind: str, value: Value, target: pa.DataType) -> Any:
+    """Convert a value of the condition to a column's type."""
     if kind == "truth" and isinstance(value, bool):
         return pa.scalar(value)
     if kind == "number" and isinstance(value, int | float) and not isinstance(value, bool):
-        # 1e3 is 1000, exactly, beside whole numbers.
+        # 1e3 is exactly 1000 when compared with whole numbers.
         return int(value) if value == value // 1 and abs(value) < 2**63 else value
     if kind == "text" and isinstance(value, str):
-        return pa.scalar(value, wanted)
+        return pa.scalar(value, target)
     if kind == "date" and isinstance(value, str):
         try:
             time = datetime.fromisoformat(value)
-            return pa.scalar(time if time.tzinfo else time.replace(tzinfo=UTC), wanted)
+            return pa.scalar(time if time.tzinfo else time.replace(tzinfo=UTC), target)
         except (ValueError, OverflowError, pa.ArrowException):
             pass
-    raise UserError(f"The column {shown(name)} is compared with {shown(value)}; it wants {_EXPECTED[kind]}.")
+    raise UserError(f"The column {shown(name)} is compared with {shown(value)}; compare it with {_EXPECTED[kind]}.")

@@ -1,4 +1,4 @@
-"""Read CSV files strictly: what is not plainly a table is refused with its line, never guessed.
+"""Read CSV files strictly: an ambiguous record is refused with its line, never guessed.
 
 The format is RFC 4180: commas, one header, as many fields in every record as in the header, quotes around a field that
 holds a comma, a quote or a line end, and quotes doubled inside. Text is UTF-8, with or without a byte order mark; lines
@@ -17,13 +17,13 @@ from probing.errors import UserError, listed, shown
 from probing.preferences.tables.column_types import MOST_COLUMNS
 
 LONGEST_LINE = 2**24
-"""Characters of a line, so that a file without line ends is not read whole."""
+"""Largest number of characters of a line, so that a file without line ends is not read whole."""
 LONGEST_FIELD = 2**20
-"""Characters of a field in quotes: prompts have thousands; beyond, a quote was never closed."""
+"""Largest number of characters of a quoted field: prompts have thousands; more is a quote that is never closed."""
 _WHOLE_RECORD = re.compile(r"(?:F)(?:,(?:F))*+[\r\n]*".replace("F", r'"[^"]*+(?:""[^"]*+)*+"|[^",\r\n]*+'))
-"""A strict record on one line: Python's own parser reads it as it is meant, several times faster than the one here."""
+"""A strict record on one line: Python's own parser reads it correctly, several times faster than the parser below."""
 _SHORT = 2**16
-"""Characters up to which Python's own parser is used: it bounds its fields."""
+"""Largest number of characters for Python's own parser, which limits the size of fields."""
 _BLANK = ("\n", "\r\n", "\r")
 _DOUBLE = 'write a quote inside a field as "", and put the whole field in quotes'
 _BACKSLASH = 'a quote inside a field is written as "", not with a backslash'
@@ -33,10 +33,10 @@ def read_csv(path: Path) -> dict[str, list[str]]:
     """Read a CSV file.
 
     Returns:
-        The texts of each column, exactly as they are written, by the names of the header.
+        The texts of each column, exactly as written, by the names of the header.
 
     Raises:
-        UserError: The file is no strict CSV; with the line.
+        UserError: The file is no strict CSV; the message names the line.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -1,4 +1,4 @@
-"""Records of JSON files as columns, read in a stream: a million of them need little more than their columns."""
+"""Read records of JSON files as columns, in a stream: a million records need little more memory than their columns."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from probing.errors import UserError, listed, shown
 from probing.preferences.tables.column_types import MOST_COLUMNS
 
 Reading = Callable[[Any], Any]
-"""Brings a field's value to its type, or raises ValueError with what it should be."""
+"""Converts a field's value, or raises ValueError with the expected type."""
 
-_AT_ONCE = 2**20
+_CHUNK_CHARACTERS = 2**20
 _LONGEST_RECORD = 2**26
 _BATCH = 2**16
 _BETWEEN = re.compile(r"[\s,]*")
@@ -31,7 +31,7 @@ _GAP_TEXTS = pa.array([gap for gap in _GAPS if gap is not None])
 
 
 def text(value: Any) -> str:
-    """Read a text that is not blank."""
+    """Check a text that is not blank."""
     if not isinstance(value, str) or not value.strip() or not is_encodable(value):
         raise ValueError("a text")
     return value
@@ -50,7 +50,7 @@ def label(value: Any) -> str | None:
 
 
 def is_encodable(value: str) -> bool:
-    """Refuse halves of surrogate pairs, which JSON can hold and no file or model takes."""
+    """Return whether a text has no halves of surrogate pairs, which JSON allows and files and models do not."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -65,30 +65,30 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("a number")
     try:
-        found = float(value)
+        result = float(value)
     except (ValueError, OverflowError):
         raise ValueError("a number") from None
-    if not math.isfinite(found):
+    if not math.isfinite(result):
         raise ValueError("a finite number")
-    return found
+    return result
 
 
 def whole_number(value: Any) -> int:
     """Read a whole number, also from its text."""
-    read = number(value)
-    if read is None or read != int(read):
+    result = number(value)
+    if result is None or result != int(result):
         raise ValueError("a whole number")
-    return int(read)
+    return int(result)
 
 
-def many(reading: Reading, said: str, *, least: int = 1, most: int | None = None) -> Reading:
+def many(reading: Reading, expected: str, *, least: int = 1, most: int | None = None) -> Reading:
     """Make a reading of lists, also from their JSON text.
 
     Args:
-        reading: Of each entry.
-        said: What the list should be, for the message.
-        least: Fewest entries.
-        most: Most entries.
+        reading: The reading of each entry.
+        expected: Description of the list, for the message.
+        least: Smallest number of entries.
+        most: Largest number of entries.
     """
 
     def read(value: Any) -> list:
@@ -96,15 +96,15 @@ def many(reading: Reading, said: str, *, least: int = 1, most: int | None = None
             try:
                 value = json.loads(value)
             except (ValueError, RecursionError):
-                raise ValueError(said) from None
+                raise ValueError(expected) from None
         if isinstance(value, np.ndarray):
             value = value.tolist()
         if not isinstance(value, list) or len(value) < least or (most is not None and len(value) > most):
-            raise ValueError(said)
+            raise ValueError(expected)
         try:
             return [reading(entry) for entry in value]
         except ValueError:
-            raise ValueError(said) from None
+            raise ValueError(expected) from None
 
     return read
 
@@ -133,40 +133,40 @@ def read_json(
         path: The file.
         needed: Fields that every record has, each with its reading.
         also: Fields that a record may lack.
-        others: The reading of any other field, which a record may lack; without it, they are left out.
-        record_id: The field that names a record in messages; its number where there is none.
-        prefix: What a record's number is put after in messages; with none, the number stands alone.
+        others: The reading of any other field, which a record may lack; without it, other fields are left out.
+        record_id: The field that names a record in messages; without it, the record's number does.
+        prefix: Text before a record's number in messages.
 
     Returns:
         One row a record, with the fields that at least one record has.
 
     Raises:
-        UserError: The file is missing, is cut off, holds no records, or a record lacks a field or holds what cannot be
-            read; with the record.
+        UserError: The file is missing, cut off or without records, or a record lacks a field or has an invalid value;
+            the message names the record.
     """
     also = also or {}
     name = _RecordNames(path, record_id, prefix)
-    seen: dict[str, None] = dict.fromkeys(needed)
+    fields: dict[str, None] = dict.fromkeys(needed)
     tables: list[dict[str, pa.Array]] = []
     count = 0
     for batch in _batches(path):
         readings = {**needed, **also}
         if others is not None:
             readings |= {field: others(field) for record in batch for field in record if field not in readings}
-            _check_fields(path, [*seen, *readings])
+            _check_fields(path, [*fields, *readings])
         columns = {}
         for field, reading in readings.items():
             if field not in needed and not any(field in record for record in batch):
                 continue
-            seen[field] = None
+            fields[field] = None
             columns[field] = _column(batch, field, reading, field not in needed, count, name)
         tables.append(columns)
         count += len(batch)
     if not count:
-        raise UserError(f"{path} holds no records; check the file.")
+        raise UserError(f"{path} contains no records; check the file.")
     sizes = [len(next(iter(columns.values()))) for columns in tables]
     whole = {}
-    for field in seen:
+    for field in fields:
         kind = _common_type(path, field, [columns[field].type for columns in tables if field in columns])
         whole[field] = pa.chunked_array(
             [
@@ -188,22 +188,22 @@ def _check_fields(path: Path, fields: list[str]) -> None:
 
 def _common_type(path: Path, field: str, types: list[pa.DataType]) -> pa.DataType:
     """Find the type that holds a field's values of all batches."""
-    # Gaps alone have no type of their own.
-    known = [kind for kind in dict.fromkeys(types) if kind != pa.null()]
-    if len(known) > 1 and all(pa.types.is_floating(kind) or pa.types.is_integer(kind) for kind in known):
+    # A batch of gaps alone has no type.
+    different = [kind for kind in dict.fromkeys(types) if kind != pa.null()]
+    if len(different) > 1 and all(pa.types.is_floating(kind) or pa.types.is_integer(kind) for kind in different):
         return pa.float64()
-    if len(known) > 1:
-        raise _mixed(path, field, ", ".join(map(str, known)))
-    return known[0] if known else pa.float64()
+    if len(different) > 1:
+        raise _mixed(path, field, ", ".join(map(str, different)))
+    return different[0] if different else pa.float64()
 
 
-def _mixed(path: Path, field: str, found: str) -> UserError:
-    return UserError(f"The field {field} of {path} holds values of several types ({found}); give it one type.")
+def _mixed(path: Path, field: str, types: str) -> UserError:
+    return UserError(f"The field {field} of {path} holds values of several types ({types}); give it one type.")
 
 
 @dataclass(frozen=True)
 class _RecordNames:
-    """How messages name a record of a file."""
+    """Names the records of a file in messages."""
 
     path: Path
     field: str | None
@@ -238,8 +238,8 @@ def _column(
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        found = list(dict.fromkeys(type(value).__name__ for value in values if value is not None))
-        raise _mixed(names.path, field, ", ".join(found)) from None
+        types = dict.fromkeys(type(value).__name__ for value in values if value is not None)
+        raise _mixed(names.path, field, ", ".join(types)) from None
     except OverflowError:
         raise UserError(
             f"The field {field} of {names.path} holds whole numbers of more than 64 bits; write them as text."
@@ -247,7 +247,7 @@ def _column(
 
 
 def _quick(batch: list[dict], field: str, reading: Reading) -> pa.Array | None:
-    """Read a column at once where every value is plainly of its type; None where each must be looked at."""
+    """Read a column at once if every value has the plain type; else return None, and each value is read by itself."""
     try:
         column = pa.array([record[field] for record in batch])
     except (KeyError, pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError):
@@ -270,7 +270,7 @@ def _all_finite(column: pa.Array) -> bool:
 
 
 class _RepeatedField(Exception):
-    """A field stands twice in a record: one of its values would be lost."""
+    """A field is repeated in a record: one of its values would be lost."""
 
 
 def _fields_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -292,14 +292,14 @@ def _batches(path: Path) -> Iterator[list[dict]]:
 
 
 def _records(path: Path) -> Iterator[dict]:
-    """Decode one record after another; the file is never whole in memory."""
+    """Decode one record after another, without the whole file in memory."""
     if not path.is_file():
         raise UserError(f"{path} is missing; --data-root is the folder that holds {path.name}.")
     decode = json.JSONDecoder(object_pairs_hook=_fields_once).raw_decode
     count = position = 0
     with path.open(encoding="utf-8-sig") as file:
         try:
-            buffer = file.read(_AT_ONCE)
+            buffer = file.read(_CHUNK_CHARACTERS)
             position = _after(buffer, 0)
             listed = buffer[position : position + 1] == "["
             position += listed
@@ -318,15 +318,15 @@ def _records(path: Path) -> Iterator[dict]:
                     ) from None
                 except ValueError as error:
                     rest = len(buffer) - position
-                    # The record may go on; what is read grows with it, so that no record is scanned many times.
-                    more = file.read(max(_AT_ONCE, rest)) if rest < _LONGEST_RECORD else ""
+                    # The record may continue; the amount read grows with it, so that no record is scanned many times.
+                    more = file.read(max(_CHUNK_CHARACTERS, rest)) if rest < _LONGEST_RECORD else ""
                     if more:
                         buffer, position = buffer[position:] + more, 0
                         continue
                     if at_end and not listed:
                         return
-                    said = "ends in the middle of its list" if at_end else f"is no JSON at record {count} ({error})"
-                    raise UserError(f"{path} {said}; download it again.") from None
+                    problem = "ends in the middle of its list" if at_end else f"is no JSON at record {count} ({error})"
+                    raise UserError(f"{path} {problem}; download it again.") from None
                 if not isinstance(record, dict):
                     raise UserError(f"Record {count} of {path} is {shown(record)}, expected fields with values.")
                 yield record
@@ -336,5 +336,5 @@ def _records(path: Path) -> Iterator[dict]:
 
 
 def _after(buffer: str, position: int) -> int:
-    found = _BETWEEN.match(buffer, position)
-    return found.end() if found else position
+    separator = _BETWEEN.match(buffer, position)
+    return separator.end() if separator else position

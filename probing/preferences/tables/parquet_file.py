@@ -1,4 +1,4 @@
-"""Parquet files: columns read with their types checked first, and the files of one split as the hub lays them out."""
+"""Read columns of Parquet files, types checked first, and find the files of a split in the hub's layout."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from probing.errors import UserError, listed, shown
 from probing.preferences.tables.column_types import MOST_COLUMNS, Kind, bring_to_kind, check_type
 
 MOST_RECORDS = 100_000_000
-"""Records of a file: fifty times the largest public data set; a damaged or hostile file can announce any number."""
+"""Largest number of records of a file: fifty times the largest public data set; a damaged file can claim any number."""
 _INDEX = "__index_level_"
 
 
 @contextmanager
 def damage_reported(path: Path, what: str, fix: str) -> Iterator[None]:
-    """Turn whatever PyArrow raises for a damaged file into a :class:`UserError`: ``PATH is WHAT (reason); FIX.``"""
+    """Turn every error of PyArrow on a damaged file into a :class:`UserError`: ``PATH is WHAT (reason); FIX.``"""
     try:
         yield
     except UserError:
@@ -49,12 +49,12 @@ def read_columns(
 
     Args:
         path: The file.
-        needed: Columns that it must have; those of kind ``picture`` are checked and left out.
-        also: Columns that are read where they are there.
-        others: What any other column holds; without it, they are not read.
+        needed: Required columns; those of kind ``picture`` are checked and left out.
+        also: Optional columns.
+        others: Kind of any other column; without it, they are not read.
 
     Raises:
-        UserError: A column is missing, comes twice, or has another type; or there are too many columns or records.
+        UserError: A column is missing, repeated, or of another type; or there are too many columns or records.
     """
     file = pq.ParquetFile(path)
     schema = file.schema_arrow
@@ -72,14 +72,14 @@ def read_columns(
     if missing:
         raise UserError(f"{path} lacks the columns {listed(missing)}; it has {listed(names)}.")
     kinds = {**({name: others(name) for name in names} if others else {}), **(also or {}), **needed}
-    asked: dict[str, Kind] = {name: kinds[name] for name in names if name in kinds}
-    for name, kind in asked.items():
+    selected: dict[str, Kind] = {name: kinds[name] for name in names if name in kinds}
+    for name, kind in selected.items():
         check_type(path, name, schema.field(name).type, kind)
-    wanted = {name: kind for name, kind in asked.items() if kind != "picture"}
-    table = file.read(columns=list(wanted))
-    # Bytes that are no UTF-8 would otherwise pass as strings.
+    values = {name: kind for name, kind in selected.items() if kind != "picture"}
+    table = file.read(columns=list(values))
+    # Otherwise bytes that are no UTF-8 are accepted as strings.
     table.validate(full=True)
-    return pa.table({name: bring_to_kind(table[name], kind) for name, kind in wanted.items()})
+    return pa.table({name: bring_to_kind(table[name], kind) for name, kind in values.items()})
 
 
 def files_of(root: Path, split: str, folders: Sequence[str]) -> list[str]:
@@ -89,9 +89,9 @@ def files_of(root: Path, split: str, folders: Sequence[str]) -> list[str]:
         UserError: There is none.
     """
     for folder in folders:
-        found = sorted((root / folder).glob(f"{split}-*.parquet")) or sorted((root / folder).glob(f"{split}.parquet"))
-        if found:
-            return [path.relative_to(root).as_posix() for path in found]
+        paths = sorted((root / folder).glob(f"{split}-*.parquet")) or sorted((root / folder).glob(f"{split}.parquet"))
+        if paths:
+            return [path.relative_to(root).as_posix() for path in paths]
     raise UserError(f"{root} has no {split}-*.parquet; --data-root is the folder of the downloaded data set.")
 
 
@@ -103,8 +103,8 @@ def list_rows(
     Args:
         root: Folder that ``files`` are relative to.
         files: The files.
-        needed: Columns that each must have, and what they hold; pictures are checked, not read.
-        also: Columns that are read where they are there.
+        needed: Required columns and their kinds; pictures are checked, not read.
+        also: Optional columns.
 
     Raises:
         UserError: A file is no Parquet file, is cut off, lacks a column, or has one of another type.
@@ -116,5 +116,5 @@ def list_rows(
         parts.append(rows.assign(file=file, row=range(len(rows))))
     table = pd.concat(parts, ignore_index=True)
     if len(table) == 0:
-        raise UserError(f"{root / files[0]} holds no records; download it again.")
+        raise UserError(f"{root / files[0]} contains no records; download it again.")
     return table

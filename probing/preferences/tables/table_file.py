@@ -1,4 +1,4 @@
-"""Tables that a person gives, as CSV, Parquet or JSON lines: the same columns and types from all three."""
+"""Read tables of a user from CSV, Parquet or JSON lines: the same columns and types from all three."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _JSON_VALUES: dict[Kind, tuple[tuple[type, ...], str]] = {
 def read_table(path: Path, kind_of: Callable[[str], Kind]) -> pd.DataFrame:
     """Read all columns of a table, strictly.
 
-    Texts and ids are taken as they are written: ``007`` and ``NA`` stay these words. Numbers and true or false are
+    Texts and ids are read exactly as written: ``007`` and ``NA`` too. Numbers and true or false are
     kept as in the file; :func:`probing.preferences.tables.column_types.numbers`
     reads them and gives the record of an error.
 
     Args:
         path: The file; its suffix is one of :data:`SUFFIXES`.
-        kind_of: What a column of a name should hold.
+        kind_of: Returns the kind of a column.
 
     Raises:
         UserError: Another suffix, a damaged file, or a column of another type than its kind.
@@ -64,7 +64,7 @@ def _from_csv(path: Path, kind_of: Callable[[str], Kind]) -> pd.DataFrame:
     texts = read_csv(path)
     columns = {}
     for name in list(texts):
-        # Used up, so that a large file is in memory once.
+        # Removed from the dictionary, so that a large file is in memory once.
         values = texts.pop(name)
         columns[name] = infer_type(values) if kind_of(name) == "plain" else pd.Series(values, dtype="str")
     return pd.DataFrame(columns)
@@ -75,7 +75,7 @@ def _from_json(path: Path, kind_of: Callable[[str], Kind]) -> pd.DataFrame:
 
 
 def _reading_of(kind: Kind) -> Reading:
-    """Make a reading that takes a kind's values as they are, and gaps as None."""
+    """Return a reading that accepts the JSON values of a kind, and gaps as None."""
     types, expected = _JSON_VALUES.get(kind, _PLAIN_VALUES)
 
     def read(value: Any) -> Any:
@@ -85,7 +85,7 @@ def _reading_of(kind: Kind) -> Reading:
             raise ValueError(f"{expected}, not {type(value).__name__}")
         if isinstance(value, str) and not is_encodable(value):
             raise ValueError(f"{expected} of whole Unicode characters")
-        # Texts, so that numbers and their texts can stand in one column.
+        # Texts, so that a column can mix numbers and texts.
         return value if kind == "plain" else str(value)
 
     return read

@@ -27,7 +27,7 @@ def test_a_missing_part_is_named(tmp_path, kind, endings):
     paths = write_parts(tmp_path, f"x.{kind}", PACKERS[kind](), endings)
     lost = paths[2].read_bytes()
     paths[2].unlink()
-    refused(tmp_path, rf"x\.{kind} cannot be unpacked \(missing: x\.{kind}{endings[2]}\); fetch what is missing")
+    refused(tmp_path, rf"x\.{kind} cannot be unpacked \(missing: x\.{kind}{endings[2]}\); fetch the missing parts")
     paths[2].write_bytes(lost)
     unpack(tmp_path)
     assert unpacked(tmp_path) == FILES
@@ -51,7 +51,7 @@ def test_numbers_are_ordered_as_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("endings", "match"),
     [
-        (["", ".1"], "x.zip.1 lies beside the whole archive"),
+        (["", ".1"], "x.zip.1 is next to the whole archive"),
         ([".0", ".1", ".aa"], "numbered in different ways"),
         ([".1", ".01"], "have the same number"),
         (["-00000-of-00002", "-00001-of-00003"], "disagree on how many there are"),

@@ -165,7 +165,7 @@ def test_a_finished_unpacking_is_read_from_a_read_only_folder(tmp_path, monkeypa
 def test_a_file_with_other_content_is_not_overwritten(tmp_path):
     write_parts(tmp_path, "x.zip", zipped(), [""])
     (tmp_path / "list.json").write_bytes(b"mine")
-    refused(tmp_path, r"x\.zip cannot be unpacked \(.*list\.json is there with other content\); move that file away")
+    refused(tmp_path, r"x\.zip cannot be unpacked \(.*list\.json exists with other content\); move that file away")
 
 
 def test_a_file_with_the_same_content_is_kept(tmp_path):
@@ -179,7 +179,7 @@ def test_a_file_with_the_same_content_is_kept(tmp_path):
 def test_two_archives_with_one_path(tmp_path):
     (tmp_path / "a.zip").write_bytes(zipped({"same": b"1", "p": b"first"}))
     (tmp_path / "b.tar").write_bytes(tar({"same": b"1", "p": b"second"}))
-    with pytest.raises(UserError, match=r"b\.tar cannot be unpacked \(.*/p is there with other content"):
+    with pytest.raises(UserError, match=r"b\.tar cannot be unpacked \(.*/p exists with other content"):
         unpack(tmp_path)
     assert unpacked(tmp_path) == {"same": b"1", "p": b"first"}
     (tmp_path / "b.tar").write_bytes(tar({"same": b"1", "q": b"second"}))
@@ -187,7 +187,7 @@ def test_two_archives_with_one_path(tmp_path):
     assert unpacked(tmp_path) == {"same": b"1", "p": b"first", "q": b"second"}
     # A replaced archive does not replace what the other one also holds.
     (tmp_path / "b.tar").write_bytes(tar({"same": b"2", "q": b"second"}))
-    with pytest.raises(UserError, match=r"b\.tar cannot be unpacked \(.*/same is there with other content"):
+    with pytest.raises(UserError, match=r"b\.tar cannot be unpacked \(.*/same exists with other content"):
         unpack(tmp_path)
 
 
@@ -280,7 +280,7 @@ def test_a_member_that_is_there_twice(tmp_path, kind):
         return stream.getvalue()
 
     (tmp_path / f"x.{kind}").write_bytes(twice(b"one", b"two"))
-    refused(tmp_path, "its member 'a' is there twice with different content")
+    refused(tmp_path, "its member 'a' is repeated with different content")
     (tmp_path / f"x.{kind}").write_bytes(twice(b"one", b"one", b"one"))
     unpack(tmp_path)
     assert unpacked(tmp_path) == {"a": b"one"}

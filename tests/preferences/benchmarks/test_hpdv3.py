@@ -83,7 +83,7 @@ def test_hpdv3_with_all_annotations(tmp_path):
 def test_hpdv3_with_a_prompt_on_both_sides(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(HPDV3_TRAIN))
     (tmp_path / "test.json").write_text(json.dumps([{**HPDV3_TEST[0], "prompt": "A cat"}]))
-    with pytest.raises(UserError, match=r"'a cat'; --leaks drop leaves their training pairs out"):
+    with pytest.raises(UserError, match=r"'a cat'; --leaks drop leaves out their pairs"):
         preferences.load_pairs("hpdv3", root=tmp_path)
     kept, dropped = (preferences.load_pairs("hpdv3", root=tmp_path, leaks=leaks) for leaks in ("keep", "drop"))
     assert kept.pairs["split"].tolist() == ["train"] * 4 + ["test"]

@@ -157,7 +157,7 @@ def test_a_database_without_its_columns_or_file(db):
     with pytest.raises(UserError, match="lacks the columns rank"):
         preferences.load_pairs("imagereward-db", root=db, split="test")
     pd.read_parquet(db / "metadata-train.parquet").head(0).to_parquet(path)
-    with pytest.raises(UserError, match="holds no pictures"):
+    with pytest.raises(UserError, match="contains no pictures"):
         preferences.load_pairs("imagereward-db", root=db, split="test")
     path.write_bytes(b"PAR1")
     with pytest.raises(UserError, match="no Parquet table"):

@@ -29,7 +29,7 @@ def lists_of(rankings) -> pd.DataFrame:
 
 @given(RANKINGS)
 def test_every_pair_comes_once_and_the_lower_rank_wins(rankings):
-    made = comparisons_of(lists_of(rankings), images="images", ranks="ranks", beside=("words",), by_item=("stars",))
+    made = comparisons_of(lists_of(rankings), images="images", ranks="ranks", by_list=("words",), by_item=("stars",))
     expected = [
         (f"list{i}", f"{i}-{a}", f"{i}-{b}", 0.5 if x == y else float(x < y), f"prompt {i}", 10 * x, 10 * y)
         for i, ranks in enumerate(rankings)

@@ -84,7 +84,7 @@ def test_numbers_without_a_stated_range_are_refused():
 
 
 def test_unknown_rules_are_refused():
-    with pytest.raises(UserError, match="known are center-crop, pad, stretch"):
+    with pytest.raises(UserError, match="give one of center-crop, pad, stretch"):
         prepare(Image.new("RGB", (8, 8)), 8, "squash")
 
 

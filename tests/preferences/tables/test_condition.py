@@ -91,8 +91,8 @@ def test_categories_dates_and_backticks():
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        ("", "stops to be readable at its end; write comparisons of a column with a value"),
-        ("n >", "stops to be readable at its end"),
+        ("", "has a syntax error at its end; write comparisons of a column with a value"),
+        ("n >", "has a syntax error at its end"),
         ("n == 1)", r"at position 7 \('\)'\)"),
         ("(n == 1", "at its end"),
         ("n", "at its end"),
@@ -118,11 +118,11 @@ def test_categories_dates_and_backticks():
         ("__import__('os').system('touch made')", "unknown column '__import__'"),
         ("other word == 'a'", "unknown column 'other'"),
         ("1 == 1", "compares two values at position 1"),
-        ("word == 1", "'word' is compared with 1; it wants text in quotes"),
-        ("word in ['a', 1]", "'word' is compared with 1; it wants text in quotes"),
-        ("n == '1'", "'n' is compared with '1'; it wants a number"),
-        ("n == true", "'n' is compared with True; it wants a number"),
-        ("sure == 1", "'sure' is compared with 1; it wants true or false"),
+        ("word == 1", "'word' is compared with 1; compare it with text in quotes"),
+        ("word in ['a', 1]", "'word' is compared with 1; compare it with text in quotes"),
+        ("n == '1'", "'n' is compared with '1'; compare it with a number"),
+        ("n == true", "'n' is compared with True; compare it with a number"),
+        ("sure == 1", "'sure' is compared with 1; compare it with true or false"),
         ("sure > false", "compare it by == or !="),
         ("word < n", r"'word' \(text\) and 'n' \(number\); compare columns of one type"),
         ("not " * (DEEPEST + 1) + "n == 1", "nests more than 50 parentheses"),
@@ -143,7 +143,7 @@ def test_columns_that_cannot_be_compared_are_named():
         rows_where(table, "mixed == 1")
     with pytest.raises(UserError, match="'lists' holds .*list<.*, which cannot be compared"):
         rows_where(table, "lists == 1")
-    with pytest.raises(UserError, match="'day' is compared with 'May'; it wants a date"):
+    with pytest.raises(UserError, match="'day' is compared with 'May'; compare it with a date"):
         rows_where(table, "day == 'May'")
 
 

@@ -36,7 +36,7 @@ def test_columns_are_those_of_json(tmp_path_factory, rows, lines, escaped, at_on
     path.write_text("\n".join(said) if lines else "[" + ", ".join(said) + "]", encoding="utf-8", newline="")
     with pytest.MonkeyPatch.context() as patch:
         # Small pieces, so that records lie across their borders; small batches, so that there are several.
-        patch.setattr(json_file, "_AT_ONCE", at_once)
+        patch.setattr(json_file, "_CHUNK_CHARACTERS", at_once)
         patch.setattr(json_file, "_BATCH", 7)
         table = read_json(path, {"prompt": text}, {"score": number})
     assert table["prompt"].to_pylist() == [row["prompt"] for row in rows]
@@ -66,8 +66,8 @@ def test_readings_take_published_and_stringified_values_and_refuse_others(readin
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "holds no records"),
-        ("[]", "holds no records"),
+        ("", "contains no records"),
+        ("[]", "contains no records"),
         ("[", "ends in the middle of its list"),
         ('[{"prompt": "a"}', "ends in the middle of its list"),
         ('[{"prompt": "a"}, {"prom', "is no JSON at record 1"),

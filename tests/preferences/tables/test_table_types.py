@@ -239,7 +239,7 @@ def test_other_suffixes_are_one_sentence(tmp_path, suffix):
     path.write_text("prompt\tchosen\trejected\n")
     message = refused(str(path))
     assert message.endswith("is neither a data set's name nor a table; a file of pairs ends in .csv, .parquet, .jsonl.")
-    with pytest.raises(UserError, match="Rewards are a file that ends in .csv, .parquet, .jsonl, got"):
+    with pytest.raises(UserError, match="A file of rewards ends in .csv, .parquet, .jsonl, got"):
         read_rewards(path)
     (tmp_path / "CAPITALS.CSV").write_text("prompt,chosen,rejected\na,b,c\nd,e,f\n")
     assert len(preferences.load_pairs(str(tmp_path / "CAPITALS.CSV")).pairs) == 2

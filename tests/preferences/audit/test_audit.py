@@ -1,4 +1,4 @@
-"""Audits find what was planted, and nothing in clean data."""
+"""Audits find planted problems, and none in clean data."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from probing.audit import main
 from probing.preferences import load_pairs
 from probing.preferences.audit import ScannedImages, audit, scan_images
 from probing.preferences.audit.duplicates import across_splits, nearly_across_splits, splits_of_images
-from probing.preferences.audit.shortcuts import by_place, by_size, by_source_model
+from probing.preferences.audit.shortcuts import by_side, by_size, by_source_model
 from probing.preferences.images.preparation import picture_digest
 
 PROMPTS = 60
 
 
 def picture(seed: int, size=(96, 80)) -> Image.Image:
-    """A smooth picture that is like no other: scaled-up noise."""
+    """A smooth picture that is unlike all others: scaled-up noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
     return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
 
@@ -49,10 +49,10 @@ def findings_of(file: Path, **options):
     return {finding.check: finding for finding in audit(load_pairs(str(file), leaks="keep"), **options).findings}
 
 
-def test_clean_data_are_called_clean(tmp_path, capsys):
+def test_clean_data_have_no_findings(tmp_path, capsys):
     file = write(tmp_path)
     assert main(["--data", str(file), "--output", str(tmp_path / "report")]) == 0
-    assert "No split leaks" in (tmp_path / "report" / "report.md").read_text()
+    assert "These checks find no leak" in (tmp_path / "report" / "report.md").read_text()
     table = pd.read_csv(tmp_path / "report" / "findings.csv")
     assert set(table["severity"]) == {"ok"}, table
     assert "ok  missing-images" in capsys.readouterr().out
@@ -94,7 +94,7 @@ def test_a_scan_goes_on_after_any_error(tmp_path, monkeypatch, capsys):
 
 def test_a_scan_goes_on_after_an_error_of_hashing(tmp_path, monkeypatch):
     data = load_pairs(str(write(tmp_path)))
-    monkeypatch.setattr("probing.preferences.audit.pictures._phash", lambda image: 1 // 0)
+    monkeypatch.setattr("probing.preferences.audit.scan._phash", lambda image: 1 // 0)
     assert len(scan_images(data).bad) == 2 * PROMPTS
 
 
@@ -113,10 +113,10 @@ def test_missing_pictures_have_no_size(tmp_path):
     for prompt in range(1, PROMPTS):
         (tmp_path / f"{prompt}-a.png").unlink()
     found = findings_of(file)["choice-by-image-size"]
-    assert found.said == "The two pictures of a pair always have the same size (1 of 60 pairs can be read)."
+    assert found.statement == "The two pictures of a pair always have the same size (1 of 60 pairs can be read)."
     (tmp_path / "0-b.png").unlink()
     found = findings_of(file)["choice-by-image-size"]
-    assert (found.severity, found.said) == ("note", "No pair has two readable pictures; nothing is measured.")
+    assert (found.severity, found.statement) == ("note", "No pair has two readable pictures; nothing is measured.")
 
 
 def test_content_is_the_digest_of_the_picture(tmp_path):
@@ -147,9 +147,9 @@ def test_a_prompt_in_other_spelling_leaks(tmp_path, capsys):
         ("near-images-across-splits", lambda image, path: image.resize((64, 64)).save(path)),
     ],
 )
-def test_a_copy_on_the_other_side_leaks(tmp_path, check, copied):
+def test_a_copy_in_another_split_leaks(tmp_path, check, copied):
     file = write(tmp_path)
-    # Prompt 6 is of the test split, 7 of the training split.
+    # Prompt 6 is in the test split, 7 in the training split.
     copied(Image.open(tmp_path / "7-b.png"), tmp_path / "6-a.png")
     found = findings_of(file)
     leaking = [name for name, finding in found.items() if finding.severity == "leak"]
@@ -159,7 +159,7 @@ def test_a_copy_on_the_other_side_leaks(tmp_path, check, copied):
     ]
 
 
-def test_a_copy_on_the_same_side_is_only_noted(tmp_path):
+def test_a_copy_in_the_same_split_is_only_noted(tmp_path):
     file = write(tmp_path)
     picture(14).save(tmp_path / "8-a.png", compress_level=0)
     found = findings_of(file)
@@ -167,7 +167,7 @@ def test_a_copy_on_the_same_side_is_only_noted(tmp_path):
     assert not any(finding.severity == "leak" for finding in found.values())
 
 
-def test_a_mended_finding_leaves_no_file(tmp_path, capsys):
+def test_a_fixed_problem_leaves_no_file(tmp_path, capsys):
     file = write(tmp_path)
     moved = (tmp_path / "3-a.png").rename(tmp_path / "away.png")
     report = tmp_path / "report"
@@ -178,7 +178,7 @@ def test_a_mended_finding_leaves_no_file(tmp_path, capsys):
     assert not (report / "missing-images.csv").exists()
 
 
-def test_size_and_source_model_that_tell_the_choice_are_found(tmp_path):
+def test_size_and_source_model_shortcuts_are_found(tmp_path):
     def change(table):
         table["source_model_chosen"] = ["good", "fair"] * (PROMPTS // 2)
         table["source_model_rejected"] = ["fair", "poor"] * (PROMPTS // 2)
@@ -189,20 +189,20 @@ def test_size_and_source_model_that_tell_the_choice_are_found(tmp_path):
     found = findings_of(file)
     for check in ("choice-by-image-size", "choice-by-source-model"):
         assert found[check].severity == "warning"
-        assert "guess the choice in 100.0%" in found[check].said
+        assert "predict the choice in 100.0%" in found[check].statement
     models = found["choice-by-source-model"].cases.set_index("source_model")["chosen"]
     assert dict(models) == {"good": 1.0, "fair": 0.5, "poor": 0.0}
-    assert found["choice-by-place"].severity == "ok"
+    assert found["choice-by-side"].severity == "ok"
 
 
-def test_a_place_that_tells_the_choice_is_found(tmp_path):
+def test_a_side_that_reveals_the_choice_is_found(tmp_path):
     data = load_pairs(str(write(tmp_path)))
-    place = by_place(data.pairs.assign(choice=1.0))
-    assert place.accuracy == 1.0 and place.works
-    assert by_place(data.pairs.assign(choice=0.5)).pairs == 0
+    side = by_side(data.pairs.assign(choice=1.0))
+    assert side.accuracy == 1.0 and side.works
+    assert by_side(data.pairs.assign(choice=0.5)).pairs == 0
 
 
-def test_source_models_that_tell_nothing_guess_nothing():
+def test_uninformative_source_models_predict_nothing():
     rng = np.random.default_rng(3)
     count = 2000
     pairs = pd.DataFrame(
@@ -214,13 +214,13 @@ def test_source_models_that_tell_nothing_guess_nothing():
             "source_model_second": rng.choice(list("abc"), count),
         }
     )
-    said = by_source_model(pairs)
-    assert not said.works and 0.45 < said.accuracy < 0.55
+    shortcut = by_source_model(pairs)
+    assert not shortcut.works and 0.45 < shortcut.accuracy < 0.55
     assert by_source_model(pairs.drop(columns="source_model_first")) is None
 
 
 def test_size_guesses_agree_with_counting(tmp_path):
-    """Where the larger wins in 40 of 60 pairs, and size is all there is, the guess is right in 40 of 60."""
+    """Where the larger wins in 40 of 60 pairs, and size is all in_split is, the guess is right in 40 of 60."""
     file = write(tmp_path)
     table = pd.read_csv(file)
     for row, (chosen, rejected) in enumerate(zip(table["chosen"], table["rejected"], strict=True)):
@@ -256,11 +256,11 @@ def scanned_of(codes) -> ScannedImages:
     st.integers(0, 3),
 )
 def test_near_hashes_are_found_as_by_comparing_all(bases, variants, bits):
-    """Variants differ from one of a few bases in known bits."""
+    """Variants differ from one of a few bases in chosen bits."""
     codes = list(bases) + [bases[i % len(bases)] ^ sum(1 << b for b in flips) for i, flips, _ in variants]
     tests = np.array([False] * len(bases) + [test for *_, test in variants])
-    there = np.column_stack([~tests, np.zeros_like(tests), tests])
-    found = nearly_across_splits(scanned_of(codes), there, bits=bits)
+    in_split = np.column_stack([~tests, np.zeros_like(tests), tests])
+    found = nearly_across_splits(scanned_of(codes), in_split, bits=bits)
     expected = {
         f"{i}.png": min(distances)
         for i in np.flatnonzero(tests)
@@ -269,12 +269,12 @@ def test_near_hashes_are_found_as_by_comparing_all(bases, variants, bits):
     assert dict(zip(found["image"], found["bits"], strict=True)) == expected
 
 
-def test_far_colours_are_not_near():
+def test_different_colours_are_not_near():
     scanned = scanned_of([7, 7])
-    there = np.array([[True, False, False], [False, False, True]])
-    assert len(nearly_across_splits(scanned, there)) == 1
+    in_split = np.array([[True, False, False], [False, False, True]])
+    assert len(nearly_across_splits(scanned, in_split)) == 1
     scanned.thumbnails[1] += 5
-    assert len(nearly_across_splits(scanned, there)) == 0
+    assert len(nearly_across_splits(scanned, in_split)) == 0
 
 
 def test_a_picture_of_both_splits_is_found_by_name_even_unreadable(tmp_path):
@@ -286,17 +286,17 @@ def test_a_picture_of_both_splits_is_found_by_name_even_unreadable(tmp_path):
     (tmp_path / name).write_bytes(b"")
     data = load_pairs(str(file))
     scanned = scan_images(data)
-    there = splits_of_images(data, scanned.table["image"])
-    assert there.sum(axis=1).max() == 2
-    assert list(across_splits(scanned, there)["image"]) == [name]
+    in_split = splits_of_images(data, scanned.table["image"])
+    assert in_split.sum(axis=1).max() == 2
+    assert list(across_splits(scanned, in_split)["image"]) == [name]
     for row, image in enumerate(scanned.table["image"]):
         items = set(data.items.loc[data.items["image"] == image, "item_id"])
         shown = data.pairs["first"].isin(items) | data.pairs["second"].isin(items)
         splits = [s in set(data.pairs.loc[shown, "split"]) for s in ("train", "validation", "test")]
-        assert list(there[row]) == splits
+        assert list(in_split[row]) == splits
 
 
-def test_mistakes_end_in_status_2(tmp_path, capsys):
+def test_invalid_requests_end_in_status_2(tmp_path, capsys):
     file = write(tmp_path)
     for options, message in (
         (["--data", str(file), "--workers", "0"], "at least 1"),
