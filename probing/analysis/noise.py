@@ -17,8 +17,7 @@ from probing.analysis.redraws import redrawn, variance_ratios
 from probing.analysis.source import FeatureSource, Place, different_inputs, identity_of, places, read_site
 from probing.errors import UserError
 from probing.progress import progress as show_progress
-from probing.statistics import holm, outcomes
-from probing.statistics.bootstrap import resampled_means, sums_by_group
+from probing.statistics import holm, outcomes, resampled_means, sums_by_group
 
 RESAMPLES = 2000
 _SAME = ("model", "revision", "config_hash", "resolution", "resize", "background", "random_init", "prompts")

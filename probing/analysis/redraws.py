@@ -13,7 +13,7 @@ from probing.analysis.fits import Fit
 from probing.analysis.pairs import Facet
 from probing.analysis.recipe import Recipe
 from probing.analysis.source import FeatureSource, Place, read_site
-from probing.statistics.bootstrap import resampled_means, sums_by_group
+from probing.statistics import resampled_means, sums_by_group
 
 RESAMPLES = 2000
 

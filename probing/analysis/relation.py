@@ -12,7 +12,7 @@ from probing.analysis.heads import Heads
 from probing.analysis.nearest import nearest_rows
 from probing.analysis.pairs import Facet
 from probing.errors import UserError
-from probing.statistics.bootstrap import resampled_means, sums_by_group
+from probing.statistics import resampled_means, sums_by_group
 
 RESAMPLES = 2000
 PERMUTATIONS = 1999
