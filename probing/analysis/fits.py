@@ -136,7 +136,7 @@ class Fitter:
         features = job.read()
         train, test = self.facet.train, self.facet.test
         probe = self._recipe.fit(features, train)
-        out_of_fold = getattr(probe, "cv_margins_", None)
+        out_of_fold = None if np.isnan(probe.cv_margins_).any() else probe.cv_margins_
         row = {
             "cv_accuracy": float(probe.cv_accuracy_),
             "temperature": float(self._recipe.temperature(probe, self._recipe.labels_of(train))),

@@ -113,7 +113,7 @@ class Recipe:
         A network's are those of its validation part, which also said when to stop; one number fitted to them is what
         Guo et al. (2017) do.
         """
-        margins = getattr(probe, "validation_margins_", getattr(probe, "cv_margins_", None))
+        margins = getattr(probe, "cv_margins_", None)
         if margins is None:
             return float("nan")
         known = ~np.isnan(margins)

@@ -9,6 +9,7 @@ occurs has the same distribution and is much faster.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -17,7 +18,11 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 _WEIGHTS_AT_ONCE = 2**24
 
-Values = Float[np.ndarray, "*column"] | np.float64
+if TYPE_CHECKING:
+    # A scalar of NumPy has the methods of an array without axes.
+    Values = np.ndarray
+else:
+    Values = Float[np.ndarray, "*column"] | np.float64
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ def reliability(
 def fit_temperature(margins: Float[np.ndarray, " pair"], choices: Float[np.ndarray, " pair"]) -> float:
     """Find the T that minimises the log-loss of margins / T (Guo et al. 2017).
 
-    Fit it to validation pairs, never to test pairs. The predicted sides stay the same. Margins without information give the largest temperature, 1000.
+    Fit it to validation pairs, never to test pairs. The predicted sides stay the same. Margins without information
+    give the largest temperature, 1000.
 
     Raises:
         ValueError: Different lengths, or margins that are not finite.

@@ -231,7 +231,8 @@ def _four_way_outcomes(scored: ScoredPairs, threshold: float, level: float) -> F
     low = (scored.first + scored.second) / 2 < level
     tie = np.where(low, -2.0, 0.0)
     predicted = np.where(_probability_gap(scored) <= threshold, tie, np.sign(scored.margins))
-    return (chosen == predicted).astype(float)
+    outcome: Float[np.ndarray, " pair"] = (chosen == predicted).astype(float)
+    return outcome
 
 
 def _probability_gap(scored: ScoredPairs) -> Float[np.ndarray, " pair"]:
