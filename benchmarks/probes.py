@@ -34,8 +34,8 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from threadpoolctl import threadpool_limits
 
-from probing.probes import LogisticProbe, RidgeProbe, bootstrap_refits, descent, grouped_folds
-from probing.probes.solver import prepare, solve
+from probing.probes import LogisticProbe, RidgeProbe, bootstrap_refits, grouped_folds
+from probing.probes._solver import Design, _descent, solve
 from probing.statistics import cluster_bootstrap
 
 FOLDS = 5

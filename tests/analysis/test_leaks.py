@@ -13,7 +13,7 @@ from probing.analysis import comparisons as comparisons_module
 from probing.analysis.pairs import facets_of
 from probing.analysis.results import CellResults
 from probing.probes import ALPHAS, LogisticProbe, MLPProbe
-from probing.probes import logistic as logistic_module
+from probing.probes import _logistic as logistic_module
 from tests.analysis.fake_store import FakeStore, make_pairs
 
 ASKED = {"streams": ["image"], "sigmas": [0.6], "facets": ["quality"], "progress": False}
@@ -102,7 +102,7 @@ def leaky_stopping(monkeypatch) -> None:
         )
         y = np.concatenate([facet.train.choices, facet.test.choices])
         probe.fit(np.concatenate([train, test]), y, items=self._items(features))
-        probe.validation_margins_ = np.zeros(len(train))  # as many as the caller knows of
+        probe.cv_margins_ = np.zeros(len(train))  # as many as the caller knows of
         return probe
 
     monkeypatch.setattr(Recipe, "fit", fit)

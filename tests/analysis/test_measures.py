@@ -12,8 +12,7 @@ from probing.analysis.linearity import linearity
 from probing.analysis.massive import massive_activations
 from probing.analysis.measures import COLUMNS, measures
 from probing.errors import UserError
-from probing.probes import LogisticProbe
-from probing.probes.coding import online_code_length
+from probing.probes import LogisticProbe, online_code_length
 from tests.analysis.fake_store import CHANNELS, FIRST_WITH_SIGNAL, FakeStore, make_pairs
 
 

@@ -49,6 +49,7 @@ CASES = [
 ]
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(("probe", "check"), CASES)
 def test_it_keeps_the_conventions(probe, check):
     check(probe)

@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from probing.probes import LogisticProbe, bootstrap_refits, grouped_folds
-from probing.probes.device_rows import on_device
-from probing.probes.scalings import find_scaling
-from probing.probes.solver import prepare, solve
+from probing.probes._scalings import find_scaling
+from probing.probes._solver import Design, solve
+from probing.probes._solver._device_rows import DeviceRows
 from probing.statistics import cluster_bootstrap, outcomes
 
 
@@ -45,9 +45,9 @@ def test_the_optimum_is_scikit_learns(alpha, shape):
     X, y, groups, _ = make_pairs(1, *shape)
     probe = LogisticProbe(alphas=(alpha,)).fit(X, y, groups)
     theirs = reference(X / probe.scale_, y, alpha) / probe.scale_
-    mine, other = (objective(probe, X, y, alpha, coef) for coef in (probe.coef_, theirs))
-    assert mine <= other * (1 + 1e-6)
-    assert mine == pytest.approx(other, rel=1e-6)
+    actual, expected = (objective(probe, X, y, alpha, coef) for coef in (probe.coef_, theirs))
+    assert actual <= expected * (1 + 1e-6)
+    assert actual == pytest.approx(expected, rel=1e-6)
     new = make_pairs(2, 400, shape[1])[0]
     clear = np.abs(new @ theirs) > 1e-3
     np.testing.assert_array_equal(np.sign(new @ theirs)[clear], np.sign(probe.decision_function(new))[clear])
@@ -88,10 +88,10 @@ def test_a_planted_direction_is_found():
     assert found @ direction / np.linalg.norm(found) / np.linalg.norm(direction) > 0.98
     # The true direction's accuracy on the same pairs is the best there is.
     tested = outcomes(probe.decision_function(X[test]), y[test]).mean()
-    for said, part in ((tested, test), (probe.cv_accuracy_, train)):
+    for accuracy, part in ((tested, test), (probe.cv_accuracy_, train)):
         best = outcomes(X[part] / units @ direction, y[part]).mean()
         assert best > 0.7
-        assert said == pytest.approx(best, abs=0.012)
+        assert accuracy == pytest.approx(best, abs=0.012)
 
 
 def test_shuffled_choices_give_chance():
@@ -128,8 +128,8 @@ def test_a_share_of_annotators_is_so_many_rows():
     soft = LogisticProbe(alphas=(0.01,)).fit(X, share, groups)
     hard = np.concatenate([np.ones(200), np.zeros(200)])
     theirs = reference(np.tile(X / soft.scale_, (2, 1)), hard, 0.01, np.concatenate([share, 1 - share]))
-    mine, other = (objective(soft, X, share, 0.01, coef) for coef in (soft.coef_, theirs / soft.scale_))
-    assert mine == pytest.approx(other, rel=1e-6)
+    actual, expected = (objective(soft, X, share, 0.01, coef) for coef in (soft.coef_, theirs / soft.scale_))
+    assert actual == pytest.approx(expected, rel=1e-6)
     rows = LogisticProbe(alphas=(0.01,)).fit(
         np.repeat(X, 10, axis=0),
         np.concatenate([np.repeat([1.0, 0.0], [round(10 * s), 10 - round(10 * s)]) for s in share]),
@@ -171,6 +171,7 @@ def test_it_is_an_estimator():
     assert probe.n_features_in_ == 24 and probe.cv_scores_.shape == (2,)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -178,7 +179,7 @@ def test_it_is_an_estimator():
         (lambda X, y, g: (X, y[:-1], g), "inconsistent numbers of samples"),
         (lambda X, y, g: (np.where(X > 0, X, np.nan), y, g), "contains NaN"),
         (lambda X, y, g: (X, 2 * y, g), "labels outside"),
-        (lambda X, y, g: (X, y, g % 4), "expected at least one a fold"),
+        (lambda X, y, g: (X, y, g % 4), "expected at least one per fold"),
     ],
 )
 def test_bad_input_is_refused(change, message):
@@ -228,11 +229,12 @@ def test_a_planted_linear_signal_is_recovered_to_a_point_of_what_can_be_known():
         X, y, groups, direction = make_pairs(seed, 24_000, 12, strength=1.0)
         train, test = slice(0, 12_000), slice(12_000, None)
         probe = LogisticProbe().fit(X[train], y[train], groups[train])
-        known = X[test] / np.logspace(-3, 3, 12) @ direction
-        best, reached = (np.mean((m > 0) == (y[test] > 0.5)) for m in (known, probe.decision_function(X[test])))
+        ideal = X[test] / np.logspace(-3, 3, 12) @ direction
+        best, reached = (np.mean((m > 0) == (y[test] > 0.5)) for m in (ideal, probe.decision_function(X[test])))
         assert abs(reached - best) < 0.01
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("weights", [-np.ones(600), np.zeros(600), np.full(600, np.nan), np.ones(5)])
 def test_bad_weights_are_refused(weights):
     X, y, groups, _ = make_pairs(17)
@@ -255,16 +257,17 @@ def test_products_made_elsewhere_give_the_same_optimum(shape):
     here = LogisticProbe().fit(X, y, groups)
     S = X / here.scale_
     weights, alphas = np.full((len(y), 2), 1 / len(y)), np.array([1e-4, 1e-1])
-    designs = prepare(S), prepare(S)._replace(single=on_device(prepare(S).rows.astype(np.float32), "cpu"))
+    design = Design.prepare(S)
+    designs = design, design._replace(single=DeviceRows.to_device(design.rows.astype(np.float32), "cpu"))
     one, two = (design.coefficients(solve(design, y, weights, alphas, tolerance=1e-12)) for design in designs)
     np.testing.assert_allclose(S @ two, S @ one, rtol=1e-5, atol=1e-7)
-    again = on_device(designs[0].single, "cpu")
-    np.testing.assert_allclose(again.T @ again / len(y), designs[0].gram, rtol=1e-4, atol=1e-5)
+    single = DeviceRows.to_device(design.single, "cpu")
+    np.testing.assert_allclose(single.T @ single / len(y), design.gram, rtol=1e-4, atol=1e-5)
 
 
 def test_a_device_that_is_not_there_is_named():
     X, y, groups, _ = make_pairs(22)
-    with pytest.raises(ValueError, match="Got device 'cuda:99', which is not there"):
+    with pytest.raises(ValueError, match="Got device 'cuda:99', which is not available"):
         LogisticProbe(device="cuda:99").fit(X, y, groups)
 
 
@@ -276,9 +279,9 @@ def test_columns_of_every_difficulty_reach_their_optimum(shape):
     X, y, groups, _ = make_pairs(23, **shape)
     S = X / np.sqrt((X**2).mean(0))
     alphas = np.repeat([1e-8, 1e-5, 1e-3, 1.0], 5)
-    kept = (grouped_folds(groups)[:, None] != np.arange(5)).astype(float)
-    weights = np.tile(kept / kept.sum(0), 4)
-    design = prepare(S)
+    training = (grouped_folds(groups)[:, None] != np.arange(5)).astype(float)
+    weights = np.tile(training / training.sum(0), 4)
+    design = Design.prepare(S)
     found = design.coefficients(solve(design, y, weights, alphas, tolerance=1e-9))
     margins = S @ found
     losses = (weights * (np.logaddexp(0, margins) - y[:, None] * margins)).sum(0) + alphas / 2 * (found**2).sum(0)
@@ -296,7 +299,7 @@ def test_columns_do_not_depend_on_one_another():
     S = X / np.sqrt((X**2).mean(0))
     weights = np.random.default_rng(0).dirichlet(np.ones(len(y)), 6).T
     alphas = np.logspace(-4, 1, 6)
-    design = prepare(S)
+    design = Design.prepare(S)
     together = solve(design, y, weights, alphas, tolerance=1e-12)
     for column in range(6):
         alone = solve(design, y, weights[:, [column]], alphas[[column]], tolerance=1e-12)

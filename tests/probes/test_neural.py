@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from probing.probes import AttentionProbe, LogisticProbe, MLPProbe
-from probing.probes.heads import LOSSES, AttentionHead, MLPHead
+from probing.probes._heads import LOSSES, AttentionHead, MLPHead
 
 
 def make_items(seed=0, pairs=1200, channels=6):
@@ -131,15 +131,15 @@ def test_standardisation_sees_the_training_part_alone():
     np.testing.assert_allclose(probe.scale_, seen.std(0), rtol=1e-5)
 
 
-def test_validation_margins_are_those_of_pairs_it_was_not_fitted_to():
+def test_cv_margins_are_those_of_pairs_it_was_not_fitted_to():
     items, rows, groups, rng = make_items(9, 200)
     y = choose(items[:, 0], rows, rng)
     probe = MLPProbe(hidden=(8,), seeds=2, epochs=3).fit(rows, y, groups, items=items)
     train, held_out = probe._split(groups)
-    assert np.isnan(probe.validation_margins_[train]).all()
+    assert np.isnan(probe.cv_margins_[train]).all()
     rewards = probe.decision_function(items)
     np.testing.assert_allclose(
-        probe.validation_margins_[held_out], rewards[rows[held_out, 0]] - rewards[rows[held_out, 1]], atol=1e-5
+        probe.cv_margins_[held_out], rewards[rows[held_out, 0]] - rewards[rows[held_out, 1]], atol=1e-5
     )
 
 
@@ -192,6 +192,7 @@ def test_the_losses_are_their_definitions():
     np.testing.assert_allclose(bt, -t * np.log(expit(m)) - (1 - t) * np.log(expit(-m)))
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("probe", "change", "message"),
     [

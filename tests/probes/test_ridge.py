@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 from sklearn.linear_model import Ridge, RidgeCV
 
-from probing.probes import RidgeProbe
-from probing.probes.selection import grouped_folds
+from probing.probes import RidgeProbe, grouped_folds
 
 ALPHAS = (1e-4, 1e-2, 1.0)
 
@@ -89,13 +88,14 @@ def test_swapping_sides_changes_nothing():
     np.testing.assert_allclose(probe.coef_, swapped.coef_, rtol=1e-9)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("options", "change", "message"),
     [
         ({"target": "taste"}, {}, "known are choices, scores, ranks"),
         ({"target": "scores"}, {"groups": None}, "give each item's prompt"),
         ({}, {"groups": np.zeros(200)}, "at least 2 to leave one out"),
-        ({"folds": 5}, {"groups": np.arange(200) % 3}, "at least one a fold"),
+        ({"folds": 5}, {"groups": np.arange(200) % 3}, "at least one per fold"),
         ({}, {"y": np.full(200, 3.0)}, "labels outside"),
         ({"alphas": ()}, {}, "numbers above 0"),
     ],

@@ -8,7 +8,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from probing.probes import SCALINGS, LogisticProbe, RidgeProbe
-from probing.probes.scalings import find_scaling
+from probing.probes._scalings import find_scaling
 
 
 def make_pairs(seed=0, pairs=500, channels=8):

@@ -68,7 +68,8 @@ def test_temperature_is_at_the_optimum():
     assert temperature == pytest.approx(grid[int(np.argmin(losses))], rel=0.005)
 
 
-def test_mistakes_are_named():
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="one margin and one choice"):
         log2_losses(np.ones(2), np.ones(3))
     with pytest.raises(ValueError, match="finite"):

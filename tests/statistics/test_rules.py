@@ -30,7 +30,7 @@ def pairs_of(lists, *, prompts=None):
 def plain(choices, margins, prompts=None, **more):
     margins = np.asarray(margins, dtype=float)
     prompts = np.arange(len(margins)) if prompts is None else np.asarray(prompts)
-    return ScoredPairs(np.asarray(choices), margins, np.zeros(len(margins)), prompts, **more)
+    return ScoredPairs(np.asarray(choices, dtype=float), margins, np.zeros(len(margins)), prompts, **more)
 
 
 LISTS = st.lists(
@@ -144,13 +144,13 @@ def test_the_tuned_tie_after_its_definition(validation, test):
 
 
 def test_four_ways_by_hand():
-    choices, bad = [1.0, 0.0, 0.5, 0.5], np.array([False, False, False, True])
+    choices, bad = np.array([1.0, 0.0, 0.5, 0.5]), np.array([False, False, False, True])
     first, second = np.array([1.0, 0.0, 2.0, -2.0]), np.array([0.0, 1.0, 2.0, -2.0])
     scored = ScoredPairs(choices, first, second, np.arange(4), both_bad=bad)
     # Left, right and the tie are found; without validation nothing says which rewards are bad.
     assert score("four-way", scored).value == 3 / 4
     assert score("four-way", scored, scored).value == 1.0
-    with pytest.raises(ValueError, match="do not say whether both were bad"):
+    with pytest.raises(ValueError, match="not marked as both good or both bad"):
         score("four-way", plain([1.0, 0.0], [1.0, 1.0]))
 
 
@@ -206,8 +206,9 @@ def test_the_interval_covers():
     assert np.mean(covered) == pytest.approx(0.95, abs=0.04)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: score("lenient", plain([1.0], [1.0])), "known are micro-half"),
         (lambda: score("inversions", plain([1.0, 0.0], [1.0, 1.0])), "not ranked lists"),
@@ -218,8 +219,8 @@ def test_the_interval_covers():
         (lambda: plain([1.0, 0.0], [1.0]), "one choice, two rewards"),
     ],
 )
-def test_what_cannot_be_scored_is_said(make, said):
-    with pytest.raises(ValueError, match=said):
+def test_bad_input_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 

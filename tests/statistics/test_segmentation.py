@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probing.statistics.segmentation import best_segmentations, find_segments, same_segment, segment_costs, stationary
+from probing.statistics import find_segments, stationary
+from probing.statistics._segmentation import best_segmentations, segment_costs
 
 
 def symmetric_noise(rng, shape, size):
@@ -145,10 +146,6 @@ def test_stationary_keeps_sums_and_has_even_diagonals():
     np.testing.assert_allclose(stationary(even), even)
 
 
-def test_same_segment():
-    assert same_segment((0, 2), 3).tolist() == [[True, True, False], [True, True, False], [False, False, True]]
-
-
 def test_shortest_is_kept_and_limits_the_number():
     found = find_segments(planted([1, 6, 5], noise=0.02), shortest=3, resamples=20)
     assert len(found.starts) == 4
@@ -156,6 +153,7 @@ def test_shortest_is_kept_and_limits_the_number():
         assert np.diff((*starts, 12)).min() >= 3
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("values", "changed", "message"),
     [
@@ -167,6 +165,6 @@ def test_shortest_is_kept_and_limits_the_number():
         (np.ones((3, 4, 4)), {"shortest": 5}, "1 … 4"),
     ],
 )
-def test_mistakes(values, changed, message):
+def test_bad_input_is_refused(values, changed, message):
     with pytest.raises(ValueError, match=message):
         find_segments(values, **changed)

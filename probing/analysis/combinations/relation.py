@@ -11,7 +11,7 @@ from probing.analysis.combinations.heads import Heads
 from probing.analysis.engine import Curve, Facet
 from probing.analysis.similarity.nearest import nearest_rows
 from probing.errors import UserError
-from probing.statistics.bootstrap import resampled_means, sums_by_group
+from probing.statistics import resampled_means, sums_by_group
 
 RESAMPLES = 2000
 PERMUTATIONS = 1999

@@ -174,7 +174,8 @@ class Fitter:
                 labels, np.random.default_rng([self._shuffle_seed, zlib.crc32(cell.encode())])
             )
         probe = self._recipe.fit(features, facet.train, labels=labels, swap=swap)
-        cv_margins = getattr(probe, "cv_margins_", None)
+        # A network has out-of-fold margins of its validation part only, and cannot be compared pair by pair.
+        complete = not np.isnan(probe.cv_margins_).any()
         values = {
             "cv_accuracy": float(probe.cv_accuracy_),
             "temperature": float(self._recipe.temperature(probe, labels)),
@@ -185,7 +186,7 @@ class Fitter:
         }
         arrays = {
             "margins": self._recipe.margins(probe, features, facet.test),
-            "train_margins": np.full(len(labels), np.nan) if cv_margins is None else cv_margins,
+            "train_margins": probe.cv_margins_ if complete else np.full(len(labels), np.nan),
             "scored": np.empty(0) if job.score is None else job.score(probe),
         }
         return Entry(values, arrays)

@@ -99,7 +99,7 @@ class Recipe:
         A network's margins are those of its validation part, which also decided when to stop; one number fitted to
         them follows Guo et al. (2017).
         """
-        margins = getattr(probe, "validation_margins_", getattr(probe, "cv_margins_", None))
+        margins = getattr(probe, "cv_margins_", None)
         if margins is None:
             return float("nan")
         finite = ~np.isnan(margins)

@@ -40,7 +40,7 @@ from probing.analysis.noise.redraws import score_redraws, variance_ratios
 from probing.errors import UserError
 from probing.progress import progress
 from probing.statistics import holm, outcomes
-from probing.statistics.bootstrap import resampled_means, sums_by_group
+from probing.statistics import resampled_means, sums_by_group
 
 COLUMNS = column_names(
     "model data split facet stream reduction sigma block depth kind method draws pair_noise metric value ci_low ci_high "

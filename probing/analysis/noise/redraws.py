@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from probing.analysis.engine import RESAMPLES, Facet, FeatureSource, Fit, Recipe, Site, read_site
-from probing.statistics.bootstrap import resampled_means, sums_by_group
+from probing.statistics import resampled_means, sums_by_group
 
 
 def score_redraws(

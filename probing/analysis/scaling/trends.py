@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.stats import t as student
 
 from probing.result_tables import over_training
-from probing.statistics.bootstrap import resampled_means, sums_by_group
+from probing.statistics import resampled_means, sums_by_group
 
 RESAMPLES = 2000
 _SAID = {"parameters": "parameters", "forward_flops": "forward FLOPs", "steps": "training steps"}

@@ -13,8 +13,7 @@ from jaxtyping import Bool, Float
 from probing.analysis.published import PAPER_SIMILARITY, add_published_stages
 from probing.analysis.similarity.tables import ABOUT, PLACE, PROVENANCE, Matrices, check_prompts, tidy, where
 from probing.errors import UserError
-from probing.statistics import cluster_bootstrap
-from probing.statistics.segmentation import LARGEST, RESAMPLES, find_segments, stationary
+from probing.statistics import MAX_SEGMENTS, SEGMENT_RESAMPLES, cluster_bootstrap, find_segments, stationary
 
 COLUMNS = (
     *ABOUT,
@@ -39,7 +38,7 @@ COLUMNS = (
 ``chosen``. ``within`` is the mean similarity of two different blocks of the stage (none: it has one block).
 ``stability`` is the share of resamples whose best segmentation into as many stages has exactly this one,
 ``border_stability`` one that begins where it begins, ``number_stability`` the share that chooses this number. ``gap``:
-see :mod:`probing.statistics.segmentation`."""
+see :func:`probing.statistics.find_segments`."""
 
 SIMILARITY_COLUMNS = (
     *ABOUT,
@@ -71,8 +70,8 @@ def find_stages(
     about: Mapping[str, Any],
     *,
     shortest: int = 1,
-    largest: int = LARGEST,
-    resamples: int = RESAMPLES,
+    largest: int = MAX_SEGMENTS,
+    resamples: int = SEGMENT_RESAMPLES,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Cut the blocks of every place into stages.

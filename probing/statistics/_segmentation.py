@@ -1,14 +1,14 @@
-"""Runs of similar positions in a similarity matrix: the best segmentations, how many there are, how sure that is.
+"""Cut a similarity matrix into runs of similar positions: the best segmentations, their number, and their stability.
 
 Segments are found by kernel change-point detection (Harchaoui and Cappé 2007): with a similarity that is an inner
 product, the cost of a segment is the scatter of its members about their mean in the space of that inner product,
-Σ_i S_ii − Σ_ij S_ij / length, and dynamic programming gives the segmentation of least cost into every number of
-segments.
+Σ_i S_ii − Σ_ij S_ij / length. Dynamic programming finds the segmentation of least cost into every number of segments.
 
-The number is chosen against a null of drift. Every matrix whose similarity falls off with distance is cut well by some
-segmentation, so cuts are compared with those of a *stationary* matrix: each diagonal of S replaced by its mean, which
-is a drift at constant speed with the same similarity at every distance. The gap of a number of segments is the share
-of scatter that the null keeps less the share that S keeps (after the gap statistic of Tibshirani et al. 2001).
+The number of segments is chosen against a null of drift. If similarity decreases with distance, some segmentation fits
+every matrix well, so its cost is compared with that of a *stationary* matrix: each diagonal of S replaced by its mean,
+which is a drift at constant speed with the same similarity at every distance. The gap of a number of segments is the
+share of scatter that remains under the null minus the share that remains in S (after the gap statistic of Tibshirani et
+al. 2001).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from probing.statistics.corrections import LEVEL
+from probing.statistics._corrections import LEVEL
 
-LARGEST = 10
+MAX_SEGMENTS = 10
 LEAST_GAP = 0.05
-"""Cuts must take away so much more of the scatter than those of a drift; with many prompts a trifle is significant."""
-RESAMPLES = 500
+"""Smallest gap of more than one segment: with many prompts, a smaller one is significant but does not matter."""
+SEGMENT_RESAMPLES = 500
 _EXACT = 1e-9
 
 
@@ -32,16 +32,16 @@ class Segmentations:
     """The best segmentation into every number of segments, and the number that was chosen.
 
     Attributes:
-        number: Of segments, chosen: 1 if the largest gap is below the least or not above the null's; else the smallest
-            number whose gap is within a standard error of the largest.
+        number: Chosen number of segments: 1 if the largest gap is below ``least_gap`` or not significant; else the
+            smallest number whose gap is within a standard error of the largest.
         starts: First position of each segment, for 1, 2, … segments.
-        scatter: Share of the scatter that is left, by number.
-        gap: Share of the scatter that the null leaves, less that, by number.
+        scatter: Share of the scatter that remains, by number.
+        gap: Share of the scatter that remains under the null, minus ``scatter``, by number.
         gap_error: Standard error of the gap over groups.
-        p_value: Chance of a largest gap like this one in drifts with the same sampling noise.
-        number_share: Share of resamples that choose each number (by gap and least gap; their p-values are not asked).
-        segment_share: For each number, share of resamples whose best segmentation has exactly this segment.
-        start_share: For each number, share of resamples whose best segmentation starts a segment there.
+        p_value: Chance of a largest gap at least this large in drifts with the same sampling noise.
+        number_share: Share of resamples that choose each number (by gap and least gap, without their p-values).
+        segment_share: For each number and segment, share of resamples whose best segmentation has the same segment.
+        start_share: For each number and segment, share of resamples whose best segmentation has the same start.
     """
 
     number: int
@@ -59,22 +59,22 @@ def find_segments(
     values: Float[np.ndarray, "group position position"],
     *,
     shortest: int = 1,
-    largest: int = LARGEST,
+    largest: int = MAX_SEGMENTS,
     least_gap: float = LEAST_GAP,
     level: float = LEVEL,
-    resamples: int = RESAMPLES,
+    resamples: int = SEGMENT_RESAMPLES,
     seed: int = 0,
 ) -> Segmentations:
-    """Cut the mean of similarity matrices into runs, and resample groups to say how sure that is.
+    """Cut the mean of similarity matrices into runs, and resample groups to measure how stable the result is.
 
     Args:
-        values: One symmetric matrix a group (a prompt).
-        shortest: Positions a segment has at least.
-        largest: Numbers of segments that are tried, 1 … largest, as far as there are positions.
+        values: One symmetric matrix per group (a prompt).
+        shortest: Smallest number of positions in a segment.
+        largest: Largest number of segments to try; the number of positions may limit it further.
         least_gap: See :data:`LEAST_GAP`.
-        level: Largest p-value with which there is more than one segment.
-        resamples: Of groups with replacement.
-        seed: Of the resamples.
+        level: Largest p-value at which there is more than one segment.
+        resamples: Number of resamples of the groups, with replacement.
+        seed: Seed of the resamples.
 
     Raises:
         ValueError: Not symmetric, not finite, fewer than two groups or positions, or no segment fits.
@@ -91,7 +91,7 @@ def find_segments(
     mean = values.mean(axis=0)
     weights = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples) / groups
     drawn = np.tensordot(weights, values, axes=1)
-    # Sampling noise as the drift has it too: what of it is no drift itself.
+    # Sampling noise of the null: the part of it that is no drift itself.
     noise = drawn - mean
     noise -= stationary(noise)
 
@@ -123,17 +123,17 @@ def find_segments(
 
 def best_segmentations(
     similarity: Float[np.ndarray, "*batch position position"], numbers: int, shortest: int = 1
-) -> tuple[Float[np.ndarray, "*batch number"], list[Int[np.ndarray, "*batch segment"]]]:
+) -> tuple[Float[np.ndarray, "*batch number"], list[Int[np.ndarray, "*batch _"]]]:
     """Find the segmentation of least cost into 1 … ``numbers`` segments, by dynamic programming.
 
     Returns:
-        Their costs, and the first position of each segment, an array a number.
+        Their costs, and the first position of each segment, one array per number.
     """
     cost = segment_costs(similarity)
     *batch, positions, _ = cost.shape
     length = np.arange(positions)[None, :] - np.arange(positions)[:, None] + 1
     cost = np.where(length >= shortest, cost, np.inf)
-    # least[k][..., j]: cost of positions 0 … j in k + 1 segments; back[k][..., j]: where the last of them starts.
+    # least[k][..., j]: cost of positions 0 … j in k + 1 segments; back[k][..., j]: where the last one starts.
     least, back = [cost[..., 0, :]], [np.zeros((*batch, positions), dtype=int)]
     for _ in range(1, numbers):
         before = np.concatenate([np.full((*batch, 1), np.inf), least[-1][..., :-1]], axis=-1)
@@ -142,18 +142,18 @@ def best_segmentations(
         least.append(np.take_along_axis(through, back[-1][..., None, :], axis=-2)[..., 0, :])
     starts = []
     for number in range(numbers):
-        found = np.zeros((*batch, number + 1), dtype=int)
+        first = np.zeros((*batch, number + 1), dtype=int)
         end = np.full((*batch, 1), positions - 1)
         for segment in range(number, 0, -1):
             start = np.take_along_axis(back[segment], end, axis=-1)
-            found[..., segment] = start[..., 0]
+            first[..., segment] = start[..., 0]
             end = start - 1
-        starts.append(found)
+        starts.append(first)
     return np.stack([one[..., -1] for one in least], axis=-1), starts
 
 
 def segment_costs(similarity: Float[np.ndarray, "*batch position position"]) -> Float[np.ndarray, "*batch first last"]:
-    """Give the scatter of every segment first … last; infinity where the last comes before the first."""
+    """Return the scatter of every segment first … last; infinity where the last comes before the first."""
     positions = similarity.shape[-1]
     batch = similarity.shape[:-2]
     area = np.zeros((*batch, positions + 1, positions + 1))
@@ -161,16 +161,16 @@ def segment_costs(similarity: Float[np.ndarray, "*batch position position"]) -> 
     trace = np.zeros((*batch, positions + 1))
     trace[..., 1:] = np.diagonal(similarity, axis1=-2, axis2=-1).cumsum(axis=-1)
     first, after = np.arange(positions)[:, None], np.arange(1, positions + 1)[None, :]
-    there = after > first
+    valid = after > first
     square = area[..., after, after] - area[..., first, after] - area[..., after, first] + area[..., first, first]
-    scatter = trace[..., after] - trace[..., first] - square / np.where(there, after - first, 1)
-    return np.where(there, scatter, np.inf)
+    scatter = trace[..., after] - trace[..., first] - square / np.where(valid, after - first, 1)
+    return np.where(valid, scatter, np.inf)
 
 
 def stationary(
     similarity: Float[np.ndarray, "*batch position position"],
 ) -> Float[np.ndarray, "*batch position position"]:
-    """Replace every diagonal by its mean: the same similarity at every distance, and no borders."""
+    """Replace every diagonal by its mean: the same similarity at every distance, and no segments."""
     positions = similarity.shape[-1]
     even = np.empty_like(similarity)
     for distance in range(positions):
@@ -180,16 +180,10 @@ def stationary(
     return even
 
 
-def same_segment(starts: tuple[int, ...], positions: int) -> Bool[np.ndarray, "position position"]:
-    """Tell which pairs of positions are in one segment."""
-    label = np.searchsorted(starts, np.arange(positions), side="right")
-    return label[:, None] == label[None, :]
-
-
 def _shares(
     similarity: Float[np.ndarray, "batch position position"], numbers: int, shortest: int
-) -> tuple[Float[np.ndarray, "batch number"], list[np.ndarray]]:
-    """Costs as shares of the cost of one segment: how alike all positions are shall not matter."""
+) -> tuple[Float[np.ndarray, "batch number"], list[Int[np.ndarray, "batch _"]]]:
+    """Return costs as shares of the cost of one segment, so that the overall similarity does not matter."""
     costs, starts = best_segmentations(similarity, numbers, shortest)
     whole = costs[:, :1]
     return np.where(whole > _EXACT, costs / np.where(whole > _EXACT, whole, 1.0), 1.0), starts
@@ -205,6 +199,7 @@ def _choose(gap: Float[np.ndarray, " number"], error: Float[np.ndarray, " number
 def _segment_share(
     starts: Int[np.ndarray, " segment"], drawn: Int[np.ndarray, "resample segment"], positions: int
 ) -> tuple[float, ...]:
+    """Return the share of resamples that contain each segment, with the same first and last position."""
     ends, drawn_ends = (
         np.concatenate([one[..., 1:], np.full((*one.shape[:-1], 1), positions)], axis=-1) for one in (starts, drawn)
     )

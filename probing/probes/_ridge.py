@@ -1,4 +1,4 @@
-"""The ridge probe: least squares in closed form, every strength and every left-out prompt from one decomposition."""
+"""The ridge probe: least squares in closed form; one decomposition gives every strength and every left-out prompt."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Literal, get_args
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float
+from jaxtyping import Float, Int, Real
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from probing.probes.base import LinearProbe, accuracy_of, check_shares, check_training
-from probing.probes.logistic import ALPHAS
-from probing.probes.rotation import Rotation, rotate
-from probing.probes.scalings import SCALINGS, find_scaling
-from probing.probes.selection import check_alphas, grouped_folds, largest_best
+from probing.probes._base import LinearProbe, accuracy_of, check_choices, check_training
+from probing.probes._logistic import ALPHAS
+from probing.probes._rotation import Rotation, rotate
+from probing.probes._scalings import SCALINGS, find_scaling
+from probing.probes._selection import check_alphas, grouped_folds, largest_best
 
 Target = Literal["choices", "scores", "ranks"]
 
@@ -27,34 +27,34 @@ class RidgeProbe(LinearProbe):
 
         sum_i u_i (t_i − s_i'w)² + alpha · ||w||²
 
-    where s is x / scale, and scale each channel's root mean square. What x and t are depends on ``target``:
+    where s is x / scale, and scale each channel's root mean square. ``target`` defines x and t:
 
     - ``choices``: x is the difference of a pair's features, t is 2y − 1: +1 where the first was chosen, −1 the second.
-    - ``scores``: x are the features of an item and t its score, both less their prompt group's mean (only differences
+    - ``scores``: x are the features of an item and t its score, both minus their prompt group's mean (only differences
       within a prompt are preferences).
-    - ``ranks``: as scores, of each item's rank in its prompt group, from −1 (lowest) to 1.
+    - ``ranks``: like ``scores``, with t the item's rank in its prompt group, from −1 (lowest) to 1.
 
     All strengths come from one eigendecomposition of the Gram matrix. Leaving out group g changes its residuals to
     (I − H_gg)⁻¹ r_g, where H_gg is its block of the smoother (Golub, Heath and Wahba 1979 for single rows): no refit.
-    Centring by group couples no two groups, so the residuals are exactly those of refits to the other rows with their
-    weights as they are; ``scale`` alone is shared, and it sees no labels.
+    Centring by group couples no two groups, so the residuals are exactly those of refits to the other rows with the
+    same weights; they share ``scale``, which does not depend on labels.
 
     Args:
         alphas: Grid of strengths, each above 0.
-        target: What it is regressed on.
-        folds: None leaves out one prompt group at a time; a number, that many folds of whole groups.
-        scaling: Of :data:`probing.probes.SCALINGS`, or ``auto``: the one with the lowest error out of fold.
+        target: Target of the regression, see above.
+        folds: Number of folds of whole groups; None leaves out one prompt group at a time.
+        scaling: Name in :data:`probing.probes.SCALINGS`, or ``auto``: the one with the lowest out-of-fold error.
 
     Attributes:
         coef_: (channel,), for features in their own units.
-        scale_: What each channel is divided by, (channel,).
-        scaling_: The scaling chosen.
-        alpha_: The strength chosen; of equally good ones, the largest.
-        cv_scores_: Mean squared error out of fold of each of ``alphas``.
-        cv_margins_: Predictions out of fold at ``alpha_``, (row,); 0 for rows without weight.
-        cv_accuracy_: Accuracy out of fold at ``alpha_``: of pairs for ``choices``; of all pairs of items within a group
-            whose targets differ for the others.
-        n_features_in_: Channels.
+        scale_: Divisor of each channel, (channel,).
+        scaling_: Chosen scaling.
+        alpha_: Chosen strength: the largest one of equally good strengths.
+        cv_scores_: Out-of-fold mean squared error of each of ``alphas``.
+        cv_margins_: Out-of-fold predictions at ``alpha_``, (row,); 0 for rows without weight.
+        cv_accuracy_: Out-of-fold accuracy at ``alpha_``: over pairs for ``choices``; for the other targets, over all
+            pairs of items within a group whose targets differ.
+        n_features_in_: Number of channels.
     """
 
     def __init__(
@@ -74,15 +74,15 @@ class RidgeProbe(LinearProbe):
         X: Float[np.ndarray, "row channel"],
         y: Float[np.ndarray, " row"],
         groups: ArrayLike | None = None,
-        sample_weight: Float[np.ndarray, " row"] | None = None,
+        sample_weight: Real[np.ndarray, " row"] | None = None,
     ) -> RidgeProbe:
         """Choose the strength and fit to all rows.
 
         Args:
             X: Differences of pairs, or features of items; see ``target``.
             y: Choices in [0, 1], or scores of items (their ranks are taken within groups).
-            groups: Prompt group of each row; each pair its own if not given.
-            sample_weight: How much each row counts; only ratios matter.
+            groups: Prompt group of each row; each pair its own if None.
+            sample_weight: Weight of each row; only ratios matter.
 
         Raises:
             ValueError: Shapes that do not fit, values that are not finite, an unknown target, choices outside [0, 1],
@@ -97,13 +97,13 @@ class RidgeProbe(LinearProbe):
         alphas = check_alphas(self.alphas)
         _, members = np.unique(groups, return_inverse=True)
         if pairs:
-            check_shares(y)
+            check_choices(y)
             targets = 2 * y - 1
         else:
             targets = _ranks(y, members) if self.target == "ranks" else y
-            X, targets = (_less_group_means(values, members, weights) for values in (X, targets))
-        rows_as = np.sqrt(len(y) * weights)
-        rooted = targets * rows_as
+            X, targets = (_minus_group_means(values, members, weights) for values in (X, targets))
+        root_weights = np.sqrt(len(y) * weights)
+        weighted_targets = targets * root_weights
         if self.folds is None:
             fold_of = members
             if fold_of.max() < 1:
@@ -113,31 +113,34 @@ class RidgeProbe(LinearProbe):
         lowest = np.inf
         for name in SCALINGS if self.scaling == "auto" else (self.scaling,):
             scaling = find_scaling(name, X, weights)
-            rotation = rotate(scaling.apply(X) * rows_as[:, None])
-            predicted = _left_out(rotation, rooted, alphas, fold_of)
-            scores = np.mean((rooted[:, None] - predicted) ** 2, axis=0)
+            rotation = rotate(scaling.apply(X) * root_weights[:, None])
+            predicted = _left_out(rotation, weighted_targets, alphas, fold_of)
+            scores = np.mean((weighted_targets[:, None] - predicted) ** 2, axis=0)
             best = largest_best(scores, alphas, slack=1e-12 * float(scores.min()))
             if scores[best] < lowest:
                 lowest = scores[best]
                 chosen = scaling, rotation, predicted[:, best]
                 self.scaling_, self.alpha_, self.cv_scores_ = name, float(alphas[best]), scores
         scaling, rotation, out = chosen
-        self.cv_accuracy_ = accuracy_of(out, y, weights) if pairs else _accuracy_within(out, rooted, members)
-        # A row without weight has no part in the fit, and its prediction is lost with it.
-        self.cv_margins_ = np.divide(out, rows_as, out=np.zeros_like(out), where=rows_as > 0)
-        projected = rotation.rotated.T @ rooted / len(y)
+        self.cv_accuracy_ = accuracy_of(out, y, weights) if pairs else _accuracy_within(out, weighted_targets, members)
+        # A row without weight has no prediction.
+        self.cv_margins_ = np.divide(out, root_weights, out=np.zeros_like(out), where=root_weights > 0)
+        projected = rotation.rotated.T @ weighted_targets / len(y)
         self.scale_ = scaling.scale
         self.coef_ = scaling.back(rotation.basis @ (projected / (rotation.spectrum + self.alpha_)))
         return self
 
 
 def _left_out(
-    rotation: Rotation, targets: Float[np.ndarray, " row"], alphas: Float[np.ndarray, " alpha"], fold_of: np.ndarray
+    rotation: Rotation,
+    targets: Float[np.ndarray, " row"],
+    alphas: Float[np.ndarray, " alpha"],
+    fold_of: Int[np.ndarray, " row"],
 ) -> Float[np.ndarray, "row alpha"]:
     """Predict every row by the fit without its fold, for each strength.
 
-    Folds that hold few rows go through the smoother's own block; large ones, whose blocks would be larger than the
-    Gram matrix, through a Gram matrix less theirs.
+    Small folds use their block of the smoother; large folds, whose block would be larger than the Gram matrix, use the
+    Gram matrix minus theirs.
     """
     z, rows = rotation.rotated, len(targets)
     order = np.argsort(fold_of, kind="stable")
@@ -151,65 +154,71 @@ def _left_out(
             by_size.setdefault(len(fold), []).append(fold)
         else:
             predicted[fold] = _refitted(rotation, targets, alphas, fold)
-    # A block of b rows costs b² products of the rank; chunks keep what is held at once near 64 MB.
+    # A block of b rows costs b² products of the rank; chunks keep the arrays near 64 MB.
     for size, folds in by_size.items():
         step = max(1, int(8e6 / (size * max(size, z.shape[1]))))
         for start in range(0, len(folds), step):
-            here = np.stack(folds[start : start + step])
-            block = z[here]
+            chunk = np.stack(folds[start : start + step])
+            block = z[chunk]
             for column, alpha in enumerate(alphas):
                 shrunk = block / (rotation.spectrum + alpha)
-                residual = targets[here] - shrunk @ projected
+                residual = targets[chunk] - shrunk @ projected
                 if size == 1:
                     leverage = np.einsum("gbr,gbr->gb", shrunk, block) / rows
                     out = residual / (1 - leverage)
                 else:
                     smoother = shrunk @ block.transpose(0, 2, 1) / rows
                     out = np.linalg.solve(np.eye(size) - smoother, residual[..., None])[..., 0]
-                predicted[here, column] = targets[here] - out
+                predicted[chunk, column] = targets[chunk] - out
     return predicted
 
 
 def _refitted(
-    rotation: Rotation, targets: Float[np.ndarray, " row"], alphas: Float[np.ndarray, " alpha"], fold: np.ndarray
+    rotation: Rotation,
+    targets: Float[np.ndarray, " row"],
+    alphas: Float[np.ndarray, " alpha"],
+    fold: Int[np.ndarray, " held_out"],
 ) -> Float[np.ndarray, "held_out alpha"]:
     z, rows = rotation.rotated, len(targets)
-    left = z[fold]
-    spectrum, basis = scipy.linalg.eigh(np.diag(rotation.spectrum) - left.T @ left / rows)
-    projected = basis.T @ ((z.T @ targets - left.T @ targets[fold]) / rows)
-    return left @ basis @ (projected[:, None] / (np.maximum(spectrum, 0)[:, None] + alphas))
+    out = z[fold]
+    spectrum, basis = scipy.linalg.eigh(np.diag(rotation.spectrum) - out.T @ out / rows)
+    projected = basis.T @ ((z.T @ targets - out.T @ targets[fold]) / rows)
+    predicted: Float[np.ndarray, "held_out alpha"]
+    predicted = out @ basis @ (projected[:, None] / (np.maximum(spectrum, 0)[:, None] + alphas))
+    return predicted
 
 
-def _less_group_means(
-    values: Float[np.ndarray, "row ..."], members: np.ndarray, weights: Float[np.ndarray, " row"]
-) -> Float[np.ndarray, "row ..."]:
+def _minus_group_means(
+    values: Float[np.ndarray, "row *channel"], members: Int[np.ndarray, " row"], weights: Float[np.ndarray, " row"]
+) -> Float[np.ndarray, "row *channel"]:
     flat = values.reshape(len(values), -1)
     sums = np.zeros((members.max() + 1, flat.shape[1]))
     np.add.at(sums, members, weights[:, None] * flat)
     totals = np.bincount(members, weights)
     means = sums / np.where(totals > 0, totals, 1.0)[:, None]
-    return (flat - means[members]).reshape(values.shape)
+    centred: Float[np.ndarray, "row *channel"] = (flat - means[members]).reshape(values.shape)
+    return centred
 
 
-def _ranks(y: Float[np.ndarray, " row"], members: np.ndarray) -> Float[np.ndarray, " row"]:
+def _ranks(y: Float[np.ndarray, " row"], members: Int[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
     ranks = np.zeros(len(y))
     for group in range(members.max() + 1):
-        here = np.flatnonzero(members == group)
-        if len(here) > 1:
-            ranks[here] = 2 * (rankdata(y[here]) - 1) / (len(here) - 1) - 1
+        rows = np.flatnonzero(members == group)
+        if len(rows) > 1:
+            ranks[rows] = 2 * (rankdata(y[rows]) - 1) / (len(rows) - 1) - 1
     return ranks
 
 
 def _accuracy_within(
-    predicted: Float[np.ndarray, " row"], targets: Float[np.ndarray, " row"], members: np.ndarray
+    predicted: Float[np.ndarray, " row"], targets: Float[np.ndarray, " row"], members: Int[np.ndarray, " row"]
 ) -> float:
-    """Share of the pairs of items within a group, of different targets, that the prediction orders right."""
-    right, asked = 0.0, 0
+    """Return the share of the pairs of items with different targets within a group that are ordered correctly."""
+    correct, pairs = 0.0, 0
     order = np.argsort(members, kind="stable")
-    for here in np.split(order, np.flatnonzero(np.diff(members[order])) + 1):
-        first, second = np.triu_indices(len(here), 1)
-        said = np.sign(targets[here][first] - targets[here][second])
-        seen = np.sign(predicted[here][first] - predicted[here][second])
-        right += float(np.where(seen == 0, 0.5, seen == said)[said != 0].sum())
-        asked += int((said != 0).sum())
-    return right / asked if asked else float("nan")
+    for rows in np.split(order, np.flatnonzero(np.diff(members[order])) + 1):
+        first, second = np.triu_indices(len(rows), 1)
+        expected = np.sign(targets[rows][first] - targets[rows][second])
+        actual = np.sign(predicted[rows][first] - predicted[rows][second])
+        correct += float(np.where(actual == 0, 0.5, actual == expected)[expected != 0].sum())
+        pairs += int((expected != 0).sum())
+    return correct / pairs if pairs else float("nan")

@@ -1,6 +1,6 @@
-"""Neural reward heads, several seeds at once: every weight has a leading seed dimension, so one product serves all.
+"""Neural reward heads for several seeds together: weights have a leading seed dimension, for batched products.
 
-The seeds never meet: each has its own initial weights, batches and stopping, as if it were trained alone.
+Seeds are independent: each has its own initial weights, batches and stopping, as if it were trained alone.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 
 class SeededLinear(nn.Module):
-    """``nn.Linear`` with its own weights for each seed, drawn as ``nn.Linear`` draws them.
+    """``nn.Linear`` with separate weights for each seed, initialised like ``nn.Linear``.
 
-    The layer that gives the reward has no bias: a constant of the reward is seen in no margin.
+    The output layer has no bias: a constant of the reward cancels in every margin.
     """
 
     def __init__(self, generators: Sequence[torch.Generator], inside: int, outside: int, *, bias: bool = True) -> None:
@@ -38,7 +38,7 @@ class SeededLinear(nn.Module):
 
 
 class MLPHead(nn.Module):
-    """Linear layers with GELU between them, features to a reward."""
+    """Linear layers with GELU between them, from features to a reward."""
 
     def __init__(self, generators: Sequence[torch.Generator], shape: Sequence[int], hidden: Sequence[int]) -> None:
         super().__init__()
@@ -47,16 +47,18 @@ class MLPHead(nn.Module):
         self.out = SeededLinear(generators, widths[-1], 1, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "seed row *shape"], padding: Bool[Tensor, "seed row token"] | None = None
+        self, x: Float[Tensor, "seed row *shape"], padding: Bool[Tensor, "seed row *token"] | None = None
     ) -> Float[Tensor, "seed row"]:
+        """Return rewards; ``padding`` has no effect."""
         x = x.flatten(2)
         for layer in self.layers:
             x = F.gelu(layer(x))
-        return self.out(x)[..., 0]
+        rewards: Float[Tensor, "seed row"] = self.out(x)[..., 0]
+        return rewards
 
 
 class AttentionHead(nn.Module):
-    """A few learned queries attend to the tokens; what they gather is mapped to a reward."""
+    """Learned queries attend to the tokens; a linear layer maps their outputs to a reward."""
 
     def __init__(
         self,
@@ -81,31 +83,38 @@ class AttentionHead(nn.Module):
     def forward(
         self, x: Float[Tensor, "seed row token channel"], padding: Bool[Tensor, "seed row token"]
     ) -> Float[Tensor, "seed row"]:
+        """Return rewards."""
         seeds, rows, tokens, _ = x.shape
         flat = x.flatten(1, 2)
-        place = self.source.repeat_interleave(torch.tensor(self.tokens_of, device=x.device), dim=1)
-        keys = self.keys(flat).unflatten(1, (rows, tokens)) + place[:, None]
-        values = self.values(flat).unflatten(1, (rows, tokens)) + place[:, None]
+        source = self.source.repeat_interleave(torch.tensor(self.tokens_of, device=x.device), dim=1)
+        keys = self.keys(flat).unflatten(1, (rows, tokens)) + source[:, None]
+        values = self.values(flat).unflatten(1, (rows, tokens)) + source[:, None]
         queries = self.queries[:, None].expand(seeds, rows, -1, -1)
         queries, keys, values = (
             part.unflatten(-1, (self.heads, -1)).transpose(2, 3).flatten(0, 1) for part in (queries, keys, values)
         )
-        # A row of nothing but padding would have no token to attend to: it attends to all of them.
-        shown = (~padding | padding.all(dim=-1, keepdim=True)).flatten(0, 1)[:, None, None]
-        gathered = F.scaled_dot_product_attention(queries, keys, values, attn_mask=shown)
-        return self.out(gathered.transpose(1, 2).flatten(1).unflatten(0, (seeds, rows)))[..., 0]
+        # A row of padding alone has no token to attend to; it attends to all tokens.
+        mask = (~padding | padding.all(dim=-1, keepdim=True)).flatten(0, 1)[:, None, None]
+        outputs = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        outputs = outputs.transpose(1, 2).flatten(1).unflatten(0, (seeds, rows))
+        rewards: Float[Tensor, "seed row"] = self.out(outputs)[..., 0]
+        return rewards
 
 
 def bradley_terry(margins: Float[Tensor, "seed pair"], y: Float[Tensor, "seed pair"]) -> Float[Tensor, "seed pair"]:
-    """−y·log σ(m) − (1 − y)·log σ(−m)."""
+    """Return −y·log σ(m) − (1 − y)·log σ(−m)."""
     return F.binary_cross_entropy_with_logits(margins, y, reduction="none")
 
 
 def fidelity(margins: Float[Tensor, "seed pair"], y: Float[Tensor, "seed pair"]) -> Float[Tensor, "seed pair"]:
-    """1 − √(y·p) − √((1 − y)·(1 − p)) with Thurstone's p = Φ(m / √2) (Tsai et al. 2007; Zhang et al. 2021)."""
-    # Roots of probabilities through their logarithms: their gradients stay finite where p is 0 or 1.
+    """Return 1 − √(y·p) − √((1 − y)·(1 − p)) with Thurstone's p = Φ(m / √2) (Tsai et al. 2007; Zhang et al. 2021)."""
+    # Square roots by logarithms: their gradients stay finite where p is 0 or 1.
     first, second = (torch.exp(0.5 * torch.special.log_ndtr(sign * margins / math.sqrt(2))) for sign in (1, -1))
     return 1 - y.sqrt() * first - (1 - y).sqrt() * second
 
+
+Head = MLPHead | AttentionHead
+BuildHead = Callable[[list[torch.Generator]], Head]
+"""Builds a network, given one generator per seed."""
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"bradley-terry": bradley_terry, "fidelity": fidelity}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from numpy.typing import ArrayLike
 
-from probing.probes.base import LinearProbe, accuracy_of, check_shares, check_training, log_loss
-from probing.probes.scalings import SCALINGS, find_scaling
-from probing.probes.selection import FOLDS, check_alphas, grouped_folds, largest_best
-from probing.probes.solver import prepare, solve
+from probing.probes._base import LinearProbe, accuracy_of, check_choices, check_training, log_loss
+from probing.probes._scalings import SCALINGS, find_scaling
+from probing.probes._selection import FOLDS, check_alphas, grouped_folds, largest_best
+from probing.probes._solver import Design, solve
 
 ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-4, 1, 11))
 """The default grid of L2 strengths: half decades from 1e-4 to 10."""
@@ -19,7 +19,7 @@ ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-4, 1, 1
 _SELECTION_TOLERANCE = 1e-9
 _FINAL_TOLERANCE = 1e-14
 _EQUALLY_GOOD = 1e-5
-"""Of two strengths: log-losses that differ by less, in nats."""
+"""Difference of log-losses, in nats, below which two strengths are equally good."""
 
 
 class LogisticProbe(LinearProbe):
@@ -29,30 +29,30 @@ class LogisticProbe(LinearProbe):
 
         mean_i [ log(1 + exp(s_i'w)) − y_i · s_i'w ] + alpha/2 · ||w||²
 
-    that is, the mean loss per pair in nats plus the penalty, so alpha means the same for any number of pairs
-    (scikit-learn's C is 1 / (pairs · alpha)); with sample weights all means are weighted ones. The reward of an item
+    that is, the mean loss per pair in nats plus the penalty, so alpha is comparable between numbers of pairs
+    (scikit-learn's C is 1 / (pairs · alpha)); sample weights make all means weighted. The reward of an item
     with features x is x'coef_, coef_ = w / scale; without an intercept the margin of a pair is the difference of two
     rewards, and swapping its sides negates it.
 
-    ``scale`` is each channel's root mean square of the training differences, or as ``scaling`` says. It does not depend
-    on which side is first; nothing is centred, since that would. A channel that never differs has coefficient 0.
+    ``scale`` is each channel's root mean square of the training differences, or another scaling. It does not depend
+    on which side is first, and nothing is centred, since a mean would. A channel that never differs has coefficient 0.
 
-    Alpha is chosen by cross-validation over folds of whole prompt groups, by the mean out-of-fold log-loss over
-    pairs; of equally good ones, the largest. The folds share ``scale``, which sees no choices. ``scaling="auto"``
-    chooses among the scalings by the same log-loss.
+    Cross-validation over folds of whole prompt groups chooses alpha by the mean out-of-fold log-loss over pairs: the
+    largest one of equally good strengths. The folds share ``scale``, which does not depend on choices.
+    ``scaling="auto"`` chooses among the scalings by the same log-loss.
 
     Args:
         alphas: Grid of strengths, each above 0.
         folds: Number of folds.
-        scaling: Of :data:`probing.probes.SCALINGS`, or ``auto``.
-        device: Where the folds' and strengths' matrix products are made, all of a step at once: ``cpu``, or as torch
-            names it. The optimum is the same.
+        scaling: Name in :data:`probing.probes.SCALINGS`, or ``auto``.
+        device: Device of the matrix products over folds and strengths: ``cpu``, or in torch's notation. The optimum is
+            the same.
 
     Attributes:
         coef_: (channel,), for features in their own units.
-        scale_: What each channel is divided by, (channel,).
-        scaling_: The scaling chosen.
-        alpha_: The strength chosen.
+        scale_: Divisor of each channel, (channel,).
+        scaling_: Chosen scaling.
+        alpha_: Chosen strength.
         cv_scores_: Out-of-fold log-loss of each of ``alphas``, in nats; log 2 is chance.
         cv_margins_: Out-of-fold margins at ``alpha_``, (pair,).
         cv_accuracy_: Out-of-fold accuracy at ``alpha_`` over untied pairs, a predicted tie counting one half; a soft
@@ -73,55 +73,56 @@ class LogisticProbe(LinearProbe):
         X: Float[np.ndarray, "pair channel"],
         y: Float[np.ndarray, " pair"],
         groups: ArrayLike | None = None,
-        sample_weight: Float[np.ndarray, " pair"] | None = None,
+        sample_weight: Real[np.ndarray, " pair"] | None = None,
     ) -> LogisticProbe:
         """Choose the strength by grouped cross-validation and fit to all pairs.
 
         Args:
             X: Features of the first item minus those of the second.
             y: 1 where the first was chosen, 0 the second, 0.5 a tie; fractions between are shares of annotators.
-            groups: Prompt group of each pair; each pair its own if not given.
-            sample_weight: How much each pair counts, such as an annotator's confidence; only ratios matter.
+            groups: Prompt group of each pair; each pair its own if None.
+            sample_weight: Weight of each pair, such as an annotator's confidence; only ratios matter.
 
         Raises:
             ValueError: Shapes that do not fit, values that are not finite, labels outside [0, 1], or too few groups.
         """
-        X, y, groups, given = check_training(self, X, y, groups, sample_weight)
-        check_shares(y)
+        X, y, groups, pair_weights = check_training(self, X, y, groups, sample_weight)
+        check_choices(y)
         alphas = check_alphas(self.alphas)
         fold_of = grouped_folds(groups, self.folds)
-        # Folds together: the solver skips rows that lie together and weigh nothing.
+        # Sort by fold: the solver skips contiguous rows without weight.
         order = np.argsort(fold_of, kind="stable")
-        X, y, given, fold_of = X[order], y[order], given[order], fold_of[order]
-        kept = (fold_of[:, None] != np.arange(self.folds)) * given[:, None]
-        if not kept.any(axis=0).all():
+        X, y, pair_weights, fold_of = X[order], y[order], pair_weights[order], fold_of[order]
+        training = (fold_of[:, None] != np.arange(self.folds)) * pair_weights[:, None]
+        if not training.any(axis=0).all():
             raise ValueError("Got sample weights that are above 0 in one fold alone; give weight to more prompts.")
-        # One column for each (fold, strength); a fold's own pairs weigh nothing in its columns.
-        weights = np.repeat(kept / kept.sum(0), len(alphas), axis=1)
+        # One column for each (fold, strength); the pairs that a fold holds out have no weight in its columns.
+        weights = np.repeat(training / training.sum(0), len(alphas), axis=1)
 
         lowest = np.inf
         for name in SCALINGS if self.scaling == "auto" else (self.scaling,):
-            scaling = find_scaling(name, X, given)
-            design = prepare(scaling.apply(X), self.device)
+            scaling = find_scaling(name, X, pair_weights)
+            design = Design.prepare(scaling.apply(X), self.device)
             coefficients = solve(design, y, weights, np.tile(alphas, self.folds), tolerance=_SELECTION_TOLERANCE)
             by_fold = coefficients.reshape(-1, self.folds, len(alphas))
             margins = np.empty((len(y), len(alphas)))
             for fold in range(self.folds):
                 held_out = fold_of == fold
                 margins[held_out] = design.rows[held_out] @ by_fold[:, fold]
-            scores = given @ log_loss(margins, y[:, None])
+            scores = pair_weights @ log_loss(margins, y[:, None])
             best = largest_best(scores, alphas, slack=_EQUALLY_GOOD)
             if scores[best] < lowest:
                 lowest = scores[best]
                 chosen = scaling, design, by_fold[:, :, best].mean(1, keepdims=True)
                 self.scaling_, self.alpha_, self.cv_scores_ = name, float(alphas[best]), scores
                 out_of_fold = margins[:, best]
-        self.cv_accuracy_ = accuracy_of(out_of_fold, y, given)
+        self.cv_accuracy_ = accuracy_of(out_of_fold, y, pair_weights)
         self.cv_margins_ = np.empty_like(out_of_fold)
         self.cv_margins_[order] = out_of_fold
 
         scaling, design, start = chosen
-        final = solve(design, y, given[:, None], np.array([self.alpha_]), start=start, tolerance=_FINAL_TOLERANCE)
+        alpha = np.array([self.alpha_])
+        final = solve(design, y, pair_weights[:, None], alpha, start=start, tolerance=_FINAL_TOLERANCE)
         self.scale_ = scaling.scale
         self.coef_ = scaling.back(design.coefficients(final)[:, 0])
         return self

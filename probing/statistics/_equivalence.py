@@ -1,20 +1,20 @@
-"""Showing that two probes are the same to within a margin, which no large p-value shows."""
+"""Test that two probes are equally accurate within a margin; a large p-value of a difference does not show that."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
-from probing.statistics.bootstrap import RESAMPLES, difference_of, resampled_means, sums_by_group
+from probing.statistics._bootstrap import RESAMPLES, difference_of, resampled_means, sums_by_group
 
 
 @dataclass(frozen=True)
 class Equivalence:
-    """A paired difference with the interval that two one-sided tests look at, and their p-value.
+    """A paired difference with the interval and the p-value of two one-sided tests.
 
-    ``low`` and ``high`` bound a 1 − 2·level interval: when it lies inside ±margin, the two are the same to within the
+    ``low`` and ``high`` bound a 1 − 2·level interval: when it lies inside ±margin, the probes are equivalent within the
     margin at the level.
     """
 
@@ -28,7 +28,7 @@ class Equivalence:
 def equivalence(
     first: Float[np.ndarray, " pair"],
     second: Float[np.ndarray, " pair"],
-    groups: np.ndarray,
+    groups: Shaped[np.ndarray, " pair"],
     *,
     margin: float,
     level: float = 0.05,
@@ -37,23 +37,23 @@ def equivalence(
 ) -> Equivalence:
     """Test that the mean of ``first − second`` lies within ±margin, by two one-sided bootstrap tests over groups.
 
-    The p-value is the larger of the two tests' (Schuirmann 1987): the share of resampled differences beyond the nearer
-    margin, counted with one more.
+    The p-value is the larger one of the two tests (Schuirmann 1987): the share of resampled differences beyond the
+    nearer margin, with one added to the count.
 
     Args:
         first: Outcomes of one probe; NaN is left out.
         second: Outcomes of another on the same pairs.
-        groups: The prompt of each pair.
-        margin: Largest difference that does not matter, above 0; 0.01 is one point of accuracy.
-        level: Of the test.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        groups: Prompt of each pair.
+        margin: Largest difference that does not matter, above 0; 0.01 is one percentage point of accuracy.
+        level: Significance level of the test.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resamples.
 
     Raises:
-        ValueError: A margin that is not above 0, or what :func:`probing.statistics.paired_difference` refuses.
+        ValueError: A margin that is not above 0, or as :func:`probing.statistics.paired_difference`.
     """
     if not margin > 0:
-        raise ValueError(f"The margin is above 0, got {margin}; 0.01 is one point of accuracy.")
+        raise ValueError(f"The margin is above 0, got {margin}; 0.01 is one percentage point of accuracy.")
     by_group, _ = sums_by_group(difference_of(first, second), groups)
     drawn = resampled_means(by_group, resamples, seed)[:, 0]
     below, above = (drawn <= -margin).sum(), (drawn >= margin).sum()

@@ -1,13 +1,13 @@
-"""Which block is best? Those that the data cannot tell from the best."""
+"""The set of candidates, such as blocks, that contains the best one with a given confidence."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
-from probing.statistics.bootstrap import RESAMPLES, resampled_means, sums_by_group
+from probing.statistics._bootstrap import RESAMPLES, resampled_means, sums_by_group
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class ConfidenceSet:
     """Candidates that may be the best.
 
     Attributes:
-        members: (candidate,) whether it is in the set.
-        p_values: (candidate,) the largest p-value of a test that let it go, or was not let go by; 1 for the last one.
+        members: Whether each candidate is in the set.
+        p_values: Largest p-value of the tests up to the one that removes the candidate; 1 for the last one.
     """
 
     members: Bool[np.ndarray, " candidate"]
@@ -25,40 +25,35 @@ class ConfidenceSet:
 
 def best_candidates(
     values: Float[np.ndarray, "pair candidate"],
-    groups: np.ndarray,
+    groups: Shaped[np.ndarray, " pair"],
     *,
     level: float = 0.05,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> ConfidenceSet:
-    """Find the model confidence set of Hansen, Lunde and Nason (2011): it holds the best with chance 1 − level.
+    """Find the model confidence set of Hansen, Lunde and Nason (2011): it contains the best with chance 1 − level.
 
-    As long as it is refuted that all remaining candidates are equally good, the worst is let go. The test is of the
-    largest standardised shortfall from the mean of those that remain (their T_max), by cluster bootstrap over groups.
+    While a test rejects that all remaining candidates are equally good, the worst one is removed. The statistic is the
+    largest standardised shortfall from the mean of the remaining candidates (their T_max), its distribution a cluster
+    bootstrap over groups.
 
     Args:
         values: Outcome of each pair under each candidate; all candidates on the same pairs, NaN left out.
-        groups: The prompt of each pair.
-        level: Chance that the best is missed.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        groups: Prompt of each pair.
+        level: Chance that the set misses the best.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resamples.
 
     Raises:
-        ValueError: Candidates on different pairs, or what :func:`probing.statistics.cluster_bootstrap` refuses.
+        ValueError: Candidates on different pairs, or as :func:`probing.statistics.cluster_bootstrap`.
     """
     values = np.asarray(values, dtype=float)
-    gone = np.isnan(values)
-    if values.ndim != 2 or (gone != gone[:, :1]).any():
+    missing = np.isnan(values)
+    if values.ndim != 2 or (missing != missing[:, :1]).any():
         raise ValueError("Candidates are compared on the same pairs; leave out pairs that one of them lacks.")
     by_group, _ = sums_by_group(values, groups)
-    return from_resamples(by_group.estimate, resampled_means(by_group, resamples, seed, joint=True), level=level)
-
-
-def from_resamples(
-    estimate: Float[np.ndarray, " candidate"], drawn: Float[np.ndarray, "resample candidate"], *, level: float = 0.05
-) -> ConfidenceSet:
-    """Find the set from estimates and joint resamples of them; see :func:`best_candidates`."""
-    noise = drawn - estimate
+    estimate = by_group.estimate
+    noise = resampled_means(by_group, resamples, seed, joint=True) - estimate
     remaining = list(range(len(estimate)))
     p_values = np.ones(len(estimate))
     largest = 0.0
@@ -66,7 +61,7 @@ def from_resamples(
         shortfall = estimate[remaining].mean() - estimate[remaining]
         drawn_shortfall = noise[:, remaining].mean(axis=1, keepdims=True) - noise[:, remaining]
         error = np.sqrt((drawn_shortfall**2).mean(axis=0))
-        # Candidates that always agree differ by nothing, with no error.
+        # Candidates that agree on every pair differ by 0, with no error.
         certain = error <= 1e-12
         scale = np.where(certain, 1.0, error)
         t = np.where(certain, np.where(shortfall > 1e-12, np.inf, 0.0), shortfall / scale)

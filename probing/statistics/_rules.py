@@ -1,6 +1,6 @@
-"""Scoring rules by name: how each benchmark's authors turn rewards into one number, with its interval.
+"""Scoring rules by name: the definitions of accuracy and rank correlation that benchmarks publish.
 
-All rules read the same table of scored pairs, so that one set of rewards shows what the rule alone does.
+All rules take the same scored pairs, so results of one set of rewards differ by the rule alone.
 """
 
 from __future__ import annotations
@@ -10,36 +10,37 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
-from probing.statistics.bootstrap import RESAMPLES, cluster_bootstrap
-from probing.statistics.scoring import outcomes
+from probing.statistics._bootstrap import RESAMPLES, cluster_bootstrap
+from probing.statistics._scoring import outcomes
 
 THRESHOLDS = np.arange(11) / 10
-"""Differences of probability up to which two pictures are called tied, tried on the validation pairs."""
+"""Candidate thresholds: a difference of probabilities up to the threshold is a predicted tie."""
 _LEVELS = np.linspace(0.0, 1.0, 11)
+"""Candidate quantiles of the mean reward of a pair: below the quantile, both items are bad."""
 
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """Pairs with people's choices and a scorer's rewards; each array has one value a pair.
+    """Pairs with the annotators' choices and a scorer's rewards; each array has one value per pair.
 
     Attributes:
-        choices: 1 the first was chosen, 0 the second, 0.5 a tie.
+        choices: 1 for the first, 0 for the second, 0.5 for a tie.
         first: Reward of the first item; rewards are logits: P(first) = 1 / (1 + exp(second − first)).
         second: Reward of the second item.
-        prompts: The prompt group, which resamples never cut.
-        lists: The ranked list that the pair comes from, or None where pairs are all there is.
+        prompts: Prompt group; resamples keep it whole.
+        lists: Ranked list that the pair comes from; None for data without lists.
         items: Names of the first and the second item, (2, pair); needed for rank correlations.
-        both_bad: Whether people called both bad, where the ties say so.
+        both_bad: Whether annotators marked both items as bad; None for data without that mark.
     """
 
     choices: Float[np.ndarray, " pair"]
     first: Float[np.ndarray, " pair"]
     second: Float[np.ndarray, " pair"]
-    prompts: np.ndarray
-    lists: np.ndarray | None = None
-    items: np.ndarray | None = None
+    prompts: Shaped[np.ndarray, " pair"]
+    lists: Shaped[np.ndarray, " pair"] | None = None
+    items: Shaped[np.ndarray, "2 pair"] | None = None
     both_bad: Bool[np.ndarray, " pair"] | None = None
 
     def __post_init__(self) -> None:
@@ -55,14 +56,23 @@ class ScoredPairs:
 
     @property
     def margins(self) -> Float[np.ndarray, " pair"]:
-        return self.first - self.second
+        """Reward of the first item minus that of the second."""
+        margins: Float[np.ndarray, " pair"] = self.first - self.second
+        return margins
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a rule says of a scorer, with a 95% interval over prompts.
+    """A scorer's result under one rule, with a 95% interval over prompts.
 
-    ``pairs`` is how many pairs count, ``note`` what was tuned.
+    Attributes:
+        rule: Name of the rule.
+        value: The result.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        pairs: Number of pairs that count.
+        prompts: Number of prompts that count.
+        note: Values that the rule tuned.
     """
 
     rule: str
@@ -76,10 +86,10 @@ class Score:
 
 @dataclass(frozen=True)
 class _Counted:
-    """One value a pair or a list (NaN: left out), its prompt, and how many pairs are behind them."""
+    """One value per pair or list (NaN: left out), its prompt, and the number of pairs."""
 
-    values: np.ndarray
-    prompts: np.ndarray
+    values: Float[np.ndarray, " unit"]
+    prompts: Shaped[np.ndarray, " unit"]
     pairs: int
     note: str = ""
 
@@ -89,12 +99,12 @@ class Rule:
     """A scoring rule.
 
     Attributes:
-        says: What it does, in a line.
-        count: Does it.
-        validated: Whether it tunes something on validation pairs.
+        description: Definition in one line.
+        count: Function that computes the values, from scored pairs and validation pairs.
+        validated: Whether it tunes a threshold on validation pairs.
     """
 
-    says: str
+    description: str
     count: Callable[[ScoredPairs, ScoredPairs | None], _Counted] = field(repr=False)
     validated: bool = False
 
@@ -102,29 +112,29 @@ class Rule:
 def score(
     rule: str, scored: ScoredPairs, validation: ScoredPairs | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Score:
-    """Score by a rule of :data:`RULES`; the interval is a cluster bootstrap over prompts, what is tuned held fixed.
+    """Score by a rule of :data:`RULES`, with a cluster bootstrap over prompts; tuned thresholds stay fixed in it.
 
     Args:
-        rule: Its name.
-        scored: The pairs that count.
-        validation: Pairs of other prompts, for the rules that tune a threshold.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        rule: Name of the rule.
+        scored: Pairs to score.
+        validation: Pairs of other prompts, for rules that tune a threshold.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resamples.
 
     Raises:
-        ValueError: Unknown rule, pairs that the rule cannot be asked of, or none that count; with the reason.
+        ValueError: Unknown rule, pairs that do not fit the rule, or no pair that counts; with the reason.
     """
     if rule not in RULES:
         raise ValueError(f"Unknown rule {rule!r}; known are {', '.join(RULES)}.")
     if RULES[rule].validated and validation is None:
         raise ValueError("it tunes a threshold and there are no validation pairs")
     counted = RULES[rule].count(scored, validation)
-    there = ~np.isnan(counted.values)
-    if not there.any():
+    keep = ~np.isnan(counted.values)
+    if not keep.any():
         raise ValueError("no pair counts")
-    prompts = counted.prompts[there]
+    prompts = counted.prompts[keep]
     distinct = len(np.unique(prompts))
-    values = counted.values[there]
+    values = counted.values[keep]
     low = high = float("nan")
     if distinct > 1:
         interval = cluster_bootstrap(values, prompts, resamples=resamples, seed=seed)
@@ -143,7 +153,7 @@ def _macro(ties: str, scored: ScoredPairs, validation: ScoredPairs | None = None
     return _Counted(means, prompts, int((~np.isnan(values)).sum()))
 
 
-def _agreement(ties: str, scored: ScoredPairs) -> np.ndarray:
+def _agreement(ties: str, scored: ScoredPairs) -> Float[np.ndarray, " pair"]:
     margins = scored.margins
     if ties == "dropped":
         values = outcomes(margins, scored.choices)
@@ -153,93 +163,98 @@ def _agreement(ties: str, scored: ScoredPairs) -> np.ndarray:
 
 def _inversions(scored: ScoredPairs, validation: ScoredPairs | None = None) -> _Counted:
     values = np.where(scored.choices == 0.5, 1.0, outcomes(scored.margins, scored.choices))
-    means, prompts = _by_list(values, scored, _whole_lists(scored))
+    means, prompts = _by_list(values, scored, _complete_lists(scored))
     return _Counted(means, prompts, len(values))
 
 
 def _kendall(scored: ScoredPairs, validation: ScoredPairs | None = None) -> _Counted:
-    lists = _whole_lists(scored)
-    people, scorer = np.sign(scored.choices - 0.5), np.sign(scored.margins)
-    sums = [_by_list(values, scored, lists)[0] for values in (people * scorer, people**2, scorer**2)]
+    lists = _complete_lists(scored)
+    chosen, predicted = np.sign(scored.choices - 0.5), np.sign(scored.margins)
+    sums = [_by_list(values, scored, lists)[0] for values in (chosen * predicted, chosen**2, predicted**2)]
     with np.errstate(invalid="ignore"):
         values = sums[0] / np.sqrt(sums[1] * sums[2])
-    return _Counted(values, _by_list(people, scored, lists)[1], len(people))
+    return _Counted(values, _by_list(chosen, scored, lists)[1], len(chosen))
 
 
 def _spearman(scored: ScoredPairs, validation: ScoredPairs | None = None) -> _Counted:
-    lists = _whole_lists(scored)
-    people, scorer = np.sign(scored.choices - 0.5), np.sign(scored.margins)
+    lists = _complete_lists(scored)
+    chosen, predicted = np.sign(scored.choices - 0.5), np.sign(scored.margins)
     _, code = np.unique(lists, return_inverse=True)
-    # An item that stands in two lists has a standing in each.
+    # An item of two lists is one entry in each.
     names, name = np.unique(np.asarray(scored.items).ravel(), return_inverse=True)
     entries, entry = np.unique(np.tile(code, 2) * len(names) + name, return_inverse=True)
     first, second = entry.reshape(2, -1)
     count, list_of = len(entries), entries // len(names)
 
-    def standing(signs: np.ndarray) -> np.ndarray:
-        # Wins less losses against the whole list: the mean rank, turned around and stretched.
+    def net_wins(signs: Float[np.ndarray, " pair"]) -> Float[np.ndarray, " entry"]:
+        # Wins minus losses within the list: a linear function of the mean rank.
         return np.bincount(first, signs, count) - np.bincount(second, signs, count)
 
-    ours, theirs = standing(people), standing(scorer)
-    lengths = [np.bincount(list_of, weights) for weights in (ours * theirs, ours**2, theirs**2)]
+    a, b = net_wins(chosen), net_wins(predicted)
+    sums = [np.bincount(list_of, products) for products in (a * b, a**2, b**2)]
     with np.errstate(invalid="ignore"):
-        values = lengths[0] / np.sqrt(lengths[1] * lengths[2])
-    return _Counted(values, _by_list(people, scored, lists)[1], len(people))
+        values = sums[0] / np.sqrt(sums[1] * sums[2])
+    return _Counted(values, _by_list(chosen, scored, lists)[1], len(chosen))
 
 
 def _tuned_tie(scored: ScoredPairs, validation: ScoredPairs | None = None) -> _Counted:
     assert validation is not None
-    found = [_three_way(validation, threshold).mean() for threshold in THRESHOLDS]
-    threshold = THRESHOLDS[int(np.argmax(found))]
+    means = [_three_way(validation, threshold).mean() for threshold in THRESHOLDS]
+    threshold = THRESHOLDS[int(np.argmax(means))]
     return _Counted(
         _three_way(scored, threshold), scored.prompts, len(scored.choices), f"tied up to {threshold:g}, from validation"
     )
 
 
-def _three_way(scored: ScoredPairs, threshold: float) -> np.ndarray:
-    people = np.sign(scored.choices - 0.5)
-    scorer = np.where(_apart(scored) <= threshold, 0.0, np.sign(scored.margins))
-    # One of two calling a tie is half right.
-    return np.where(people == scorer, 1.0, np.where((people == 0) | (scorer == 0), 0.5, 0.0))
+def _three_way(scored: ScoredPairs, threshold: float) -> Float[np.ndarray, " pair"]:
+    chosen = np.sign(scored.choices - 0.5)
+    predicted = np.where(_probability_gap(scored) <= threshold, 0.0, np.sign(scored.margins))
+    # A tie on one side only is half right.
+    return np.where(chosen == predicted, 1.0, np.where((chosen == 0) | (predicted == 0), 0.5, 0.0))
 
 
 def _four_way(scored: ScoredPairs, validation: ScoredPairs | None = None) -> _Counted:
     if scored.both_bad is None:
-        raise ValueError("people's ties do not say whether both were bad")
+        raise ValueError("ties are not marked as both good or both bad")
     threshold, level, note = 0.0, -np.inf, "a tie where rewards are equal, never both bad"
     if validation is not None and validation.both_bad is not None:
         levels = np.quantile((validation.first + validation.second) / 2, _LEVELS)
-        tried = [(t, one) for t in THRESHOLDS for one in levels]
-        threshold, level = max(tried, key=lambda pair: _answers(validation, *pair).mean())
+        candidates = [(t, quantile) for t in THRESHOLDS for quantile in levels]
+        threshold, level = max(candidates, key=lambda pair: _four_way_outcomes(validation, *pair).mean())
         note = f"tied up to {threshold:g}, bad below {level:.3g}, from validation"
-    return _Counted(_answers(scored, threshold, level), scored.prompts, len(scored.choices), note)
+    return _Counted(_four_way_outcomes(scored, threshold, level), scored.prompts, len(scored.choices), note)
 
 
-def _answers(scored: ScoredPairs, threshold: float, level: float) -> np.ndarray:
+def _four_way_outcomes(scored: ScoredPairs, threshold: float, level: float) -> Float[np.ndarray, " pair"]:
     assert scored.both_bad is not None
-    people = np.where(scored.both_bad, -2.0, np.sign(scored.choices - 0.5))
+    chosen = np.where(scored.both_bad, -2.0, np.sign(scored.choices - 0.5))
     low = (scored.first + scored.second) / 2 < level
-    scorer = np.where(_apart(scored) <= threshold, np.where(low, -2.0, 0.0), np.sign(scored.margins))
-    return (people == scorer).astype(float)
+    tie = np.where(low, -2.0, 0.0)
+    predicted = np.where(_probability_gap(scored) <= threshold, tie, np.sign(scored.margins))
+    outcome: Float[np.ndarray, " pair"] = (chosen == predicted).astype(float)
+    return outcome
 
 
-def _apart(scored: ScoredPairs) -> np.ndarray:
-    """Difference between the two probabilities of being chosen."""
-    return np.abs(np.tanh(scored.margins / 2))
+def _probability_gap(scored: ScoredPairs) -> Float[np.ndarray, " pair"]:
+    """Absolute difference between the two items' probabilities of being chosen."""
+    gap: Float[np.ndarray, " pair"] = np.abs(np.tanh(scored.margins / 2))
+    return gap
 
 
-def _by_list(values: np.ndarray, scored: ScoredPairs, lists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _by_list(
+    values: Float[np.ndarray, " pair"], scored: ScoredPairs, lists: Shaped[np.ndarray, " pair"]
+) -> tuple[Float[np.ndarray, " list"], Shaped[np.ndarray, " list"]]:
     """Mean over each list's pairs, NaN left out, and each list's prompt."""
     _, first, code = np.unique(lists, return_index=True, return_inverse=True)
-    there = ~np.isnan(values)
-    counts = np.bincount(code, there, len(first))
+    keep = ~np.isnan(values)
+    counts = np.bincount(code, keep, len(first))
     with np.errstate(invalid="ignore"):
-        means = np.bincount(code, np.where(there, values, 0.0), len(first)) / counts
+        means = np.bincount(code, np.where(keep, values, 0.0), len(first)) / counts
     return means, np.asarray(scored.prompts)[first]
 
 
-def _whole_lists(scored: ScoredPairs) -> np.ndarray:
-    """Give the lists, all of whose C(n, 2) pairs must be there."""
+def _complete_lists(scored: ScoredPairs) -> Shaped[np.ndarray, " pair"]:
+    """Return the lists; each must have all of its C(n, 2) pairs."""
     if scored.lists is None or scored.items is None:
         raise ValueError("these are pairs, not ranked lists")
     lists = np.asarray(scored.lists)
@@ -259,14 +274,16 @@ RULES: dict[str, Rule] = {
     "macro-half": Rule("mean over lists or prompts; a predicted tie counts one half", partial(_macro, "half")),
     "macro-wrong": Rule("mean over lists or prompts; a predicted tie is wrong", partial(_macro, "wrong")),
     "macro-dropped": Rule("mean over lists or prompts; predicted ties are left out", partial(_macro, "dropped")),
-    "inversions": Rule("1 − inversions / C(n, 2), mean over lists; people's ties count as right", _inversions),
+    "inversions": Rule("1 − inversions / C(n, 2), mean over lists; tied choices count as right", _inversions),
     "tuned-tie": Rule(
-        "all pairs, ties too; half right where one side is a tie, threshold from validation", _tuned_tie, validated=True
+        "all pairs, also ties; half right where one side is a tie, threshold from validation",
+        _tuned_tie,
+        validated=True,
     ),
     "four-way": Rule("all pairs: left, right, tie or both bad", _four_way),
     "kendall": Rule("Kendall's τ-b, mean over lists", _kendall),
     "spearman": Rule("Spearman's ρ, mean over lists", _spearman),
 }
-"""By name. HPDv3 and ImageReward score by micro-wrong, HPSv2's script for ImageReward by macro-wrong, HPDv2 by
+"""Rules by name. HPDv3 and ImageReward score by micro-wrong, HPSv2's script for ImageReward by macro-wrong, HPDv2 by
 inversions (with a predicted tie, which its script breaks by order, counting one half), Pick-a-Pic by tuned-tie,
 GenAI-Bench by four-way, or without ties by micro-wrong."""
