@@ -129,10 +129,7 @@ def steps(model: str, cache: Path, drawn: Path, limit: int | None, *, overwrite:
             ],
         ),
         Step("probing.tokens", ["--store", store(model), "--results", results]),
-        Step(
-            "probing.figures",
-            ["--results", results, "--output", str(drawn), "--page", str(cache / "report.html")],
-        ),
+        Step("probing.figures", ["--results", results, "--output", str(drawn), "--page", str(cache / "report.html")]),
     ]
     if overwrite:
         analyses = [
