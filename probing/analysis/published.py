@@ -287,10 +287,11 @@ def _add(table: pd.DataFrame, values: Sequence[Mapping[str, Any]]) -> pd.DataFra
     """Add rows with these values; all other cells are missing, and integer columns become nullable."""
     if not values or len(published_rows(table)):
         return table
-    rows = pd.DataFrame(values).assign(control=PUBLISHED)
     table = table.assign(citation=None).reset_index(drop=True)
-    integers = table.select_dtypes("integer").columns
-    added = table.astype(dict.fromkeys(integers, "Int64")).reindex(range(len(table) + len(rows)))
-    for name in rows.columns.intersection(table.columns):
+    rows = pd.DataFrame(values).assign(control=PUBLISHED).reindex(columns=table.columns)
+    nullable: dict[Any, Any] = dict.fromkeys(table.select_dtypes("integer"), "Int64")
+    nullable |= {name: rows[name].dtype for name in table if table[name].isna().all() and rows[name].notna().any()}
+    added = table.astype(nullable).reindex(range(len(table) + len(rows)))
+    for name in rows.dropna(axis="columns", how="all"):
         added.loc[len(table) :, name] = rows[name].to_numpy()
     return added.astype({name: table[name].dtype for name in table if added[name].notna().all()})

@@ -112,7 +112,7 @@ def test_scaling_shows_points_lines_and_the_slope(tables):
     with pytest.raises(ValueError, match="no trained model's best block"):
         plot_scaling(table, facet="charm")
     measured = figure_scaling(table[table["control"] != "published"])
-    assert len(figure_scaling(table).axes) == len(measured.axes) + 2
+    assert len(figure_scaling(table).axes) == len(measured.axes) + 1
 
 
 def test_published_values_have_a_grey_panel(tables):
