@@ -9,7 +9,7 @@ from PIL import Image
 from probing.analysis.similarity import similarity_table
 from probing.analysis.stages import find_stages, stage_similarity
 from probing.analysis.token_maps import COLUMNS, as_text
-from tests.analysis.fake_similarity import ABOUT, measured
+from tests.fakes.fake_similarity import ABOUT, measured
 
 
 def similarity_tables() -> dict[str, pd.DataFrame]:

@@ -9,7 +9,7 @@ from probing.analysis import CellResults, compare, reward_curve
 from probing.analysis.comparisons import COLUMNS, _statement, best
 from probing.errors import UserError
 from probing.statistics import holm, paired_difference
-from tests.analysis.fake_store import FakeStore, make_pairs
+from tests.fakes.fake_store import FakeStore, make_pairs
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def pairs():
 
 @pytest.fixture(scope="module")
 def curve(pairs):
-    return reward_curve(FakeStore(pairs), pairs, random_init=FakeStore(pairs, random_init=True, seed=1))
+    return measure_curve(FakeStore(pairs), pairs, random_init=FakeStore(pairs, random_init=True, seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_statements_follow_interval_and_correction(comparisons):
 
 
 def test_without_a_random_init_store_latents_remain(pairs):
-    alone = reward_curve(FakeStore(pairs), pairs, shuffles=0, sigmas=[0.6], facets=["quality"])
+    alone = measure_curve(FakeStore(pairs), pairs, shuffles=0, facets=["quality"], sites=Sites(sigmas=(0.6,)))
     assert set(compare(alone, resamples=50)["baseline"]) == {"latents"}
     bare = CellResults(alone.table.query("control == 'trained'"), alone.outcomes, alone.margins)
     with pytest.raises(UserError, match="nothing to compare"):
@@ -100,19 +100,19 @@ def test_without_a_random_init_store_latents_remain(pairs):
 def test_stores_that_do_not_belong_together_are_refused(pairs):
     trained, fresh = FakeStore(pairs), FakeStore(pairs, random_init=True)
     with pytest.raises(UserError, match="holds trained weights"):
-        reward_curve(trained, pairs, random_init=FakeStore(pairs))
+        measure_curve(trained, pairs, random_init=FakeStore(pairs))
     with pytest.raises(UserError, match="give it as the control"):
-        reward_curve(fresh, pairs)
+        measure_curve(fresh, pairs)
     foreign = FakeStore(pairs)
     foreign.attributes["prompts"] = "foreign"
     with pytest.raises(UserError, match="given as trained was extracted with foreign prompts"):
-        reward_curve(foreign, pairs)
+        measure_curve(foreign, pairs)
     fresh.attributes["prompts"] = "empty"
     with pytest.raises(UserError, match="given as control was extracted with empty prompts"):
-        reward_curve(trained, pairs, random_init=fresh)
+        measure_curve(trained, pairs, random_init=fresh)
     del fresh.attributes["prompts"]
     fresh.attributes["resolution"] = 128
     with pytest.raises(UserError, match="resolution is 64 and 128"):
-        reward_curve(trained, pairs, random_init=fresh)
+        measure_curve(trained, pairs, random_init=fresh)
     with pytest.raises(UserError, match="0 or more"):
-        reward_curve(trained, pairs, shuffles=-1)
+        measure_curve(trained, pairs, shuffles=-1)

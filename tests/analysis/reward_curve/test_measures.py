@@ -14,7 +14,7 @@ from probing.analysis.measures import COLUMNS, measures
 from probing.errors import UserError
 from probing.probes import LogisticProbe
 from probing.probes.coding import online_code_length
-from tests.analysis.fake_store import CHANNELS, FIRST_WITH_SIGNAL, FakeStore, make_pairs
+from tests.fakes.fake_store import CHANNELS, FIRST_WITH_SIGNAL, FakeStore, make_pairs
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def pairs():
 @pytest.fixture(scope="module")
 def found(pairs):
     store, fresh = FakeStore(pairs), FakeStore(pairs, random_init=True, seed=1)
-    results = reward_curve(store, pairs, random_init=fresh, streams=["image"], sigmas=[0.6], shuffles=2)
+    results = measure_curve(store, pairs, random_init=fresh, shuffles=2, sites=Sites(streams=("image",), sigmas=(0.6,)))
     table = measures(results, pairs)
     assert tuple(table.columns) == COLUMNS
     return results, table
@@ -102,17 +102,17 @@ def test_blocks_without_signal_may_not_be_the_best(found):
 def test_a_linear_signal_is_linear(pairs):
     asked = {"streams": ["image"], "sigmas": [0.6], "blocks": [4], "facets": ["quality"]}
     store = FakeStore(pairs)
-    one, two = (fit_cells(store, pairs, recipe=Recipe(probe), **asked) for probe in ("logistic", "mlp"))
-    table = linearity(one, two, margin=0.2)
+    one, two = (measure_cells(store, pairs, recipe=Recipe(probe), **asked) for probe in ("logistic", "mlp"))
+    table = compare_probes(one, two, margin=0.2)
     assert len(table) == 1
     row = table.iloc[0]
     assert (row["probe"], row["other"]) == ("logistic", "mlp")
     assert row["difference"] == pytest.approx(two.table["value"].iloc[0] - one.table["value"].iloc[0])
     assert row["ci_low"] < 0.02
     assert bool(row["equivalent"])
-    assert not linearity(one, two, margin=1e-6)["equivalent"].any()
+    assert not compare_probes(one, two, margin=1e-6)["equivalent"].any()
     with pytest.raises(UserError, match="share no cell"):
-        linearity(one, fit_cells(store, pairs, **{**asked, "blocks": [3]}))
+        compare_probes(one, measure_cells(store, pairs, **{**asked, "blocks": [3]}))
 
 
 def test_a_planted_massive_channel_is_named(pairs):
@@ -135,9 +135,9 @@ def test_a_planted_massive_channel_is_named(pairs):
 
 def test_code_length_is_measured_where_it_is_asked_for(pairs):
     asked = {"streams": ["image"], "sigmas": [0.6], "blocks": [1, 4], "facets": ["quality"]}
-    table = fit_cells(FakeStore(pairs), pairs, recipe=Recipe(code_length=True), **asked).table.set_index("block")
+    table = measure_cells(FakeStore(pairs), pairs, recipe=Recipe(code_length=True), **asked).table.set_index("block")
     assert table.loc[4, "compression"] > 1.15 > table.loc[1, "compression"] > 0.8
-    assert fit_cells(FakeStore(pairs), pairs, **asked).table["compression"].isna().all()
+    assert measure_cells(FakeStore(pairs), pairs, **asked).table["compression"].isna().all()
     with pytest.raises(UserError, match="only of the logistic probe"):
         Recipe("ridge", code_length=True)
 

@@ -1,4 +1,4 @@
-"""Block × block matrices with planted stages, as the measurement gives them."""
+"""Block × block matrices with planted stages, in the form of the measurement."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Matrices:
 
 
 def planted(lengths=LENGTHS, *, place=None, within=0.94, across=0.73, noise=0.02, prompts=20, seed=0) -> Matrices:
-    """Runs of similar blocks, and noise of each prompt's own."""
+    """Plant runs of similar blocks, with noise in each prompt."""
     label = np.repeat(range(len(lengths)), lengths)
     rng = np.random.default_rng(seed)
     spread = rng.normal(size=(prompts, len(label), len(label))) * noise
@@ -48,9 +48,9 @@ def planted(lengths=LENGTHS, *, place=None, within=0.94, across=0.73, noise=0.02
 
 
 def measured() -> list[Matrices]:
-    """Two measures on images at two levels, one of them along a trajectory too; no stages in the second measure."""
+    """Two measures on images at two levels and along a trajectory; no stages in the second measure."""
     drift = 0.9 - 0.02 * np.abs(np.arange(10)[:, None] - np.arange(10))
-    found = []
+    matrices = []
     for seed, (source, sigma, step) in enumerate(
         [("images", 0.005, None), ("images", 0.6, None), ("trajectory", 1.0, 0), ("trajectory", 0.03, 39)]
     ):
@@ -58,5 +58,5 @@ def measured() -> list[Matrices]:
         even = planted((10,), place=Place(source, sigma, step, "image", "all", "cosine"), seed=seed)
         values = even.values - 0.94 + drift
         values[:, range(10), range(10)] = 1.0
-        found += [one, Matrices(even.place, even.blocks, even.prompt_ids, even.items, values)]
-    return found
+        matrices += [one, Matrices(even.place, even.blocks, even.prompt_ids, even.items, values)]
+    return matrices

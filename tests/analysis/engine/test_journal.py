@@ -12,7 +12,7 @@ from probing.analysis import Recipe, fit_cells
 from probing.analysis.fits import Fitter, Job
 from probing.analysis.journal import Journal, Measured, clear, journal_settings
 from probing.analysis.pairs import facets_of
-from tests.analysis.fake_store import FakeStore, make_pairs
+from tests.fakes.fake_store import FakeStore, make_pairs
 
 CELLS = [Measured({"cell": "a|b", "alpha": float("nan")}, np.arange(6.0).reshape(3, 2)), Measured({}, np.empty(0))]
 PLACE = {"blocks": [5], "sigmas": [0.6], "streams": ["image"], "facets": ["quality"], "progress": False}
@@ -91,9 +91,9 @@ def test_a_part_of_another_key_is_not_taken_for_this(tmp_path):
 )
 def test_other_pairs_are_measured_anew(pairs, tmp_path, change):
     store = FakeStore(pairs)
-    fit_cells(store, pairs, journal=tmp_path, **PLACE)
-    resumed = fit_cells(store, change(pairs), journal=tmp_path, **PLACE)
-    fresh = fit_cells(store, change(pairs), **PLACE)
+    measure_cells(store, pairs, **PLACE, run=Run(journal=tmp_path))
+    resumed = measure_cells(store, change(pairs), **PLACE, run=Run(journal=tmp_path))
+    fresh = measure_cells(store, change(pairs), **PLACE)
     pd.testing.assert_frame_equal(resumed.table, fresh.table)
     pd.testing.assert_frame_equal(resumed.margins, fresh.margins)
 
@@ -101,13 +101,13 @@ def test_other_pairs_are_measured_anew(pairs, tmp_path, change):
 def test_a_store_made_again_is_measured_anew_and_a_moved_one_is_not(pairs, tmp_path):
     one, other = FakeStore(pairs), FakeStore(pairs, seed=9)
     one.path = other.path = tmp_path / "same.zarr"
-    fit_cells(one, pairs, journal=tmp_path, **PLACE)
-    resumed = fit_cells(other, pairs, journal=tmp_path, **PLACE)
-    pd.testing.assert_frame_equal(resumed.table, fit_cells(other, pairs, **PLACE).table)
-    assert resumed.table["value"].item() != fit_cells(one, pairs, **PLACE).table["value"].item()
+    measure_cells(one, pairs, **PLACE, run=Run(journal=tmp_path))
+    resumed = measure_cells(other, pairs, **PLACE, run=Run(journal=tmp_path))
+    pd.testing.assert_frame_equal(resumed.table, measure_cells(other, pairs, **PLACE).table)
+    assert resumed.table["value"].item() != measure_cells(one, pairs, **PLACE).table["value"].item()
     assert len(list(tmp_path.glob("*.npz"))) == 2
     one.path = tmp_path / "moved.zarr"
-    fit_cells(one, pairs, journal=tmp_path, **PLACE)
+    measure_cells(one, pairs, **PLACE, run=Run(journal=tmp_path))
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
 

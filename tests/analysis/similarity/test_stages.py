@@ -12,7 +12,7 @@ from probing.analysis.stage_table import blocks_of_stages, select_stages
 from probing.analysis.stages import find_stages, stage_similarity
 from probing.errors import UserError
 from probing.statistics import cluster_bootstrap
-from tests.analysis.fake_similarity import ABOUT, LENGTHS, Matrices, Place, measured, planted
+from tests.fakes.fake_similarity import ABOUT, LENGTHS, Matrices, Place, measured, planted
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from probing.errors import UserError
 from probing.preferences import DrawnImages, PreferenceData
 from probing.preferences.audit import IMAGE_STATS, item_image_stats
 from probing.statistics import holm, paired_difference
-from tests.analysis.planted_store import PlantedStore, planted_pairs
+from tests.fakes.planted_store import PlantedStore, planted_pairs
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def page(pairs, image_stats):
         store(pairs, 0.5, seed=6, prompts="foreign"),
         store(pairs, 1.5, seed=7, prompts="empty"),
     ]
-    return controls(stores, pairs, image_stats=image_stats, progress=False)
+    return measure_controls(stores, pairs, image_stats=image_stats)
 
 
 def test_every_control_is_on_the_page_in_order(page):
@@ -110,25 +110,25 @@ def test_what_is_said_heeds_the_correction(page):
 
 def test_a_source_that_both_sides_share_is_no_shortcut(pairs):
     shared = pairs.assign(source_model_second=pairs["source_model_first"])
-    page = controls([store(pairs, 1.0)], shared, streams=["image"], shuffles=0, progress=False)
+    page = measure_controls([store(pairs, 1.0)], shared, ControlSettings(shuffles=0), sites=Sites(streams=("image",)))
     assert "source model" not in set(page["control"])
 
 
 def test_what_is_not_given_is_left_out(pairs):
     bare = pairs.drop(columns=["source_model_first", "source_model_second"])
-    alone = controls([store(pairs, 1.0)], bare, streams=["image"], shuffles=0, progress=False)
+    alone = measure_controls([store(pairs, 1.0)], bare, ControlSettings(shuffles=0), sites=Sites(streams=("image",)))
     assert alone["control"].tolist() == ["trained", "latents"]
 
 
 def test_roles_are_read_from_stores_and_refused_where_they_clash(pairs):
     with pytest.raises(UserError, match="None of the stores is of a trained backbone"):
-        controls([store(pairs, 0.0, random_init=True)], pairs)
+        measure_controls([store(pairs, 0.0, random_init=True)], pairs)
     with pytest.raises(UserError, match="Two stores are trained"):
-        controls([store(pairs, 1.0)] * 2, pairs)
+        measure_controls([store(pairs, 1.0)] * 2, pairs)
     with pytest.raises(UserError, match="change one thing at a time"):
-        controls([store(pairs, 1.0), store(pairs, 0.0, random_init=True, prompts="empty")], pairs)
+        measure_controls([store(pairs, 1.0), store(pairs, 0.0, random_init=True, prompts="empty")], pairs)
     with pytest.raises(UserError, match="resolution is 64 and 128"):
-        controls([store(pairs, 1.0), store(pairs, 1.0, prompts="empty", resolution=128)], pairs)
+        measure_controls([store(pairs, 1.0), store(pairs, 1.0, prompts="empty", resolution=128)], pairs)
 
 
 def test_features_of_shortcuts(pairs, image_stats):

@@ -9,7 +9,7 @@ import pytest
 from probing.analysis.noise import COLUMNS, noise
 from probing.errors import UserError
 from probing.statistics import outcomes
-from tests.analysis.planted_store import PlantedStore, planted_pairs
+from tests.fakes.planted_store import PlantedStore, planted_pairs
 
 SIGMAS = (0.1, 0.5, 0.9)
 BEST = {0: 0.1, 1: 0.5, 2: 0.9}
@@ -36,14 +36,14 @@ def make(pairs, plant, **changed):
 
 @pytest.fixture(scope="module")
 def levels(pairs):
-    return noise([make(pairs, ridge)], pairs, progress=False)
+    return measure_noise([make(pairs, ridge)], pairs)
 
 
 @pytest.fixture(scope="module")
 def draws(pairs):
     plant = {"plant": lambda *_: (1.0, 1.0), "noise": 2.0}
     stores = [make(pairs, draw=draw, **plant) for draw in range(4)]
-    return noise([*stores, make(pairs, draw=0, shared=True, **plant)], pairs, progress=False)
+    return measure_noise([*stores, make(pairs, draw=0, shared=True, **plant)], pairs)
 
 
 def test_the_ridge_is_where_it_was_planted(levels):
@@ -58,7 +58,7 @@ def test_the_ridge_is_where_it_was_planted(levels):
 
 
 def test_levels_together_gain_only_where_they_know_different_things(pairs, levels):
-    together = noise([make(pairs, halves)], pairs, progress=False).query("kind == 'sigmas'")
+    together = measure_noise([make(pairs, halves)], pairs).query("kind == 'sigmas'")
     assert set(together["method"]) == {"rewards", "features"} and together["sigma"].isna().all()
     assert (together["gain"] > 0.01).all() and (together["gain_low"] > 0).sum() >= 4
     assert (together["gain_p_value_holm"] <= 0.05).any()
@@ -67,7 +67,7 @@ def test_levels_together_gain_only_where_they_know_different_things(pairs, level
 
 
 def test_where_no_level_is_better_none_is_agreed_upon(pairs):
-    table = noise([make(pairs, lambda *_: (0.0, 0.0))], pairs, progress=False)
+    table = measure_noise([make(pairs, lambda *_: (0.0, 0.0))], pairs)
     cells = table.query("kind == 'cell'")
     assert cells["value"].mean() == pytest.approx(0.5, abs=0.03)
     assert (cells["agreement"] < 0.95).all()
@@ -139,7 +139,7 @@ def test_an_ensemble_is_the_mean_of_log_odds(pairs):
         probe = LogisticProbe().fit(facet.train.differences(features), facet.train.choices, facet.train.prompts)
         heat = fit_temperature(probe.cv_margins_, facet.train.choices)
         log_odds.append(probe.decision_function(facet.test.differences(features)) / heat)
-    table = noise([store], pairs, blocks=[1], progress=False)
+    table = measure_noise([store], pairs, sites=Sites(blocks=(1,)))
     found = table.query("kind == 'sigmas' and method == 'rewards'")["value"].item()
     assert found == pytest.approx(outcomes(np.mean(log_odds, axis=0), facet.test.choices).mean())
 
@@ -148,7 +148,7 @@ def test_test_choices_move_no_choice(pairs, levels):
     spoilt = pairs.copy()
     test = spoilt["split"] == "test"
     spoilt.loc[test, "choice"] = 1 - spoilt.loc[test, "choice"]
-    again = noise([make(spoilt, ridge)], spoilt, progress=False)
+    again = measure_noise([make(spoilt, ridge)], spoilt)
     for column in ("best_sigma", "agreement", "cv_accuracy"):
         pd.testing.assert_series_equal(again[column], levels[column])
 
@@ -156,14 +156,10 @@ def test_test_choices_move_no_choice(pairs, levels):
 def test_stores_that_do_not_belong_together_are_refused(pairs):
     one = make(pairs, ridge, revision="a")
     with pytest.raises(UserError, match=r"hold the same noise \(seed 0, independent\)"):
-        noise([one, make(pairs, ridge)], pairs, progress=False)
+        measure_noise([one, make(pairs, ridge)], pairs)
     with pytest.raises(UserError, match="in more than its noise: revision is 'b' and 'a'"):
-        noise([one, make(pairs, ridge, draw=1, revision="b")], pairs, progress=False)
+        measure_noise([one, make(pairs, ridge, draw=1, revision="b")], pairs)
     with pytest.raises(UserError, match="lacks streams, noise levels or blocks"):
-        noise(
-            [one, PlantedStore(pairs, ridge, num_blocks=2, sigmas=SIGMAS, draw=1, config_hash="3x8")],
-            pairs,
-            progress=False,
-        )
+        measure_noise([one, PlantedStore(pairs, ridge, num_blocks=2, sigmas=SIGMAS, draw=1, config_hash="3x8")], pairs)
     with pytest.raises(UserError, match="no store to measure"):
-        noise([], pairs)
+        measure_noise([], pairs)

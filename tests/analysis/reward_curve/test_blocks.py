@@ -11,13 +11,13 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from probing.analysis import compare_blocks, reward_curve
 from probing.analysis.blocks import COLUMNS
-from tests.analysis.fake_store import FIRST_WITH_SIGNAL, FakeStore, make_pairs
+from tests.fakes.fake_store import FIRST_WITH_SIGNAL, FakeStore, make_pairs
 
 
 @pytest.fixture(scope="module")
 def results():
     pairs = make_pairs()
-    return reward_curve(FakeStore(pairs), pairs, streams=["image"], sigmas=[0.6], shuffles=1)
+    return measure_curve(FakeStore(pairs), pairs, shuffles=1, sites=Sites(streams=("image",), sigmas=(0.6,)))
 
 
 @pytest.fixture(scope="module")
@@ -67,5 +67,5 @@ def test_a_wide_margin_makes_blocks_the_same(results):
 
 def test_curves_of_one_block_give_an_empty_table():
     pairs = make_pairs()
-    one = reward_curve(FakeStore(pairs), pairs, streams=["image"], sigmas=[0.6], blocks=[4], shuffles=0)
+    one = measure_curve(FakeStore(pairs), pairs, shuffles=0, sites=Sites(streams=("image",), sigmas=(0.6,), blocks=(4,)))
     assert tuple(compare_blocks(one).columns) == COLUMNS and len(compare_blocks(one)) == 0

@@ -54,9 +54,9 @@ def test_what_differs_is_named(tmp_path, changed, difference):
     with pytest.raises(UserError, match=difference):
         check_comparable(make(tmp_path / "trained", seed=1), other)
     with pytest.raises(UserError, match=f"in more than its noise: {difference}"):
-        noise([one, other], pairs)
+        measure_noise([one, other], pairs)
     with pytest.raises(UserError, match=f"in more than its model: {difference}"):
-        scaling([one, other], pairs)
+        measure_scaling([one, other], pairs)
 
 
 def test_words_are_compared_where_one_rule_gave_them(tmp_path):

@@ -14,7 +14,7 @@ from probing.analysis.pairs import facets_of
 from probing.analysis.results import CellResults
 from probing.probes import ALPHAS, LogisticProbe, MLPProbe
 from probing.probes import logistic as logistic_module
-from tests.analysis.fake_store import FakeStore, make_pairs
+from tests.fakes.fake_store import FakeStore, make_pairs
 
 ASKED = {"streams": ["image"], "sigmas": [0.6], "facets": ["quality"], "progress": False}
 
@@ -45,7 +45,7 @@ def moved(recipe: Recipe) -> list[str]:
     """What was chosen or fitted otherwise once test items and test choices were others; nothing, if nothing leaks."""
     pairs = make_pairs()
     clean, spoilt = (
-        fit_cells(store(pairs), told, blocks=[1, 4], recipe=recipe, **ASKED).table
+        measure_cells(store(pairs), told, recipe=recipe, **ASKED, sites=Sites(blocks=(1, 4))).table
         for store, told in ((FakeStore, pairs), (Spoilt, flipped(pairs)))
     )
     kept = ["alpha", "scaling", "cv_accuracy", "temperature"]
@@ -135,8 +135,8 @@ def chosen_blocks() -> list[list[int]]:
     found = []
     for pairs in (make_pairs(), flipped(make_pairs())):
         store = FakeStore(pairs)
-        latents = fit_latents(store, pairs, facets=["quality"], progress=False)
-        results = CellResults.join(fit_cells(store, pairs, **ASKED), latents)
+        latents = measure_latents(store, pairs, facets=["quality"])
+        results = CellResults.join(measure_cells(store, pairs, **ASKED), latents)
         found.append(compare(results, resamples=100)["block"].tolist())
     return found
 

@@ -10,8 +10,8 @@ from probing.analysis import CellResults, compare, reference, reward_curve
 from probing.errors import UserError
 from probing.fit import main
 from probing.plots import figure_comparisons, figure_reward_curves, plot_reward_curve
-from tests.analysis.fake_store import FakeStore, make_pairs
-from tests.analysis.test_fit_command import write_store
+from tests.fakes.fake_store import FakeStore, make_pairs
+from tests.fakes.disk_store import write_store
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def truth(pairs):
 
 
 def test_the_true_reward_reaches_the_ceiling(pairs, truth):
-    found = reference("truth", truth, FakeStore(pairs), pairs).table
+    found = measure_reference("truth", truth, FakeStore(pairs), pairs).table
     assert found["control"].tolist() == ["reference"] * 2 and set(found["model"]) == {"truth"}
     assert ((found["ci_low"] <= found["ceiling"]) & (found["ceiling"] <= found["ci_high"])).all()
 
@@ -37,14 +37,14 @@ def test_the_true_reward_reaches_the_ceiling(pairs, truth):
 def test_a_reference_is_scored_as_by_hand_in_any_order_and_by_order_alone(pairs, truth):
     rewards = truth.assign(reward=truth["reward"] + np.random.default_rng(0).normal(size=len(truth)))
     store = FakeStore(pairs, order=np.random.default_rng(1).permutation(len(truth)))
-    found = reference("other", rewards.sample(frac=1, random_state=2), store, pairs)
+    found = measure_reference("other", rewards.sample(frac=1, random_state=2), store, pairs)
     known = rewards.set_index("item_id")["reward"]
     test = pairs[pairs["split"] == "test"]
     right = (known.loc[test["first"]].to_numpy() > known.loc[test["second"]].to_numpy()) == (test["choice"] == 1)
     by_hand = right.groupby(test["facet"]).mean()
     assert found.table.set_index("facet")["value"].to_dict() == pytest.approx(by_hand.to_dict())
     monotone = rewards.assign(reward=np.exp(3 * rewards["reward"]))
-    again = reference("other", monotone, store, pairs)
+    again = measure_reference("other", monotone, store, pairs)
     pd.testing.assert_frame_equal(again.table, found.table)
 
 
@@ -52,8 +52,8 @@ def test_rewards_of_facets_are_kept_apart(pairs, truth):
     both = pd.concat(
         [truth.assign(facet="alignment"), truth.assign(facet="quality", reward=-truth["reward"])], ignore_index=True
     )
-    values = reference("turned", both, FakeStore(pairs), pairs).table.set_index("facet")["value"]
-    straight = reference("truth", truth, FakeStore(pairs), pairs).table.set_index("facet")["value"]
+    values = measure_reference("turned", both, FakeStore(pairs), pairs).table.set_index("facet")["value"]
+    straight = measure_reference("truth", truth, FakeStore(pairs), pairs).table.set_index("facet")["value"]
     assert values["alignment"] == straight["alignment"]
     assert values["quality"] == pytest.approx(1 - straight["quality"])
 
@@ -69,13 +69,13 @@ def test_rewards_of_facets_are_kept_apart(pairs, truth):
 )
 def test_rewards_that_do_not_fit_are_refused_in_one_sentence(pairs, truth, spoil, message):
     with pytest.raises(UserError, match=message):
-        reference("other", spoil(truth), FakeStore(pairs), pairs)
+        measure_reference("other", spoil(truth), FakeStore(pairs), pairs)
 
 
 def test_a_reference_is_compared_and_drawn(pairs, truth):
     store = FakeStore(pairs)
-    curve = reward_curve(store, pairs, sigmas=[0.6], shuffles=1)
-    joined = CellResults.join(curve, reference("truth", truth, store, pairs))
+    curve = measure_curve(store, pairs, shuffles=1, sites=Sites(sigmas=(0.6,)))
+    joined = CellResults.join(curve, measure_reference("truth", truth, store, pairs))
     compared = compare(joined, resamples=2000)
     beside = compared[compared["baseline"] == "reference"].set_index("facet")
     assert set(beside.index) == {"alignment", "quality"} and set(beside["baseline_chosen"]) == {"truth"}

@@ -16,7 +16,7 @@ from probing.analysis.trends import fit_line
 from probing.errors import UserError
 from probing.plots.scaling import _points
 from probing.testbed.recipes.assemble import WEIGHTS
-from tests.analysis.planted_store import PlantedStore, planted_pairs
+from tests.fakes.planted_store import PlantedStore, planted_pairs
 
 STEPS = json.loads((WEIGHTS / "xs" / "card.json").read_text())["steps"]
 KEPT = [(f"testbed-{path.name}", int(path.name[-5:])) for path in (WEIGHTS / "trainings").glob("xs-step*")]
@@ -55,7 +55,7 @@ def planted(pairs):
     stores = [model(pairs, name, strength) for name, strength in strengths.items()]
     stores += [model(pairs, name, 0.0, fresh=True) for name in strengths]
     stores += [model(pairs, "s", 0.05, model="s-step100", seed=1), model(pairs, "s", 0.15, model="s-step1000", seed=2)]
-    return scaling(stores, pairs, steps={"s-step100": 100, "s-step1000": 1000, "s": 10000}, progress=False)
+    return measure_scaling(stores, pairs, ScalingSettings(steps={"s-step100": 100, "s-step1000": 1000, "s": 10000}))
 
 
 def fit_of(table, head="best", series="trained", against="parameters"):
@@ -85,7 +85,7 @@ def test_a_further_seed_is_a_model_of_its_size_and_no_checkpoint(pairs, carded):
         model(pairs, "s", 0.6, model="s-seed1", seed=2),
     ]
     steps = {"s-step100": 100, "s": 10000} | ({"s-seed1": 10000} if carded else {})
-    table = scaling(stores, pairs, steps=steps, depths=[1.0], progress=False)
+    table = measure_scaling(stores, pairs, ScalingSettings(steps=steps, depths=(1.0,)))
     best = table[(table["head"] == "best") & (table["kind"] == "residual")]
     assert list(best.loc[best["against"] == "parameters", "model"]) == ["xs", "s", "s-seed1"]
     assert list(best.loc[best["against"] == "steps", "model"]) == ["s-step100", "s"]
@@ -94,7 +94,7 @@ def test_a_further_seed_is_a_model_of_its_size_and_no_checkpoint(pairs, carded):
 
 
 def test_where_size_adds_nothing_no_slope_is_claimed(pairs):
-    table = scaling([model(pairs, name, 0.6) for name in SIZES], pairs, progress=False)
+    table = measure_scaling([model(pairs, name, 0.6) for name in SIZES], pairs)
     fits = table[(table["kind"] == "fit") & (table["against"] == "parameters") & (table["head"] != "stages")]
     wide = [fits[["ci_low", "models_low"]].min(axis=1), fits[["ci_high", "models_high"]].max(axis=1)]
     assert ((wide[0] <= 0) & (wide[1] >= 0)).all()
@@ -150,11 +150,11 @@ def test_heads_are_matched_in_depth_and_width(planted):
 
 
 def test_two_models_make_a_line_and_no_interval_over_models(pairs):
-    table = scaling([model(pairs, "xs", 0.2), model(pairs, "l", 1.2)], pairs, depths=[1.0], progress=False)
+    table = measure_scaling([model(pairs, "xs", 0.2), model(pairs, "l", 1.2)], pairs, ScalingSettings(depths=(1.0,)))
     fit = fit_of(table)
     assert np.isnan(fit["models_low"]) and np.isnan(fit["residual_deviation"]) and fit["ci_low"] > 0
     assert "two models say nothing of others" in fit["statement"]
-    alone = scaling([model(pairs, "xs", 0.2)], pairs, progress=False)
+    alone = measure_scaling([model(pairs, "xs", 0.2)], pairs)
     assert not (alone["kind"] == "fit").any()
 
 
@@ -162,7 +162,7 @@ def test_the_choice_of_block_never_looks_at_test_pairs(pairs):
     spoilt = pairs.copy()
     test = spoilt["split"] == "test"
     spoilt.loc[test, "choice"] = 1 - spoilt.loc[test, "choice"]
-    tables = [scaling([model(of, "xs", 0.4), model(of, "s", 0.4)], of, progress=False) for of in (pairs, spoilt)]
+    tables = [measure_scaling([model(of, "xs", 0.4), model(of, "s", 0.4)], of) for of in (pairs, spoilt)]
     points = [table[table["kind"] == "point"] for table in tables]
     for column in ("blocks", "cv_accuracy"):
         pd.testing.assert_series_equal(points[0][column], points[1][column])
@@ -196,17 +196,17 @@ def test_sizes_are_read_or_counted_by_name(pairs):
 )
 def test_mistakes_are_said_in_one_sentence(pairs, changed, asked, message):
     with pytest.raises(UserError, match=message):
-        scaling([model(pairs, "xs", 0.2), model(pairs, "s", 0.2, **changed)], pairs, progress=False, **asked)
+        measure_scaling([model(pairs, "xs", 0.2), model(pairs, "s", 0.2, **changed)], pairs, **asked)
 
 
 def test_stores_without_anything_in_common_are_refused(pairs):
     other = PlantedStore(pairs, lambda *_: (0.0, 0.0), sigmas=(0.9,))
     with pytest.raises(UserError, match="share no stream, reduction and noise level"):
-        scaling([model(pairs, "xs", 0.2), other], pairs, progress=False)
+        measure_scaling([model(pairs, "xs", 0.2), other], pairs)
     with pytest.raises(UserError, match="holds the same weights as one before it"):
-        scaling([model(pairs, "xs", 0.2)] * 2, pairs, progress=False)
+        measure_scaling([model(pairs, "xs", 0.2)] * 2, pairs)
     with pytest.raises(UserError, match="no store to measure"):
-        scaling([], pairs)
+        measure_scaling([], pairs)
 
 
 @pytest.mark.parametrize(

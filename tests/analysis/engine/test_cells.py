@@ -10,7 +10,7 @@ from probing.analysis import CellResults, Recipe, fit_cells, fit_latents
 from probing.analysis.results import COLUMNS, KEYS
 from probing.errors import UserError
 from probing.statistics import cluster_bootstrap
-from tests.analysis.fake_store import FIRST_WITH_SIGNAL, NUM_BLOCKS, PROMPTS, FakeStore, make_pairs
+from tests.fakes.fake_store import FIRST_WITH_SIGNAL, NUM_BLOCKS, PROMPTS, FakeStore, make_pairs
 from tests.features.small_store import make_small_store
 
 
@@ -21,7 +21,7 @@ def pairs():
 
 @pytest.fixture(scope="module")
 def trained(pairs):
-    return fit_cells(FakeStore(pairs), pairs)
+    return measure_cells(FakeStore(pairs), pairs)
 
 
 def test_the_planted_signal_is_found_there_and_nowhere_before(trained):
@@ -58,14 +58,14 @@ def test_the_ceiling_is_the_annotators(trained, pairs):
     test = pairs.query("split == 'test' and facet == 'quality'")
     expected = np.maximum(test["probability"], 1 - test["probability"]).mean()
     assert trained.table.query("facet == 'quality'")["ceiling"].unique() == pytest.approx([expected])
-    unknown = fit_cells(FakeStore(pairs), pairs.drop(columns="probability"), blocks=[4], sigmas=[0.6])
+    unknown = measure_cells(FakeStore(pairs), pairs.drop(columns="probability"), sites=Sites(blocks=(4,), sigmas=(0.6,)))
     assert unknown.table["ceiling"].isna().all()
 
 
 def test_fresh_weights_shuffles_and_latents_are_at_chance_and_named(pairs):
-    fresh = fit_cells(FakeStore(pairs, random_init=True, seed=1), pairs).table
-    shuffled = fit_cells(FakeStore(pairs), pairs, control="shuffled", blocks=[3, 4, 5]).table
-    latents = fit_latents(FakeStore(pairs), pairs).table
+    fresh = measure_cells(FakeStore(pairs, random_init=True, seed=1), pairs).table
+    shuffled = measure_cells(FakeStore(pairs), pairs, shuffled=True, sites=Sites(blocks=(3, 4, 5))).table
+    latents = measure_latents(FakeStore(pairs), pairs).table
     for table, name, tolerance in ((fresh, "random-init", 0.03), (shuffled, "shuffled", 0.1)):
         assert set(table["control"]) == {name}
         assert table["value"].mean() == pytest.approx(0.5, abs=tolerance)
@@ -82,17 +82,17 @@ def test_shuffling_works_where_the_chosen_item_always_comes_first(pairs):
     first["choice"] = 1.0
     asked = {"streams": ["image"], "sigmas": [0.005], "facets": ["quality"]}
     store = FakeStore(pairs)
-    true = fit_cells(store, first, **asked).table
-    same = fit_cells(store, pairs, **asked).table
+    true = measure_cells(store, first, **asked).table
+    same = measure_cells(store, pairs, **asked).table
     np.testing.assert_allclose(true["value"], same["value"])
-    cv = [fit_cells(store, first, control="shuffled", seed=seed, **asked).table["cv_accuracy"] for seed in range(3)]
+    cv = [measure_cells(store, first, shuffled=True, **asked, run=Run(seed=seed)).table["cv_accuracy"] for seed in range(3)]
     assert np.mean(cv) == pytest.approx(0.5, abs=0.03)
     assert len({tuple(values) for values in cv}) == 3
 
 
 def test_the_order_of_items_and_pairs_changes_nothing(pairs, trained):
     order = np.random.default_rng(0).permutation(2 * len(pairs))
-    again = fit_cells(FakeStore(pairs, order=order), pairs.sample(frac=1, random_state=0), blocks=[4])
+    again = measure_cells(FakeStore(pairs, order=order), pairs.sample(frac=1, random_state=0), sites=Sites(blocks=(4,)))
     merged = again.table.merge(trained.table, on="cell", suffixes=("", "_there"))
     assert len(merged) == len(again.table) > 0
     np.testing.assert_allclose(merged["value"], merged["value_there"])
@@ -103,7 +103,7 @@ def test_test_choices_never_reach_the_probe(pairs, trained):
     flipped = pairs.copy()
     on_test = flipped["split"] == "test"
     flipped.loc[on_test, "choice"] = 1 - flipped.loc[on_test, "choice"]
-    table = fit_cells(FakeStore(pairs), flipped, blocks=[5]).table.merge(trained.table, on="cell", suffixes=("", "_t"))
+    table = measure_cells(FakeStore(pairs), flipped, sites=Sites(blocks=(5,))).table.merge(trained.table, on="cell", suffixes=("", "_t"))
     np.testing.assert_allclose(table["value"], 1 - table["value_t"])
     np.testing.assert_array_equal(table["cv_accuracy"], table["cv_accuracy_t"])
 
@@ -121,7 +121,7 @@ def test_test_items_never_reach_the_probe_nor_its_scaling(pairs, probe):
 
     recipe = Recipe(probe, "standard" if probe == "mlp" else "auto")
     asked = {"blocks": [1, 4], "sigmas": [0.6], "facets": ["quality"], "recipe": recipe}
-    clean, spoilt = (fit_cells(store(pairs), pairs, **asked).table for store in (FakeStore, Spoilt))
+    clean, spoilt = (measure_cells(store(pairs), pairs, **asked).table for store in (FakeStore, Spoilt))
     kept = ["alpha", "scaling", "cv_accuracy", "temperature"]
     pd.testing.assert_frame_equal(clean[kept], spoilt[kept])
 
@@ -129,12 +129,12 @@ def test_test_items_never_reach_the_probe_nor_its_scaling(pairs, probe):
 def test_ties_are_left_out_of_the_score(pairs):
     tied = pairs.copy()
     tied.loc[tied.query("split == 'test'").index[:40], "choice"] = 0.5
-    table = fit_cells(FakeStore(pairs), tied, blocks=[5], sigmas=[0.6], streams=["image"]).table
+    table = measure_cells(FakeStore(pairs), tied, sites=Sites(blocks=(5,), sigmas=(0.6,), streams=("image",))).table
     assert (table["n_pairs"] == PROMPTS["test"] - 20).all() and (table["n_prompts"] == PROMPTS["test"] - 20).all()
 
 
 def test_a_stream_without_the_last_block_is_left_out_there(pairs):
-    table = fit_cells(FakeStore(pairs), pairs, blocks=[4, 5], sigmas=[0.6], facets=["quality"]).table
+    table = measure_cells(FakeStore(pairs), pairs, facets=["quality"], sites=Sites(blocks=(4, 5), sigmas=(0.6,))).table
     assert set(zip(table["stream"], table["block"], strict=True)) == {("image", 4), ("image", 5), ("text", 4)}
 
 
@@ -144,7 +144,7 @@ def test_kept_tokens_are_laid_side_by_side(pairs):
     store.read = lambda *place: flat(*place).reshape(len(store.item_ids), 2, 5)
     asked = {"blocks": [4], "sigmas": [0.6], "facets": ["quality"]}
     np.testing.assert_array_equal(
-        fit_cells(store, pairs, **asked).table["value"], fit_cells(FakeStore(pairs), pairs, **asked).table["value"]
+        measure_cells(store, pairs, **asked).table["value"], measure_cells(FakeStore(pairs), pairs, **asked).table["value"]
     )
 
 
@@ -164,7 +164,7 @@ def test_recipes_that_are_none_are_refused(asked, message):
 @pytest.mark.parametrize("probe", ["ridge", "mean_difference", "pca1", "mlp"])
 def test_every_probe_finds_the_planted_block_and_nothing_before_it(pairs, probe):
     asked = {"streams": ["image"], "sigmas": [0.6], "blocks": [1, 4], "facets": ["quality"]}
-    table = fit_cells(FakeStore(pairs), pairs, recipe=Recipe(probe), **asked).table.set_index("block")
+    table = measure_cells(FakeStore(pairs), pairs, recipe=Recipe(probe), **asked).table.set_index("block")
     assert table.loc[1, "ci_low"] < 0.5 < table.loc[1, "ci_high"]
     # A principal direction need not be the planted one.
     if probe != "pca1":
@@ -176,11 +176,11 @@ def test_every_probe_finds_the_planted_block_and_nothing_before_it(pairs, probe)
 def test_attention_reads_kept_tokens_and_says_so_where_there_are_none(pairs):
     asked = {"streams": ["image"], "sigmas": [0.6], "blocks": [4], "facets": ["quality"]}
     with pytest.raises(UserError, match="give --reductions grid4 or tokens"):
-        fit_cells(FakeStore(pairs), pairs, recipe=Recipe("attention"), **asked)
+        measure_cells(FakeStore(pairs), pairs, recipe=Recipe("attention"), **asked)
     store = FakeStore(pairs)
     flat = store.read
     store.read = lambda *place: flat(*place).reshape(len(store.item_ids), 5, 2)
-    table = fit_cells(store, pairs, recipe=Recipe("attention"), **asked).table
+    table = measure_cells(store, pairs, recipe=Recipe("attention"), **asked).table
     assert table.loc[0, "ci_low"] > 0.55
 
 
@@ -192,7 +192,7 @@ def test_the_temperature_is_fitted_out_of_fold_and_makes_margins_log_odds(traine
 
 def test_a_networks_temperature_is_that_of_its_validation_part(pairs):
     asked = {"streams": ["image"], "sigmas": [0.6], "blocks": [4], "facets": ["quality"]}
-    row = fit_cells(FakeStore(pairs), pairs, recipe=Recipe("mlp"), **asked).table.iloc[0]
+    row = measure_cells(FakeStore(pairs), pairs, recipe=Recipe("mlp"), **asked).table.iloc[0]
     assert 0.3 < row["temperature"] < 3.0
 
 
@@ -200,11 +200,11 @@ def test_shares_and_weights_of_the_pairs_reach_the_probe(pairs):
     """Shares of 1 and 0 are choices; pairs without weight are no pairs; test pairs are scored by choice."""
     asked = {"streams": ["image"], "sigmas": [0.6], "blocks": [4], "facets": ["quality"]}
     store = FakeStore(pairs)
-    plain = fit_cells(store, pairs, **asked).table
+    plain = measure_cells(store, pairs, **asked).table
     told = pairs.assign(share_first=pairs["choice"], confidence=1.0)
-    same = fit_cells(store, told, recipe=Recipe(labels="share_first", weights="confidence"), **asked).table
+    same = measure_cells(store, told, recipe=Recipe(labels="share_first", weights="confidence"), **asked).table
     pd.testing.assert_frame_equal(same, plain)
-    soft = fit_cells(store, pairs, recipe=Recipe(labels="probability"), **asked).table
+    soft = measure_cells(store, pairs, recipe=Recipe(labels="probability"), **asked).table
     assert not soft[["alpha", "cv_accuracy"]].equals(plain[["alpha", "cv_accuracy"]])
     assert soft["value"].iloc[0] > 0.6
     # Wrong choices of no weight do no harm.
@@ -213,8 +213,8 @@ def test_shares_and_weights_of_the_pairs_reach_the_probe(pairs):
         choice=np.where(wrong & (pairs["split"] == "train"), 1 - pairs["choice"], pairs["choice"]),
         confidence=np.where(wrong, 0.0, 2.0),
     )
-    heeded = fit_cells(store, spoilt, recipe=Recipe(weights="confidence"), **asked).table
-    ignored = fit_cells(store, spoilt, **asked).table
+    heeded = measure_cells(store, spoilt, recipe=Recipe(weights="confidence"), **asked).table
+    ignored = measure_cells(store, spoilt, **asked).table
     assert heeded["cv_accuracy"].iloc[0] > ignored["cv_accuracy"].iloc[0] + 0.1
 
 
@@ -229,7 +229,7 @@ def test_shares_and_weights_of_the_pairs_reach_the_probe(pairs):
 )
 def test_columns_that_are_no_labels_or_weights_are_refused(pairs, recipe, message):
     with pytest.raises(UserError, match=message):
-        fit_cells(FakeStore(pairs), pairs, recipe=recipe, blocks=[4], sigmas=[0.6], facets=["quality"])
+        measure_cells(FakeStore(pairs), pairs, recipe=recipe, facets=["quality"], sites=Sites(blocks=(4,), sigmas=(0.6,)))
 
 
 def test_margins_are_the_outcomes_reasons(trained, pairs):
@@ -244,7 +244,7 @@ def test_margins_are_the_outcomes_reasons(trained, pairs):
 
 
 def test_workers_change_nothing(pairs, trained):
-    found = fit_cells(FakeStore(pairs), pairs, workers=3)
+    found = measure_cells(FakeStore(pairs), pairs, run=Run(workers=3))
     pd.testing.assert_frame_equal(found.table, trained.table, rtol=1e-9)
 
 
@@ -259,7 +259,7 @@ def test_a_killed_run_goes_on_where_it_was(pairs, trained, tmp_path):
             return super().read(*place)
 
     with pytest.raises(KeyboardInterrupt):
-        fit_cells(Dying(pairs), pairs, journal=tmp_path)
+        measure_cells(Dying(pairs), pairs, run=Run(journal=tmp_path))
     assert len(list(tmp_path.glob("*.npz"))) == 7
 
     class Counting(FakeStore):
@@ -270,18 +270,18 @@ def test_a_killed_run_goes_on_where_it_was(pairs, trained, tmp_path):
             return super().read(*place)
 
     store = Counting(pairs)
-    resumed = fit_cells(store, pairs, journal=tmp_path)
+    resumed = measure_cells(store, pairs, run=Run(journal=tmp_path))
     assert store.reads == len(trained.table) // 2 - 7
     pd.testing.assert_frame_equal(resumed.table, trained.table)
     pd.testing.assert_frame_equal(resumed.outcomes, trained.outcomes)
     # What was measured with other settings or of other pairs is another measurement.
     for changed in ({"recipe": Recipe("ridge")}, {"facets": ["quality"]}, {"control": "shuffled"}):
         other = Counting(pairs)
-        fit_cells(other, pairs, journal=tmp_path, blocks=[5], sigmas=[0.6], streams=["image"], **changed)
+        measure_cells(other, pairs, **changed, sites=Sites(blocks=(5,), sigmas=(0.6,), streams=("image",)), run=Run(journal=tmp_path))
         assert other.reads == 1
     flipped = pairs.assign(choice=1 - pairs["choice"])
     other = Counting(pairs)
-    fit_cells(other, flipped, journal=tmp_path, blocks=[5], sigmas=[0.6], streams=["image"])
+    measure_cells(other, flipped, sites=Sites(blocks=(5,), sigmas=(0.6,), streams=("image",)), run=Run(journal=tmp_path))
     assert other.reads == 1
 
 
@@ -329,7 +329,7 @@ def test_bad_pairs_are_refused(pairs, spoil, message):
     spoilt, store = pairs.copy(), FakeStore(pairs)
     spoil(spoilt, store)
     with pytest.raises(UserError, match=message):
-        fit_cells(store, spoilt)
+        measure_cells(store, spoilt)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_bad_pairs_are_refused(pairs, spoil, message):
 )
 def test_what_is_not_there_is_refused(pairs, asked, message):
     with pytest.raises(UserError, match=message):
-        fit_cells(FakeStore(pairs), pairs, **asked)
+        measure_cells(FakeStore(pairs), pairs, **asked)
 
 
 def test_a_cell_is_never_joined_twice(trained):

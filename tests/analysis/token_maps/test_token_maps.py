@@ -15,7 +15,7 @@ from probing.analysis.recipe import LOGISTIC, Recipe
 from probing.analysis.reward_curve import reward_curve
 from probing.analysis.token_maps import TokenCell, choose_pairs, token_cells, token_maps
 from probing.errors import UserError
-from tests.analysis.fake_store import FakeStore, make_pairs
+from tests.fakes.fake_store import FakeStore, make_pairs
 
 GRID = (3, 4)
 
@@ -104,7 +104,7 @@ def test_pictures_are_small_and_as_they_were(table):
 
 
 def test_the_cell_is_the_best_by_cross_validation_of_image_means(store, pairs):
-    curve = reward_curve(store, pairs, shuffles=0).table
+    curve = measure_curve(store, pairs, shuffles=0).table
     rows = curve[(curve["control"] == "trained") & (curve["stream"] == "image")]
     for cell in token_cells(curve):
         own = rows[rows["facet"] == cell.facet]

@@ -13,7 +13,7 @@ from probing.analysis.pairs import facets_of
 from probing.errors import UserError
 from probing.probes import LogisticProbe
 from probing.statistics import holm, paired_difference
-from tests.analysis.planted_store import PlantedStore, planted_pairs
+from tests.fakes.planted_store import PlantedStore, planted_pairs
 
 STAGES = pd.DataFrame({"stage": ["B1", "B2"], "first_block": [0, 3], "last_block": [2, 5]})
 
@@ -38,14 +38,12 @@ def complementary(pairs):
     similarity = pd.DataFrame(
         [{"block": a, "other": b, "value": 0.9 if (a < 3) == (b < 3) else 0.7} for a in range(6) for b in range(6)]
     )
-    return combinations(
-        PlantedStore(pairs, two_stages, num_blocks=6), pairs, stages=STAGES, similarity=similarity, progress=False
-    )
+    return measure_combinations(PlantedStore(pairs, two_stages, num_blocks=6), pairs, CombinationSettings(stages=STAGES, similarity=similarity))
 
 
 @pytest.fixture(scope="module")
 def alone(pairs):
-    return combinations(PlantedStore(pairs, one_block, num_blocks=6), pairs, stages=STAGES, progress=False)
+    return measure_combinations(PlantedStore(pairs, one_block, num_blocks=6), pairs, CombinationSettings(stages=STAGES))
 
 
 def row(table, **where):
@@ -135,7 +133,7 @@ def test_no_choice_sees_a_test_prompt(pairs, alone):
     spoilt = pairs.copy()
     test = spoilt["split"] == "test"
     spoilt.loc[test, "choice"] = 1 - spoilt.loc[test, "choice"]
-    again = combinations(PlantedStore(spoilt, one_block, num_blocks=6), spoilt, stages=STAGES, progress=False)
+    again = measure_combinations(PlantedStore(spoilt, one_block, num_blocks=6), spoilt, CombinationSettings(stages=STAGES))
     for column in ("blocks", "chosen", "cv_accuracy", "weights"):
         pd.testing.assert_series_equal(again[column], alone[column])
     heads = alone["channels"].notna()
@@ -169,7 +167,7 @@ def test_mix_weights_are_a_minimum_and_the_features_their_mean(pairs):
 
 def test_resumed_from_its_journal_it_says_the_same(pairs, tmp_path):
     store = PlantedStore(pairs, two_stages, num_blocks=3)
-    once = combinations(store, pairs, journal=tmp_path, progress=False)
+    once = measure_combinations(store, pairs, run=Run(journal=tmp_path))
 
     def never(*_):
         raise AssertionError("read again")
@@ -177,7 +175,7 @@ def test_resumed_from_its_journal_it_says_the_same(pairs, tmp_path):
     store.read, kept = never, store.read
     store.read = lambda *where: kept(*where) if where[3] == 0 else never()
     # One block is read to know its width; everything that is fitted comes from the journal.
-    pd.testing.assert_frame_equal(combinations(store, pairs, journal=tmp_path, progress=False), once)
+    pd.testing.assert_frame_equal(measure_combinations(store, pairs, run=Run(journal=tmp_path)), once)
 
 
 @pytest.mark.parametrize(
@@ -193,10 +191,10 @@ def test_resumed_from_its_journal_it_says_the_same(pairs, tmp_path):
 )
 def test_mistakes_are_said_in_one_sentence(pairs, asked, message):
     with pytest.raises(UserError, match=message):
-        combinations(PlantedStore(pairs, two_stages, num_blocks=6), pairs, progress=False, **asked)
+        measure_combinations(PlantedStore(pairs, two_stages, num_blocks=6), pairs, **asked)
 
 
 def test_too_many_stages_are_refused(pairs):
     many = pd.DataFrame({"stage": list("abcdefg"), "first_block": range(7), "last_block": [*range(6), 7]})
     with pytest.raises(UserError, match="Got 7 stages, expected at most 6"):
-        combinations(PlantedStore(pairs, two_stages), pairs, stages=many, progress=False)
+        measure_combinations(PlantedStore(pairs, two_stages), pairs, CombinationSettings(stages=many))

@@ -9,8 +9,8 @@ import pytest
 
 from probing.analyse import main
 from probing.figures import main as draw
-from tests.analysis.fake_store import make_pairs
-from tests.analysis.test_fit_command import write_store
+from tests.fakes.fake_store import make_pairs
+from tests.fakes.disk_store import write_store
 
 LITTLE = ["--streams", "image", "--sigmas", "0.005", "--facets", "quality"]
 
