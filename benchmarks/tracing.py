@@ -40,10 +40,10 @@ def main() -> None:
     blocks = range(architecture.num_blocks)
 
     def reduce(block, streams):
-        found = reduce_image(streams["image"], grid, ["mean"])
+        reduced = reduce_image(streams["image"], grid, ["mean"])
         if streams["text"] is not None:
-            found |= reduce_text(streams["text"], conditioning.parts, ["mean"])
-        return found
+            reduced |= reduce_text(streams["text"], conditioning.parts, ["mean"])
+        return reduced
 
     with backbone.on_device("transformer"), torch.inference_mode():
         inputs = backbone.inputs(noisy, conditioning, 0.005)

@@ -1,7 +1,8 @@
-"""Compare a part's configuration with the weights that are there, before any weight is read."""
+"""Compare a part's configuration with the headers of its weight files, before any weight is read."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,17 +24,14 @@ _COMPILED = "_orig_mod."
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What a safetensors header claims of one tensor."""
+    """One tensor, as the header of a safetensors file describes it."""
 
     dtype: str
     shape: tuple[int, ...]
 
     @property
     def elements(self) -> int:
-        product = 1
-        for side in self.shape:
-            product *= side
-        return product
+        return math.prod(self.shape)
 
 
 def read_headers(weights: WeightFiles) -> dict[str, StoredTensor]:
@@ -42,10 +40,10 @@ def read_headers(weights: WeightFiles) -> dict[str, StoredTensor]:
     Raises:
         UserError: A file is damaged, or the list of shards does not fit the shards.
     """
-    found: dict[str, StoredTensor] = {}
+    stored: dict[str, StoredTensor] = {}
     for path in weights.files:
         header = _read_header(path)
-        twice = sorted(set(header) & set(found))
+        twice = sorted(set(header) & set(stored))
         if twice:
             raise UserError(f"{path} holds {twice[0]!r:.80}, as another shard does; copy the model folder again.")
         if weights.index is not None:
@@ -56,11 +54,11 @@ def read_headers(weights: WeightFiles) -> dict[str, StoredTensor]:
                     f"{weights.index} does not fit {path.name}: {first!r:.80} is only in one of them; copy the model "
                     f"folder again."
                 )
-        found |= header
-    return found
+        stored |= header
+    return stored
 
 
-def check_block_count(folder: Path, part: Part, config: Mapping[str, Any], found: Mapping[str, StoredTensor]) -> None:
+def check_block_count(folder: Path, part: Part, config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> None:
     """Compare the configuration's number of blocks with the weights' (cheap, before a model is made from it).
 
     Raises:
@@ -68,7 +66,7 @@ def check_block_count(folder: Path, part: Part, config: Mapping[str, Any], found
     """
     for prefix, key in part.repeated.items():
         pattern = re.compile(rf"(?:{re.escape(_COMPILED)})?{re.escape(prefix)}\.(\d{{1,9}})\.")
-        count = len({match[1] for name in found if (match := pattern.match(name))})
+        count = len({match[1] for name in stored if (match := pattern.match(name))})
         if config[key] != count:
             raise UserError(
                 f"{folder / part.config_name} has {key} = {config[key]}, and its weights hold {count} blocks; copy "
@@ -79,21 +77,21 @@ def check_block_count(folder: Path, part: Part, config: Mapping[str, Any], found
 def check_weights(folder: Path, part: Part, config: Mapping[str, Any], weights: WeightFiles) -> None:
     """Compare every tensor that the configuration implies with the headers of the weight files.
 
-    The model is made on the meta device, which holds no weights, and run there once.
+    The model is made on the meta device, which holds no weights, and runs there once.
 
     Raises:
         UserError: A tensor is missing, unexpected, or of another shape or type; the part and the first are named.
     """
-    found = read_headers(weights)
-    if any(name.startswith(_COMPILED) for name in found):
+    stored = read_headers(weights)
+    if any(name.startswith(_COMPILED) for name in stored):
         raise UserError(
             f"{weights.files[0]} was saved from a compiled model (its keys begin with {_COMPILED}): save "
             f"model.{_COMPILED.rstrip('.')} by save_pretrained instead."
         )
-    check_block_count(folder, part, config, found)
+    check_block_count(folder, part, config, stored)
     model = meta_model(folder, part)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    shapes = {name: tensor.shape for name, tensor in _renamed(model, found, sharded=weights.index is not None).items()}
+    shapes = {name: tensor.shape for name, tensor in _renamed(model, stored, sharded=weights.index is not None).items()}
     missing, unexpected = set(expected) - set(shapes), set(shapes) - set(expected)
     tied = getattr(model, "all_tied_weights_keys", None) or {}
     for target, source in tied.items():
@@ -108,16 +106,16 @@ def check_weights(folder: Path, part: Part, config: Mapping[str, Any], weights: 
                 f"The {part.name} in {folder} cannot be loaded: {name} has the shape {list(shapes[name])} in the "
                 f"weights and {list(expected[name])} by the configuration; copy the model folder again."
             )
-    for name in sorted(set(expected) & set(found)):
-        if found[name].dtype not in _FLOATS:
+    for name in sorted(set(expected) & set(stored)):
+        if stored[name].dtype not in _FLOATS:
             raise UserError(
-                f"The {part.name} in {folder} cannot be loaded: {name} has the type {found[name].dtype}, and supported "
-                f"are {', '.join(_FLOATS)}; give weights that are not quantised."
+                f"The {part.name} in {folder} cannot be loaded: {name} has the type {stored[name].dtype}, and "
+                f"supported are {', '.join(_FLOATS)}; give weights that are not quantised."
             )
 
 
 def refuse_keys(part: Part, folder: Path, *, missing: set[str], unexpected: set[str]) -> None:
-    """Refuse weights that lack tensors or have others.
+    """Refuse weights that lack tensors or have unexpected ones.
 
     Raises:
         UserError: There is a missing or an unexpected tensor; the first few are named.
@@ -148,11 +146,11 @@ def meta_model(folder: Path, part: Part) -> nn.Module:
         ) from error
 
 
-def _renamed(model: nn.Module, found: Mapping[str, StoredTensor], *, sharded: bool) -> dict[str, Any]:
+def _renamed(model: nn.Module, stored: Mapping[str, StoredTensor], *, sharded: bool) -> dict[str, Any]:
     """Rename tensors of old attention blocks as diffusers does; it does so for single files only."""
     if sharded or not hasattr(model, "_fix_state_dict_keys_on_load"):
-        return dict(found)
-    renamed: dict[str, Any] = dict(found)
+        return dict(stored)
+    renamed: dict[str, Any] = dict(stored)
     fix: Any = model._fix_state_dict_keys_on_load
     fix(renamed)
     return renamed
@@ -172,7 +170,7 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
             )
         with safe_open(path, framework="numpy") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-            header = {key: StoredTensor(str(one.get_dtype()), tuple(one.get_shape())) for key, one in slices.items()}
+            header = {key: StoredTensor(str(s.get_dtype()), tuple(s.get_shape())) for key, s in slices.items()}
     except UserError:
         raise
     except OSError as error:

@@ -313,7 +313,7 @@ class SD3Backbone(Backbone):
         return self.transformer(**self.inputs(noisy, conditioning, sigma))[0]
 
     def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:
-        """Return the larger count of the two CLIP tokenizers, with the marks of begin and end."""
+        """Count the marks of begin and end too, and return the larger count of the two CLIP tokenizers."""
         if not prompts:
             return []
         lengths = [
@@ -414,7 +414,7 @@ def _clip_length(folder: Path, configs: Mapping[str, dict[str, Any]]) -> int:
 
 
 def _check_widths(configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that the widths of the parts fit each other; ``text_encoder_3`` is there only where T5 is used."""
+    """Check that the widths of the parts fit each other; ``text_encoder_3`` is missing where T5 is not used."""
     transformer, clips = configs["transformer"], [configs[name] for name in _CLIPS]
     needed = [("pooled_projection_dim", "the text encoders' projection_dim", sum(c["projection_dim"] for c in clips))]
     needed.append(("in_channels", "the VAE's latent_channels", configs["vae"]["latent_channels"]))

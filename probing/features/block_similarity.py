@@ -1,4 +1,4 @@
-"""Similarity of every block with every other, streamed: tokens are let go of as soon as their matrix is made."""
+"""Similarity of every two blocks, streamed: tokens are freed as soon as their matrix is computed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from probing.features.token_similarity import MEASURES, fewest_tokens
 from probing.preferences import PreferenceData
 
 
-class SimilarityPlace(NamedTuple):
-    """Where similarities were measured.
+class SimilaritySite(NamedTuple):
+    """Where similarity was measured.
 
     Attributes:
         source: ``images``, with noise added to them, or ``trajectory``, latents on their way to an image.
         sigma: Noise level.
         step: 0-indexed step of the trajectory; None for images.
         stream: ``image`` or ``text``.
-        part: ``all`` image tokens, or the text encoder whose tokens they are.
-        measure: Of :data:`probing.features.token_similarity.MEASURES`.
+        part: ``all`` image tokens, or the name of the text part.
+        measure: Name from :data:`probing.features.token_similarity.MEASURES`.
     """
 
     source: str
@@ -40,17 +40,17 @@ class SimilarityPlace(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockSimilarity:
-    """Block × block matrices of one place, a prompt each.
+    """Block × block matrices at one site, a prompt each.
 
     Attributes:
-        place: Where.
+        site: Where.
         blocks: Which blocks, in running order.
         prompt_ids: (prompt,).
-        items: How many items each prompt's matrix is the mean of.
+        items: Number of items that each prompt's matrix is the mean of.
         values: Means over the prompt's items.
     """
 
-    place: SimilarityPlace
+    site: SimilaritySite
     blocks: tuple[int, ...]
     prompt_ids: np.ndarray
     items: Int[np.ndarray, " prompt"]
@@ -63,16 +63,16 @@ def measure(
     """Measure a backbone on the data's pictures, and on images that it generates from the data's prompts.
 
     Args:
-        plan: What is measured.
+        plan: Images, steps and measures.
         backbone: Loaded.
         data: Items and prompts.
-        advance: Told how many of the plan's rows were done.
+        advance: Called with the number of the plan's rows that were done.
 
     Raises:
         UserError: A bad image, too little memory.
     """
     reduce = keep_streams(plan.reading.settings.streams)
-    found = block_similarities(
+    matrices = block_similarities(
         read_images(plan.reading, backbone, data, data.items, reduce), plan.measures, advance=advance
     )
     if plan.read_at:
@@ -80,12 +80,12 @@ def measure(
         readings = read_trajectories(
             plan.reading, backbone, prompts, reduce, steps=plan.steps, guidance=plan.guidance, read_at=plan.read_at
         )
-        found += block_similarities(readings, plan.measures, advance=advance)
-    return found
+        matrices += block_similarities(readings, plan.measures, advance=advance)
+    return matrices
 
 
 def keep_streams(streams: Sequence[str]) -> Reduce:
-    """Make the reduction that keeps all tokens of some streams on the device, for :func:`block_similarities`."""
+    """Return the reduction that keeps all tokens of some streams on the device, for :func:`block_similarities`."""
 
     def reduce(block: int, output: Streams, masks: Masks) -> tuple[int, dict[str, Tensor]]:
         return block, {name: tokens for name in streams if (tokens := output[name]) is not None}
@@ -95,7 +95,7 @@ def keep_streams(streams: Sequence[str]) -> Reduce:
 
 @dataclass
 class _Sum:
-    """Running sums of one place, by prompt."""
+    """Running sums at one site, by prompt."""
 
     blocks: tuple[int, ...]
     sums: dict[str, np.ndarray] = field(default_factory=dict)
@@ -112,18 +112,18 @@ def block_similarities(
 ) -> list[BlockSimilarity]:
     """Measure readings whose reduction is :func:`keep_streams`, item by item, and average them by prompt.
 
-    Only block × block matrices are kept. A text part with fewer real tokens than a measure needs is left out.
+    Only block × block matrices stay in memory. A text part with fewer real tokens than a measure needs is left out.
 
     Args:
         readings: Of :func:`probing.features.reading.read_images` or
             :func:`probing.features.reading.read_trajectories`.
-        measures: Of :data:`probing.features.token_similarity.MEASURES`.
-        advance: Told how many rows were done.
+        measures: Names from :data:`probing.features.token_similarity.MEASURES`.
+        advance: Called with the number of rows that were done.
 
     Returns:
-        One entry a place, in the order in which they were first read.
+        One entry a site, in the order in which they were first read.
     """
-    found: dict[SimilarityPlace, _Sum] = {}
+    sums: dict[SimilaritySite, _Sum] = {}
     for reading in readings:
         for row, prompt_id in enumerate(reading.rows["prompt_id"].tolist()):
             for stream, part, blocks, tokens in _tokens_of(reading, row):
@@ -131,12 +131,12 @@ def block_similarities(
                     if tokens.shape[1] < fewest_tokens(measure):
                         continue
                     source = "images" if reading.step is None else "trajectory"
-                    place = SimilarityPlace(source, reading.sigma, reading.step, stream, part, measure)
+                    site = SimilaritySite(source, reading.sigma, reading.step, stream, part, measure)
                     matrix = MEASURES[measure](tokens).double().cpu().numpy()
-                    # Two sides of one product can differ in the last bit.
-                    found.setdefault(place, _Sum(blocks)).add(prompt_id, (matrix + matrix.T) / 2)
+                    # The two triangles of a product can differ in the last bit.
+                    sums.setdefault(site, _Sum(blocks)).add(prompt_id, (matrix + matrix.T) / 2)
         advance(len(reading.rows))
-    return [_finish(place, total) for place, total in found.items()]
+    return [_finish(site, total) for site, total in sums.items()]
 
 
 @torch.inference_mode()
@@ -144,18 +144,19 @@ def _tokens_of(
     reading: Reading, row: int
 ) -> Iterator[tuple[str, str, tuple[int, ...], Float[Tensor, "block token channel"]]]:
     """Stack one item's tokens over blocks, stream by stream and part by part, in float32."""
-    streams = dict.fromkeys(name for _, found in reading.blocks for name in found)
+    streams = dict.fromkeys(name for _, tokens in reading.blocks for name in tokens)
     for stream in streams:
-        have = tuple(block for block, found in reading.blocks if stream in found)
-        tokens = torch.stack([found[stream][row].float() for _, found in reading.blocks if stream in found])
+        giving = [(block, output[stream]) for block, output in reading.blocks if stream in output]
+        blocks = tuple(block for block, _ in giving)
+        tokens = torch.stack([output[row].float() for _, output in giving])
         if stream == "image":
-            yield stream, "all", have, tokens
+            yield stream, "all", blocks, tokens
             continue
         for part, real in reading.parts.items():
-            yield stream, part, have, tokens[:, real[row]]
+            yield stream, part, blocks, tokens[:, real[row]]
 
 
-def _finish(place: SimilarityPlace, total: _Sum) -> BlockSimilarity:
+def _finish(site: SimilaritySite, total: _Sum) -> BlockSimilarity:
     items = np.array(list(total.items.values()))
     values = np.stack(list(total.sums.values())) / items[:, None, None]
-    return BlockSimilarity(place, total.blocks, np.array(list(total.sums)), items, values)
+    return BlockSimilarity(site, total.blocks, np.array(list(total.sums)), items, values)

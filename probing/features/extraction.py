@@ -81,7 +81,7 @@ def extract(
         try:
             store = _create(work, backbone, data, output, request)
         except FileExistsError:
-            # Another process was faster.
+            # Another process made it first.
             work = plan_work(plan, data, output, parts=backbone.parts, device=backbone.device.type)
             store = work.store
     assert store is not None
@@ -293,7 +293,7 @@ def _reduction(plan: ExtractionPlan, segment: Segment) -> Reduce:
 
 
 def _copy_out(plan: ExtractionPlan, reading: Reading, s: int, values: dict[Part, np.ndarray]) -> None:
-    """Copy what one forward gave off the device, an array at a time: one copy an array, not one a block."""
+    """Copy the reduced streams of one forward off the device: one copy an array, not one a block."""
     for spec in plan.arrays:
         if spec.blocks is not None and (spec.name, s) in values:
             stacked = torch.stack([block[spec.name] for block in reading.blocks if spec.name in block], dim=1)

@@ -15,8 +15,8 @@ from probing.errors import UserError
 def item_noise(seed: int, key: str, shape: tuple[int, ...]) -> Float[np.ndarray, ...]:
     """Draw standard normal noise for one item.
 
-    The generator is NumPy's Philox, keyed by a hash of (seed, key): the same bytes whatever the order of
-    items, the batch, the worker or the device.
+    The generator is NumPy's Philox, keyed by a hash of (seed, key): order of items, batch, worker and device do not
+    change the bytes.
     """
     digest = hashlib.blake2b(f"{seed}\x1f{key}".encode(), digest_size=16).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
@@ -36,7 +36,7 @@ def add_noise(
 
 
 def check_sigma(sigma: float) -> None:
-    """Raise unless sigma is a noise level."""
+    """Refuse a number that is no noise level."""
     if not 0.0 <= sigma <= 1.0:
         raise UserError(
             f"sigma is a noise level in [0, 1], got {sigma:g}; a timestep is 1000·sigma, so divide it by 1000."

@@ -46,7 +46,7 @@ class ExtractionPlan:
 
     @property
     def forwards(self) -> int:
-        """Items times noise levels; each reads every block."""
+        """Items times noise levels; each forward reads every requested block."""
         return self.items * len(self.settings.sigmas)
 
     @property
@@ -59,7 +59,7 @@ class ExtractionPlan:
 
     @property
     def disk_bytes(self) -> int:
-        """Bytes of the finished store; the last run takes the room of a whole one."""
+        """Bytes of the finished store; the last run takes as much as a whole one."""
         return math.ceil(self.items / self.run_length) * self.run_length * self._bytes_per_item
 
     @property
@@ -78,7 +78,7 @@ class ExtractionPlan:
         architecture = self.spec.architecture
         size = _BYTES[self.settings.compute_dtype]
         tokens = self.settings.batch_size * (self.image_tokens + self.text_tokens)
-        # Alive at once in a block: its input and output, queries, keys, values, and the widened feed-forward.
+        # At once in memory in a block: input and output, queries, keys, values, and the widened feed-forward.
         activations = tokens * architecture.width * 14
         return size * max(architecture.text_parameters, architecture.parameters + activations)
 
@@ -101,7 +101,7 @@ class ExtractionPlan:
         return sum(array.bytes_per_item(len(self.settings.sigmas)) for array in self.arrays)
 
     def describe(self, device: str = "cuda") -> str:
-        """The plan as a few lines of text; on a CPU there is one memory for all."""
+        """Describe the plan in a few lines of text; a CPU has one memory for all."""
         settings, architecture = self.settings, self.spec.architecture
         rows = [
             (
@@ -238,7 +238,7 @@ def _check_distinct(what: str, values: Sequence) -> None:
 
 
 def binary(count: float) -> str:
-    """Bytes with a unit, ``1.5 GiB``."""
+    """Format bytes with a unit, ``1.5 GiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.3g} {unit}"
@@ -247,7 +247,7 @@ def binary(count: float) -> str:
 
 
 def si(count: float) -> str:
-    """A large number with its prefix, ``2.44 T``."""
+    """Format a large number with its prefix, ``2.44 T``."""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):
         if count < 1000:
             return f"{count:.3g} {prefix}"

@@ -1,4 +1,4 @@
-"""Which words the backbone is given with an image: its own prompt's, another's, or none."""
+"""Choose the words that a backbone reads with an image: its own prompt, another prompt, or none."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ PROMPT_RULES = ("own", "foreign", "empty")
 
 
 def given_prompts(items: pd.DataFrame, pairs: pd.DataFrame, rule: str, seed: int) -> list[str]:
-    """Give each item the words that the backbone reads beside it.
+    """Return the words that the backbone reads with each item.
 
-    ``foreign`` deals the prompts out anew: within each split they are put on a ring in drawn order, and each prompt
-    group gets the words of the next, so none keeps its own, both items of a pair get the same, and no training item
-    is told words of a test prompt. ``empty`` gives every item the empty text.
+    ``own`` gives the item's prompt, ``empty`` the empty text. ``foreign`` gives another prompt of the same split: the
+    prompts of a split form a ring in random order, and each prompt group gets the words of the next. So no group keeps
+    its own words, both items of a pair get the same, and no training item gets words of a test prompt.
 
     Args:
         items: ``prompt_id`` and ``prompt`` of each item.
-        pairs: ``prompt_id`` and ``split``; a prompt in several splits counts as of the first.
+        pairs: ``prompt_id`` and ``split``; a prompt in several splits belongs to the first.
         rule: Of :data:`PROMPT_RULES`.
-        seed: Of the ring; it depends on the set of prompts, not on their order.
+        seed: Seed of the ring, which depends on the set of prompts, not on their order.
 
     Raises:
-        UserError: Unknown rule, or a split with one prompt alone, which cannot be given another's.
+        UserError: Unknown rule, or a split with a single prompt.
     """
     if rule not in PROMPT_RULES:
         raise UserError(f"Unknown rule of prompts {rule!r}; known are {', '.join(PROMPT_RULES)}.")

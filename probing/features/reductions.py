@@ -1,7 +1,7 @@
 """Tokens to vectors, on the device and in float32.
 
-Image reductions see (item, token, channel) with tokens in rows of the grid; text reductions see only real
-tokens, never padding, and treat each text encoder's part by itself.
+Image reductions take (item, token, channel) with tokens in rows of the grid. Text reductions use real tokens only,
+never padding, and reduce each part of the text by itself.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ REDUCTIONS = (*POOLED, "grid4", "tokens")
 
 
 def check_reductions(names: Sequence[str], streams: Sequence[str]) -> None:
-    """Raise on an unknown reduction, or on one that no asked stream has.
+    """Refuse an unknown reduction, or one that no requested stream has.
 
     Raises:
-        UserError: With the names that there are.
+        UserError: With the known names.
     """
     for name in names:
         if name not in REDUCTIONS:
@@ -65,7 +65,7 @@ def reduce_text(
     Args:
         tokens: Features of one block.
         parts: Where each part's real tokens are; every item has at least one.
-        names: Of :data:`REDUCTIONS`; ``grid4`` is left out, for text has no grid.
+        names: Of :data:`REDUCTIONS`; ``grid4`` is left out: text has no grid.
     """
     tokens = tokens.float()
     reduced: dict[str, Tensor] = {}

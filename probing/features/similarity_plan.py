@@ -1,4 +1,4 @@
-"""What a measurement of block similarity will do and cost, said before anything is loaded."""
+"""Plan a measurement of block similarity and its costs, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class SimilarityPlan:
 
     Attributes:
         reading: Settings of the forwards; its noise levels are those of the images.
-        measures: Of :data:`probing.features.token_similarity.MEASURES`.
-        read_at: Steps of the trajectory that are read; none: no trajectory.
-        steps: Of the sampler.
-        guidance: Of the sampler.
-        controls: How many times all is done: 2 with fresh weights beside the trained.
+        measures: Names from :data:`probing.features.token_similarity.MEASURES`.
+        read_at: Steps of the trajectory that are read; empty for no trajectory.
+        steps: Steps of the sampler.
+        guidance: Scale of classifier-free guidance.
+        controls: Backbones that are measured: 2 with a random-init one beside the trained one.
 
     Raises:
-        UserError: An unknown measure, too few tokens, a step that is not there.
+        UserError: An unknown measure, too few tokens, a step that the trajectory lacks.
     """
 
     reading: ExtractionPlan
@@ -39,7 +39,7 @@ class SimilarityPlan:
     def __post_init__(self) -> None:
         check_measures(self.measures, self.reading.image_tokens)
         if len(set(self.measures)) != len(self.measures):
-            raise UserError(f"Each measure can be asked for once, got {', '.join(self.measures)}.")
+            raise UserError(f"Each measure can be given once, got {', '.join(self.measures)}.")
         if self.read_at:
             check_steps(self.steps, self.read_at)
         if self.reading.prompts < 2:
@@ -49,18 +49,18 @@ class SimilarityPlan:
 
     @property
     def rows(self) -> int:
-        """Matrices to be made: items times noise levels, and prompts times steps."""
+        """Number of matrices: items times noise levels, and prompts times steps."""
         return self.controls * (self.reading.forwards + self.reading.prompts * len(self.read_at))
 
     @property
     def forwards(self) -> int:
-        """Of one item or prompt each; a guided step takes two."""
+        """Number of forwards, of one item or prompt each; a guided step takes two."""
         sampled = (1 + (self.guidance > 1)) * max(self.read_at) if self.read_at else 0
         return self.rows + self.controls * self.reading.prompts * sampled
 
     @property
     def token_bytes(self) -> int:
-        """Tokens of all blocks of a batch, which wait on the device until their matrices are made."""
+        """Bytes of the tokens of all blocks of a batch, which stay on the device until their matrices are computed."""
         settings = self.reading.settings
         tokens = self.reading.image_tokens * ("image" in settings.streams)
         tokens += self.reading.text_tokens * ("text" in settings.streams)
@@ -68,7 +68,7 @@ class SimilarityPlan:
         return settings.batch_size * len(self.reading.blocks) * tokens * width * _BYTES[settings.compute_dtype]
 
     def describe(self, device: str = "cuda") -> str:
-        """The plan as a few lines of text."""
+        """Describe the plan in a few lines of text."""
         plan = self.reading
         architecture = plan.spec.architecture
         flops = self.forwards * architecture.forward_flops(plan.settings.resolution, plan.text_tokens)

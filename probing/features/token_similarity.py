@@ -1,12 +1,12 @@
-"""How alike two blocks' tokens are, by name: tokens of all blocks of one item in, a block × block matrix out.
+"""Measures of the similarity of two blocks, by name: tokens of all blocks of one item in, a block × block matrix out.
 
 Every measure is symmetric and 1 for a block with itself.
 
 ============  ==========================================  ==================================================
-measure       what it compares                            is the same under
+measure       compares                                    is invariant to
 ============  ==========================================  ==================================================
 cosine        the direction of each token                 one rotation of all blocks; a scale of each token
-cosine_token  the same, the item's mean token taken out   one rotation of all blocks; a shift, a scale of each
+cosine_token  the same without the item's mean token      one rotation of all blocks; a shift, a scale of each
 cka           which tokens are alike, and how much        a rotation, shift and scale of each block
 procrustes    the shape of the cloud of tokens            a rotation, shift and scale of each block
 knn           each token's nearest tokens                 a rotation of each block; a scale of each token
@@ -24,7 +24,7 @@ from torch import Tensor
 from probing.errors import UserError
 
 NEIGHBOURS = 10
-"""Of ``knn``, as Huh et al. 2024; two random sets agree in 10 / (tokens − 1) of them."""
+"""Neighbours of ``knn``, as Huh et al. 2024; two random sets share 10 / (tokens − 1) of them."""
 _FEWEST_TOKENS = {"cosine": 1, "cosine_token": 2, "cka": 4, "procrustes": 2, "knn": NEIGHBOURS + 2}
 
 Measure = Callable[[Float[Tensor, "block token channel"]], Float[Tensor, "block block"]]
@@ -33,15 +33,15 @@ Measure = Callable[[Float[Tensor, "block token channel"]], Float[Tensor, "block 
 def cosine(tokens: Float[Tensor, "block token channel"]) -> Float[Tensor, "block block"]:
     """Cosine of two blocks' features at the same token, averaged over tokens.
 
-    The measure that the paper's figure most likely shows. Blocks share the residual stream, so it is near 1 wherever
-    a block adds little; a few channels of large and constant value raise it everywhere.
+    Most likely the measure of the paper's figure. Blocks share the residual stream, so it is near 1 wherever a block
+    adds little; a few channels of large and constant value raise it everywhere.
     """
     unit = torch.nn.functional.normalize(tokens, dim=-1).flatten(1)
     return unit @ unit.T / tokens.shape[1]
 
 
 def cosine_token(tokens: Float[Tensor, "block token channel"]) -> Float[Tensor, "block block"]:
-    """:func:`cosine` of what is a token's own: the block's mean over tokens is taken out first."""
+    """:func:`cosine` of tokens less their mean over the block."""
     return cosine(_centred(tokens))
 
 
@@ -69,14 +69,14 @@ def procrustes(tokens: Float[Tensor, "block token channel"]) -> Float[Tensor, "b
     """Procrustes similarity: ‖XᵀY‖_* of centred tokens of unit Frobenius norm (Williams et al. 2021, Ding et al. 2021).
 
     1 − its half squared distance after the best rotation: min over rotations Q of ‖X − YQ‖² is 2 − 2·similarity. One
-    singular value decomposition a pair of blocks: far dearer than the others where there are a thousand tokens.
+    singular value decomposition a pair of blocks: far slower than the others at a thousand tokens.
     """
     tokens = _centred(tokens)
     tokens = tokens / tokens.flatten(1).norm(dim=1)[:, None, None].clamp_min(torch.finfo(tokens.dtype).tiny)
     left, singular, _ = torch.linalg.svd(tokens, full_matrices=False)
-    # Rotating channels changes nothing, so each block is left with as many as its rank.
+    # Rotating channels changes nothing, so each block keeps as many as its rank.
     small = left * singular.unsqueeze(1)
-    rows = [torch.linalg.svdvals(one.T @ small).sum(dim=1) for one in small]
+    rows = [torch.linalg.svdvals(block.T @ small).sum(dim=1) for block in small]
     return torch.stack(rows)
 
 
@@ -101,10 +101,10 @@ MEASURES: dict[str, Measure] = {
 
 
 def check_measures(names: list[str] | tuple[str, ...], tokens: int) -> None:
-    """Refuse unknown measures, and those that need more image tokens than there are.
+    """Refuse unknown measures, and those that need more image tokens than an image has.
 
     Raises:
-        UserError: With the names that there are, or the number of tokens.
+        UserError: With the known names, or the number of tokens.
     """
     if not names:
         raise UserError(f"At least one measure is needed; known are {', '.join(MEASURES)}.")
@@ -118,7 +118,7 @@ def check_measures(names: list[str] | tuple[str, ...], tokens: int) -> None:
 
 
 def fewest_tokens(measure: str) -> int:
-    """Say how many tokens an item must have for a measure to mean anything."""
+    """Return how many tokens an item needs for a measure to be defined."""
     return _FEWEST_TOKENS[measure]
 
 

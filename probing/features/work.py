@@ -1,4 +1,4 @@
-"""What an extraction has to compute: all of a new store, or what one that is there lacks."""
+"""List what an extraction has to compute: all of a new store, or what an existing one lacks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from probing.preferences import PreferenceData
 from probing.preferences.images import RULES, picture_digest
 
 GROWING = ("sigmas", "streams", "reductions")
-"""Settings that can be added to; every other one is what the store was made with."""
+"""Settings that can be added to a store; every other one must be as when it was made."""
 _WORKERS = 8
 _AHEAD = 64
 
@@ -39,7 +39,7 @@ class Segment:
     Attributes:
         start: Row of the first item in the store.
         stop: Row behind the last.
-        parts: What is computed of them.
+        parts: Arrays that are computed, each at one noise level.
     """
 
     start: int
@@ -54,14 +54,14 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What is to be done for a request.
+    """What a request has to compute.
 
     Attributes:
-        plan: Of the store as it will be: its own settings, items, noise levels and reductions, and those added.
-        items: Its items in order, with ``prompt``, the words given to the text encoders, and ``known``, whether the
-            data of this request hold them.
-        settings: What decides values, as the store keeps it.
-        store: The store that is there; None if there is none.
+        plan: Plan of the finished store: its items, noise levels and reductions, with those that are added.
+        items: Items of the finished store in order, with ``prompt``, the words given to the text encoders, and
+            ``in_data``, whether the data of this request hold them.
+        settings: Everything that decides values, as the store records it.
+        store: The existing store, if there is one.
     """
 
     plan: ExtractionPlan
@@ -88,7 +88,7 @@ class Work:
         store = store or self.store
         length, count = self.plan.run_length, len(self.items)
         extents = [] if store is None else store.extents
-        found: dict[int, list[Segment]] = {}
+        by_run: dict[int, list[Segment]] = {}
         for run in range(-(-count // length)):
             record = RunRecord() if store is None else store.records.get(run, RunRecord())
             start, stop = run * length, min((run + 1) * length, count)
@@ -100,11 +100,11 @@ class Work:
                 if parts:
                     segments.append(Segment(a, b, parts))
             if segments:
-                found[run] = segments
-        return found
+                by_run[run] = segments
+        return by_run
 
     def forwards(self) -> int:
-        """Forwards of one item at one noise level that are still to be run."""
+        """Count the forwards, of one item at one noise level each, that are still to be run."""
         return sum(
             (segment.stop - segment.start) * len(segment.sigmas)
             for segments in self.segments().values()
@@ -116,17 +116,17 @@ class Work:
         return self.items.iloc[rows]
 
     def describe(self) -> str:
-        """The part of the plan that is there already; empty for a new store."""
+        """Describe what an existing store has and lacks; empty for a new store."""
         if self.store is None:
             return ""
-        there, store = len(self.store.item_ids), self.store
+        store = self.store
         added = [
             f"{self.new_items:,} items" if self.new_items else "",
             _added("sigma", [f"{s:g}" for s in self.plan.settings.sigmas[len(store.sigmas) :]]),
             _added("", [a.name for a in self.plan.arrays if a.name not in {b.name for b in store.specs}]),
         ]
         additions = ", ".join(part for part in added if part) or "nothing"
-        return f"{'there':>9}  {there:,} items; adds {additions}; {self.forwards():,} forwards to run"
+        return f"{'there':>9}  {len(store.item_ids):,} items; adds {additions}; {self.forwards():,} forwards to run"
 
     def _missing(self, record: RunRecord) -> tuple[Part, ...]:
         arrays: Iterable[ArraySpec] = (*self.plan.arrays, *COLUMNS)
@@ -137,37 +137,36 @@ class Work:
 def plan_work(
     plan: ExtractionPlan, data: PreferenceData, output: Path, *, parts: Mapping[str, str] | None, device: str
 ) -> Work:
-    """Compare a request with the store that is there, before any weights are loaded.
+    """Compare a request with the existing store, before any weights are loaded.
 
     Args:
-        plan: Of a new store of these data, as asked for.
-        data: Whose items are asked for.
+        plan: Plan of a new store of these data.
+        data: The requested items.
         output: Path of the store.
         parts: Digests of the model's parts; None if its files are not on this machine yet.
-        device: Type of the device of forwards.
+        device: Type of the device where forwards run.
 
     Raises:
         UserError: The request and the store differ in what cannot be added to: settings, the model's parts, words or
-            pictures of an item; or the data lack items of which something would have to be computed.
+            pictures of an item; or the data lack items of which features are still to be computed.
     """
     if output.exists() and not output.is_dir():
         raise UserError(f"{output} is no folder, and a store is one; give another --output.")
-    asked = extraction_order(data)
-    asked["prompt"] = given_prompts(asked, data.pairs, plan.settings.prompts, plan.settings.seed)
+    requested = extraction_order(data)
+    requested["prompt"] = given_prompts(requested, data.pairs, plan.settings.prompts, plan.settings.seed)
     store = FeatureStore.open(output) if output.exists() and any(output.iterdir()) else None
     if store is None:
-        return Work(plan, asked.assign(known=True), stored_settings(plan, data, parts, device), None)
+        return Work(plan, requested.assign(in_data=True), stored_settings(plan, data, parts, device), None)
     if store.schema == 1:
         raise UserError(f"{output} has schema 1; python -m probing.store upgrade {output} makes schema 2 of it.")
     _refuse_difference(store, stored_settings(plan, data, parts, device), output)
-    items = _with_items_there(asked, store, output)
-    settings = _with_what_is_there(plan.settings, store)
+    items = _with_stored_items(requested, store, output)
+    settings = _with_stored_settings(plan.settings, store)
     plan = make_plan(plan.spec, settings, items=len(items), prompts=items["prompt_id"].nunique())
     plan = replace(plan, run_length=store.run_length, arrays=_in_order(plan.arrays, store.specs))
-    wanted = stored_settings(plan, data, parts, device)
-    work = Work(plan, items, wanted, store)
+    work = Work(plan, items, stored_settings(plan, data, parts, device), store)
     absent = work.items_to_compute()
-    absent = absent[~absent["known"]]
+    absent = absent[~absent["in_data"]]
     if len(absent):
         raise UserError(
             f"{output} has {len(absent):,} items that {data.name} lacks, such as {absent['item_id'].iloc[0]!r}, and "
@@ -178,7 +177,7 @@ def plan_work(
 
 
 def extraction_order(data: PreferenceData) -> pd.DataFrame:
-    """Items in the order of a new store: prompt groups stay together, so that a prompt is encoded once."""
+    """Order the items for a new store: prompt groups stay together, so that a prompt is encoded once."""
     first_seen = data.items.groupby("prompt_id", sort=False).ngroup()
     return data.items.iloc[np.argsort(first_seen.to_numpy(), kind="stable")].reset_index(drop=True)
 
@@ -186,7 +185,7 @@ def extraction_order(data: PreferenceData) -> pd.DataFrame:
 def stored_settings(
     plan: ExtractionPlan, data: PreferenceData, parts: Mapping[str, str] | None, device: str
 ) -> dict[str, Any]:
-    """Return everything that decides the values in a store, but for what can be added to."""
+    """Return everything that decides the values in a store, except what can be added to."""
     settings = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in asdict(plan.settings).items()
@@ -214,7 +213,7 @@ def stamp_digest(data: PreferenceData, item_id: str) -> bytes:
     return bytes(16) if stamp is None else hashlib.blake2b(stamp.encode(), digest_size=16).digest()
 
 
-def _with_what_is_there(settings: ExtractionSettings, store: FeatureStore) -> ExtractionSettings:
+def _with_stored_settings(settings: ExtractionSettings, store: FeatureStore) -> ExtractionSettings:
     return replace(
         settings,
         sigmas=tuple(dict.fromkeys([*store.sigmas, *settings.sigmas])),
@@ -223,19 +222,19 @@ def _with_what_is_there(settings: ExtractionSettings, store: FeatureStore) -> Ex
     )
 
 
-def _with_items_there(asked: pd.DataFrame, store: FeatureStore, output: Path) -> pd.DataFrame:
+def _with_stored_items(requested: pd.DataFrame, store: FeatureStore, output: Path) -> pd.DataFrame:
     """Put the items of a store first, the new ones behind them; an item that both have must have the same words."""
-    by_id = asked.set_index("item_id", drop=False)
+    by_id = requested.set_index("item_id", drop=False)
     row = pd.Series(np.arange(len(store.item_ids)), index=store.item_ids)
-    both = asked["item_id"][asked["item_id"].isin(row.index)]
+    both = requested["item_id"][requested["item_id"].isin(row.index)]
     rows = row.loc[both].to_numpy()
-    mine = by_id.loc[both]
-    other = store.prompt_ids[rows] != mine["prompt_id"].to_numpy()
-    words = (store.prompt_digests[rows] != words_digest(mine["prompt"])).any(axis=1)
-    if other.any() or words.any():
-        first = both.to_numpy()[int(np.argmax(other | words))]
+    selected = by_id.loc[both]
+    changed = store.prompt_ids[rows] != selected["prompt_id"].to_numpy()
+    changed |= (store.prompt_digests[rows] != words_digest(selected["prompt"])).any(axis=1)
+    if changed.any():
+        first = both.to_numpy()[int(np.argmax(changed))]
         raise UserError(
-            f"{output} has item {first!r} with another prompt ({int((other | words).sum()):,} such items); "
+            f"{output} has item {first!r} with another prompt ({int(changed.sum()):,} such items); "
             f"give another --output."
             + (
                 " Words of other prompts are dealt among all items, so none can be added."
@@ -243,31 +242,32 @@ def _with_items_there(asked: pd.DataFrame, store: FeatureStore, output: Path) ->
                 else ""
             )
         )
-    there = pd.DataFrame({"item_id": store.item_ids, "prompt_id": store.prompt_ids})
-    there = there.join(by_id.drop(columns=["item_id", "prompt_id"]), on="item_id")
-    there["known"] = there["item_id"].isin(both)
-    new = asked[~asked["item_id"].isin(row.index)].assign(known=True)
-    return pd.concat([there, new], ignore_index=True)
+    stored = pd.DataFrame({"item_id": store.item_ids, "prompt_id": store.prompt_ids})
+    stored = stored.join(by_id.drop(columns=["item_id", "prompt_id"]), on="item_id")
+    stored["in_data"] = stored["item_id"].isin(both)
+    new = requested[~requested["item_id"].isin(row.index)].assign(in_data=True)
+    return pd.concat([stored, new], ignore_index=True)
 
 
-def _in_order(arrays: tuple[ArraySpec, ...], there: tuple[ArraySpec, ...]) -> tuple[ArraySpec, ...]:
-    names = {array.name for array in there}
-    return (*there, *(array for array in arrays if array.name not in names))
+def _in_order(arrays: tuple[ArraySpec, ...], stored: tuple[ArraySpec, ...]) -> tuple[ArraySpec, ...]:
+    """Put the arrays of a store first."""
+    names = {array.name for array in stored}
+    return (*stored, *(array for array in arrays if array.name not in names))
 
 
-def _refuse_difference(store: FeatureStore, wanted: dict[str, Any], output: Path) -> None:
-    mine = store.attributes["settings"]
-    if mine.get("upgraded_from"):
+def _refuse_difference(store: FeatureStore, settings: dict[str, Any], output: Path) -> None:
+    stored = store.attributes["settings"]
+    if stored.get("upgraded_from"):
         raise UserError(
             f"{output} was made by an earlier version, which noted too little of model and pictures to add to it; "
             f"its features can be read, and others need another --output."
         )
-    parts = {"here": wanted["parts"], "there": mine["parts"]}
+    here, there = settings["parts"], stored["parts"]
     # Before the files of a model are here, its parts cannot be compared.
-    different = store.difference({**wanted, "parts": mine["parts"]})
-    if not different and None not in parts.values():
-        other = sorted(n for n in {*parts["here"], *parts["there"]} if parts["here"].get(n) != parts["there"].get(n))
-        different = [f"the files of {name} of {mine['model']} are others" for name in other]
+    different = store.difference({**settings, "parts": there})
+    if not different and here is not None and there is not None:
+        changed = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
+        different = [f"the files of {name} of {stored['model']} are others" for name in changed]
     if different:
         raise UserError(
             f"{output} holds features made with other settings: {'; '.join(different)}. "
@@ -276,18 +276,18 @@ def _refuse_difference(store: FeatureStore, wanted: dict[str, Any], output: Path
 
 
 def _refuse_other_pictures(store: FeatureStore, data: PreferenceData, items: pd.DataFrame, output: Path) -> None:
-    """Compare pictures by their stamps, and where these differ by their pixels."""
-    noted = np.zeros(len(store.item_ids), dtype=bool)
+    """Compare pictures by their stamps, and by their pixels where stamps differ."""
+    recorded = np.zeros(len(store.item_ids), dtype=bool)
     for run, record in store.records.items():
         if record.has("image_digest", 0):
-            noted[run * store.run_length : run * store.run_length + record.rows] = True
-    rows = np.flatnonzero(noted & items["known"].to_numpy(dtype=bool)[: len(noted)])
+            recorded[run * store.run_length : run * store.run_length + record.rows] = True
+    rows = np.flatnonzero(recorded & items["in_data"].to_numpy(dtype=bool)[: len(recorded)])
     if not len(rows):
         return
     stamps, digests = store.read_column("image_stamp"), store.read_column("image_digest")
     ids = store.item_ids
-    doubtful = [r for r in rows if not stamps[r].any() or stamps[r].tobytes() != stamp_digest(data, ids[r])]
-    for row, digest in _digests(data, [(int(row), str(ids[row])) for row in doubtful]):
+    unsure = [r for r in rows if not stamps[r].any() or stamps[r].tobytes() != stamp_digest(data, ids[r])]
+    for row, digest in _digests(data, [(int(row), str(ids[row])) for row in unsure]):
         if digest != digests[row].tobytes():
             raise UserError(
                 f"{output} was made from another picture of item {ids[row]!r} ({data.image_of(ids[row])}); "
@@ -295,11 +295,11 @@ def _refuse_other_pictures(store: FeatureStore, data: PreferenceData, items: pd.
             )
 
 
-def _digests(data: PreferenceData, asked: list[tuple[int, str]]) -> Iterator[tuple[int, bytes]]:
-    """Open pictures in threads, never far ahead."""
+def _digests(data: PreferenceData, rows: list[tuple[int, str]]) -> Iterator[tuple[int, bytes]]:
+    """Digest pictures in threads, a bounded number ahead; yield them by row, in order."""
     waiting: deque = deque()
     with ThreadPoolExecutor(_WORKERS) as pool:
-        for row, item_id in asked:
+        for row, item_id in rows:
             waiting.append((row, pool.submit(lambda name: picture_digest(data.open_image(name)), item_id)))
             if len(waiting) >= _AHEAD:
                 done = waiting.popleft()

@@ -84,12 +84,12 @@ def damage(folder: Path, name: str, kind: str, how) -> None:
     elif kind == "edit":
         content = edited(json.loads(content), *how)
     else:
-        early, place = how
-        place %= min(len(content), 400) if early else len(content)
+        early, position = how
+        position %= min(len(content), 400) if early else len(content)
         if kind == "cut":
-            content = content[:place]
+            content = content[:position]
         else:
-            content[place] ^= 1 << (how[1] % 8)
+            content[position] ^= 1 << (how[1] % 8)
     path.write_bytes(content)
 
 
@@ -116,13 +116,13 @@ def features(folder):
     with torch.inference_mode():
         velocity = backbone.transformer(**backbone.inputs(noise, conditioning, 0.5))[0]
     latents = backbone.encode_images(torch.linspace(-1, 1, 3 * 16 * 16).reshape(1, 3, 16, 16))
-    found = [
+    actual = [
         conditioning.tensors["encoder_hidden_states"],
         conditioning.tensors["pooled_projections"],
         velocity,
         latents,
     ]
-    return [*found, *conditioning.parts.values()], backbone.parts
+    return [*actual, *conditioning.parts.values()], backbone.parts
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +141,13 @@ def check(tiny_folder, target, sound, name, kind, how):
     damage(target, name, kind, how)
     try:
         planned = part_digests(resolve(str(target)), random_init=False, seed=0, use_t5=True)
-        found, parts = features(target)
+        actual, parts = features(target)
     except UserError as error:
         message = str(error)
     else:
         message = ""
         assert parts == planned
-        same = all(torch.equal(one, other) for one, other in zip(found, sound[0], strict=True))
+        same = all(torch.equal(one, other) for one, other in zip(actual, sound[0], strict=True))
         assert same or parts != sound[1], "other features under the same identity"
     finally:
         shutil.copyfile(tiny_folder / name, target / name)

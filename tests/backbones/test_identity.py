@@ -51,21 +51,21 @@ def test_copies_have_one_identity(original, folder):
     assert revision_of(dict(reversed(original.items()))) == revision_of(original)
 
 
-@pytest.mark.parametrize("place", [0, -1, None])
+@pytest.mark.parametrize("position", [0, -1, None])
 @pytest.mark.parametrize("part", WEIGHTED)
-def test_one_value_changes_the_digest_of_its_part_alone(original, folder, part, place):
+def test_one_value_changes_the_digest_of_its_part_alone(original, folder, part, position):
     """First and last value of the last tensor, and the last bit of the file's last byte."""
     path = weights_path(folder, part)
-    if place is None:
+    if position is None:
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
     else:
         name = sorted(load_file(path))[-1]
-        edit_weights(folder, part, lambda tensors: tensors[name].view(-1)[place].add_(1))
-    found = digests(folder)
-    assert changed(original, found) == {part}
-    assert revision_of(found) != revision_of(original)
+        edit_weights(folder, part, lambda tensors: tensors[name].view(-1)[position].add_(1))
+    actual = digests(folder)
+    assert changed(original, actual) == {part}
+    assert revision_of(actual) != revision_of(original)
 
 
 @pytest.mark.parametrize("part", TOKENIZERS)
@@ -209,12 +209,12 @@ def test_a_cached_model_of_the_hub(hub, tiny_folder, monkeypatch):
     read = []
     content = identity._content
     monkeypatch.setattr(identity.google_crc32c, "value", lambda chunk: read.append(len(chunk)) or 0)
-    found = part_digests(spec, random_init=False, seed=0, use_t5=True)
-    assert set(found) == {*WEIGHTED, *TOKENIZERS} and len(read) == 3, "only the tokenizers' files are read"
+    actual = part_digests(spec, random_init=False, seed=0, use_t5=True)
+    assert set(actual) == {*WEIGHTED, *TOKENIZERS} and len(read) == 3, "only the tokenizers' files are read"
     path = weights_path(snapshot, "vae")
     assert content(path) == f"sha256:{path.resolve().name}"
     backbone = load_backbone(spec, device=torch.device("cpu"), compute_dtype=torch.float32, t5_length=T5_LENGTH)
-    assert backbone.parts == found
+    assert backbone.parts == actual
     expected = load(tiny_folder).encode_prompts(["a star"])
     assert torch.equal(
         backbone.encode_prompts(["a star"]).tensors["encoder_hidden_states"], expected.tensors["encoder_hidden_states"]

@@ -171,16 +171,16 @@ def test_a_folder_without_t5_names_the_option(folder, tiny_folder, what):
     path = folder / "text_encoder_3" if what == "folder" else weights_path(folder, "text_encoder_3")
     shutil.rmtree(path) if what == "folder" else path.unlink()
     refused(folder, r"text_encoder_3.* is missing: copy it, or leave T5 out with --no-t5")
-    found, expected = (load(f, use_t5=False).encode_prompts(PROMPTS) for f in (folder, tiny_folder))
-    assert torch.equal(found.tensors["encoder_hidden_states"], expected.tensors["encoder_hidden_states"])
+    actual, expected = (load(f, use_t5=False).encode_prompts(PROMPTS) for f in (folder, tiny_folder))
+    assert torch.equal(actual.tensors["encoder_hidden_states"], expected.tensors["encoder_hidden_states"])
 
 
 def test_an_index_without_t5(folder, tiny_folder):
     nothing = {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
     edit_json(folder / "model_index.json", lambda index: index.update(nothing))
     assert not resolve(str(folder)).architecture.has_t5
-    found, expected = load(folder).encode_prompts(PROMPTS), load(tiny_folder, use_t5=False).encode_prompts(PROMPTS)
-    assert torch.equal(found.tensors["encoder_hidden_states"], expected.tensors["encoder_hidden_states"])
+    actual, expected = load(folder).encode_prompts(PROMPTS), load(tiny_folder, use_t5=False).encode_prompts(PROMPTS)
+    assert torch.equal(actual.tensors["encoder_hidden_states"], expected.tensors["encoder_hidden_states"])
     edit_json(folder / "model_index.json", lambda index: index.update(tokenizer_3=["transformers", "T5Tokenizer"]))
     refused(folder, "only one of text_encoder_3 and tokenizer_3")
 
@@ -215,9 +215,9 @@ def test_weights_of_16_bits_alone_are_loaded(tiny_folder, tmp_path, part):
         edit_weights(folder, part, lambda tensors: {name: t.half() for name, t in tensors.items()})
     path = weights_path(half, part)
     path.rename(path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
-    expected, found = load(plain), load(half)
+    expected, actual = load(plain), load(half)
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    for one, other in zip(_outputs(expected, noise), _outputs(found, noise), strict=True):
+    for one, other in zip(_outputs(expected, noise), _outputs(actual, noise), strict=True):
         assert torch.equal(one, other)
 
 

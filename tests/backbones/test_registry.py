@@ -1,4 +1,4 @@
-"""Names, folders, and what can be said before weights are loaded."""
+"""Names, folders, and what is read before weights are loaded."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_folder_with_a_known_configuration_takes_the_names_settings(
     tiny_folder, tmp_path, known, written_by_an_older_version
 ):
     by_name = resolve(known)
-    folder = tmp_path / "mine"
+    folder = tmp_path / "copy"
     shutil.copytree(tiny_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     for part in ("transformer", "vae"):
         config = {"_class_name": {"transformer": "SD3Transformer2DModel", "vae": "AutoencoderKL"}[part]}
@@ -74,7 +74,7 @@ def test_a_folder_with_a_known_configuration_takes_the_names_settings(
         (folder / part / "config.json").write_text(json.dumps(config))
     by_path = resolve(str(folder))
     assert (by_path.resolution, by_path.t5_length) == (by_name.resolution, by_name.t5_length) == (512, 256)
-    assert (by_path.name, by_path.source) == ("mine", str(folder))
+    assert (by_path.name, by_path.source) == ("copy", str(folder))
     config = json.loads((folder / "vae" / "config.json").read_text())
     (folder / "vae" / "config.json").write_text(json.dumps(config | {"scaling_factor": 1.0}))
     assert resolve(str(folder)).resolution == 1024
@@ -123,7 +123,9 @@ def test_an_unsupported_family_is_named(tiny_folder, tmp_path):
         resolve(str(folder))
 
 
-@pytest.mark.parametrize(("resolution", "said"), [(100, "multiple of 16"), (8, "multiple of 16"), (6160, "up to 6144")])
-def test_resolutions_that_the_model_cannot_take(resolution, said):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize(
+    ("resolution", "message"), [(100, "multiple of 16"), (8, "multiple of 16"), (6160, "up to 6144")]
+)
+def test_resolutions_that_the_model_cannot_take(resolution, message):
+    with pytest.raises(UserError, match=message):
         resolve("sd35-medium").architecture.token_grid(resolution)

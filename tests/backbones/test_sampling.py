@@ -53,20 +53,20 @@ def stock_states(folder, noise, guidance, **config):
 
 
 def states_of(backbone, noise, guidance):
-    told, empty = backbone.encode_prompts(PROMPTS), backbone.encode_prompts([""])
-    return list(denoise(backbone, noise, told, empty, steps=STEPS, guidance=guidance))
+    conditioning, empty = backbone.encode_prompts(PROMPTS), backbone.encode_prompts([""])
+    return list(denoise(backbone, noise, conditioning, empty, steps=STEPS, guidance=guidance))
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.5])
 def test_every_state_is_the_stock_calls(tiny_folder, backbone, noise, guidance):
     expected, timesteps = stock_states(tiny_folder, noise, guidance)
-    found = states_of(backbone, noise, guidance)
-    assert [state.step for state in found] == list(range(STEPS + 1)) and found[-1].sigma == 0.0
-    assert [1000 * state.sigma for state in found[:-1]] == pytest.approx(timesteps)
-    for state, latents in zip(found, expected, strict=True):
+    actual = states_of(backbone, noise, guidance)
+    assert [state.step for state in actual] == list(range(STEPS + 1)) and actual[-1].sigma == 0.0
+    assert [1000 * state.sigma for state in actual[:-1]] == pytest.approx(timesteps)
+    for state, latents in zip(actual, expected, strict=True):
         torch.testing.assert_close(state.latents, latents)
     # The scheduler's own shift of 3 is in the levels.
-    assert found[1].sigma > 1 - 1 / STEPS
+    assert actual[1].sigma > 1 - 1 / STEPS
 
 
 def test_guidance_and_prompts_matter(backbone, noise):
@@ -80,30 +80,30 @@ def test_a_shift_by_token_count_is_the_stock_calls(tiny_folder, noise):
     moved = load_backbone(resolve(str(tiny_folder)), device=cpu, compute_dtype=torch.float32, t5_length=T5_LENGTH)
     moved.scheduler = moved.scheduler.from_config(moved.pipeline.scheduler.config, **config)
     expected, timesteps = stock_states(tiny_folder, noise, 4.5, **config)
-    found = states_of(moved, noise, 4.5)
-    assert [1000 * state.sigma for state in found[:-1]] == pytest.approx(timesteps)
-    torch.testing.assert_close(found[-1].latents, expected[-1])
+    actual = states_of(moved, noise, 4.5)
+    assert [1000 * state.sigma for state in actual[:-1]] == pytest.approx(timesteps)
+    torch.testing.assert_close(actual[-1].latents, expected[-1])
 
 
 def test_two_trajectories_at_once_do_not_disturb_each_other(backbone, noise):
     alone = states_of(backbone, noise, 4.5)
-    told, empty = backbone.encode_prompts(PROMPTS), backbone.encode_prompts([""])
-    pair = [denoise(backbone, noise, told, empty, steps=STEPS, guidance=4.5) for _ in range(2)]
+    conditioning, empty = backbone.encode_prompts(PROMPTS), backbone.encode_prompts([""])
+    pair = [denoise(backbone, noise, conditioning, empty, steps=STEPS, guidance=4.5) for _ in range(2)]
     for expected, one, other in zip(alone, *pair, strict=True):
         assert torch.equal(one.latents, expected.latents) and torch.equal(other.latents, expected.latents)
 
 
-def test_nothing_is_computed_for_states_that_are_not_asked_for(backbone, noise):
+def test_states_are_computed_on_request(backbone, noise):
     calls = []
     hook = backbone.transformer.register_forward_pre_hook(lambda module, args: calls.append(1))
-    told, empty = backbone.encode_prompts(PROMPTS), backbone.encode_prompts([""])
-    states = denoise(backbone, noise, told, empty, steps=STEPS, guidance=4.5)
+    conditioning, empty = backbone.encode_prompts(PROMPTS), backbone.encode_prompts([""])
+    states = denoise(backbone, noise, conditioning, empty, steps=STEPS, guidance=4.5)
     assert next(states).step == 0 and not calls
     assert next(states).step == 1 and len(calls) == 1
     hook.remove()
 
 
 def test_a_trajectory_has_a_step(backbone, noise):
-    told = backbone.encode_prompts(PROMPTS)
+    conditioning = backbone.encode_prompts(PROMPTS)
     with pytest.raises(UserError, match="at least 1 step, got 0"):
-        next(denoise(backbone, noise, told, told, steps=0))
+        next(denoise(backbone, noise, conditioning, conditioning, steps=0))

@@ -30,16 +30,16 @@ def backbone(tiny_folder):
 
 
 def test_conditioning_is_the_stock_call(stock, backbone):
-    mine = backbone.encode_prompts(PROMPTS)
+    conditioning = backbone.encode_prompts(PROMPTS)
     with torch.inference_mode():
         tokens, _, pooled, _ = stock.encode_prompt(
             PROMPTS, None, None, do_classifier_free_guidance=False, max_sequence_length=T5_LENGTH
         )
-    assert torch.equal(mine.tensors["encoder_hidden_states"], tokens)
-    assert torch.equal(mine.tensors["pooled_projections"], pooled)
+    assert torch.equal(conditioning.tensors["encoder_hidden_states"], tokens)
+    assert torch.equal(conditioning.tensors["pooled_projections"], pooled)
 
 
-def test_padding_is_told_from_words(stock, backbone):
+def test_real_tokens_are_marked(stock, backbone):
     parts = backbone.encode_prompts(PROMPTS).parts
     clip_length = stock.tokenizer_max_length
     for row, prompt in enumerate(PROMPTS):
@@ -145,7 +145,7 @@ def test_prompts_that_are_cut_are_not_logged(tiny_folder, log_lines):
     assert any("was truncated" in line for line in log_lines)
 
 
-def test_clip_tokens_are_counted_before_truncation(stock, backbone):
+def test_prompt_tokens_are_counted_before_truncation(stock, backbone):
     prompts = [*PROMPTS, LONG, "circle"]
     expected = [max(len(t(p)["input_ids"]) for t in (stock.tokenizer, stock.tokenizer_2)) for p in prompts]
     assert backbone.prompt_tokens(prompts) == expected
@@ -154,7 +154,7 @@ def test_clip_tokens_are_counted_before_truncation(stock, backbone):
     assert backbone.prompt_tokens([]) == []
 
 
-def test_clip_tokens_are_the_larger_count_of_both_tokenizers(tiny_folder, tmp_path):
+def test_prompt_tokens_are_the_larger_count_of_both_tokenizers(tiny_folder, tmp_path):
     folder = copied(tiny_folder, tmp_path / "model")
     # Without merges every letter is a token.
     edit_json(folder / "tokenizer_2" / "tokenizer.json", lambda content: content["model"].update(merges=[]))

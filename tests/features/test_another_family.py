@@ -166,7 +166,7 @@ def test_the_embedded_time_is_one_minus_sigma(backbone, sigma):
 def test_similarity_of_images_and_trajectories(spec, backbone, plan):
     similarity = SimilarityPlan(plan, ("cosine", "cka"), read_at=(0, 2), steps=3)
     matrices = measure(similarity, backbone, make_data())
-    assert {(m.place.source, m.place.stream, m.place.part) for m in matrices} == {
+    assert {(m.site.source, m.site.stream, m.site.part) for m in matrices} == {
         (source, *stream) for source in ("images", "trajectory") for stream in (("image", "all"), ("text", "letters"))
     }
     for matrix in matrices:

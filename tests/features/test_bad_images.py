@@ -47,7 +47,7 @@ def test_a_missing_picture_stops_it_before_anything_is_made(extract, pairs_file,
     assert not (tmp_path / "s.zarr").exists()
 
 
-def test_the_plan_says_how_many_are_missing(extract, pairs_file, tmp_path, capsys):
+def test_the_plan_counts_missing_pictures(extract, pairs_file, tmp_path, capsys):
     (pairs_file.parent / "3b.png").unlink()
     assert extract("--dry-run") == 0
     assert "missing  1 of 10 pictures" in capsys.readouterr().out
@@ -66,8 +66,8 @@ def test_bad_pictures_are_left_out_with_a_report_and_nothing_else_changes(extrac
     store, before = FeatureStore.open(tmp_path / "s.zarr"), FeatureStore.open(tmp_path / "whole.zarr")
     assert len(store.item_ids) == 6 and len(pd.read_parquet(store.pairs_path)) == 3
     rows = [before.item_ids.tolist().index(item) for item in store.item_ids]
-    kept = store.read("image", "mean", 0.005, 3)
-    np.testing.assert_allclose(kept, before.read("image", "mean", 0.005, 3)[rows], rtol=1e-4, atol=1e-5)
+    stored = store.read("image", "mean", 0.005, 3)
+    np.testing.assert_allclose(stored, before.read("image", "mean", 0.005, 3)[rows], rtol=1e-4, atol=1e-5)
 
 
 def test_good_pictures_leave_no_report(extract, tmp_path):
@@ -90,8 +90,8 @@ def test_a_broken_exif_block_does_not_stop_extraction(extract, pairs_file, tmp_p
     image.save(pairs_file.parent / "3b.png", "WEBP", lossless=True, exif=b"Exif\0\0II*\0garbage")
     assert extract() == 0
     store, before = FeatureStore.open(tmp_path / "s.zarr"), FeatureStore.open(tmp_path / "whole.zarr")
-    kept, whole = (one.read("image", "mean", 0.005, 3) for one in (store, before))
-    np.testing.assert_array_equal(kept, whole)
+    stored, whole = (one.read("image", "mean", 0.005, 3) for one in (store, before))
+    np.testing.assert_array_equal(stored, whole)
 
 
 def test_an_error_after_decoding_is_named(extract, pairs_file, tmp_path, capsys):

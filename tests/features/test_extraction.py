@@ -160,9 +160,9 @@ def test_order_and_batches_change_nothing_but_rounding(spec, backbone, tmp_path)
     for other in others:
         for block in store.blocks_of("text"):
             for stream, reduction in (("image", "mean"), ("text", "mean_clip"), ("text", "mean_t5")):
-                mine, theirs = (by_item(s, stream, reduction, 0.6, block) for s in (store, other))
-                for item, vector in mine.items():
-                    np.testing.assert_allclose(theirs[item], vector, rtol=1e-4, atol=1e-5)
+                first, second = (by_item(s, stream, reduction, 0.6, block) for s in (store, other))
+                for item, vector in first.items():
+                    np.testing.assert_allclose(second[item], vector, rtol=1e-4, atol=1e-5)
 
 
 class Killed(BaseException):
@@ -236,20 +236,20 @@ def test_noise_differs_between_seeds_and_not_between_sigmas(spec, backbone, tmp_
     assert np.abs(stores[0].read("image", "mean", 0.6, 0) - stores[0].read("image", "mean", 0.005, 0)).max() > 1e-3
 
 
-def test_the_store_says_how_it_was_made(spec, backbone, tmp_path):
+def test_the_store_records_how_it_was_made(spec, backbone, tmp_path):
     data = make_data()
     store = run(spec, backbone, data, tmp_path / "s.zarr").store
-    said = store.attributes
-    assert said["model"] == spec.name
-    assert said["revision"] == backbone.revision
-    assert said["data"] == "noise"
-    assert (said["seed"], said["resolution"], said["t5_length"], said["clip_tokens"]) == (
+    attributes = store.attributes
+    assert attributes["model"] == spec.name
+    assert attributes["revision"] == backbone.revision
+    assert attributes["data"] == "noise"
+    assert (attributes["seed"], attributes["resolution"], attributes["t5_length"], attributes["clip_tokens"]) == (
         0,
         16,
         T5_LENGTH,
         CAPTION_LENGTH,
     )
-    assert said["versions"]["torch"] == torch.__version__
+    assert attributes["versions"]["torch"] == torch.__version__
     pd.testing.assert_frame_equal(store.read_pairs(), data.pairs, check_dtype=False)
 
 
@@ -260,7 +260,7 @@ def test_a_random_backbone_may_not_continue_a_trained_store(spec, backbone, tmp_
         run(spec, fresh, make_data(), tmp_path / "s.zarr", random_init=True)
 
 
-def test_what_was_mended_is_returned(spec, backbone, tmp_path):
+def test_repairs_are_returned(spec, backbone, tmp_path):
     assert run(spec, backbone, make_data(), tmp_path / "s.zarr").mended == ()
     next((tmp_path / "s.zarr").glob("features/image/mean/c/0/0/0/0")).unlink()
     again = run(spec, backbone, make_data(), tmp_path / "s.zarr")
@@ -280,12 +280,12 @@ def test_a_bad_image_loses_nothing(spec, backbone, tmp_path):
     with pytest.raises(UserError, match="item3"):
         run(spec, backbone, broken, tmp_path / "s.zarr", run_length=3)
     assert FeatureStore.open(tmp_path / "s.zarr").written.sum() == 9
-    mended = run(spec, backbone, data, tmp_path / "s.zarr", run_length=3)
-    assert mended.computed == 3
+    repaired = run(spec, backbone, data, tmp_path / "s.zarr", run_length=3)
+    assert repaired.computed == 3
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--sigmas", "5"], "in [0, 1]"),
         (["--sigmas", "0.1,0.1"], "given once"),
@@ -300,12 +300,12 @@ def test_a_bad_image_loses_nothing(spec, backbone, tmp_path):
         (["--compute-dtype", "float16", "--device", "cpu"], "float32"),
     ],
 )
-def test_bad_input_is_one_sentence_and_status_2(tmp_path, capsys, options, said):
+def test_bad_input_is_one_sentence_and_status_2(tmp_path, capsys, options, message):
     model = [] if "--model" in options else ["--model", "testbed-xs"]
     status = main([*model, "--output", str(tmp_path / "s.zarr"), "--limit", "8", *options])
     error = capsys.readouterr().err.strip()
     assert status == 2
-    assert said in error
+    assert message in error
     assert "\n" not in error
     assert not list(tmp_path.iterdir())
 
@@ -341,8 +341,8 @@ def test_another_model_path_is_the_same_command(tiny_folder, tmp_path, capsys):
     output = tmp_path / "s.zarr"
     command = ["--model", str(tiny_folder), "--data", "testbed", "--split", "test", "--limit", "8", "--t5-length", "12"]
     assert main([*command, "--output", str(output)]) == 0
-    said = capsys.readouterr().out
-    assert str(output) in said and "probing.fit" in said
+    printed = capsys.readouterr().out
+    assert str(output) in printed and "probing.fit" in printed
     store = FeatureStore.open(output)
     assert store.num_blocks == BLOCKS
     assert np.isfinite(store.read("image", "mean", 0.005, BLOCKS - 1)).all()

@@ -1,4 +1,4 @@
-"""Noise depends on (seed, key) alone, and the noise level is the one asked for."""
+"""Noise depends on (seed, key) alone, and the noise level is the requested one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_seed_and_key_do_not_run_together():
             assert abs(np.corrcoef(draws[i], draws[j])[0, 1]) < 0.5
 
 
-def test_these_bytes_are_for_ever():
+def test_the_noise_of_a_key_never_changes():
     """Stores made on other machines and days are compared with ours: the stream must not change."""
     expected = np.array(
         [0.42330145835876465, -0.8373942971229553, 0.9662696123123169, -2.3879616260528564], dtype=np.float32

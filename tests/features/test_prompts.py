@@ -1,4 +1,4 @@
-"""Which words a backbone is given: another prompt's, never one's own, and none from the other side of the split."""
+"""Words that a backbone reads: foreign ones come from another prompt of the same split."""
 
 from __future__ import annotations
 
@@ -68,22 +68,22 @@ def backbone(spec):
 def test_features_are_those_of_the_given_words(spec, backbone, tmp_path, rule):
     """The same bytes as data whose prompts had been these words from the start."""
     data = make_data()
-    found = run(spec, backbone, data, tmp_path / "a.zarr", prompts=rule).store
-    # Two prompts a split: each is given the other's words.
+    actual = run(spec, backbone, data, tmp_path / "a.zarr", prompts=rule).store
+    # Two prompts a split exchange their words.
     words = {"foreign": [PROMPTS[1], PROMPTS[0], PROMPTS[3], PROMPTS[2]], "empty": [""] * 4}[rule]
     texts = data.items["prompt_id"].str[-1].astype(int).map(dict(enumerate(words)))
     changed = replace(data, items=data.items.assign(prompt=texts))
     expected = run(spec, backbone, changed, tmp_path / "b.zarr").store
-    for stream, reduction in found.arrays():
+    for stream, reduction in actual.arrays():
         np.testing.assert_array_equal(
-            found.read(stream, reduction, 0.6, 1), expected.read(stream, reduction, 0.6, 1), err_msg=reduction
+            actual.read(stream, reduction, 0.6, 1), expected.read(stream, reduction, 0.6, 1), err_msg=reduction
         )
     own = run(spec, backbone, data, tmp_path / "own.zarr").store
-    assert np.abs(found.read("image", "mean", 0.6, 1) - own.read("image", "mean", 0.6, 1)).max() > 1e-4
-    np.testing.assert_array_equal(found.read_latents("mean"), own.read_latents("mean"))
+    assert np.abs(actual.read("image", "mean", 0.6, 1) - own.read("image", "mean", 0.6, 1)).max() > 1e-4
+    np.testing.assert_array_equal(actual.read_latents("mean"), own.read_latents("mean"))
 
 
-def test_a_store_says_its_words_and_its_backbones_size(spec, backbone, tmp_path):
+def test_a_store_records_its_words_and_its_backbones_size(spec, backbone, tmp_path):
     data = make_data()
     own = run(spec, backbone, data, tmp_path / "own.zarr").store
     assert own.attributes["settings"]["prompts"] == "own"
@@ -98,8 +98,8 @@ def test_a_store_says_its_words_and_its_backbones_size(spec, backbone, tmp_path)
         run(spec, backbone, data, tmp_path / "foreign.zarr")
 
 
-def test_the_plan_says_which_words(capsys):
+def test_the_plan_names_the_words(capsys):
     for rule, message in (("foreign", "each given another prompt's words"), ("empty", "given no words")):
         assert main(["--model", "testbed-xs", "--limit", "60", "--prompts", rule, "--dry-run"]) == 0
-        said = capsys.readouterr().out
-        assert message in said and f"testbed-xs-{rule}-prompts--testbed.zarr" in said
+        printed = capsys.readouterr().out
+        assert message in printed and f"testbed-xs-{rule}-prompts--testbed.zarr" in printed

@@ -15,12 +15,12 @@ from probing.features.reductions import check_reductions, reduce_image, reduce_t
 @given(seed=st.integers(0, 1000), rows=st.sampled_from([4, 8]), columns=st.sampled_from([4, 12]))
 def test_image_reductions_equal_numpy(seed, rows, columns):
     tokens = np.random.default_rng(seed).standard_normal((2, rows * columns, 3)).astype(np.float32)
-    found = reduce_image(torch.from_numpy(tokens), (rows, columns), ["mean", "std", "max", "grid4", "tokens"])
+    actual = reduce_image(torch.from_numpy(tokens), (rows, columns), ["mean", "std", "max", "grid4", "tokens"])
     grid = tokens.reshape(2, 4, rows // 4, 4, columns // 4, 3).mean(axis=(2, 4)).reshape(2, 16, 3)
     expected = {"mean": tokens.mean(1), "std": tokens.std(1), "max": tokens.max(1), "grid4": grid, "tokens": tokens}
-    assert set(found) == set(expected)
+    assert set(actual) == set(expected)
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name].numpy(), value, rtol=1e-4, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(actual[name].numpy(), value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_the_grid_reads_rows_before_columns():
@@ -39,18 +39,18 @@ def test_text_reductions_leave_padding_out(seed, lengths):
         clip[row, :length] = True
         t5[row, 7 : 7 + 1 + length % 3] = True
     parts = {"clip": torch.from_numpy(clip), "t5": torch.from_numpy(t5)}
-    found = reduce_text(torch.from_numpy(tokens), parts, ["mean", "std", "max", "grid4"])
-    assert set(found) == {f"{name}_{part}" for name in ("mean", "std", "max") for part in ("clip", "t5")}
+    actual = reduce_text(torch.from_numpy(tokens), parts, ["mean", "std", "max", "grid4"])
+    assert set(actual) == {f"{name}_{part}" for name in ("mean", "std", "max") for part in ("clip", "t5")}
     for part, mask in (("clip", clip), ("t5", t5)):
         for row in range(len(lengths)):
             real = tokens[row, mask[row]]
             for name, value in (("mean", real.mean(0)), ("std", real.std(0)), ("max", real.max(0))):
-                np.testing.assert_allclose(found[f"{name}_{part}"][row].numpy(), value, rtol=1e-4, atol=1e-5)
-    # Whatever stands in the padding, nothing changes.
-    spoilt = np.where((clip | t5)[..., None], tokens, 1e9).astype(np.float32)
-    again = reduce_text(torch.from_numpy(spoilt), parts, ["mean", "std", "max"])
+                np.testing.assert_allclose(actual[f"{name}_{part}"][row].numpy(), value, rtol=1e-4, atol=1e-5)
+    # The content of padding changes nothing.
+    replaced = np.where((clip | t5)[..., None], tokens, 1e9).astype(np.float32)
+    again = reduce_text(torch.from_numpy(replaced), parts, ["mean", "std", "max"])
     for name, value in again.items():
-        assert torch.equal(value, found[name]), name
+        assert torch.equal(value, actual[name]), name
 
 
 def test_reductions_are_made_in_float32():

@@ -27,10 +27,10 @@ def name(request):
 
 
 def test_a_block_is_like_itself_and_likeness_is_mutual(name):
-    found = measure(name, tokens())
-    np.testing.assert_allclose(np.diag(found), 1, atol=1e-5)
-    np.testing.assert_allclose(found, found.T, atol=1e-5)
-    assert found.max() <= 1 + 1e-5 and (found[np.triu_indices(4, 1)] < 0.9).all()
+    actual = measure(name, tokens())
+    np.testing.assert_allclose(np.diag(actual), 1, atol=1e-5)
+    np.testing.assert_allclose(actual, actual.T, atol=1e-5)
+    assert actual.max() <= 1 + 1e-5 and (actual[np.triu_indices(4, 1)] < 0.9).all()
 
 
 def test_given_blocks_stay_as_they_are(name):
@@ -69,8 +69,8 @@ def test_cka_is_the_published_formula(channels):
 
 
 def test_cka_of_unrelated_features_is_about_zero_even_with_many_channels():
-    found = np.mean([measure("cka", tokens(2, 16, 500, seed))[0, 1] for seed in range(50)])
-    assert abs(found) < 0.02
+    actual = np.mean([measure("cka", tokens(2, 16, 500, seed))[0, 1] for seed in range(50)])
+    assert abs(actual) < 0.02
     # Plain CKA of the same is far above.
     X, Y = (x - x.mean(0) for x in tokens(2, 16, 500))
     assert (Y.T @ X).norm() ** 2 / ((X.T @ X).norm() * (Y.T @ Y).norm()) > 0.8
@@ -101,8 +101,8 @@ def test_knn_counts_common_neighbours():
 
 
 def test_knn_of_unrelated_tokens_is_at_its_chance():
-    found = np.mean([measure("knn", tokens(2, 40, 30, seed))[0, 1] for seed in range(40)])
-    assert found == pytest.approx(NEIGHBOURS / 39, abs=0.02)
+    actual = np.mean([measure("knn", tokens(2, 40, 30, seed))[0, 1] for seed in range(40)])
+    assert actual == pytest.approx(NEIGHBOURS / 39, abs=0.02)
 
 
 def rotated(stack, each):

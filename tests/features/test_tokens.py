@@ -35,18 +35,18 @@ def test_their_mean_is_the_stores(backbone, store):
         assert tokens.dtype == np.float32
         expected = store.read("image", "mean", sigma, block)[[ids.index(item) for item in items]]
         np.testing.assert_allclose(tokens.mean(axis=1), expected, rtol=1e-4, atol=1e-4)
-        kept = store.read("image", "tokens", sigma, block)[[ids.index(item) for item in items]]
-        np.testing.assert_allclose(tokens, kept, rtol=2e-3, atol=2e-2)
+        stored = store.read("image", "tokens", sigma, block)[[ids.index(item) for item in items]]
+        np.testing.assert_allclose(tokens, stored, rtol=2e-3, atol=2e-2)
 
 
 def test_other_models_and_items_are_refused(backbone, store):
     check_same_model(store.attributes, backbone)
     parts = {**store.attributes["parts"], "vae": "x"}
-    with pytest.raises(UserError, match=r"another model: the files of vae are others; give the same by --model"):
+    with pytest.raises(UserError, match=r"another model: the files of vae differ; give the same by --model"):
         check_same_model({**store.attributes, "parts": parts}, backbone)
     with pytest.raises(UserError, match="has no item nobody; give the data set"):
         read_image_tokens(
             backbone.spec, backbone, make_data(), ["nobody"], settings_of(store.attributes), sigma=0.1, block=0
         )
-    with pytest.raises(UserError, match="does not say its t5_length"):
+    with pytest.raises(UserError, match="lacks the settings t5_length"):
         settings_of({k: v for k, v in store.attributes.items() if k != "t5_length"})

@@ -63,13 +63,13 @@ def trace(backbone):
 def test_every_block_and_stream_equals_plain_hooks_bit_for_bit(backbone, inputs, layout, trace):
     expected = hooked(backbone.transformer, inputs)
     blocks = list(range(len(expected)))
-    found = trace.run(inputs, layout, blocks, lambda block, streams: (block, streams))
-    assert [block for block, _ in found] == blocks
-    for (_, streams), (text, image) in zip(found, expected, strict=True):
+    actual = trace.run(inputs, layout, blocks, lambda block, streams: (block, streams))
+    assert [block for block, _ in actual] == blocks
+    for (_, streams), (text, image) in zip(actual, expected, strict=True):
         assert torch.equal(streams["image"], image)
         assert (streams["text"] is None) == (text is None)
         assert text is None or torch.equal(streams["text"], text)
-    assert found[-1][1]["text"] is None
+    assert actual[-1][1]["text"] is None
 
 
 def test_streams_are_not_swapped(backbone, inputs, layout, trace):
@@ -83,8 +83,8 @@ def test_streams_are_not_swapped(backbone, inputs, layout, trace):
 def test_a_single_block_is_the_right_one(backbone, inputs, layout, trace):
     expected = hooked(backbone.transformer, inputs)
     for block, (_, image) in enumerate(expected):
-        (found,) = trace.run(inputs, layout, [block], lambda block, streams: streams["image"])
-        assert torch.equal(found, image)
+        (actual,) = trace.run(inputs, layout, [block], lambda block, streams: streams["image"])
+        assert torch.equal(actual, image)
 
 
 def test_blocks_after_the_deepest_do_not_run(backbone, inputs, layout, trace):

@@ -43,7 +43,7 @@ class Matrices(Protocol):
     """
 
     @property
-    def place(self) -> Any: ...
+    def site(self) -> Any: ...
     @property
     def blocks(self) -> tuple[int, ...]: ...
     @property
@@ -56,7 +56,7 @@ class Matrices(Protocol):
 
 def where(matrices: Matrices) -> dict[str, Any]:
     """Give the columns of a place; a noise level of the sampler's grid in float32 is rounded to what it means."""
-    place = matrices.place._asdict()
+    place = matrices.site._asdict()
     return {**{name: place[name] for name in PLACE}, "sigma": round(float(place["sigma"]), 7)}
 
 
@@ -70,7 +70,7 @@ def check_prompts(measured: Sequence[Matrices]) -> None:
         if len(one.prompt_ids) < 2:
             raise UserError(
                 f"Similarity is averaged over prompts and needs at least 2 of them, got {len(one.prompt_ids)} "
-                f"({one.place.stream} tokens, {one.place.measure}); raise --limit."
+                f"({one.site.stream} tokens, {one.site.measure}); raise --limit."
             )
 
 

@@ -12,7 +12,7 @@ from probing.analysis.stage_table import blocks_of_stages, select_stages
 from probing.analysis.stages import find_stages, stage_similarity
 from probing.errors import UserError
 from probing.statistics import cluster_bootstrap
-from tests.fakes.fake_similarity import ABOUT, LENGTHS, Matrices, Place, measured, planted
+from tests.fakes.fake_similarity import ABOUT, LENGTHS, Matrices, Site, measured, planted
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_similarity_is_the_mean_over_prompts_with_its_interval(found, table):
 
 def test_prompts_count_once_however_many_items_they_have(table, found):
     one = found[0]
-    uneven = Matrices(one.place, one.blocks, one.prompt_ids, np.arange(1, 21), one.values)
+    uneven = Matrices(one.site, one.blocks, one.prompt_ids, np.arange(1, 21), one.values)
     same = similarity_table([uneven], ABOUT, table, num_blocks=10)["value"]
     np.testing.assert_allclose(same, similarity_table([one], ABOUT, table, num_blocks=10)["value"])
 
@@ -144,9 +144,9 @@ def test_mistakes():
         find_stages([planted()], ABOUT, shortest=11)
     one = planted((3,))
     with pytest.raises(UserError, match=r"two or more in a row, got blocks \[0, 2, 3\]"):
-        find_stages([Matrices(one.place, (0, 2, 3), one.prompt_ids, one.items, one.values)], ABOUT)
+        find_stages([Matrices(one.site, (0, 2, 3), one.prompt_ids, one.items, one.values)], ABOUT)
 
 
 def test_a_level_of_the_samplers_grid_is_named_as_it_is_meant():
-    grid = planted(place=Place("trajectory", float(np.float32(0.3)), 3, "image", "all", "cka"))
+    grid = planted(site=Site("trajectory", float(np.float32(0.3)), 3, "image", "all", "cka"))
     assert find_stages([grid], ABOUT, resamples=20)["sigma"].unique().tolist() == [0.3]
