@@ -6,11 +6,11 @@ import shutil
 
 import pandas as pd
 import pytest
-
 from probing.analyse import main
+
 from probing.figures import main as draw
-from tests.fakes.fake_store import make_pairs
 from tests.fakes.disk_store import write_store
+from tests.fakes.fake_store import make_pairs
 
 LITTLE = ["--streams", "image", "--sigmas", "0.005", "--facets", "quality"]
 

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from probing.analysis.similarity import similarity_table
-from probing.analysis.stages import find_stages, stage_similarity
-from probing.analysis.token_maps import COLUMNS, as_text
+from probing.analysis.similarity import find_stages, similarity_table, stage_similarity
+from probing.analysis.token_maps.maps import COLUMNS, as_text
 from tests.fakes.fake_similarity import ABOUT, measured
 
 

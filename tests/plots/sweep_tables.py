@@ -6,10 +6,11 @@ from functools import lru_cache
 
 import pandas as pd
 
-from probing.analysis.combinations import combinations
-from probing.analysis.controls import controls
-from probing.analysis.noise import noise
-from probing.analysis.scaling import scaling
+from probing.analysis.combinations import measure_combinations
+from probing.analysis.controls import ControlSettings, measure_controls
+from probing.analysis.engine import Sites
+from probing.analysis.noise import measure_noise
+from probing.analysis.scaling import ScalingSettings, measure_scaling
 from tests.fakes.planted_store import PlantedStore, planted_pairs
 
 
@@ -30,6 +31,8 @@ def sweep_tables() -> dict[str, pd.DataFrame]:
     return {
         "combinations": measure_combinations(one, pairs, sites=Sites(sigmas=(0.1,))),
         "noise": measure_noise([one, again, shared], pairs),
-        "scaling": measure_scaling([one, fresh, large], pairs, ScalingSettings(steps={"large": 300}), sites=Sites(sigmas=(0.1,))),
+        "scaling": measure_scaling(
+            [one, fresh, large], pairs, ScalingSettings(steps={"large": 300}), sites=Sites(sigmas=(0.1,))
+        ),
         "controls": measure_controls([one, fresh], pairs, ControlSettings(shuffles=1), sites=Sites(sigmas=(0.1,))),
     }

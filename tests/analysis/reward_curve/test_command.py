@@ -7,16 +7,14 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from probing.fit import TABLES, main
 
 from probing.analysis import fit_cells
 from probing.errors import UserError
 from probing.features import FeatureStore
-from probing.features.store import ArraySpec
-from probing.features.store.layout import COLUMNS
 from probing.figures import main as draw
 from probing.files import read_metadata
-from probing.fit import TABLES, main
-from tests.fakes.fake_store import CHANNELS, NUM_BLOCKS, FakeStore, make_pairs
+from tests.fakes.fake_store import FakeStore, make_pairs
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,13 @@
-"""Reward curves with controls, and comparisons whose choices never see the test split."""
+"""Reward curves with controls, and comparisons that select on training pairs only."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from probing.analysis import CellResults, compare, reward_curve
-from probing.analysis.comparisons import COLUMNS, _statement, best
+from probing.analysis.engine import CellResults, Sites
+from probing.analysis.reward_curve import best, compare, measure_curve
+from probing.analysis.reward_curve.comparisons import COLUMNS, _statement
 from probing.errors import UserError
 from probing.statistics import holm, paired_difference
 from tests.fakes.fake_store import FakeStore, make_pairs
@@ -43,7 +44,7 @@ def test_the_curve_has_every_control(curve):
     assert shuffled["value"].mean() == pytest.approx(0.5, abs=0.04)
 
 
-def test_planted_facets_differ_and_others_do_not(comparisons):
+def test_only_planted_facets_differ(comparisons):
     assert tuple(comparisons.columns) == COLUMNS
     assert len(comparisons) == 2 * 2 * 2 * 2 + 2 * 2
     for row in comparisons.itertuples():
@@ -57,9 +58,9 @@ def test_planted_facets_differ_and_others_do_not(comparisons):
 
 def test_a_difference_is_that_of_the_named_cells(curve, comparisons):
     row = comparisons.iloc[0]
-    mine = curve.outcomes[curve.outcomes["facet"] == row["facet"]]
+    of_facet = curve.outcomes[curve.outcomes["facet"] == row["facet"]]
     expected = paired_difference(
-        mine[row["cell"]].to_numpy(), mine[row["baseline_cell"]].to_numpy(), mine["prompt_id"].to_numpy()
+        of_facet[row["cell"]].to_numpy(), of_facet[row["baseline_cell"]].to_numpy(), of_facet["prompt_id"].to_numpy()
     )
     assert row["difference"] == pytest.approx(expected.estimate)
     assert row["difference"] == pytest.approx(row["value"] - row["baseline_value"])
@@ -69,10 +70,10 @@ def test_a_difference_is_that_of_the_named_cells(curve, comparisons):
     np.testing.assert_allclose(comparisons["p_value_holm"], holm(comparisons["p_value"]))
 
 
-def test_the_choice_never_looks_at_the_test_split(curve, comparisons):
-    spoilt = curve.table.copy()
-    spoilt["value"] = np.random.default_rng(0).random(len(spoilt))
-    again = compare(CellResults(spoilt, curve.outcomes, curve.margins), resamples=50)
+def test_the_selection_ignores_the_test_split(curve, comparisons):
+    changed = curve.table.copy()
+    changed["value"] = np.random.default_rng(0).random(len(changed))
+    again = compare(CellResults(changed, curve.outcomes, curve.margins), resamples=50)
     assert again["cell"].tolist() == comparisons["cell"].tolist()
     assert again["baseline_cell"].tolist() == comparisons["baseline_cell"].tolist()
     trained = curve.table.query("control == 'trained' and facet == 'quality'")
@@ -97,22 +98,22 @@ def test_without_a_random_init_store_latents_remain(pairs):
         compare(bare)
 
 
-def test_stores_that_do_not_belong_together_are_refused(pairs):
-    trained, fresh = FakeStore(pairs), FakeStore(pairs, random_init=True)
+def test_incomparable_stores_are_refused(pairs):
+    trained, random_init = FakeStore(pairs), FakeStore(pairs, random_init=True)
     with pytest.raises(UserError, match="holds trained weights"):
         measure_curve(trained, pairs, random_init=FakeStore(pairs))
     with pytest.raises(UserError, match="give it as the control"):
-        measure_curve(fresh, pairs)
+        measure_curve(random_init, pairs)
     foreign = FakeStore(pairs)
     foreign.attributes["prompts"] = "foreign"
     with pytest.raises(UserError, match="given as trained was extracted with foreign prompts"):
         measure_curve(foreign, pairs)
-    fresh.attributes["prompts"] = "empty"
+    random_init.attributes["prompts"] = "empty"
     with pytest.raises(UserError, match="given as control was extracted with empty prompts"):
-        measure_curve(trained, pairs, random_init=fresh)
-    del fresh.attributes["prompts"]
-    fresh.attributes["resolution"] = 128
+        measure_curve(trained, pairs, random_init=random_init)
+    del random_init.attributes["prompts"]
+    random_init.attributes["resolution"] = 128
     with pytest.raises(UserError, match="resolution is 64 and 128"):
-        measure_curve(trained, pairs, random_init=fresh)
+        measure_curve(trained, pairs, random_init=random_init)
     with pytest.raises(UserError, match="0 or more"):
         measure_curve(trained, pairs, shuffles=-1)

@@ -1,4 +1,4 @@
-"""No test prompt is seen by any choice; and a leak, planted into each, is caught by the same check."""
+"""No selection uses a test prompt; a leak planted into each is caught by the same check."""
 
 from __future__ import annotations
 
@@ -8,68 +8,67 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probing.analysis import Recipe, compare, fit_cells, fit_latents
-from probing.analysis import comparisons as comparisons_module
-from probing.analysis.pairs import facets_of
-from probing.analysis.results import CellResults
+from probing.analysis.engine import CellResults, Recipe, Sites, facets_of, measure_cells, measure_latents
+from probing.analysis.reward_curve import compare
+from probing.analysis.reward_curve import comparisons as comparisons_module
 from probing.probes import ALPHAS, LogisticProbe, MLPProbe
 from probing.probes import logistic as logistic_module
 from tests.fakes.fake_store import FakeStore, make_pairs
 
-ASKED = {"streams": ["image"], "sigmas": [0.6], "facets": ["quality"], "progress": False}
+IMAGE, QUALITY = {"streams": ("image",), "sigmas": (0.6,)}, ["quality"]
 
 
-class Spoilt(FakeStore):
-    """Test items hold other features: huge, one channel dwarfing the rest; training items hold their own."""
+class AlteredTest(FakeStore):
+    """Test items have other features: huge, with one massive channel; training items keep theirs."""
 
     def __init__(self, pairs: pd.DataFrame) -> None:
         super().__init__(pairs)
         on_test = pairs.loc[pairs["split"] == "test", ["first", "second"]].to_numpy().ravel()
         self._test = np.isin(self.item_ids, on_test)
 
-    def read(self, *place):
-        features = super().read(*place).copy()
+    def read(self, *site):
+        features = super().read(*site).copy()
         features[self._test] = features[self._test][:, ::-1] * 100
         features[self._test, 4] *= 1e4
         return features
 
 
 def flipped(pairs: pd.DataFrame) -> pd.DataFrame:
-    other = pairs.copy()
-    on_test = other["split"] == "test"
-    other.loc[on_test, "choice"] = 1 - other.loc[on_test, "choice"]
-    return other
+    changed = pairs.copy()
+    on_test = changed["split"] == "test"
+    changed.loc[on_test, "choice"] = 1 - changed.loc[on_test, "choice"]
+    return changed
 
 
-def moved(recipe: Recipe) -> list[str]:
-    """What was chosen or fitted otherwise once test items and test choices were others; nothing, if nothing leaks."""
+def changed_by_test(recipe: Recipe) -> list[str]:
+    """Name what changes with the test items and test choices; nothing, without a leak."""
     pairs = make_pairs()
-    clean, spoilt = (
-        measure_cells(store(pairs), told, recipe=recipe, **ASKED, sites=Sites(blocks=(1, 4))).table
-        for store, told in ((FakeStore, pairs), (Spoilt, flipped(pairs)))
+    clean, altered = (
+        measure_cells(store(pairs), labelled, sites=Sites(**IMAGE, blocks=(1, 4)), facets=QUALITY, recipe=recipe).table
+        for store, labelled in ((FakeStore, pairs), (AlteredTest, flipped(pairs)))
     )
-    kept = ["alpha", "scaling", "cv_accuracy", "temperature"]
-    return [name for name in kept if not clean[name].equals(spoilt[name])]
+    columns = ["alpha", "scaling", "cv_accuracy", "temperature"]
+    return [name for name in columns if not clean[name].equals(altered[name])]
 
 
-def side_of_test(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Differences and choices of the test pairs, as a leak would get hold of them."""
+def leaked_test_data(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Differences and choices of the test pairs, for a leak."""
     pairs = make_pairs()
     (facet,) = facets_of(FakeStore(pairs), pairs, ["quality"])
     return facet.test.differences(features), facet.test.choices
 
 
 def leaky_scaling(monkeypatch) -> None:
-    """Scales, and what is massive, are found on test pairs too."""
+    """Scalings and massive channels are determined on test pairs too."""
     find, fit = logistic_module.find_scaling, Recipe.fit
-    there: list[np.ndarray] = []
+    leaked: list[np.ndarray] = []
 
-    def remember(self, features, side, *rest):
-        there[:] = [side_of_test(features)[0]]
-        return fit(self, features, side, *rest)
+    def remember(self, features, pairs, **options):
+        leaked[:] = [leaked_test_data(features)[0]]
+        return fit(self, features, pairs, **options)
 
     def leak(name, X, weights):
-        everything = np.concatenate([X, there[0]])
+        everything = np.concatenate([X, leaked[0]])
         return find(name, everything, np.full(len(everything), 1 / len(everything)))
 
     monkeypatch.setattr(Recipe, "fit", remember)
@@ -77,12 +76,12 @@ def leaky_scaling(monkeypatch) -> None:
 
 
 def leaky_strength(monkeypatch) -> None:
-    """The strength is the one that does best on test pairs."""
+    """The strength is selected on test pairs."""
 
-    def fit(self, features, side, kept=None, choices=None):
-        X, y = side_of_test(features)
+    def fit(self, features, pairs, *, labels=None, swap=None):
+        X, y = leaked_test_data(features)
         probes = [
-            LogisticProbe(alphas=(alpha,)).fit(side.differences(features), side.choices, side.prompts)
+            LogisticProbe(alphas=(alpha,)).fit(pairs.differences(features), pairs.choices, pairs.prompts)
             for alpha in ALPHAS
         ]
         return max(probes, key=lambda probe: np.mean((probe.decision_function(X) > 0) == (y > 0.5)))
@@ -91,18 +90,18 @@ def leaky_strength(monkeypatch) -> None:
 
 
 def leaky_stopping(monkeypatch) -> None:
-    """A network stops, and keeps its weights, by its loss on test pairs."""
+    """A network stops early by its loss on test pairs."""
     (facet,) = facets_of(FakeStore(make_pairs()), make_pairs(), ["quality"])
-    train, test = (np.stack([side.first, side.second], axis=1) for side in (facet.train, facet.test))
+    train, test = (np.stack([pairs.first, pairs.second], axis=1) for pairs in (facet.train, facet.test))
 
-    def fit(self, features, side, kept=None, choices=None):
+    def fit(self, features, pairs, *, labels=None, swap=None):
         probe = MLPProbe(seeds=1, epochs=5)
         monkeypatch.setattr(
             MLPProbe, "_split", lambda self, groups: (np.arange(len(train)), np.arange(len(train), len(groups)))
         )
         y = np.concatenate([facet.train.choices, facet.test.choices])
         probe.fit(np.concatenate([train, test]), y, items=self._items(features))
-        probe.validation_margins_ = np.zeros(len(train))  # as many as the caller knows of
+        probe.validation_margins_ = np.zeros(len(train))  # one a training pair
         return probe
 
     monkeypatch.setattr(Recipe, "fit", fit)
@@ -112,41 +111,41 @@ LEAKS: dict[str, tuple[Recipe, Callable]] = {
     "standardisation": (Recipe("logistic", "standard"), leaky_scaling),
     "masking": (Recipe("logistic", "mask-massive"), leaky_scaling),
     "whitening": (Recipe("logistic", "whiten"), leaky_scaling),
-    "choice of scaling": (Recipe("logistic", "auto"), leaky_scaling),
+    "selection of scaling": (Recipe("logistic", "auto"), leaky_scaling),
     "strength": (Recipe("logistic"), leaky_strength),
     "early stopping": (Recipe("mlp"), leaky_stopping),
 }
 
 
-@pytest.mark.parametrize("choice", LEAKS)
-def test_a_choice_never_sees_a_test_prompt(choice):
-    assert moved(LEAKS[choice][0]) == []
+@pytest.mark.parametrize("selection", LEAKS)
+def test_a_selection_never_uses_a_test_prompt(selection):
+    assert changed_by_test(LEAKS[selection][0]) == []
 
 
-@pytest.mark.parametrize("choice", LEAKS)
-def test_a_planted_leak_is_caught(choice, monkeypatch):
-    recipe, plant = LEAKS[choice]
+@pytest.mark.parametrize("selection", LEAKS)
+def test_a_planted_leak_is_caught(selection, monkeypatch):
+    recipe, plant = LEAKS[selection]
     plant(monkeypatch)
-    assert moved(recipe) != []
+    assert changed_by_test(recipe) != []
 
 
-def chosen_blocks() -> list[list[int]]:
-    """Blocks that comparisons choose, under the true test choices and under flipped ones."""
-    found = []
+def selected_blocks() -> list[list[int]]:
+    """Blocks that comparisons select, under the true test choices and under flipped ones."""
+    blocks = []
     for pairs in (make_pairs(), flipped(make_pairs())):
         store = FakeStore(pairs)
-        latents = measure_latents(store, pairs, facets=["quality"])
-        results = CellResults.join(measure_cells(store, pairs, **ASKED), latents)
-        found.append(compare(results, resamples=100)["block"].tolist())
-    return found
+        latents = measure_latents(store, pairs, facets=QUALITY)
+        results = CellResults.join(measure_cells(store, pairs, sites=Sites(**IMAGE), facets=QUALITY), latents)
+        blocks.append(compare(results, resamples=100)["block"].tolist())
+    return blocks
 
 
-def test_the_choice_of_a_block_never_sees_a_test_prompt():
-    true, other = chosen_blocks()
-    assert true == other
+def test_selecting_a_block_never_uses_a_test_prompt():
+    true, flipped_choices = selected_blocks()
+    assert true == flipped_choices
 
 
-def test_a_planted_leak_into_the_choice_of_a_block_is_caught(monkeypatch):
+def test_a_planted_leak_into_selecting_a_block_is_caught(monkeypatch):
     monkeypatch.setattr(comparisons_module, "best", lambda cells: cells.iloc[int(cells["value"].to_numpy().argmax())])
-    true, other = chosen_blocks()
-    assert true != other
+    true, flipped_choices = selected_blocks()
+    assert true != flipped_choices

@@ -1,4 +1,4 @@
-"""Other rewards beside a reward curve: scored on the same pairs, compared, drawn."""
+"""Reference rewards in a reward curve: scored on the same pairs, compared, drawn."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probing.analysis import CellResults, compare, reference, reward_curve
+from probing.analysis.engine import CellResults, Sites
+from probing.analysis.reward_curve import compare, measure_curve, measure_reference
 from probing.errors import UserError
-from probing.fit import main
+from probing.measure import main
 from probing.plots import figure_comparisons, figure_reward_curves, plot_reward_curve
-from tests.fakes.fake_store import FakeStore, make_pairs
 from tests.fakes.disk_store import write_store
+from tests.fakes.fake_store import FakeStore, make_pairs
 
 
 @pytest.fixture(scope="module")
@@ -29,26 +30,28 @@ def truth(pairs):
 
 
 def test_the_true_reward_reaches_the_ceiling(pairs, truth):
-    found = measure_reference("truth", truth, FakeStore(pairs), pairs).table
-    assert found["control"].tolist() == ["reference"] * 2 and set(found["model"]) == {"truth"}
-    assert ((found["ci_low"] <= found["ceiling"]) & (found["ceiling"] <= found["ci_high"])).all()
+    table = measure_reference("truth", truth, FakeStore(pairs), pairs).table
+    assert table["control"].tolist() == ["reference"] * 2 and set(table["model"]) == {"truth"}
+    assert ((table["ci_low"] <= table["ceiling"]) & (table["ceiling"] <= table["ci_high"])).all()
 
 
-def test_a_reference_is_scored_as_by_hand_in_any_order_and_by_order_alone(pairs, truth):
+def test_only_the_order_of_rewards_counts(pairs, truth):
     rewards = truth.assign(reward=truth["reward"] + np.random.default_rng(0).normal(size=len(truth)))
     store = FakeStore(pairs, order=np.random.default_rng(1).permutation(len(truth)))
-    found = measure_reference("other", rewards.sample(frac=1, random_state=2), store, pairs)
-    known = rewards.set_index("item_id")["reward"]
+    results = measure_reference("other", rewards.sample(frac=1, random_state=2), store, pairs)
+    reward_of = rewards.set_index("item_id")["reward"]
     test = pairs[pairs["split"] == "test"]
-    right = (known.loc[test["first"]].to_numpy() > known.loc[test["second"]].to_numpy()) == (test["choice"] == 1)
+    right = (reward_of.loc[test["first"]].to_numpy() > reward_of.loc[test["second"]].to_numpy()) == (
+        test["choice"] == 1
+    )
     by_hand = right.groupby(test["facet"]).mean()
-    assert found.table.set_index("facet")["value"].to_dict() == pytest.approx(by_hand.to_dict())
+    assert results.table.set_index("facet")["value"].to_dict() == pytest.approx(by_hand.to_dict())
     monotone = rewards.assign(reward=np.exp(3 * rewards["reward"]))
     again = measure_reference("other", monotone, store, pairs)
-    pd.testing.assert_frame_equal(again.table, found.table)
+    pd.testing.assert_frame_equal(again.table, results.table)
 
 
-def test_rewards_of_facets_are_kept_apart(pairs, truth):
+def test_each_facet_may_have_its_rewards(pairs, truth):
     both = pd.concat(
         [truth.assign(facet="alignment"), truth.assign(facet="quality", reward=-truth["reward"])], ignore_index=True
     )
@@ -59,7 +62,7 @@ def test_rewards_of_facets_are_kept_apart(pairs, truth):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (lambda t: t.drop(columns="reward"), "have no column reward"),
         (lambda t: pd.concat([t, t.head(1)]), "twice"),
@@ -67,9 +70,9 @@ def test_rewards_of_facets_are_kept_apart(pairs, truth):
         (lambda t: t.assign(reward=t["reward"].where(t.index > 700, np.nan)), "lack a finite one"),
     ],
 )
-def test_rewards_that_do_not_fit_are_refused_in_one_sentence(pairs, truth, spoil, message):
+def test_bad_rewards_are_refused(pairs, truth, damage, message):
     with pytest.raises(UserError, match=message):
-        measure_reference("other", spoil(truth), FakeStore(pairs), pairs)
+        measure_reference("other", damage(truth), FakeStore(pairs), pairs)
 
 
 def test_a_reference_is_compared_and_drawn(pairs, truth):
@@ -77,40 +80,52 @@ def test_a_reference_is_compared_and_drawn(pairs, truth):
     curve = measure_curve(store, pairs, shuffles=1, sites=Sites(sigmas=(0.6,)))
     joined = CellResults.join(curve, measure_reference("truth", truth, store, pairs))
     compared = compare(joined, resamples=2000)
-    beside = compared[compared["baseline"] == "reference"].set_index("facet")
-    assert set(beside.index) == {"alignment", "quality"} and set(beside["baseline_chosen"]) == {"truth"}
-    # The planted direction carries the reward and noise beside it: no probe can be above the reward itself.
-    assert (beside["ci_low"] < 0).all() and beside["statement"].str.contains("truth (", regex=False).all()
+    references = compared[compared["baseline"] == "reference"].set_index("facet")
+    assert set(references.index) == {"alignment", "quality"} and set(references["baseline_chosen"]) == {"truth"}
+    # The planted direction carries the reward and noise, so no probe can be above the reward itself.
+    assert (references["ci_low"] < 0).all() and references["statement"].str.contains("truth (", regex=False).all()
     drawn = plot_reward_curve(joined.table, facet="quality")
     line = next(line for line in drawn.get_lines() if line.get_color() == "#CC79A7")
     expected = joined.table.query("control == 'reference' and facet == 'quality'")["value"].item()
     assert set(line.get_ydata()) == {expected}
     assert "truth" in {text.get_text() for text in drawn.get_legend().get_texts()}
     figure = figure_reward_curves(joined.table)
-    assert "truth" not in figure.get_suptitle() and "other rewards on the same pairs" in _words(figure)
+    assert "truth" not in figure.get_suptitle() and "other rewards on the same pairs" in _legend_titles(figure)
     rows = {label.get_text() for ax in figure_comparisons(compared).axes for label in ax.get_yticklabels()}
     assert "beside truth" in rows
 
 
-def test_the_command_takes_rewards_from_files(pairs, truth, tmp_path, capsys):
+def test_the_command_reads_rewards_from_files(pairs, truth, tmp_path, capsys):
     store = write_store(tmp_path / "fake.zarr", pairs)
     truth.to_csv(tmp_path / "truth.csv", index=False)
-    asked = ["--store", str(store), "--sigmas", "0.005", "--streams", "image", "--blocks", "4", "--shuffles", "0"]
-    given = ["--reference", f"truth={tmp_path / 'truth.csv'}", "--output", str(tmp_path / "results")]
-    assert main([*asked, *given]) == 0
+    options = [
+        "reward-curve",
+        "--store",
+        str(store),
+        "--sigmas",
+        "0.005",
+        "--streams",
+        "image",
+        "--blocks",
+        "4",
+        "--shuffles",
+        "0",
+    ]
+    reference = ["--references", f"truth={tmp_path / 'truth.csv'}", "--output", str(tmp_path / "results")]
+    assert main([*options, *reference]) == 0
     assert "truth (" in capsys.readouterr().out
     table = pd.read_parquet(tmp_path / "results" / "reward_curve.parquet")
     assert table.query("control == 'reference'")["model"].tolist() == ["truth"] * 2
-    assert main([*asked, "--reference", f"truth={tmp_path / 'none.csv'}", "--output", str(tmp_path / "new")]) == 2
+    assert main([*options, "--references", f"truth={tmp_path / 'none.csv'}", "--output", str(tmp_path / "new")]) == 2
     assert "There is no file" in capsys.readouterr().err and not (tmp_path / "new").exists()
-    twice = ["--reference", f"truth={tmp_path / 'truth.csv'}"] * 2
-    assert main([*asked, *twice, "--output", str(tmp_path / "new")]) == 2
-    assert "--reference is given twice for 'truth'" in capsys.readouterr().err and not (tmp_path / "new").exists()
-    assert main([*asked, "--reference", "truth.csv", "--output", str(tmp_path / "new")]) == 2
+    repeated = ["--references", f"truth={tmp_path / 'truth.csv'}"] * 2
+    assert main([*options, *repeated, "--output", str(tmp_path / "new")]) == 2
+    assert "'truth' is given twice" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    assert main([*options, "--references", "truth.csv", "--output", str(tmp_path / "new")]) == 2
     error = capsys.readouterr().err
-    assert "--reference wants NAME=VALUE, such as HPSv3=scores.parquet; got 'truth.csv'" in error
+    assert "expected NAME=VALUE, got 'truth.csv'" in error
     assert error.strip().count("\n") == 0 and not (tmp_path / "new").exists()
 
 
-def _words(figure) -> str:
+def _legend_titles(figure) -> str:
     return " ".join(legend.get_title().get_text() for legend in figure.legends).replace("\n", " ")

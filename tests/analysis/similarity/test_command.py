@@ -7,14 +7,14 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from probing.fit import main as fit
+from probing.similarity import main
+from probing.tokens import main as tokens
 from safetensors.torch import load_file, save_file
 
 from probing.analysis.similarity import COLUMNS
 from probing.extract import main as extract
 from probing.figures import main as draw
-from probing.fit import main as fit
-from probing.similarity import main
-from probing.tokens import main as tokens
 from tests.tiny_sd3 import BLOCKS, T5_LENGTH
 
 SMALL = ["--data", "testbed", "--limit", "24", "--resolution", "16", "--t5-length", str(T5_LENGTH)]
