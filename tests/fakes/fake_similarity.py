@@ -9,7 +9,7 @@ import numpy as np
 
 Site = namedtuple("Site", "source sigma step stream part measure")
 
-ABOUT = {
+SUBJECT = {
     "model": "fake",
     "data": "planted",
     "split": "train",

@@ -8,17 +8,17 @@ from PIL import Image
 
 from probing.analysis.similarity import find_stages, similarity_table, stage_similarity
 from probing.analysis.token_maps.maps import COLUMNS, as_text
-from tests.fakes.fake_similarity import ABOUT, measured
+from tests.fakes.fake_similarity import SUBJECT, measured
 
 
 def similarity_tables() -> dict[str, pd.DataFrame]:
     found = measured()
     parts = []
     for control in ("trained", "random-init"):
-        about = {**ABOUT, "control": control}
-        stages = find_stages(found, about, resamples=50)
+        subject = {**SUBJECT, "control": control}
+        stages = find_stages(found, subject, resamples=50)
         parts.append(
-            (similarity_table(found, about, stages, num_blocks=10), stages, stage_similarity(found, about, stages))
+            (similarity_table(found, subject, stages, num_blocks=10), stages, stage_similarity(found, subject, stages))
         )
     similarity, stages, within = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     return {

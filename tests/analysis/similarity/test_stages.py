@@ -18,7 +18,7 @@ from probing.analysis.similarity import (
 )
 from probing.errors import UserError
 from probing.statistics import cluster_bootstrap
-from tests.fakes.fake_similarity import ABOUT, LENGTHS, Matrices, Site, measured, planted
+from tests.fakes.fake_similarity import LENGTHS, SUBJECT, Matrices, Site, measured, planted
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def matrices():
 
 @pytest.fixture(scope="module")
 def table(matrices):
-    return find_stages(matrices, ABOUT, resamples=100)
+    return find_stages(matrices, SUBJECT, resamples=100)
 
 
 def test_planted_stages_are_found_at_every_site(matrices, table):
@@ -80,7 +80,7 @@ def test_missing_stages_are_refused(table):
 
 
 def test_similarity_is_the_mean_over_prompts(matrices, table):
-    means = similarity_table(matrices, ABOUT, table, num_blocks=10)
+    means = similarity_table(matrices, SUBJECT, table, num_blocks=10)
     assert tuple(means.columns) == tables.COLUMNS
     assert len(means) == len(matrices) * 55 and (means["block"] <= means["other"]).all()
     one = matrices[2]
@@ -99,19 +99,19 @@ def test_similarity_is_the_mean_over_prompts(matrices, table):
 def test_prompts_have_equal_weight(table, matrices):
     one = matrices[0]
     uneven = Matrices(one.site, one.blocks, one.prompt_ids, np.arange(1, 21), one.values)
-    same = similarity_table([uneven], ABOUT, table, num_blocks=10)["value"]
-    np.testing.assert_allclose(same, similarity_table([one], ABOUT, table, num_blocks=10)["value"])
+    same = similarity_table([uneven], SUBJECT, table, num_blocks=10)["value"]
+    np.testing.assert_allclose(same, similarity_table([one], SUBJECT, table, num_blocks=10)["value"])
 
 
 def test_the_table_by_prompt_lists_every_prompt(matrices):
-    listed = similarity_by_prompt(matrices[:1], ABOUT)
+    listed = similarity_by_prompt(matrices[:1], SUBJECT)
     assert len(listed) == 20 * 45
     values = listed.pivot(index="prompt_id", columns=["block", "other"], values="value")
     assert values[(0, 3)].mean() == pytest.approx(matrices[0].values[:, 0, 3].mean())
 
 
 def test_within_and_across_are_means_over_block_pairs(matrices, table):
-    means = stage_similarity(matrices, ABOUT, table)
+    means = stage_similarity(matrices, SUBJECT, table)
     assert tuple(means.columns) == stages.SIMILARITY_COLUMNS
     rows = means[(means["measure"] == "cka") & (means["sigma"] == 0.6) & (means["number"] == 4)]
     values = matrices[2].values
@@ -134,7 +134,7 @@ def test_within_and_across_are_means_over_block_pairs(matrices, table):
 
 
 def test_stages_of_the_lowest_level_are_followed(matrices, table):
-    means = stage_similarity(matrices, ABOUT, table)
+    means = stage_similarity(matrices, SUBJECT, table)
     assert set(means.loc[means["source"] == "images", "stages_sigma"]) == {0.005}
     along = means[means["source"] == "trajectory"]
     assert set(along["stages_step"]) == {39}
@@ -143,7 +143,7 @@ def test_stages_of_the_lowest_level_are_followed(matrices, table):
 
 
 def test_distance_explains_a_drift_but_not_stages(matrices, table):
-    means = stage_similarity(matrices, ABOUT, table).query("stage == 'all' and number == 4 and source == 'images'")
+    means = stage_similarity(matrices, SUBJECT, table).query("stage == 'all' and number == 4 and source == 'images'")
     gap = means.pivot(index=["measure", "sigma"], columns="kind", values=["value", "drift"])
     beyond = (gap["value"]["within"] - gap["value"]["across"]) - (gap["drift"]["within"] - gap["drift"]["across"])
     assert (beyond["cka"] > 0.08).all() and (beyond["cosine"].abs() < 0.02).all()
@@ -151,14 +151,14 @@ def test_distance_explains_a_drift_but_not_stages(matrices, table):
 
 def test_bad_matrices_and_settings_are_refused():
     with pytest.raises(UserError, match=r"at least 2 of them, got 1 .*raise --limit"):
-        find_stages([planted(prompts=1)], ABOUT)
+        find_stages([planted(prompts=1)], SUBJECT)
     with pytest.raises(UserError, match="--shortest-stage is 1 … 10 blocks"):
-        find_stages([planted()], ABOUT, shortest=11)
+        find_stages([planted()], SUBJECT, shortest=11)
     one = planted((3,))
     with pytest.raises(UserError, match=r"two or more in a row, got blocks \[0, 2, 3\]"):
-        find_stages([Matrices(one.site, (0, 2, 3), one.prompt_ids, one.items, one.values)], ABOUT)
+        find_stages([Matrices(one.site, (0, 2, 3), one.prompt_ids, one.items, one.values)], SUBJECT)
 
 
 def test_levels_of_the_samplers_grid_are_rounded():
     grid = planted(site=Site("trajectory", float(np.float32(0.3)), 3, "image", "all", "cka"))
-    assert find_stages([grid], ABOUT, resamples=20)["sigma"].unique().tolist() == [0.3]
+    assert find_stages([grid], SUBJECT, resamples=20)["sigma"].unique().tolist() == [0.3]
