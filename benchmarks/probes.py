@@ -35,7 +35,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from threadpoolctl import threadpool_limits
 
 from probing.probes import LogisticProbe, RidgeProbe, bootstrap_refits, grouped_folds
-from probing.probes._solver import Design, _descent, solve
+from probing.probes._solver import solve
 from probing.statistics import cluster_bootstrap
 
 FOLDS = 5

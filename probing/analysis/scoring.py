@@ -1,4 +1,4 @@
-"""Rewards against people's choices, by every scoring rule."""
+"""Score rewards against people's choices by every rule."""
 
 from __future__ import annotations
 
@@ -27,67 +27,53 @@ def score_by_rules(
     """Score rewards by several rules, facet by facet.
 
     Args:
-        data: Pairs and items; pairs of split ``validation`` tune what a rule tunes.
-        rewards: ``reward`` for each item, named by ``item_id``, or by ``prompt`` and ``image``; with a column
+        data: Pairs and items; pairs of split ``validation`` tune the parameters of a rule.
+        rewards: ``reward`` for each item, identified by ``item_id``, or by ``prompt`` and ``image``; with a column
             ``facet``, each facet has its own rewards.
-        rules: Of :data:`probing.statistics.RULES`; all if None.
-        split: Whose pairs are scored.
-        partial: Whether to leave out pairs that lack a reward; rules of whole rankings then need the ranking whole.
-        seed: Of the bootstrap.
+        rules: Names in :data:`probing.statistics.RULES`; all if None.
+        split: The split to score.
+        partial: Leave out pairs without both rewards; rules of whole rankings still need every pair of a ranking.
+        seed: Seed of the bootstrap.
 
     Returns:
-        One row a facet and rule, with the columns :data:`COLUMNS`; a rule that cannot be asked of these pairs has no
+        One row a facet and rule, with the columns :data:`COLUMNS`; a rule that does not apply to these pairs has no
         value, and the reason as its note.
 
     Raises:
         UserError: Unknown rule or split, rewards of unknown shape, or items without a reward.
     """
-    asked = list(RULES) if rules is None else list(rules)
-    unknown = [rule for rule in asked if rule not in RULES]
+    selected = list(RULES) if rules is None else list(rules)
+    unknown = [rule for rule in selected if rule not in RULES]
     if unknown:
-        raise UserError(f"Unknown rule {unknown[0]!r}; known are {', '.join(RULES)}.")
-    there = set(data.pairs["split"])
-    if split not in there:
-        raise UserError(f"{data.name} has no pairs of split {split!r}; it has {', '.join(sorted(there))}.")
-    named = _by_item(data, rewards)
+        raise UserError(f"Unknown rule {unknown[0]!r}; choose one of {', '.join(RULES)}.")
+    splits = set(data.pairs["split"])
+    if split not in splits:
+        raise UserError(f"{data.name} has no pairs of split {split!r}; it has {', '.join(sorted(splits))}.")
+    by_item = _by_item(data, rewards)
     rows = []
     for facet, pairs in data.pairs.groupby("facet", sort=True):
-        own = named[named["facet"] == facet] if "facet" in named else named
-        reward_of = own.set_index("item_id")["reward"]
+        of_facet = by_item[by_item["facet"] == facet] if "facet" in by_item else by_item
+        reward_of = of_facet.set_index("item_id")["reward"]
         scored = _scored(data, pairs[pairs["split"] == split], reward_of, partial)
         if scored is None:
             continue
         held_out = pairs[pairs["split"] == "validation"]
         validation = _scored(data, held_out, reward_of, partial) if split != "validation" else None
-        for rule in asked:
+        for rule in selected:
             row = {"data": data.name, "split": split, "facet": facet, "rule": rule}
             try:
-                said = score(rule, scored, validation, seed=seed)
-                row |= {
-                    "value": said.value,
-                    "ci_low": said.low,
-                    "ci_high": said.high,
-                    "n_pairs": said.pairs,
-                    "n_prompts": said.prompts,
-                    "note": said.note,
-                }
+                result = score(rule, scored, validation, seed=seed)
+                values = (result.value, result.low, result.high, result.pairs, result.prompts, result.note)
             except ValueError as reason:
-                row |= {
-                    "value": np.nan,
-                    "ci_low": np.nan,
-                    "ci_high": np.nan,
-                    "n_pairs": 0,
-                    "n_prompts": 0,
-                    "note": str(reason),
-                }
-            rows.append(row)
+                values = (np.nan, np.nan, np.nan, 0, 0, str(reason))
+            rows.append(row | dict(zip(COLUMNS[4:], values, strict=True)))
     if not rows:
-        raise UserError(f"No {split} pair of {data.name} has both rewards; --list-items writes what it wants.")
+        raise UserError(f"No {split} pair of {data.name} has both rewards; --list-items writes the items.")
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _by_item(data: PreferenceData, rewards: pd.DataFrame) -> pd.DataFrame:
-    """Name rewards by item, one an item and facet."""
+    """Return rewards by ``item_id``, one an item and facet."""
     if "reward" not in rewards or not pd.api.types.is_numeric_dtype(rewards["reward"]):
         raise UserError(f"Scores need a column of numbers named reward; got {', '.join(map(str, rewards.columns))}.")
     if "item_id" not in rewards:
@@ -99,28 +85,28 @@ def _by_item(data: PreferenceData, rewards: pd.DataFrame) -> pd.DataFrame:
     bad = ~np.isfinite(rewards["reward"])
     if bad.any():
         raise UserError(
-            f"Item {rewards.loc[bad, 'item_id'].iloc[0]!r} has no finite reward ({int(bad.sum())} such); score it."
+            f"Item {rewards.loc[bad, 'item_id'].iloc[0]!r} has no finite reward ({int(bad.sum())} in all); score it."
         )
     keys = ["item_id", "facet"] if "facet" in rewards else ["item_id"]
-    twice = rewards.duplicated(keys)
-    if twice.any():
-        raise UserError(f"Item {rewards.loc[twice, 'item_id'].iloc[0]!r} has two rewards; keep one of each.")
+    repeated = rewards.duplicated(keys)
+    if repeated.any():
+        raise UserError(f"Item {rewards.loc[repeated, 'item_id'].iloc[0]!r} has two rewards; keep one of each.")
     return rewards
 
 
 def _scored(data: PreferenceData, pairs: pd.DataFrame, reward_of: pd.Series, partial: bool) -> ScoredPairs | None:
     first, second = (pairs[side].map(reward_of) for side in ("first", "second"))
-    gone = first.isna() | second.isna()
+    missing = first.isna() | second.isna()
     if partial:
-        pairs, first, second = pairs[~gone], first[~gone], second[~gone]
+        pairs, first, second = pairs[~missing], first[~missing], second[~missing]
     if len(pairs) == 0:
         return None
-    if gone.any() and not partial:
-        pair = pairs[gone].iloc[0]
+    if missing.any() and not partial:
+        pair = pairs[missing].iloc[0]
         item = pair["first"] if pair["first"] not in reward_of.index else pair["second"]
         raise UserError(
-            f"{int(gone.sum()):,} of {len(pairs):,} {pair['split']} pairs of {data.name} have items without a reward, "
-            f"the first being {item!r}; score all items that --list-items writes, or give --partial."
+            f"{int(missing.sum()):,} of {len(pairs):,} {pair['split']} pairs of {data.name} have items without a "
+            f"reward, the first being {item!r}; score all items that --list-items writes, or give --partial."
         )
     return ScoredPairs(
         choices=pairs["choice"].to_numpy(dtype=float),
@@ -134,8 +120,8 @@ def _scored(data: PreferenceData, pairs: pd.DataFrame, reward_of: pd.Series, par
 
 
 def _lists(pairs: pd.DataFrame) -> np.ndarray | None:
-    """Return the ranking of each pair; a pair without one, among others that have one, is a ranking of two."""
+    """Return the ranking of each pair; a pair without one is a ranking of two if other pairs have one."""
     if "list_id" not in pairs or pairs["list_id"].isna().all():
         return None
-    own = "pair " + pairs["pair_id"].astype(str)
-    return pairs["list_id"].astype(object).where(pairs["list_id"].notna(), own).to_numpy(dtype=str)
+    alone = "pair " + pairs["pair_id"].astype(str)
+    return pairs["list_id"].astype(object).where(pairs["list_id"].notna(), alone).to_numpy(dtype=str)

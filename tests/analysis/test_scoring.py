@@ -1,4 +1,4 @@
-"""``python -m probing.score``: rewards of a file against choices, by every rule."""
+"""``python -m probing.score``: rewards from a file scored by every rule."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rewards_of(data: PreferenceData, right: float = 1.0, seed: int = 0) -> pd.Da
     )
 
 
-def test_accuracy_is_that_of_counting(data):
+def test_accuracy_matches_a_count(data):
     rewards = rewards_of(data, right=0.7)
     reward = rewards.set_index("item_id")["reward"]
     test = data.pairs[data.pairs["split"] == "test"]
@@ -43,15 +43,15 @@ def test_accuracy_is_that_of_counting(data):
     assert table.loc["micro-half", "ci_low"] < right.mean() < table.loc["micro-half", "ci_high"]
 
 
-def test_a_rule_that_cannot_be_asked_says_why(data):
+def test_a_rule_without_a_value_has_a_reason(data):
     table = score_by_rules(data, rewards_of(data)).set_index("rule")
     assert set(table.index) == set(RULES)
-    unasked = table[table["value"].isna()]
-    assert "tuned-tie" in unasked.index  # there is no validation split
-    assert (unasked["note"].str.len() > 10).all()
+    unmeasured = table[table["value"].isna()]
+    assert "tuned-tie" in unmeasured.index  # there is no validation split
+    assert (unmeasured["note"].str.len() > 10).all()
 
 
-def test_only_the_test_pairs_need_rewards(data):
+def test_only_test_pairs_need_rewards(data):
     items = data.select(split="test").items["item_id"]
     rewards = rewards_of(data)
     table = score_by_rules(data, rewards[rewards["item_id"].isin(items)], rules=["micro-half"])
@@ -59,7 +59,7 @@ def test_only_the_test_pairs_need_rewards(data):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (lambda r: r.iloc[1:], "20 test pairs of d have items without a reward|1 of 20 test pairs"),
         (lambda r: r.assign(reward=np.nan), "no finite reward"),
@@ -68,21 +68,21 @@ def test_only_the_test_pairs_need_rewards(data):
         (lambda r: r.rename(columns={"item_id": "item"}), "column item_id, or prompt and image"),
     ],
 )
-def test_bad_rewards_are_refused(data, spoil, message):
+def test_bad_rewards_are_refused(data, damage, message):
     with pytest.raises(UserError, match=message):
-        score_by_rules(data, spoil(rewards_of(data)))
+        score_by_rules(data, damage(rewards_of(data)))
 
 
-def test_the_command_scores_what_it_listed(tmp_path, capsys):
+def test_the_command_scores_the_listed_items(tmp_path, capsys):
     listed, scored, table = (tmp_path / name for name in ("items.csv", "scores.csv", "table.csv"))
     assert main(["--data", "testbed", "--limit", "400", "--list-items", str(listed)]) == 0
     items = pd.read_csv(listed)
     assert set(items) == {"item_id", "prompt", "image"}
     items.assign(reward=items["prompt"].str.len()).to_csv(scored, index=False)
-    asked = ["--data", "testbed", "--limit", "400", "--scores", str(scored), "--output", str(table)]
-    assert main(asked) == 0
-    said = capsys.readouterr().out
-    assert "facet alignment" in said and "micro-half" in said and str(table) in said
+    options = ["--data", "testbed", "--limit", "400", "--scores", str(scored), "--output", str(table)]
+    assert main(options) == 0
+    output = capsys.readouterr().out
+    assert "facet alignment" in output and "micro-half" in output and str(table) in output
     # The length of the prompt is the same for both items: each pair is a predicted tie.
     values = pd.read_csv(table).set_index(["facet", "rule"])["value"]
     assert values["alignment", "micro-half"] == 0.5
@@ -112,7 +112,7 @@ def test_an_unknown_rule_is_named(tmp_path, capsys):
     assert "Unknown rule 'accuracy'" in capsys.readouterr().err
 
 
-def test_partial_scores_what_there_is(data):
+def test_partial_scores_the_pairs_with_rewards(data):
     rewards = rewards_of(data)
     some = rewards[rewards["item_id"].isin(data.select(split="test", limit=10).items["item_id"])]
     table = score_by_rules(data, some, rules=["micro-half"], partial=True)
@@ -122,7 +122,7 @@ def test_partial_scores_what_there_is(data):
 
 
 def test_a_split_without_rankings_is_not_one_ranking(data):
-    """Other splits have rankings, so the column is there and empty for this one."""
+    """Other splits have rankings, so the column exists and is empty for this split."""
     rewards = rewards_of(data, right=0.7)
     lists = data.pairs["prompt_id"].where(data.pairs["split"] != "test")
     table = score_by_rules(replace(data, pairs=data.pairs.assign(list_id=lists)), rewards)

@@ -6,24 +6,19 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from probing.analysis.similarity import similarity_table
-from probing.analysis.stages import find_stages, stage_similarity
-from probing.analysis.token_maps import COLUMNS, as_text
-from tests.analysis.fake_similarity import ABOUT, measured
+from probing.analysis.similarity import find_stages, similarity_table, stage_similarity
+from probing.analysis.token_maps.maps import COLUMNS, as_text
+from tests.fakes.fake_similarity import SUBJECT, measured
 
 
 def similarity_tables() -> dict[str, pd.DataFrame]:
-    measured_matrices = measured()
+    found = measured()
     parts = []
     for control in ("trained", "random-init"):
-        about = {**ABOUT, "control": control}
-        stages = find_stages(measured_matrices, about, resamples=50)
+        subject = {**SUBJECT, "control": control}
+        stages = find_stages(found, subject, resamples=50)
         parts.append(
-            (
-                similarity_table(measured_matrices, about, stages, num_blocks=10),
-                stages,
-                stage_similarity(measured_matrices, about, stages),
-            )
+            (similarity_table(found, subject, stages, num_blocks=10), stages, stage_similarity(found, subject, stages))
         )
     similarity, stages, within = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     return {

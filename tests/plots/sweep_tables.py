@@ -6,11 +6,12 @@ from functools import lru_cache
 
 import pandas as pd
 
-from probing.analysis.combinations import combinations
-from probing.analysis.controls import controls
-from probing.analysis.noise import noise
-from probing.analysis.scaling import scaling
-from tests.analysis.planted_store import PlantedStore, planted_pairs
+from probing.analysis.combinations import measure_combinations
+from probing.analysis.controls import ControlSettings, measure_controls
+from probing.analysis.engine import Sites
+from probing.analysis.noise import measure_noise
+from probing.analysis.scaling import ScalingSettings, measure_scaling
+from tests.fakes.planted_store import PlantedStore, planted_pairs
 
 
 def plant(stream: str, sigma: float, block: int) -> tuple[float, float]:
@@ -28,8 +29,10 @@ def sweep_tables() -> dict[str, pd.DataFrame]:
     fresh = PlantedStore(pairs, lambda *_: (0.0, 0.0), random_init=True, seed=3, **shape)
     large = PlantedStore(pairs, plant, model="large", seed=4, parameters=4000, forward_flops=9e5, revision="b", **shape)
     return {
-        "combinations": combinations(one, pairs, sigmas=[0.1], progress=False),
-        "noise": noise([one, again, shared], pairs, progress=False),
-        "scaling": scaling([one, fresh, large], pairs, sigmas=[0.1], steps={"large": 300}, progress=False),
-        "controls": controls([one, fresh], pairs, shuffles=1, sigmas=[0.1], progress=False),
+        "combinations": measure_combinations(one, pairs, sites=Sites(sigmas=(0.1,))),
+        "noise": measure_noise([one, again, shared], pairs),
+        "scaling": measure_scaling(
+            [one, fresh, large], pairs, ScalingSettings(steps={"large": 300}), sites=Sites(sigmas=(0.1,))
+        ),
+        "controls": measure_controls([one, fresh], pairs, ControlSettings(shuffles=1), sites=Sites(sigmas=(0.1,))),
     }

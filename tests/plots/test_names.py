@@ -15,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
-
 from probing.analysis.comparisons import _statement
+
 from probing.figures import FIGURES, main
 from probing.plots import save_figure, style
 from probing.plots.grid import add_caption

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-
 from probing.analysis.marks import mark_curve
+
 from probing.analysis.published import PAPER_CURVE, add_published_curve, published
 from probing.errors import UserError
 from probing.plots import (

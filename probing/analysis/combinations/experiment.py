@@ -142,7 +142,7 @@ def measure_combinations(
     with progress(total, "combinations", "fits", enabled=run.progress) as bar:
         for curve, stage_blocks in plans:
             reader = CurveReader(store, curve)
-            near = similarity_of(settings.similarity, model, curve)
+            similarities = similarity_of(settings.similarity, model, curve)
             for facet in selected:
                 fitter = Fitter(store, [facet], recipe, run, bar=bar)
                 heads = measure_heads(reader, fitter, stage_blocks, largest=largest, seed=run.seed)
@@ -150,8 +150,8 @@ def measure_combinations(
                     _head_rows(heads, stage_blocks, facet, run.seed),
                     _contrasts(heads, stage_blocks, facet, run.seed),
                 ]
-                if near is not None:
-                    rows.append(relate(heads, near, facet, run.seed))
+                if similarities is not None:
+                    rows.append(relate(heads, similarities, facet, run.seed))
                 common = common_columns(store, facet, recipe, run.seed) | curve._asdict()
                 common |= {"stage_source": stage_blocks.source, "stage_runs": _describe_stages(stage_blocks)}
                 table = pd.concat(rows, ignore_index=True)

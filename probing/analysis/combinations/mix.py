@@ -14,8 +14,8 @@ from probing.analysis.engine import PairSet
 from probing.probes import ALPHAS, LogisticProbe
 
 ROUNDS = 20
-_SETTLED = 1e-3
-"""Largest change of a weight at which the two steps have settled."""
+_CONVERGED = 1e-3
+"""Largest change of a weight at convergence."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ def fit_mix(
     """Learn the weights on training pairs.
 
     The reward is w'Σ_b p_b z_b with p = softmax(s), z_b the features of block b divided by their scale. Two steps
-    alternate: w by the logistic probe on the mixed features, its strength selected in the first round; then s and the length
-    of w, minimising the mean log-loss of γ·Σ_b p_b m_b over the margins m_b that w gives each block alone. Each step is
-    a small smooth problem and no step holds more than one block's features, where descent on all weights at once
-    would need every block in memory.
+    alternate: w by the logistic probe on the mixed features, its strength selected in the first round; then s and the
+    length of w, minimising the mean log-loss of γ·Σ_b p_b m_b over the margins m_b that w gives each block alone. Each
+    step is a small smooth problem and holds one block's features at most; descent on all weights at once would need
+    every block in memory.
 
     Args:
-        read: Gives a block's features of all items.
+        read: Returns a block's features of all items.
         blocks: Which blocks.
         pairs: Training pairs.
-        rounds: Most rounds.
+        rounds: Largest number of rounds.
     """
     y = pairs.choices
     scales = np.stack([_scale(pairs.differences(read(block))) for block in blocks])
@@ -67,9 +67,9 @@ def fit_mix(
             [pairs.differences(read(b)) @ (probe.coef_ / s) for b, s in zip(blocks, scales, strict=True)], axis=1
         )
         new = _weights(margins, y, weights)
-        settled = np.abs(new - weights).max() < _SETTLED
+        converged = np.abs(new - weights).max() < _CONVERGED
         weights = new
-        if settled:
+        if converged:
             break
     return Mix(weights, scales, done)
 
@@ -77,7 +77,7 @@ def fit_mix(
 def mixed_features(
     mix: Mix, read: Callable[[int], Float[np.ndarray, "item channel"]], blocks: Sequence[int]
 ) -> Float[np.ndarray, "item channel"]:
-    """Give the weighted mean of all blocks, for all items."""
+    """Return the weighted mean of all blocks, for all items."""
     parts = (p * (read(b) / s) for p, b, s in zip(mix.weights, blocks, mix.scales, strict=True))
     return sum(parts).astype(np.float32)
 

@@ -23,9 +23,9 @@ def similarity_of(table: pd.DataFrame | None, model: str | None, curve: Curve) -
 
     Args:
         table: ``block, other, value``, of image tokens if it has no column ``stream``; of several, those of
-            :func:`probing.analysis.nearest.nearest_rows` are taken. None gives None.
-        model: Whose blocks.
-        curve: Stream and noise level.
+            :func:`probing.analysis.similarity.nearest.nearest_rows` are selected. None gives None.
+        model: Model of the blocks.
+        curve: The curve.
 
     Returns:
         Similarity by (block, other) with block < other; None if the table has none of this curve.
@@ -50,23 +50,23 @@ def similarity_of(table: pd.DataFrame | None, model: str | None, curve: Curve) -
 def relate(measured: Heads, similarity: pd.Series, facet: Facet, seed: int) -> pd.DataFrame:
     """Correlate each pair's similarity with its gain over the better of its two blocks (Spearman).
 
-    The interval is by bootstrap over test prompts, which moves the gains and not the similarities. Pairs that share a
+    The interval is by bootstrap over test prompts, which changes the gains but not the similarities. Pairs that share a
     block are not independent, so the p-value is by permuting blocks (Mantel 1967), not pairs.
 
     Args:
         measured: Heads of a curve.
-        similarity: Of :func:`similarity_of`.
-        facet: Whose test prompts are drawn.
-        seed: Of draws and permutations.
+        similarity: Similarities of :func:`similarity_of`.
+        facet: The facet, whose test prompts are resampled.
+        seed: Seed of resamples and permutations.
 
     Returns:
-        One row, or none where fewer than four blocks have a similarity.
+        One row, or none if fewer than four blocks have a similarity.
     """
     pairs = [head for head in measured.of("pair") if head.blocks in similarity.index]
     blocks = sorted({block for head in pairs for block in head.blocks})
     if len(blocks) < LEAST_BLOCKS:
         return pd.DataFrame()
-    near = similarity.loc[[head.blocks for head in pairs]].to_numpy(dtype=float)
+    similarities = similarity.loc[[head.blocks for head in pairs]].to_numpy(dtype=float)
     gain = np.stack(
         [
             head.fit.outcomes - max((measured.single(b) for b in head.blocks), key=lambda fit: fit.cv_accuracy).outcomes
@@ -75,10 +75,10 @@ def relate(measured: Heads, similarity: pd.Series, facet: Facet, seed: int) -> p
         axis=1,
     )
     by_group, _ = sums_by_group(gain, facet.test.prompts)
-    value = float(spearman(near[None], by_group.estimate[None])[0])
-    drawn = resampled_means(by_group, RESAMPLES, seed, joint=True)
-    low, high = np.nanquantile(spearman(np.broadcast_to(near, drawn.shape), drawn), [0.025, 0.975])
-    p = _mantel([head.blocks for head in pairs], blocks, near, by_group.estimate, seed)
+    value = float(spearman(similarities[None], by_group.estimate[None])[0])
+    resampled = resampled_means(by_group, RESAMPLES, seed, joint=True)
+    low, high = np.nanquantile(spearman(np.broadcast_to(similarities, resampled.shape), resampled), [0.025, 0.975])
+    p = _mantel([head.blocks for head in pairs], blocks, similarities, by_group.estimate, seed)
     if low <= 0 <= high:
         verdict = "similarity does not measurably predict the gain of a pair"
     else:
@@ -104,27 +104,31 @@ def relate(measured: Heads, similarity: pd.Series, facet: Facet, seed: int) -> p
 
 
 def spearman(x: Float[np.ndarray, "row pair"], y: Float[np.ndarray, "row pair"]) -> Float[np.ndarray, " row"]:
-    """Rank correlation, row by row; NaN where all values of a row are equal."""
+    """Return the rank correlation of each row; NaN if all values of a row are equal."""
     ranks = [rankdata(side, axis=1) for side in (x, y)]
-    one, two = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
-    length = np.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
-    return np.divide((one * two).sum(axis=1), length, out=np.full(len(length), np.nan), where=length > 0)
+    x_ranks, y_ranks = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    length = np.sqrt((x_ranks**2).sum(axis=1) * (y_ranks**2).sum(axis=1))
+    return np.divide((x_ranks * y_ranks).sum(axis=1), length, out=np.full(len(length), np.nan), where=length > 0)
 
 
 def _mantel(
-    pairs: list[tuple[int, ...]], blocks: list[int], near: np.ndarray, gain: Float[np.ndarray, " pair"], seed: int
+    pairs: list[tuple[int, ...]],
+    blocks: list[int],
+    similarities: np.ndarray,
+    gain: Float[np.ndarray, " pair"],
+    seed: int,
 ) -> float:
-    """Two-sided p-value of the correlation under relabelled blocks; pairs without a value stay out."""
-    at = {block: place for place, block in enumerate(blocks)}
-    rows, columns = np.array([[at[a], at[b]] for a, b in pairs]).T
+    """Return the two-sided p-value of the correlation under permuted blocks; pairs without a value are left out."""
+    index = {block: number for number, block in enumerate(blocks)}
+    rows, columns = np.array([[index[a], index[b]] for a, b in pairs]).T
     matrix = np.full((len(blocks), len(blocks)), np.nan)
     matrix[rows, columns] = matrix[columns, rows] = gain
-    observed = abs(spearman(near[None], gain[None])[0])
+    observed = abs(spearman(similarities[None], gain[None])[0])
     rng = np.random.default_rng(seed)
-    reached = 0
+    exceeded = 0
     for _ in range(PERMUTATIONS):
         order = rng.permutation(len(blocks))
-        dealt = matrix[order[rows], order[columns]]
-        known = np.isfinite(dealt)
-        reached += abs(spearman(near[None, known], dealt[None, known])[0]) >= observed - 1e-12
-    return float((reached + 1) / (PERMUTATIONS + 1))
+        permuted = matrix[order[rows], order[columns]]
+        finite = np.isfinite(permuted)
+        exceeded += abs(spearman(similarities[None, finite], permuted[None, finite])[0]) >= observed - 1e-12
+    return float((exceeded + 1) / (PERMUTATIONS + 1))

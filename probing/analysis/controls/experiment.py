@@ -55,15 +55,16 @@ LABELS = {
     "source model": "the name of the source model",
     "shuffled": "shuffled training choices",
 }
-"""Every control with its label in a sentence, in the order of the page."""
+"""Every control with its label in a sentence, in the order of the table."""
 
 COLUMNS = column_names(
     "model data split facet control kind site stream reduction sigma block metric value ci_low ci_high difference "
     "difference_low difference_high difference_p_value difference_p_value_holm statement cv_accuracy n_pairs n_prompts "
     "n_train_pairs ceiling probe seed"
 )
-"""Columns of the table: one row a facet and control. ``difference`` is the trained backbone's accuracy less the control's, on
-the same pairs; p-values are corrected by Holm over the table. ``kind`` is trained, part, control or shortcut."""
+"""Columns of the table: one row a facet and control. ``difference`` is the trained backbone's accuracy less the
+control's, on the same pairs; p-values are corrected by Holm over the table. ``kind`` is trained, part, control or
+shortcut."""
 
 _PARTS, _SHORTCUTS = ("image stream", "text stream"), ("image stats", "size", "source model")
 _SITE = ("stream", "reduction", "sigma", "block")
@@ -95,9 +96,9 @@ def measure_controls(
 ) -> pd.DataFrame:
     """Compare the best cell of the trained backbone with every control that the stores and data allow.
 
-    Each control gets the best of its own cells, selected like the trained one by out-of-fold accuracy on training
-    pairs, so that no control is weak for lack of choice. Only shuffled choices are measured in the trained backbone's
-    best cell, as the mean over shuffles.
+    Each control gets the best of its cells, selected like the trained one by out-of-fold accuracy on training pairs, so
+    that no control is weak for lack of candidates. Only shuffled choices are measured in the trained backbone's best
+    cell, as the mean over shuffles.
 
     Args:
         stores: The trained backbone's, and any of: random-initialised, extracted with foreign prompts, with empty ones.

@@ -17,34 +17,35 @@ _SIDES = ("first", "second")
 def image_stat_features(
     item_ids: np.ndarray, image_stats: pd.DataFrame, columns: list[str]
 ) -> Float[np.ndarray, "item statistic"] | None:
-    """Return the image statistics of a store's items; None where no two items differ in any of them.
+    """Return the image statistics of a store's items; None if no two items differ in any of them.
 
     Raises:
-        UserError: An item has none.
+        UserError: An item has no statistics.
     """
-    found = image_stats.set_index("item_id").reindex(item_ids)[columns].to_numpy(dtype=np.float64)
-    bare = ~np.isfinite(found).all(axis=1)
-    if bare.any():
+    stats = image_stats.set_index("item_id").reindex(item_ids)[columns].to_numpy(dtype=np.float64)
+    missing = ~np.isfinite(stats).all(axis=1)
+    if missing.any():
         raise UserError(
-            f"Item {item_ids[bare][0]!r} has no image statistics ({int(bare.sum())} such); measure the same data."
+            f"Item {item_ids[missing][0]!r} has no image statistics ({int(missing.sum())} in all); "
+            f"measure the same data."
         )
-    return found if (np.ptp(found, axis=0) > 0).any() else None
+    return stats if (np.ptp(stats, axis=0) > 0).any() else None
 
 
 def source_features(item_ids: np.ndarray, pairs: pd.DataFrame) -> Float[np.ndarray, "item name"] | None:
-    """Give the source model of a store's items, one channel a name; None where no pair's two items differ in it.
+    """Return the source model of a store's items as one channel a name; None if no pair's two items differ in it.
 
-    An item without a known source has none of the channels.
+    All channels of an item without a source model are 0.
     """
     if any(f"source_model_{side}" not in pairs for side in _SIDES):
         return None
-    known = pairs.dropna(subset=[f"source_model_{side}" for side in _SIDES])
-    if (known["source_model_first"] == known["source_model_second"]).all():
+    complete = pairs.dropna(subset=[f"source_model_{side}" for side in _SIDES])
+    if (complete["source_model_first"] == complete["source_model_second"]).all():
         return None
-    named = pd.concat(
+    sources = pd.concat(
         [pd.Series(pairs[f"source_model_{side}"].to_numpy(), index=pairs[side].to_numpy()) for side in _SIDES]
     ).dropna()
-    of_item = named[~named.index.duplicated()].astype(str).reindex(item_ids)
+    of_item = sources[~sources.index.duplicated()].astype(str).reindex(item_ids)
     names = sorted(of_item.dropna().unique())
     if len(names) < 2:
         return None
@@ -54,14 +55,14 @@ def source_features(item_ids: np.ndarray, pairs: pd.DataFrame) -> Float[np.ndarr
 def fit_shortcuts(
     fitter: Fitter, item_ids: np.ndarray, pairs: pd.DataFrame, image_stats: pd.DataFrame | None
 ) -> dict[str, Fit]:
-    """Fit a probe on each shortcut that the data have: ``image_stats``, ``size`` alone, ``source model``."""
+    """Fit a probe on each shortcut of the data: ``image stats``, ``size`` alone, ``source model``."""
     columns = [] if image_stats is None else [str(name) for name in image_stats if name != "item_id"]
     size = [name for name in columns if name in SIZE]
-    found = {
+    shortcuts = {
         "image stats": None if image_stats is None else image_stat_features(item_ids, image_stats, columns),
         "size": None if image_stats is None or not size else image_stat_features(item_ids, image_stats, size),
         "source model": source_features(item_ids, pairs),
     }
-    jobs = {name: features for name, features in found.items() if features is not None}
+    jobs = {name: features for name, features in shortcuts.items() if features is not None}
     fits = fitter.fit_facet([Job(f"shortcut/{name}/{array_digest(f)}", lambda f=f: f) for name, f in jobs.items()])  # type: ignore[misc]
     return dict(zip(jobs, fits, strict=True))

@@ -1,4 +1,4 @@
-"""What a table was made from, by content: stores, pairs, options; kept in its file and compared before reuse."""
+"""Identity of a table: stores, pairs and options by content, recorded in its file and compared before reuse."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from probing.errors import UserError
 from probing.files import read_metadata, write_parquet
 
 Subject = tuple[str | None, str | None]
-"""A model and a store (None of a table without a store)."""
+"""A model and a store; None for a table without a store."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Identity:
     """Everything that decides the values of an experiment's tables.
 
     Attributes:
-        subjects: What is measured: models with their stores. Controls and other draws of the noise are not among them.
-        stores: Name and digest of every store, in the order of their roles; for a measurement without a store, of
-            the model's weights.
+        subjects: Measured models with their stores, without controls and other draws of the noise.
+        stores: Name and digest of every store, in the order of their roles; for a measurement without a store, digest
+            of the model's weights.
         pairs: Digest of the pairs, or of the items.
-        options: Everything else that changes a value, as JSON holds it.
+        options: Everything else that changes a value.
     """
 
     subjects: tuple[Subject, ...]
@@ -43,41 +43,40 @@ class Identity:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Give what :func:`probing.files.write_parquet` keeps beside the rows."""
-        kept = {
+        """The identity as metadata of a Parquet file."""
+        metadata = {
             "subjects": self.subjects,
             "stores": self.stores,
             "pairs": self.pairs,
             "options": dict(self.options),
             "package_version": package_version(),
         }
-        return json.loads(json.dumps(kept, sort_keys=True, default=_json))
+        return json.loads(json.dumps(metadata, sort_keys=True, default=_json))
 
     def difference(self, table: Path) -> str | None:
-        """Compare with what a table was made from.
+        """Compare with the inputs of a table on disk.
 
         Returns:
-            None where all is equal; else what differs first.
+            The first difference; None without one.
         """
         if not table.is_file():
             return "there is no such table"
-        kept, now = read_metadata(table), self.metadata
-        if not {"stores", "pairs", "options", "package_version"} <= set(kept):
+        old, new = read_metadata(table), self.metadata
+        if not {"stores", "pairs", "options", "package_version"} <= set(old):
             return "it does not record what it was made from"
         if problem := _unreadable(table):
             return problem
-        if not _is_list_of_pairs(kept["stores"]):
+        if not _is_list_of_pairs(old["stores"]):
             return "it does not record what it was made from"
-        if _digests(kept["stores"]) != _digests(now["stores"]):
-            return _other_stores(kept["stores"], now["stores"])
-        if kept["pairs"] != now["pairs"]:
+        if _digests(old["stores"]) != _digests(new["stores"]):
+            return _describe_stores(old["stores"], new["stores"])
+        if old["pairs"] != new["pairs"]:
             return "it was made from other pairs"
-        old, new = (found["options"] if isinstance(found["options"], dict) else {} for found in (kept, now))
-        for name in sorted({*old, *new}):
-            if old.get(name) != new.get(name):
-                return f"{name} was {_short(old.get(name))} and is {_short(new.get(name))}"
-        if kept["package_version"] != now["package_version"]:
-            return f"it was made by version {kept['package_version']} and this is {now['package_version']}"
+        before, after = (options if isinstance(options := made["options"], dict) else {} for made in (old, new))
+        if change := _describe_change(before, after):
+            return change
+        if old["package_version"] != new["package_version"]:
+            return f"it was made by version {old['package_version']} and this is {new['package_version']}"
         return None
 
     def refuse_others(self, tables: Iterable[Path], *, overwrite: bool) -> None:
@@ -85,7 +84,7 @@ class Identity:
         refuse_others(tables, self.subjects, overwrite=overwrite)
 
     def write(self, tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
-        """Write tables as ``NAME.parquet``, each whole or not at all, with what they were made from."""
+        """Write tables as ``NAME.parquet``, each whole or not at all, with this identity."""
         for name, table in tables.items():
             write_parquet(folder / f"{name}.parquet", table, self.metadata)
 
@@ -100,10 +99,10 @@ def identify(
     """Identify an experiment on feature stores.
 
     Args:
-        stores: All of them, in the order of their roles.
-        pairs: As they are fitted.
+        stores: All stores, in the order of their roles.
+        pairs: The pairs.
         options: Everything else that changes a value; tables and arrays are replaced by their digests.
-        subjects: What is measured; the first store if None.
+        subjects: The measured stores; the first store if None.
     """
     measured = stores[:1] if subjects is None else subjects
     return Identity(
@@ -115,21 +114,21 @@ def identify(
 
 
 def refuse_others(tables: Iterable[Path], subjects: Sequence[Subject], *, overwrite: bool) -> None:
-    """Refuse to replace the tables of another model or store; those of the same, made again, may be replaced.
+    """Refuse to replace the tables of another model or store; those of the same subject may be replaced.
 
     Args:
         tables: Files that will be written.
-        subjects: What will be measured.
-        overwrite: Whether all may be replaced.
+        subjects: The subjects that will be measured.
+        overwrite: Allow any replacement.
 
     Raises:
-        UserError: With both names and the two ways out.
+        UserError: A table holds another subject.
     """
     for table in () if overwrite else tables:
-        there = subjects_of(table)
-        if there is not None and not all(any(_same(old, own) for own in subjects) for old in there):
+        existing = subjects_of(table)
+        if existing is not None and not all(any(_same(old, new) for new in subjects) for old in existing):
             raise UserError(
-                f"{table} holds the results of {_name(there)}, and this command would replace them by those of "
+                f"{table} holds the results of {_name(existing)}, and this command would replace them by those of "
                 f"{_name(subjects)}; give another folder by --output, or --overwrite."
             )
 
@@ -137,11 +136,11 @@ def refuse_others(tables: Iterable[Path], subjects: Sequence[Subject], *, overwr
 def check_made_from(curve: pd.DataFrame | str, rows: pd.DataFrame, store: FeatureSource, pairs: pd.DataFrame) -> None:
     """Refuse a reward curve that was not fitted on this store and these pairs.
 
-    A curve without metadata (an older version's, or a data frame) does not record its pairs; its columns name the
-    model, store and revision.
+    A curve without metadata (of an older version, or a data frame) does not record its pairs; its model, store and
+    revision are compared.
 
     Args:
-        curve: The curve as given: its path, or the rows themselves.
+        curve: The path of the curve, or its rows.
         rows: Its rows.
         store: The store to read.
         pairs: The pairs to fit.
@@ -179,45 +178,45 @@ def recipe_of(curve: pd.DataFrame | str) -> Recipe | None:
 
 
 def subjects_of(table: Path) -> list[Subject] | None:
-    """Read which models and stores a table holds; None where there is no table or none can be read from it.
+    """Return the subjects of a table; None without a readable table.
 
-    Tables of older versions have no metadata; their columns ``model`` and ``store`` name the first measured.
+    For a table of an older version, without metadata, it is the first model and store in its columns.
     """
     if not table.is_file():
         return None
-    kept = read_metadata(table).get("subjects")
-    if _is_list_of_pairs(kept):
-        return [(one[0], one[1]) for one in kept]
+    recorded = read_metadata(table).get("subjects")
+    if _is_list_of_pairs(recorded):
+        return [(model, store) for model, store in recorded]
     try:
-        there = [name for name in ("model", "store", "control") if name in pq.read_schema(table).names]
-        if not {"model", "store"} & set(there):
+        columns = [name for name in ("model", "store", "control") if name in pq.read_schema(table).names]
+        if not {"model", "store"} & set(columns):
             return None
-        rows = pd.read_parquet(table, columns=there)
+        rows = pd.read_parquet(table, columns=columns)
     except (OSError, ValueError, KeyError, pa.ArrowException):
-        # A damaged table has nothing to lose.
+        # A damaged table may be replaced.
         return None
     if "control" in rows:
         rows = rows[rows["control"] != REFERENCE]
     rows = rows.reindex(columns=["model", "store"]).drop_duplicates()
-    named = [(_text(model), _text(store)) for model, store in rows.itertuples(index=False, name=None)]
-    return named[:1] or None
+    subjects = [(_text(model), _text(store)) for model, store in rows.itertuples(index=False, name=None)]
+    return subjects[:1] or None
 
 
 def table_digest(table: pd.DataFrame) -> str:
-    """Digest a table's column names and values, in their order."""
-    found = hashlib.sha256(json.dumps([str(name) for name in table]).encode())
-    hashed = pd.DataFrame({place: _hashable(table[name]) for place, name in enumerate(table)})
-    found.update(str(len(table)).encode())
-    for place in hashed:
-        found.update(pd.util.hash_pandas_object(hashed[place], index=False).to_numpy().tobytes())
-    return found.hexdigest()
+    """Return a digest of a table's column names and values, in their order."""
+    digest = hashlib.sha256(json.dumps([str(name) for name in table]).encode())
+    digest.update(str(len(table)).encode())
+    for name in table:
+        hashed = pd.util.hash_pandas_object(_hashable(table[name]), index=False)
+        digest.update(hashed.to_numpy().tobytes())
+    return digest.hexdigest()
 
 
 def array_digest(array: np.ndarray) -> str:
-    """Digest an array's shape, type and values, in their order."""
-    found = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
-    found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
+    """Return a digest of an array's shape, type and values."""
+    digest = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _hashable(column: pd.Series) -> pd.Series:
@@ -233,7 +232,7 @@ def _option(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return f"array {array_digest(value)}"
     if isinstance(value, Mapping):
-        return {str(name): _option(one) for name, one in value.items()}
+        return {str(name): _option(item) for name, item in value.items()}
     return value
 
 
@@ -245,22 +244,32 @@ def _json(value: Any) -> Any:
     return str(value)
 
 
-def _is_list_of_pairs(kept: Any) -> TypeGuard[list[list[Any]]]:
-    return isinstance(kept, list) and all(isinstance(one, list) and len(one) == 2 for one in kept)
+def _is_list_of_pairs(value: Any) -> TypeGuard[list[list[Any]]]:
+    return isinstance(value, list) and all(isinstance(item, list) and len(item) == 2 for item in value)
 
 
 def _digests(stores: list[Any]) -> list[Any]:
-    """Names are left out: a store that was moved is the same."""
+    """Return the digests without names, since a store may be moved."""
     return [digest for _, digest in stores]
 
 
-def _other_stores(kept: list[Any], now: list[Any]) -> str:
-    before, after = ([str(one[0]) for one in stores] for stores in (kept, now))
+def _describe_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    """Describe the first option that changed; within a group of options, the option of the group."""
+    for name in sorted({*before, *after}):
+        old, new = before.get(name), after.get(name)
+        if old != new:
+            grouped = isinstance(old, dict) and isinstance(new, dict)
+            return _describe_change(old, new) if grouped else f"{name} was {_short(old)} and is {_short(new)}"
+    return None
+
+
+def _describe_stores(old: list[Any], new: list[Any]) -> str:
+    before, after = ([str(name) for name, _ in stores] for stores in (old, new))
     if after == ["None"]:
         return "the weights are others"
     if before != after:
         return f"it was made from {', '.join(before) or 'no store'} and the stores are {', '.join(after)}"
-    changed = [name for name, old, new in zip(after, _digests(kept), _digests(now), strict=True) if old != new]
+    changed = [name for name, one, two in zip(after, _digests(old), _digests(new), strict=True) if one != two]
     return f"the features of {', '.join(changed)} are others"
 
 
@@ -273,15 +282,15 @@ def _unreadable(table: Path) -> str | None:
 
 
 def _same(one: Subject, other: Subject) -> bool:
-    """Compare models and stores by name, where both are known."""
+    """Compare models and stores by name, if both have one."""
     return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
 
 
 def _name(subjects: Sequence[Subject]) -> str:
-    def named(model: str | None, store: str | None) -> str:
+    def label(model: str | None, store: str | None) -> str:
         return " in ".join(part for part in (model, store) if part) or "an unnamed store"
 
-    return ", ".join(named(*one) for one in subjects)
+    return ", ".join(label(*subject) for subject in subjects)
 
 
 def _first(values: set[str | None]) -> str:

@@ -22,9 +22,9 @@ PROVENANCE = (
 )
 
 
-def column_names(text: str) -> tuple[str, ...]:
+def column_names(text: str, *, with_provenance: bool = True) -> tuple[str, ...]:
     """List the columns of a table from their names in one text, followed by :data:`PROVENANCE`."""
-    return (*text.split(), *PROVENANCE)
+    return (*text.split(), *(PROVENANCE if with_provenance else ()))
 
 
 def provenance(store: FeatureSource) -> dict[str, Any]:

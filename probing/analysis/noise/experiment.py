@@ -1,4 +1,4 @@
-"""Noise: accuracy by noise level, by several levels or draws together, and how far a new draw moves a reward."""
+"""Noise: accuracy by noise level, by several levels or draws together, and variance of a reward over draws."""
 
 from __future__ import annotations
 
@@ -39,24 +39,23 @@ from probing.analysis.engine import (
 from probing.analysis.noise.redraws import score_redraws, variance_ratios
 from probing.errors import UserError
 from probing.progress import progress
-from probing.statistics import holm, outcomes
-from probing.statistics import resampled_means, sums_by_group
+from probing.statistics import holm, outcomes, resampled_means, sums_by_group
 
 COLUMNS = column_names(
-    "model data split facet stream reduction sigma block depth kind method draws pair_noise metric value ci_low ci_high "
-    "gain gain_low gain_high gain_p_value gain_p_value_holm best_sigma agreement cv_accuracy n_pairs n_prompts "
+    "model data split facet stream reduction sigma block depth kind method draws pair_noise metric value ci_low "
+    "ci_high gain gain_low gain_high gain_p_value gain_p_value_holm best_sigma agreement cv_accuracy n_pairs n_prompts "
     "n_train_pairs ceiling probe seed"
 )
 """Columns of the table.
 
 ``kind``: ``cell``; ``sigmas`` (all noise levels of a block together; sigma is NaN), gained over the block's best level;
-``draws`` (several draws together), gained over the mean of the draws alone; ``redraw`` (what redrawn noise moves);
-``pairing`` (shared noise), gained over independent noise. ``method`` of what is put together: ``rewards`` (mean of log
-odds, each from a probe of its own) or ``features`` (one probe: levels side by side, draws averaged). ``best_sigma``
-marks the level of highest out-of-fold accuracy on training pairs; ``agreement`` is how often each is it in bootstrap
-resamples of training prompts. Metrics of ``redraw``: ``reward_ratio``, variance of an item's reward over draws ÷
-variance of rewards over items; ``margin_ratio``, likewise of pairs' margins about zero; ``flip_rate``, how often two
-draws order a pair differently."""
+``draws`` (several draws together), gained over the mean of the draws alone; ``redraw`` (effect of redrawn noise);
+``pairing`` (shared noise), gained over independent noise. ``method`` of combining: ``rewards`` (mean of log odds, each
+from another probe) or ``features`` (one probe; levels concatenated, draws averaged). ``best_sigma`` marks the level of
+highest out-of-fold accuracy on training pairs; ``agreement`` is how often each is best in bootstrap resamples of
+training prompts. Metrics of ``redraw``: ``reward_ratio``, variance of an item's reward over draws ÷ variance of rewards
+over items; ``margin_ratio``, likewise of pairs' margins about zero; ``flip_rate``, how often two draws order a pair
+differently."""
 
 
 _Key = tuple[str, str, int]
@@ -72,7 +71,7 @@ def measure_noise(
     recipe: Recipe = LOGISTIC,
     run: Run | None = None,
 ) -> pd.DataFrame:
-    """Measure every cell at every noise level, and what the further stores allow.
+    """Measure every cell at every noise level, and the draws of further stores.
 
     Args:
         stores: The first is measured; further ones are the same backbone and items under other draws of the noise

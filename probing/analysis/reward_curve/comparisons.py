@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from probing.analysis.engine import REFERENCE, CellResults
+from probing.analysis.engine import REFERENCE, CellResults, column_names
 from probing.errors import UserError
 from probing.result_tables import best_cell
 from probing.statistics import LEVEL, holm, paired_difference
@@ -15,48 +15,25 @@ from probing.statistics import LEVEL, holm, paired_difference
 RESAMPLES = 10_000
 BASELINES = {"random-init": "the random-initialised backbone", "latents": "the pooled latents"}
 
-COLUMNS = (
-    "model",
-    "data",
-    "split",
-    "facet",
-    "scope",
-    "sigma",
-    "stream",
-    "baseline",
-    "metric",
-    "difference",
-    "ci_low",
-    "ci_high",
-    "p_value",
-    "p_value_holm",
-    "n_pairs",
-    "n_prompts",
-    "value",
-    "baseline_value",
-    "chosen",
-    "baseline_chosen",
-    "block",
-    "baseline_block",
-    "cell",
-    "baseline_cell",
-    "probe",
-    "seed",
+COLUMNS = column_names(
+    "model data split facet scope sigma stream baseline metric difference ci_low ci_high p_value p_value_holm n_pairs "
+    "n_prompts value baseline_value chosen baseline_chosen block baseline_block cell baseline_cell probe seed "
     "statement",
+    with_provenance=False,
 )
 
 
 def compare(results: CellResults, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """Compare the best cell of the trained backbone with the best of each control, and with each reference.
 
-    For every facet × sigma × stream (scope ``stream``), and over all of them (scope ``overall``), the best cell of
-    either side is the one of highest cross-validated accuracy **on training pairs**; the test pairs are used once,
-    for the difference. P-values are corrected by Holm over all rows of the table.
+    Compared are, for every facet × sigma × stream (scope ``stream``) and over all sites of a facet (scope ``overall``),
+    the cells of highest cross-validated accuracy **on training pairs**; the test pairs are used once, for the
+    difference. P-values are corrected by Holm over all rows of the table.
 
     Args:
-        results: Of :func:`probing.analysis.reward_curve`.
-        resamples: Of the paired bootstrap over prompts; p-values go down to 2 / (resamples + 1).
-        seed: Of the bootstrap.
+        results: Cells of :func:`probing.analysis.reward_curve.measure_curve`, joined with references.
+        resamples: Resamples of the paired bootstrap over prompts; the smallest p-value is 2 / (resamples + 1).
+        seed: Seed of the bootstrap.
 
     Returns:
         One row a comparison, with the columns :data:`COLUMNS`; differences are trained minus control, and
@@ -68,7 +45,7 @@ def compare(results: CellResults, *, resamples: int = RESAMPLES, seed: int = 0) 
     matches = list(_matches(results.table))
     if not matches:
         raise UserError(
-            "There is nothing to compare: the table needs trained cells and a control; give a random-init store."
+            "There is nothing to compare: the results need trained cells and a control; give a random-init store."
         )
     rows = [_row(results.outcomes, *match, resamples=resamples, seed=seed) for match in matches]
     table = pd.DataFrame(rows)
@@ -83,16 +60,16 @@ def _matches(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series, pd.Seri
     for facet, cells in trained.groupby("facet", sort=True):
         controls = {name: table[(table["control"] == name) & (table["facet"] == facet)] for name in BASELINES}
         for (sigma, stream), part in cells.groupby(["sigma", "stream"], sort=True):
-            fresh = controls["random-init"]
-            fresh = fresh[(fresh["sigma"] == sigma) & (fresh["stream"] == stream)]
-            for name, control in (("random-init", fresh), ("latents", controls["latents"])):
+            random_init = controls["random-init"]
+            random_init = random_init[(random_init["sigma"] == sigma) & (random_init["stream"] == stream)]
+            for name, control in (("random-init", random_init), ("latents", controls["latents"])):
                 if len(control):
                     yield "stream", name, best_cell(part), best_cell(control)
         for name, control in controls.items():
             if len(control):
                 yield "overall", name, best_cell(cells), best_cell(control)
-        for _, other in table[(table["control"] == REFERENCE) & (table["facet"] == facet)].iterrows():
-            yield "overall", REFERENCE, best_cell(cells), other
+        for _, reference in table[(table["control"] == REFERENCE) & (table["facet"] == facet)].iterrows():
+            yield "overall", REFERENCE, best_cell(cells), reference
 
 
 def _row(
@@ -136,7 +113,7 @@ def _row(
 
 
 def describe_cell(cell: pd.Series) -> str:
-    """Describe where a cell reads: ``image mean, σ = 0.005, block 7``."""
+    """Describe the site of a cell: ``image mean, σ = 0.005, block 7``."""
     if cell["control"] == REFERENCE:
         return str(cell["model"])
     if pd.isna(cell["block"]):

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import pandas as pd
 
-from probing.analysis.engine import KEYS, CellResults
+from probing.analysis.engine import KEYS, CellResults, column_names
 from probing.errors import UserError
 from probing.statistics import equivalence, holm, paired_difference
 
 MARGIN = 0.01
-COLUMNS = (
-    "model",
-    "facet",
-    "control",
-    "stream",
-    "reduction",
-    "sigma",
-    "block",
-    "cell",
-    "probe",
-    "other",
-    "difference",
-    "ci_low",
-    "ci_high",
-    "p_value",
-    "p_value_holm",
-    "equivalent",
-    "margin",
-    "n_pairs",
-    "n_prompts",
+"""Difference of accuracy within which two probes count as equivalent."""
+COLUMNS = column_names(
+    "model facet control stream reduction sigma block cell probe other difference ci_low ci_high p_value p_value_holm "
+    "equivalent margin n_pairs n_prompts",
+    with_provenance=False,
 )
 
 
@@ -37,13 +22,13 @@ def compare_probes(linear: CellResults, other: CellResults, *, margin: float = M
 
     Args:
         linear: Cells of the linear probe.
-        other: Cells of the other probe; cells of only one of the two are left out.
-        margin: Accuracy within which the two count as the same.
-        seed: Of the bootstrap.
+        other: Cells of the other probe; cells that only one of both has are left out.
+        margin: Difference of accuracy within which the two count as equivalent.
+        seed: Seed of the bootstrap.
 
     Returns:
         One row a cell: ``difference``, the other probe's accuracy less the linear one's, with its 95% interval over
-        prompts; ``p_value_holm``, corrected over the cells of a facet; ``equivalent``, whether the two are the same to
+        prompts; ``p_value_holm``, corrected over the cells of a facet; ``equivalent``, whether both are the same to
         within the margin by two one-sided tests at 5%.
 
     Raises:
@@ -57,18 +42,20 @@ def compare_probes(linear: CellResults, other: CellResults, *, margin: float = M
     for row in both.to_dict("records"):
         pairs = joined[joined["facet"] == row["facet"]]
         prompts = pairs["prompt_id"].to_numpy(dtype=str)
-        one, two = (pairs[name].to_numpy(dtype=float) for name in (f"{row['cell']}/other", row["cell"]))
-        found = paired_difference(one[:, None], two[:, None], prompts, seed=seed)
-        same = equivalence(one, two, prompts, margin=margin, seed=seed)
+        other_outcomes, linear_outcomes = (
+            pairs[name].to_numpy(dtype=float) for name in (f"{row['cell']}/other", row["cell"])
+        )
+        test = paired_difference(other_outcomes[:, None], linear_outcomes[:, None], prompts, seed=seed)
+        equivalent = equivalence(other_outcomes, linear_outcomes, prompts, margin=margin, seed=seed).equivalent
         rows.append(
             {key: row[key] for key in COLUMNS if key in row}
             | {
                 "other": row["probe_other"],
-                "difference": float(found.estimate[0]),
-                "ci_low": float(found.low[0]),
-                "ci_high": float(found.high[0]),
-                "p_value": float(found.p_value[0]),
-                "equivalent": same.equivalent,
+                "difference": float(test.estimate[0]),
+                "ci_low": float(test.low[0]),
+                "ci_high": float(test.high[0]),
+                "p_value": float(test.p_value[0]),
+                "equivalent": equivalent,
                 "margin": margin,
             }
         )

@@ -1,8 +1,6 @@
-"""Marks on a reward curve: blocks that may be its best, and the stages."""
+"""Marks on a reward curve: candidates for its best block, and stages."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pandas as pd
 
@@ -17,38 +15,40 @@ _CURVE = ["model", "stream", "reduction", "sigma"]
 def mark_curve(
     curve: pd.DataFrame, measures: pd.DataFrame | None = None, stages: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Add ``may_be_best`` and ``stage`` to the cells of a reward curve, so that its figure can be drawn from it alone.
+    """Add ``may_be_best`` and ``stage`` to the cells of a reward curve, so that its figure needs no other table.
 
     Args:
-        curve: Result of :func:`probing.analysis.reward_curve.measure_curve`.
-        measures: Result of :func:`probing.analysis.reward_curve.measures` on the same cells; without it there is no
-            ``may_be_best``.
-        stages: As for :func:`probing.analysis.similarity.stage_runs.stage_runs`; without it there is no ``stage``, and a model
-            that is not in it has none.
+        curve: Cells of :func:`probing.analysis.reward_curve.measure_curve`.
+        measures: Measures of the same cells, of :func:`probing.analysis.reward_curve.measures`; without them
+            ``may_be_best`` is not added.
+        stages: As for :func:`probing.analysis.similarity.stage_runs.stage_runs`; without them ``stage`` is not added.
 
     Returns:
-        The same rows with ``may_be_best`` (1, 0, or NaN if not measured) and ``stage`` (None for cells without one).
+        The same rows with ``may_be_best`` (1, 0, or NaN without a measure) and ``stage`` (None for a model that the
+        stages lack).
 
     Raises:
         UserError: The stages do not cover the blocks of a curve.
     """
     marked = curve.copy()
     if measures is not None:
-        best = measures[measures["metric"] == "may_be_best"].drop_duplicates(_CELL).set_index(_CELL)["value"]
+        values = measures[measures["metric"] == "may_be_best"].drop_duplicates(_CELL).set_index(_CELL)["value"]
         keys = pd.MultiIndex.from_frame(curve[_CELL])
-        marked["may_be_best"] = best.reindex(keys).to_numpy() if len(best) else float("nan")
+        marked["may_be_best"] = values.reindex(keys).to_numpy() if len(values) else float("nan")
     if stages is not None:
         marked["stage"] = None
-        cells = marked[marked["block"].notna() & (marked["control"] != PUBLISHED)]
-        for key, part in cells.groupby(_CURVE, dropna=False):
-            site: dict[str, Any] = dict(zip(_CURVE, key, strict=True))
+        for _, cells in marked[marked["block"].notna() & (marked["control"] != PUBLISHED)].groupby(
+            _CURVE, dropna=False
+        ):
+            site = {name: cells[name].iloc[0] for name in _CURVE}
             if "model" in stages and site["model"] not in set(stages["model"]):
                 continue
+            blocks = sorted(cells["block"].astype(int).unique())
             try:
-                runs = stage_runs(sorted(part["block"].astype(int).unique()), stages, **site)
+                runs = stage_runs(blocks, stages, **site)
             except UserError as error:
                 raise UserError(
                     f"The stages do not fit the curve of {site['model']}, {site['stream']}: {error}"
                 ) from error
-            marked.loc[part.index, "stage"] = [runs.of(int(block)) for block in part["block"]]
+            marked.loc[cells.index, "stage"] = [runs.of(int(block)) for block in cells["block"]]
     return marked

@@ -1,4 +1,4 @@
-"""Massive activations: channels whose magnitude dwarfs the rest, by block and stream."""
+"""Massive activations: channels much larger than the median channel, by site."""
 
 from __future__ import annotations
 
@@ -8,42 +8,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probing.analysis.engine import ALL, FeatureSource, Site, read_site
+from probing.analysis.engine import ALL, FeatureSource, Site, column_names, read_site
 from probing.probes import MASSIVE
 from probing.progress import progress as show_progress
 
-COLUMNS = (
-    "model",
-    "stream",
-    "reduction",
-    "sigma",
-    "block",
-    "median",
-    "largest",
-    "ratio",
-    "massive",
-    "channels",
-    "share_of_power",
-    "items",
+COLUMNS = column_names(
+    "model stream reduction sigma block median largest ratio massive channels share_of_power items",
+    with_provenance=False,
 )
 
 
 def massive_activations(
     store: FeatureSource, *, item_ids: Sequence[str] | None = None, times: float = MASSIVE, progress: bool = True
 ) -> pd.DataFrame:
-    """Report how far the largest channels stand above the others (after Sun et al. 2024, "Massive activations").
+    """Compare the largest channels with the median channel (after Sun et al. 2024, "Massive activations").
 
     Args:
         store: Features.
         item_ids: Which items, such as those of the training prompts; all written ones if None.
-        times: A channel is massive if its root mean square over items and tokens exceeds the median one this many
-            times.
-        progress: Whether to show a progress bar, on a terminal.
+        times: A channel is massive if its root mean square over items and tokens is more than this multiple of the
+            median channel's.
+        progress: Show a progress bar on a terminal.
 
     Returns:
-        One row a site: root mean square of the ``median`` and of the ``largest`` channel, their ``ratio``, how many
-        are ``massive``, which (``channels``, numbers with spaces, largest first), their ``share_of_power`` (of the sum
-        of squares), and the number of ``items``.
+        One row a site: root mean square of the ``median`` and of the ``largest`` channel, their ``ratio``, the
+        number of ``massive`` channels, their numbers (``channels``, with spaces, largest first), their
+        ``share_of_power`` (of the sum of squares), and the number of ``items``.
     """
     used = np.asarray(store.written).copy()
     if item_ids is not None:

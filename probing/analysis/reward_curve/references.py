@@ -1,4 +1,4 @@
-"""Other models' rewards on the same test pairs, as references in a reward curve (the paper has HPSv3's)."""
+"""Other models' rewards on the same test pairs, as references in a reward curve (such as HPSv3's in the paper)."""
 
 from __future__ import annotations
 
@@ -32,21 +32,22 @@ def measure_reference(
 ) -> CellResults:
     """Score another model's rewards on the test pairs of a reward curve.
 
-    Nothing is fitted; only the order of rewards within a prompt counts.
+    Nothing is fitted; only the order of rewards within a pair counts.
 
     Args:
         name: The model's name in tables and figures.
         rewards: ``item_id, reward`` of every item of the test pairs; with a column ``facet``, each facet has its own.
-        store: The curve's store; its items are those that can be scored.
-        pairs: The pairs that the curve is measured on.
+        store: The store of the curve; its items can be scored.
+        pairs: The pairs of the curve.
         facets: Which facets; all if None.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         One cell a facet, of control ``reference`` and model ``name``; it has neither block nor noise level.
 
     Raises:
-        UserError: Rewards without these columns, two of one item, or an item of the test pairs without a finite one.
+        UserError: Rewards without these columns, two rewards of one item, or an item of the test pairs without a finite
+            reward.
     """
     missing = [column for column in ("item_id", "reward") if column not in rewards]
     if missing:
@@ -55,9 +56,9 @@ def measure_reference(
             f"python -m probing.score --list-items writes the items."
         )
     keys = ["facet", "item_id"] if "facet" in rewards else ["item_id"]
-    twice = rewards.duplicated(keys)
-    if twice.any():
-        item = rewards.loc[twice, "item_id"].iloc[0]
+    repeated = rewards.duplicated(keys)
+    if repeated.any():
+        item = rewards.loc[repeated, "item_id"].iloc[0]
         raise UserError(f"The rewards of {name} have item {item!r} twice; keep one of each.")
     common = {
         **provenance(store),

@@ -44,19 +44,19 @@ def candidate_blocks(measures: pd.DataFrame, cell: pd.Series) -> list[int]:
 
 
 def _pairs_needed(blocks: pd.DataFrame, cell: pd.Series) -> Iterator[str]:
-    """State how many test pairs would distinguish the selected block from its runner-up."""
-    rivals = blocks[blocks["chosen_cell"] == cell["cell"]]
-    if len(rivals):
-        rival = rivals.iloc[int(rivals["difference"].to_numpy().argmin())]
+    """State how many test pairs would distinguish the selected block from the next best."""
+    rows = blocks[blocks["chosen_cell"] == cell["cell"]]
+    if len(rows):
+        row = rows.iloc[int(rows["difference"].to_numpy().argmin())]
         yield (
-            f"  to distinguish it from block {rival['block']} by {100 * rival['delta']:g} points (power 80%, level 5%): "
-            f"{rival['pairs_needed']:,} test pairs of {rival['prompts_needed']:,} prompts; here are "
-            f"{rival['n_pairs']:,}"
+            f"  to distinguish it from block {row['block']} by {100 * row['delta']:g} points (power 80%, level 5%): "
+            f"{row['pairs_needed']:,} test pairs of {row['prompts_needed']:,} prompts; here are "
+            f"{row['n_pairs']:,}"
         )
 
 
 def _linearity(table: pd.DataFrame) -> Iterator[str]:
-    """Count, facet by facet, the cells where the network reads more, and those where both are the same."""
+    """Count, for each facet, the cells where the network is better, and those where both are equivalent."""
     for facet, cells in table.groupby("facet"):
         more = (cells["p_value_holm"] <= LEVEL) & (cells["difference"] > 0)
         yield (

@@ -19,8 +19,8 @@ def best_rewards(
     Args:
         store: Features of the trained backbone.
         pairs: The pairs that the table was measured on.
-        table: Of :func:`probing.analysis.reward_curve`.
-        recipe: The recipe of the table; probe and scaling come from the table.
+        table: Cells of :func:`probing.analysis.reward_curve.measure_curve`.
+        recipe: The recipe of the cells; probe and scaling come from the table.
 
     Returns:
         ``item_id, facet, reward, cell``: one row a facet and item of its validation and test pairs. Rewards are
@@ -34,8 +34,8 @@ def best_rewards(
     for facet in facets_of(store, pairs, sorted(table["facet"].unique())):
         cell = best_cell(table[(table["control"] == "trained") & (table["facet"] == facet.name)])
         features = read_site(store, Site(cell["stream"], cell["reduction"], cell["sigma"], int(cell["block"])))
-        chosen = replace(recipe, probe=cell["probe"], scaling=cell["scaling"], code_length=False)
-        probe = chosen.fit(features, facet.train)
+        refit = replace(recipe, probe=cell["probe"], scaling=cell["scaling"], code_length=False)
+        probe = refit.fit(features, facet.train)
         held_out = pairs[(pairs["facet"] == facet.name) & (pairs["split"] != "train")]
         rows = np.flatnonzero(np.isin(ids, pd.unique(held_out[["first", "second"]].to_numpy().ravel())))
         parts.append(
@@ -43,7 +43,7 @@ def best_rewards(
                 {
                     "item_id": ids[rows],
                     "facet": facet.name,
-                    "reward": chosen.rewards(probe, features[rows]),
+                    "reward": refit.rewards(probe, features[rows]),
                     "cell": cell["cell"],
                 }
             )

@@ -241,7 +241,7 @@ def _shared_curves(stores: Sequence[FeatureSource], sites: Sites) -> list[list[C
     selected = {curve[:3] for curve in sites.curves_of(stores[0])}
     keys = [key for key in shared if key in selected]
     if not keys:
-        available = ", ".join(f"{s}/{r} at σ = {sigma:g}" for s, r, sigma in shared)
+        available = ", ".join(f"{stream}/{reduction} at σ = {sigma:g}" for stream, reduction, sigma in shared)
         raise UserError(f"The selection is not in every store; they share {available}.")
     return [[curves[key] for curves in by_store] for key in keys]
 
@@ -271,14 +271,14 @@ def _names(store: FeatureSource) -> list[str]:
 def _check(stores: Sequence[FeatureSource]) -> None:
     if not stores:
         raise UserError("There is no store to measure; give several, one a model.")
-    seen: set[tuple[str, ...]] = set()
+    previous: set[tuple[str, ...]] = set()
     for store in stores:
         if StoreIdentity(store).prompt_rule != "own":
             raise UserError(f"The store of {_names(store)[0]} was not extracted with own prompts; leave it out.")
         weights = tuple(str(store.attributes.get(key)) for key in ("model", "revision", "random_init", "seed"))
-        if weights in seen:
+        if weights in previous:
             raise UserError(f"The store {_names(store)[0]} holds the same weights as one before it; give each once.")
-        seen.add(weights)
+        previous.add(weights)
         check_comparable(stores[0], store, apart_from=("model", "weights", "preparation", "noise"))
 
 

@@ -1,4 +1,4 @@
-"""How large the backbone of a store is, what a forward costs, and how long it was trained."""
+"""Size of a store's backbone, cost of a forward, and training steps."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from probing.errors import UserError
 
 
 class ModelSize(NamedTuple):
-    """Of a backbone: the transformer's parameters, and operations of one whole forward of one item."""
+    """Parameters of a transformer, and operations of one forward of one item."""
 
     parameters: float
     forward_flops: float
 
 
 def size_of(store: FeatureSource) -> ModelSize:
-    """Read the size that extraction wrote into a store; of an older one, find its model by name and count.
+    """Return the size that extraction recorded in a store; for an older store count the model of that name.
 
     Raises:
-        UserError: The store does not say, and its model is not known by name here.
+        UserError: The store does not record it, and its model is not in the registry.
     """
     attributes = store.attributes
     if "parameters" in attributes and "forward_flops" in attributes:
         return ModelSize(float(attributes["parameters"]), float(attributes["forward_flops"]))
-    # Only an old store needs the models' own libraries.
+    # Only an older store needs the libraries of models.
     from probing.backbones import resolve
 
     name = str(attributes.get("model"))
@@ -34,18 +34,18 @@ def size_of(store: FeatureSource) -> ModelSize:
         architecture = resolve(name).architecture
     except UserError as error:
         raise UserError(
-            f"The store of {name} does not say how large its backbone is, and no model of that name is known; "
+            f"The store of {name} does not record the size of its backbone, and the registry has no such model; "
             f"extract it again with this version."
         ) from error
     if architecture.config_hash != attributes.get("config_hash", architecture.config_hash):
-        raise UserError(f"The model {name} is another than the one of the store; extract it again with this version.")
+        raise UserError(f"The model {name} differs from the store's; extract the store again with this version.")
     text = architecture.text_tokens(int(attributes.get("t5_length", 0)))
     resolution = int(attributes.get("resolution", architecture.native_resolution))
     return ModelSize(float(architecture.parameters), float(architecture.forward_flops(resolution, text)))
 
 
 def training_steps(store: FeatureSource) -> float:
-    """Read the ``steps`` of the ``card.json`` beside the model's weights; NaN if no such card is here."""
+    """Return the ``steps`` of the ``card.json`` beside the model's weights; NaN without a card."""
     from probing.backbones import resolve
 
     try:

@@ -1,4 +1,4 @@
-"""Similarity of blocks, and the stages they form."""
+"""Similarity of blocks, and their stages."""
 
 from probing.analysis.similarity.experiment import (
     SimilaritySettings,

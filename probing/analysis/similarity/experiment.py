@@ -1,4 +1,4 @@
-"""Similarity: how alike a backbone's blocks are, and the stages that follow."""
+"""Similarity of a backbone's blocks, and the stages that follow from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TABLES = ("similarity", "trajectory_similarity", "stages", "stage_similarity", "
 
 @dataclass(frozen=True)
 class SimilaritySettings:
-    """What similarity is measured on, and how.
+    """On what and how similarity is measured.
 
     Attributes:
         sigmas: Noise levels in [0, 1] of the pictures.
@@ -145,16 +145,16 @@ def measure_similarity(
                 use_t5=reading.use_t5,
             )
             matrices = measure(plan, backbone, data, advance=bar.update)
-            about = _about(plan, backbone.revision, data, split, control)
-            stages = find_stages(matrices, about, shortest=settings.shortest_stage, seed=reading.seed)
+            subject = _subject(plan, backbone.revision, data, split, control)
+            stages = find_stages(matrices, subject, shortest=settings.shortest_stage, seed=reading.seed)
             num_blocks = spec.architecture.num_blocks
-            similarity = similarity_table(matrices, about, stages, num_blocks=num_blocks, seed=reading.seed)
+            similarity = similarity_table(matrices, subject, stages, num_blocks=num_blocks, seed=reading.seed)
             tables = {
                 "similarity": similarity[similarity["source"] == "images"],
                 "trajectory_similarity": similarity[similarity["source"] == "trajectory"],
                 "stages": stages,
-                "stage_similarity": stage_similarity(matrices, about, stages, seed=reading.seed),
-                "similarity_by_prompt": similarity_by_prompt(matrices, about),
+                "stage_similarity": stage_similarity(matrices, subject, stages, seed=reading.seed),
+                "similarity_by_prompt": similarity_by_prompt(matrices, subject),
             }
             for name, table in tables.items():
                 parts.setdefault(name, []).append(table)
@@ -163,7 +163,7 @@ def measure_similarity(
     return {name: pd.concat(of, ignore_index=True) for name, of in parts.items()}
 
 
-def _about(
+def _subject(
     plan: SimilarityPlan, revision: str, data: PreferenceData, split: str | None, control: str
 ) -> Mapping[str, Any]:
     spec = plan.reading.spec

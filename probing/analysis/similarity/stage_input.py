@@ -16,7 +16,7 @@ def load_stages(stages: TableInput) -> pd.DataFrame:
     """Return stages from a table, its path, or text like ``0-2,3-5,6-7``.
 
     Raises:
-        UserError: The table cannot be read or lacks a column, or the text names no runs of blocks.
+        UserError: The table cannot be read or lacks a column, or the text has another form.
     """
     if isinstance(stages, str) and Path(stages).suffix not in (".parquet", ".csv"):
         return parse_stages(stages)

@@ -1,4 +1,4 @@
-"""Stages as an experiment takes them: found from similarity, given by the user, or equal parts."""
+"""Stages of a curve: from a table of similarity, from the user, or equal parts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class StageRuns:
     """Runs of blocks, shallow to deep.
 
     Attributes:
-        names: B1, B2, … or what their table calls them.
-        blocks: The blocks of each.
-        source: Where they come from: ``equal`` parts, ``given``, or the measure by which they were found.
+        names: B1, B2, … or the names in their table.
+        blocks: The blocks of each stage.
+        source: ``equal`` parts, ``given``, or the measure of the table.
     """
 
     names: tuple[str, ...]
@@ -30,7 +30,7 @@ class StageRuns:
     source: str
 
     def of(self, block: int) -> str:
-        """Name the stage of a block."""
+        """Return the name of a block's stage."""
         return next(name for name, run in zip(self.names, self.blocks, strict=True) if block in run)
 
 
@@ -43,20 +43,20 @@ def stage_runs(
     reduction: str | None = None,
     sigma: float | None = None,
 ) -> StageRuns:
-    """Cut the blocks of a series into stages.
+    """Divide the blocks of a curve into stages.
 
     Args:
-        blocks: The blocks that there are, in order.
-        stages: ``stage, first_block, last_block``; of several, those of
-            :func:`probing.analysis.nearest.nearest_rows` are taken. Without a table, or where it lacks the model: four
-            equal parts, three of fewer than eight blocks.
-        model: Whose stages.
-        stream: Of which stream; another's will do.
-        reduction: Under which reduction.
-        sigma: At which noise level.
+        blocks: Blocks of the curve, in order.
+        stages: Table with ``stage, first_block, last_block``; of several segmentations,
+            :func:`probing.analysis.similarity.nearest.nearest_rows` selects one. Without a table, or for a model that
+            it lacks: four equal parts, three for fewer than eight blocks.
+        model: Model of the curve.
+        stream: Stream of the curve; another one is accepted.
+        reduction: Reduction of the curve.
+        sigma: Noise level of the curve.
 
     Raises:
-        UserError: Stages that overlap, leave a block out, or are none of these blocks.
+        UserError: Stages that overlap or leave a block out.
     """
     chosen = None if stages is None else _rows(stages, model, stream, reduction, sigma)
     if chosen is None or not len(chosen):
@@ -68,16 +68,16 @@ def stage_runs(
     runs: list[tuple[int, ...]] = []
     for row in chosen.to_dict("records"):
         run = tuple(block for block in blocks if row["first_block"] <= block <= row["last_block"])
-        # A stage may lie beyond the blocks of a stream that ends earlier.
+        # A stream that ends earlier lacks the stages beyond its end.
         if run:
             names.append(str(row["stage"]))
             runs.append(run)
-    held = [block for run in runs for block in run]
-    if sorted(held) != sorted(blocks):
-        wrong = sorted({b for b in blocks if held.count(b) != 1})
+    covered = [block for run in runs for block in run]
+    if sorted(covered) != sorted(blocks):
+        wrong = sorted({block for block in blocks if covered.count(block) != 1})
         raise UserError(
             f"Blocks {', '.join(map(str, wrong))} are in no stage or in two; "
-            f"every block of {blocks[0]} … {blocks[-1]} belongs to one."
+            f"give each block of {blocks[0]} … {blocks[-1]} one stage."
         )
     source = str(chosen["measure"].iloc[0]) if "measure" in chosen else "given"
     return StageRuns(tuple(names), tuple(runs), source)
@@ -87,14 +87,14 @@ def parse_stages(text: str) -> pd.DataFrame:
     """Read stages written as ``0-2,3-5,6-7``.
 
     Raises:
-        UserError: It is not written so.
+        UserError: Any other text.
     """
     rows = []
-    for place, part in enumerate(text.split(",")):
+    for number, part in enumerate(text.split(",")):
         match = _RUN.fullmatch(part.strip())
         if match is None or int(match[2] or match[1]) < int(match[1]):
             raise UserError(f"Stages are written like 0-2,3-5,6-7, shallow to deep; got {text!r}.")
-        rows.append((f"B{place + 1}", int(match[1]), int(match[2] or match[1])))
+        rows.append((f"B{number + 1}", int(match[1]), int(match[2] or match[1])))
     return pd.DataFrame(rows, columns=["stage", "first_block", "last_block"])
 
 

@@ -1,10 +1,10 @@
-"""The table of stages, for those who use it: which segmentation, and which blocks each stage has."""
+"""Select one segmentation from a table of stages, and list its blocks."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from probing.analysis.similarity.tables import at
+from probing.analysis.similarity.tables import at_site
 from probing.errors import UserError
 
 
@@ -20,26 +20,26 @@ def select_stages(
     control: str = "trained",
     number: int | None = None,
 ) -> pd.DataFrame:
-    """Pick one segmentation out of a table of stages, a row a stage from shallow to deep.
+    """Select one segmentation from a table of stages, one row a stage from shallow to deep.
 
-    Where something is not asked for, the first of it in the table is taken; images come before trajectories, and the
-    lowest noise level first.
+    For an argument that is None the first value in the table is taken; images come before trajectories, and the lowest
+    noise level first.
 
     Args:
-        table: Of :func:`probing.analysis.stages.find_stages`, or its CSV.
-        measure: Of :data:`probing.features.token_similarity.MEASURES`.
+        table: Stages of :func:`probing.analysis.similarity.find_stages`, or their CSV.
+        measure: One of :data:`probing.features.token_similarity.MEASURES`.
         sigma: Noise level.
-        step: Of a trajectory, 0-indexed.
+        step: 0-indexed step of a trajectory.
         source: ``images`` or ``trajectory``.
         stream: ``image`` or ``text``.
         part: ``all``, ``clip`` or ``t5``.
         control: ``trained`` or ``random-init``.
-        number: Of stages; the chosen one if None.
+        number: Number of stages; the chosen one if None.
 
     Raises:
-        UserError: The table has nothing of that kind.
+        UserError: The table has no such stages.
     """
-    asked = {
+    requested = {
         "source": source,
         "part": part,
         "measure": measure,
@@ -49,21 +49,23 @@ def select_stages(
         "control": control,
         "number": number,
     }
-    asked = {name: value for name, value in asked.items() if value is not None}
+    requested = {name: value for name, value in requested.items() if value is not None}
     rows = table if number is not None else table[table["chosen"].astype(bool)]
-    for name, value in asked.items():
+    for name, value in requested.items():
         rows = rows[(rows[name] == value).fillna(False)]
     if rows.empty:
-        said = ", ".join(f"{name} {value}" for name, value in asked.items())
-        raise UserError(f"The table of stages has none with {said}; python -m probing.similarity measures them.")
+        values = ", ".join(f"{name} {value}" for name, value in requested.items())
+        raise UserError(
+            f"The table of stages has none with {values}; python -m probing.measure similarity measures them."
+        )
     rows = rows.sort_values(["source", "sigma", "first_block"], kind="stable")
     first = rows.iloc[0]
     of_model = rows["model"].isna() if pd.isna(first["model"]) else rows["model"] == first["model"]
-    return rows[at(rows, dict(first)) & of_model].reset_index(drop=True)
+    return rows[at_site(rows, dict(first)) & of_model].reset_index(drop=True)
 
 
 def blocks_of_stages(stages: pd.DataFrame) -> dict[str, list[int]]:
-    """Give the blocks of each stage of one segmentation, such as ``{"B1": [0, 1], "B2": [2, 3, 4]}``."""
+    """Return the blocks of each stage of one segmentation, such as ``{"B1": [0, 1], "B2": [2, 3, 4]}``."""
     return {
         str(name): list(range(int(first), int(last) + 1))
         for name, first, last in zip(stages["stage"], stages["first_block"], stages["last_block"], strict=True)

@@ -1,4 +1,4 @@
-"""Stages: runs of similar blocks, B1, B2, … from shallow to deep, and how alike they are within and across."""
+"""Stages: runs of similar blocks, B1, B2, … from shallow to deep, and their similarity within and across."""
 
 from __future__ import annotations
 
@@ -10,79 +10,61 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from probing.analysis.engine import column_names
 from probing.analysis.published import PAPER_SIMILARITY, add_published_stages
-from probing.analysis.similarity.tables import ABOUT, PLACE, PROVENANCE, Matrices, check_prompts, tidy, where
+from probing.analysis.similarity.tables import PROVENANCE, SITE, SUBJECT, Matrices, check_prompts, site_columns, tidy
 from probing.errors import UserError
 from probing.statistics import MAX_SEGMENTS, SEGMENT_RESAMPLES, cluster_bootstrap, find_segments, stationary
 
 COLUMNS = (
-    *ABOUT,
-    *PLACE,
-    "number",
-    "chosen",
-    "stage",
-    "first_block",
-    "last_block",
-    "within",
-    "stability",
-    "border_stability",
-    "number_stability",
-    "scatter_left",
-    "gap",
-    "gap_error",
-    "p_value",
-    "n_prompts",
+    *SUBJECT,
+    *SITE,
+    *column_names(
+        "number chosen stage first_block last_block within stability border_stability number_stability scatter_left "
+        "gap gap_error p_value n_prompts",
+        with_provenance=False,
+    ),
     *PROVENANCE,
 )
-"""Of :func:`find_stages`: the best segmentation into every ``number`` of stages, a row a stage; the rule's number is
-``chosen``. ``within`` is the mean similarity of two different blocks of the stage (none: it has one block).
-``stability`` is the share of resamples whose best segmentation into as many stages has exactly this one,
-``border_stability`` one that begins where it begins, ``number_stability`` the share that chooses this number. ``gap``:
-see :func:`probing.statistics.find_segments`."""
+"""Columns of :func:`find_stages`: the best segmentation for every ``number`` of stages, one row a stage; the number of
+the rule is ``chosen``. ``within`` is the mean similarity of two different blocks of the stage (NaN for one block).
+``stability`` is the share of resamples whose best segmentation into as many stages has exactly this stage,
+``border_stability`` one that begins at the same block, ``number_stability`` the share that chooses this number.
+``gap``: see :func:`probing.statistics.find_segments`."""
 
 SIMILARITY_COLUMNS = (
-    *ABOUT,
-    *PLACE,
-    "number",
-    "chosen",
-    "stages_sigma",
-    "stages_step",
-    "kind",
-    "stage",
-    "other_stage",
-    "value",
-    "std",
-    "ci_low",
-    "ci_high",
-    "drift",
-    "n_block_pairs",
-    "n_items",
-    "n_prompts",
+    *SUBJECT,
+    *SITE,
+    *column_names(
+        "number chosen stages_sigma stages_step kind stage other_stage value std ci_low ci_high drift n_block_pairs "
+        "n_items n_prompts",
+        with_provenance=False,
+    ),
     *PROVENANCE,
 )
-"""Of :func:`stage_similarity`: mean similarity of two different blocks, by the two stages they are in; ``kind`` is
-within or across, stage ``all`` is every pair of that kind. ``std`` is over prompts. ``drift`` is what the same pairs of
-blocks would have if similarity depended on distance alone."""
+"""Columns of :func:`stage_similarity`: mean similarity of two different blocks, by their two stages; ``kind`` is within
+or across, stage ``all`` is every pair of that kind. ``std`` is over prompts. ``drift`` is the value of the same pairs
+of blocks if similarity depended on distance alone."""
 
 
 def find_stages(
     measured: Sequence[Matrices],
-    about: Mapping[str, Any],
+    subject: Mapping[str, Any],
     *,
     shortest: int = 1,
     largest: int = MAX_SEGMENTS,
     resamples: int = SEGMENT_RESAMPLES,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Cut the blocks of every place into stages.
+    """Divide the blocks of every site into stages.
 
     Args:
         measured: Matrices by prompt.
-        about: Values of :data:`ABOUT` and :data:`PROVENANCE`.
-        shortest: Blocks that a stage has at least.
-        largest: Number of stages that is tried at most.
-        resamples: Of prompts.
-        seed: Of the resamples.
+        subject: Values of :data:`SUBJECT` and :data:`PROVENANCE`.
+        shortest: Fewest blocks of a stage.
+        largest: Largest number of stages.
+        resamples: Number of resamples of prompts.
+        seed: Seed of the resamples.
 
     Returns:
         The columns :data:`COLUMNS`.
@@ -98,20 +80,20 @@ def find_stages(
             raise UserError(f"Stages are runs of blocks and need two or more in a row, got blocks {blocks.tolist()}.")
         if not 1 <= shortest <= len(blocks):
             raise UserError(f"--shortest-stage is 1 … {len(blocks)} blocks for this model, got {shortest}.")
-        found = find_segments(one.values, shortest=shortest, largest=largest, resamples=resamples, seed=seed)
+        segments = find_segments(one.values, shortest=shortest, largest=largest, resamples=resamples, seed=seed)
         mean = one.values.mean(axis=0)
-        for index, starts in enumerate(found.starts):
+        for index, starts in enumerate(segments.starts):
             ends = (*starts[1:], len(blocks))
             common = {
-                **about,
-                **where(one),
+                **subject,
+                **site_columns(one),
                 "number": index + 1,
-                "chosen": found.number == index + 1,
-                "number_stability": found.number_share[index],
-                "scatter_left": found.scatter[index],
-                "gap": found.gap[index],
-                "gap_error": found.gap_error[index],
-                "p_value": found.p_value,
+                "chosen": segments.number == index + 1,
+                "number_stability": segments.number_share[index],
+                "scatter_left": segments.scatter[index],
+                "gap": segments.gap[index],
+                "gap_error": segments.gap_error[index],
+                "p_value": segments.p_value,
                 "n_prompts": len(one.prompt_ids),
             }
             rows = [
@@ -121,8 +103,8 @@ def find_stages(
                     "first_block": blocks[start],
                     "last_block": blocks[end - 1],
                     "within": _mean_of_pairs(mean[start:end, start:end]),
-                    "stability": found.segment_share[index][position],
-                    "border_stability": found.start_share[index][position],
+                    "stability": segments.segment_share[index][position],
+                    "border_stability": segments.start_share[index][position],
                 }
                 for position, (start, end) in enumerate(zip(starts, ends, strict=True))
             ]
@@ -131,42 +113,43 @@ def find_stages(
 
 
 def stage_similarity(
-    measured: Sequence[Matrices], about: Mapping[str, Any], stages: pd.DataFrame, *, seed: int = 0
+    measured: Sequence[Matrices], subject: Mapping[str, Any], stages: pd.DataFrame, *, seed: int = 0
 ) -> pd.DataFrame:
     """Average similarity within and across stages, at every noise level and step, with intervals over prompts.
 
-    The stages are those of the lowest noise level of the same source, stream and measure, so that one line follows the
-    same pairs of blocks: the number that the rule chose, and the paper's four beside it. They are found and measured on
-    the same prompts; ``drift`` says how much of the difference between within and across is distance alone.
+    The stages are those of the lowest noise level of the same source, stream and measure, so that a line over noise
+    levels follows the same pairs of blocks; into the chosen number of stages, and into the paper's four. They are found
+    and measured on the same prompts; ``drift`` is the part of the difference between within and across that distance
+    explains.
 
     Args:
         measured: Matrices by prompt.
-        about: Values of :data:`ABOUT` and :data:`PROVENANCE`.
-        stages: Of :func:`find_stages`, of the same matrices.
-        seed: Of the bootstrap.
+        subject: Values of :data:`SUBJECT` and :data:`PROVENANCE`.
+        stages: Stages of :func:`find_stages`, from the same matrices.
+        seed: Seed of the bootstrap.
 
     Returns:
         The columns :data:`SIMILARITY_COLUMNS`.
     """
     parts = []
     for one in measured:
-        place = where(one)
+        site = site_columns(one)
         same = stages[
-            np.logical_and.reduce([stages[name] == place[name] for name in ("source", "stream", "part", "measure")])
+            np.logical_and.reduce([stages[name] == site[name] for name in ("source", "stream", "part", "measure")])
         ]
         reference = same[same["sigma"] == same["sigma"].min()]
         numbers = {*reference.loc[reference["chosen"], "number"], PAPER_SIMILARITY.stages}
         for number, rows in reference[reference["number"].isin(numbers)].groupby("number"):
             masks = _masks(rows, np.array(one.blocks))
-            kept = {key: mask for key, mask in masks.items() if mask.any()}
-            if not kept:
+            masks = {key: mask for key, mask in masks.items() if mask.any()}
+            if not masks:
                 continue
-            means = np.stack([one.values[:, mask].mean(axis=1) for mask in kept.values()], axis=1)
+            means = np.stack([one.values[:, mask].mean(axis=1) for mask in masks.values()], axis=1)
             interval = cluster_bootstrap(means, one.prompt_ids, seed=seed)
-            even = stationary(one.values.mean(axis=0))
-            table = pd.DataFrame(list(kept), columns=["kind", "stage", "other_stage"]).assign(
-                **about,
-                **place,
+            drift = stationary(one.values.mean(axis=0))
+            table = pd.DataFrame(list(masks), columns=["kind", "stage", "other_stage"]).assign(
+                **subject,
+                **site,
                 number=number,
                 chosen=bool(rows["chosen"].iloc[0]),
                 stages_sigma=rows["sigma"].iloc[0],
@@ -175,8 +158,8 @@ def stage_similarity(
                 std=means.std(axis=0, ddof=1),
                 ci_low=interval.low,
                 ci_high=interval.high,
-                drift=[even[mask].mean() for mask in kept.values()],
-                n_block_pairs=[int(mask.sum()) for mask in kept.values()],
+                drift=[drift[mask].mean() for mask in masks.values()],
+                n_block_pairs=[int(mask.sum()) for mask in masks.values()],
                 n_items=int(one.items.sum()),
                 n_prompts=len(one.prompt_ids),
             )
@@ -185,7 +168,7 @@ def stage_similarity(
 
 
 def _masks(stages: pd.DataFrame, blocks: np.ndarray) -> dict[tuple[str, str, str], Bool[np.ndarray, "block block"]]:
-    """Tell which pairs of different blocks, each counted once, are of which two stages."""
+    """Return the masks of pairs of different blocks, each counted once, by kind and both stages."""
     upper = np.triu(np.ones((len(blocks), len(blocks)), dtype=bool), 1)
     stages = stages.sort_values("first_block")
     member = {

@@ -1,4 +1,4 @@
-"""Block similarity as tables: averaged over prompts with its spread and intervals, and prompt by prompt."""
+"""Tables of block similarity: averaged over prompts with intervals, and by prompt."""
 
 from __future__ import annotations
 
@@ -9,38 +9,30 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from probing.analysis.engine import PROVENANCE as STORE_PROVENANCE
+from probing.analysis.engine import column_names
 from probing.errors import UserError
 from probing.statistics import cluster_bootstrap
 
-PLACE = ("source", "sigma", "step", "stream", "part", "measure")
-"""Columns that say where a similarity was measured. ``source`` is images or trajectory; ``step`` is empty for images;
-``part`` is all for image tokens, and the text encoder (clip, t5) for text tokens."""
-ABOUT = ("model", "data", "split", "control", "steps", "guidance")
-"""Columns that say of what; ``control`` is trained or random-init, ``steps`` and ``guidance`` are the sampler's."""
-PROVENANCE = ("revision", "config_hash", "data_fingerprint", "resolution", "extraction_seed", "package_version")
+SITE = ("source", "sigma", "step", "stream", "part", "measure")
+"""Columns of a similarity's site. ``source`` is images or trajectory; ``step`` is missing for images; ``part`` is all
+for image tokens, and the text encoder (clip, t5) for text tokens."""
+SUBJECT = ("model", "data", "split", "control", "steps", "guidance")
+"""Columns of what is measured; ``control`` is trained or random-init, ``steps`` and ``guidance`` are the sampler's."""
+PROVENANCE = tuple(name for name in STORE_PROVENANCE if name != "store")
 COLUMNS = (
-    *ABOUT,
-    *PLACE,
-    "block",
-    "other",
-    "stage",
-    "other_stage",
-    "value",
-    "std",
-    "ci_low",
-    "ci_high",
-    "n_items",
-    "n_prompts",
-    "num_blocks",
+    *SUBJECT,
+    *SITE,
+    *column_names(
+        "block other stage other_stage value std ci_low ci_high n_items n_prompts num_blocks", with_provenance=False
+    ),
     *PROVENANCE,
 )
-"""Of :func:`similarity_table`: every two blocks once, ``block`` ≤ ``other``. ``std`` is over prompts."""
+"""Columns of :func:`similarity_table`: every two blocks once, ``block`` ≤ ``other``. ``std`` is over prompts."""
 
 
 class Matrices(Protocol):
-    """Block × block matrices of one place, a prompt each: :class:`probing.features.block_similarity.BlockSimilarity`
-    or its like.
-    """
+    """Block × block matrices of one site, a prompt each: :class:`probing.features.block_similarity.BlockSimilarity`."""
 
     @property
     def site(self) -> Any: ...
@@ -54,37 +46,37 @@ class Matrices(Protocol):
     def values(self) -> Float[np.ndarray, "prompt block block"]: ...
 
 
-def where(matrices: Matrices) -> dict[str, Any]:
-    """Give the columns of a place; a noise level of the sampler's grid in float32 is rounded to what it means."""
-    place = matrices.site._asdict()
-    return {**{name: place[name] for name in PLACE}, "sigma": round(float(place["sigma"]), 7)}
+def site_columns(matrices: Matrices) -> dict[str, Any]:
+    """Return the columns of a site; noise levels of the sampler's float32 grid are rounded."""
+    site = matrices.site._asdict()
+    return {**{name: site[name] for name in SITE}, "sigma": round(float(site["sigma"]), 7)}
 
 
 def check_prompts(measured: Sequence[Matrices]) -> None:
-    """Refuse what no spread over prompts can be said of.
+    """Refuse matrices without a spread over prompts.
 
     Raises:
-        UserError: Fewer than two prompts somewhere.
+        UserError: Fewer than two prompts.
     """
-    for one in measured:
-        if len(one.prompt_ids) < 2:
+    for matrices in measured:
+        if len(matrices.prompt_ids) < 2:
             raise UserError(
-                f"Similarity is averaged over prompts and needs at least 2 of them, got {len(one.prompt_ids)} "
-                f"({one.site.stream} tokens, {one.site.measure}); raise --limit."
+                f"Similarity is averaged over prompts and needs at least 2 of them, got {len(matrices.prompt_ids)} "
+                f"({matrices.site.stream} tokens, {matrices.site.measure}); raise --limit."
             )
 
 
 def similarity_table(
-    measured: Sequence[Matrices], about: Mapping[str, Any], stages: pd.DataFrame, *, num_blocks: int, seed: int = 0
+    measured: Sequence[Matrices], subject: Mapping[str, Any], stages: pd.DataFrame, *, num_blocks: int, seed: int = 0
 ) -> pd.DataFrame:
-    """Average matrices over prompts, each prompt counting once.
+    """Average matrices over prompts, with equal weight for each prompt.
 
     Args:
         measured: Matrices by prompt.
-        about: Values of :data:`ABOUT` and :data:`PROVENANCE`.
-        stages: Of :func:`probing.analysis.stages.find_stages`; each block's chosen stage is written beside it.
-        num_blocks: Of the model.
-        seed: Of the bootstrap over prompts.
+        subject: Values of :data:`SUBJECT` and :data:`PROVENANCE`.
+        stages: Stages of :func:`probing.analysis.similarity.find_stages`; the table names each block's chosen stage.
+        num_blocks: Number of blocks of the model.
+        seed: Seed of the bootstrap over prompts.
 
     Returns:
         The columns :data:`COLUMNS`.
@@ -103,13 +95,13 @@ def similarity_table(
             "ci_low": interval.low,
             "ci_high": interval.high,
         }
-        place = where(one)
-        name_of = _stage_of_block(stages, place)
+        site = site_columns(one)
+        name_of = _stage_of_block(stages, site)
         blocks = np.array(one.blocks)
         table = pd.DataFrame(
             {
-                **about,
-                **place,
+                **subject,
+                **site,
                 "block": blocks[row],
                 "other": blocks[column],
                 **entries,
@@ -123,11 +115,11 @@ def similarity_table(
     return tidy(parts, COLUMNS)
 
 
-def similarity_by_prompt(measured: Sequence[Matrices], about: Mapping[str, Any]) -> pd.DataFrame:
-    """List every prompt's similarity of every two blocks once, so that stages can be found anew without a model.
+def similarity_by_prompt(measured: Sequence[Matrices], subject: Mapping[str, Any]) -> pd.DataFrame:
+    """List each prompt's similarity of every two blocks, so that stages can be found again without a model.
 
     Returns:
-        Columns of :data:`ABOUT` and :data:`PLACE`, ``prompt_id``, ``n_items``, ``block`` < ``other``, ``value``.
+        Columns of :data:`SUBJECT` and :data:`SITE`, ``prompt_id``, ``n_items``, ``block`` < ``other``, ``value``.
     """
     parts = []
     for one in measured:
@@ -136,8 +128,8 @@ def similarity_by_prompt(measured: Sequence[Matrices], about: Mapping[str, Any])
         parts.append(
             pd.DataFrame(
                 {
-                    **{name: about[name] for name in ABOUT},
-                    **where(one),
+                    **{name: subject[name] for name in SUBJECT},
+                    **site_columns(one),
                     "prompt_id": np.repeat(one.prompt_ids, len(row)),
                     "n_items": np.repeat(one.items, len(row)),
                     "block": np.tile(blocks[row], prompts),
@@ -146,27 +138,27 @@ def similarity_by_prompt(measured: Sequence[Matrices], about: Mapping[str, Any])
                 }
             )
         )
-    return tidy(parts, (*ABOUT, *PLACE, "prompt_id", "n_items", "block", "other", "value"))
+    return tidy(parts, (*SUBJECT, *SITE, "prompt_id", "n_items", "block", "other", "value"))
 
 
 def tidy(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    """Put parts below one another, with the columns in order and steps as integers that may be missing."""
+    """Concatenate tables, with the columns in order and steps as integers that may be missing."""
     table = pd.concat([part.astype({"step": "Int64"}) for part in parts], ignore_index=True)
     return table[list(columns)]
 
 
-def _stage_of_block(stages: pd.DataFrame, place: Mapping[str, Any]) -> dict[int, str]:
-    here = stages[stages["chosen"] & at(stages, place)]
+def _stage_of_block(stages: pd.DataFrame, site: Mapping[str, Any]) -> dict[int, str]:
+    chosen = stages[stages["chosen"] & at_site(stages, site)]
     names: dict[int, str] = {}
-    for name, first, last in zip(here["stage"], here["first_block"], here["last_block"], strict=True):
+    for name, first, last in zip(chosen["stage"], chosen["first_block"], chosen["last_block"], strict=True):
         names |= dict.fromkeys(range(int(first), int(last) + 1), str(name))
     return names
 
 
-def at(table: pd.DataFrame, place: Mapping[str, Any]) -> pd.Series:
-    """Tell which rows are of a place; an empty step is an empty step."""
-    same = pd.Series(True, index=table.index)
-    for name in PLACE:
-        value = place[name]
-        same &= table[name].isna() if pd.isna(value) else (table[name] == value).fillna(False)
-    return same
+def at_site(table: pd.DataFrame, site: Mapping[str, Any]) -> pd.Series:
+    """Return the mask of a site's rows; a missing step equals a missing step."""
+    mask = pd.Series(True, index=table.index)
+    for name in SITE:
+        value = site[name]
+        mask &= table[name].isna() if pd.isna(value) else (table[name] == value).fillna(False)
+    return mask

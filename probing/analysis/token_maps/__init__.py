@@ -1,4 +1,4 @@
-"""Token maps: a probe's reward laid out over image tokens."""
+"""Token maps: a probe's reward as scores of image tokens."""
 
 from probing.analysis.token_maps.experiment import (
     TokenMapSettings,

@@ -24,7 +24,7 @@ CURVE_COLUMNS = ("control", "stream", "reduction", "facet", "sigma", "block", "c
 
 @dataclass(frozen=True)
 class TokenMapSettings:
-    """Which probe is laid out, on which pairs.
+    """Which probe scores the tokens, of which pairs.
 
     Attributes:
         curve: Table of the reward curve that was measured on the store; each facet's best linear probe on mean-pooled
@@ -51,7 +51,7 @@ def measure_token_maps(
     facets: Sequence[str] | None = None,
     recipe: Recipe = LOGISTIC,
 ) -> pd.DataFrame:
-    """Lay the rewards of a few test pairs out over their image tokens, facet by facet.
+    """Score the image tokens of a few test pairs of each facet.
 
     Args:
         store: Features with the mean of image tokens.

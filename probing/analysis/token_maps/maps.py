@@ -1,8 +1,7 @@
-"""Which image regions carry a margin: per-token scores of a linear probe on mean-pooled tokens.
+"""Token maps: scores of a linear probe on mean-pooled tokens, one for each image token.
 
-A linear reward of a mean is the mean of linear token scores, w'(Σ_t x_t / n) = Σ_t (w'x_t) / n, so the map is the
-reward itself, laid out; nothing is approximated or attributed. What it does not say: a token's features hold what
-attention brought to it from elsewhere.
+A linear reward of a mean is the mean of linear token scores, w'(Σ_t x_t / n) = Σ_t (w'x_t) / n, so the map is exact:
+its mean is the reward. A token's features also carry what attention brought from other tokens.
 """
 
 from __future__ import annotations
@@ -17,64 +16,41 @@ import pandas as pd
 from jaxtyping import Float
 from PIL import Image
 
-from probing.analysis.engine import LOGISTIC, Facet, FeatureSource, Recipe, Site, facets_of, provenance, read_site
+from probing.analysis.engine import (
+    LOGISTIC,
+    Facet,
+    FeatureSource,
+    Recipe,
+    Site,
+    column_names,
+    facets_of,
+    provenance,
+    read_site,
+)
 from probing.errors import UserError
 from probing.probes import LinearProbe
 from probing.result_tables import best_cell
 
 STREAM, REDUCTION = "image", "mean"
 SELECTIONS = ("highest", "lowest", "wrong")
-COLUMNS = (
-    "model",
-    "data",
-    "split",
-    "facet",
-    "stream",
-    "reduction",
-    "sigma",
-    "block",
-    "depth",
-    "probe",
-    "scaling",
-    "selection",
-    "rank",
-    "pair_id",
-    "prompt_id",
-    "prompt",
-    "choice",
-    "margin",
-    "item_id",
-    "side",
-    "chosen",
-    "reward",
-    "store_reward",
-    "rows",
-    "columns",
-    "scores",
-    "picture",
-    "n_pairs",
-    "n_prompts",
-    "store",
-    "revision",
-    "config_hash",
-    "data_fingerprint",
-    "resolution",
-    "extraction_seed",
-    "package_version",
+COLUMNS = column_names(
+    "model data split facet stream reduction sigma block depth probe scaling selection rank pair_id prompt_id prompt "
+    "choice margin item_id side chosen reward store_reward rows columns scores picture n_pairs n_prompts"
 )
-"""One row an item of a pair. ``selection`` is highest (surest and right), lowest (margin nearest 0) or wrong (surest
-and wrong); ``margin`` is towards the chosen item. ``scores`` are the item's token scores in reading order, numbers with
-spaces, ``rows`` × ``columns`` of them; ``reward`` is their mean, ``store_reward`` what the store's features give.
-``picture`` is what the model saw, a PNG of at most 128 pixels a side in base64, so that a figure needs no data set."""
+"""One row an item of a pair. ``selection`` is highest (largest margin), lowest (margin nearest 0) or wrong (most
+negative margin); ``margin`` is towards the chosen item. ``scores`` are the item's token scores in reading order,
+numbers with spaces, ``rows`` × ``columns`` of them; ``reward`` is their mean, ``store_reward`` that of the store's
+features. ``picture`` is the model's input, a PNG of at most 128 pixels a side in base64, so that a figure needs no data
+set."""
 _LARGEST_PICTURE = 128
 _TOLERANCE = 0.1
-"""Of rewards read now against rewards from the store, in standard deviations of rewards: a store may be float16, or
-have been made in bfloat16 on another device."""
+"""Largest difference of token means to the store's rewards, in standard deviations of rewards: a store may be float16,
+or have been made in bfloat16 on another device."""
 
 
 @dataclass(frozen=True)
 class TokenCell:
-    """Where the probe reads: a facet's probe at one noise level and block."""
+    """A facet's probe at one noise level and block."""
 
     facet: str
     sigma: float
@@ -90,14 +66,14 @@ def token_cells(
     block: int | None = None,
     recipe: Recipe = LOGISTIC,
 ) -> list[TokenCell]:
-    """Pick each facet's best linear probe on mean-pooled image tokens, by cross-validation on training pairs.
+    """Select each facet's best linear probe on mean-pooled image tokens, by cross-validation on training pairs.
 
     Args:
-        table: Of :func:`probing.analysis.reward_curve`.
+        table: Cells of :func:`probing.analysis.reward_curve.measure_curve`.
         facets: Which facets; all if None.
         sigma: Noise level; the best if None.
         block: Block; the best if None.
-        recipe: What the table was fitted by; probe and scaling are the table's.
+        recipe: Recipe of the table; probe and scaling come from the table.
 
     Raises:
         UserError: The table has no such cell.
@@ -105,32 +81,31 @@ def token_cells(
     rows = table[(table["control"] == "trained") & (table["stream"] == STREAM) & (table["reduction"] == REDUCTION)]
     cells = []
     for facet in facets if facets is not None else sorted(table["facet"].unique()):
-        here = rows[rows["facet"] == facet]
-        for name, asked in (("sigma", sigma), ("block", block)):
-            here = here if asked is None else here[here[name] == asked]
-        if here.empty:
-            asked_for = "".join(
-                f", {name} {value:g}" for name, value in (("sigma", sigma), ("block", block)) if value is not None
-            )
+        candidates = rows[rows["facet"] == facet]
+        requested = {name: value for name, value in (("sigma", sigma), ("block", block)) if value is not None}
+        for name, value in requested.items():
+            candidates = candidates[candidates[name] == value]
+        if candidates.empty:
+            values = "".join(f", {name} {value:g}" for name, value in requested.items())
             raise UserError(
-                f"The reward curve has no trained probe on the mean of image tokens for facet {facet}{asked_for}; "
-                f"fit it with python -m probing.fit --streams image --reductions mean."
+                f"The reward curve has no trained probe on the mean of image tokens for facet {facet}{values}; measure "
+                f"it with python -m probing.measure reward-curve --streams image --reductions mean."
             )
-        one = best_cell(here)
-        own = replace(recipe, probe=one["probe"], scaling=one["scaling"], code_length=False)
-        cells.append(TokenCell(facet, float(one["sigma"]), int(one["block"]), own))
+        cell = best_cell(candidates)
+        refit = replace(recipe, probe=cell["probe"], scaling=cell["scaling"], code_length=False)
+        cells.append(TokenCell(facet, float(cell["sigma"]), int(cell["block"]), refit))
     return cells
 
 
 def choose_pairs(margins: Float[np.ndarray, " pair"], count: int) -> dict[str, np.ndarray]:
-    """Pick pairs by their margin towards the chosen item.
+    """Select pairs by their margin towards the chosen item.
 
     Args:
-        margins: Above 0: ranked as people did.
-        count: Of each kind, fewer where there are no more.
+        margins: Margins; above 0 if the pair is ranked as people did.
+        count: Number of pairs of each kind; fewer if there are no more.
 
     Returns:
-        Rows of the ``highest``, the ``lowest`` in size, and the most negative (``wrong``) margins, the most telling
+        Rows of the ``highest``, the ``lowest`` in size, and the most negative (``wrong``) margins, the most extreme
         first; none twice.
     """
     order = np.argsort(-margins, kind="stable")
@@ -153,23 +128,23 @@ def token_maps(
     *,
     count: int = 4,
 ) -> pd.DataFrame:
-    """Fit a cell's probe again on training pairs, and lay its rewards of a few test pairs out over their tokens.
+    """Refit a cell's probe on training pairs, and score the tokens of a few test pairs.
 
     Args:
-        store: Features of mean-pooled tokens, of which the probe is made and pairs are chosen.
+        store: Features of mean-pooled tokens, on which the probe is fitted and pairs are selected.
         pairs: As for :func:`probing.analysis.engine.measure_cells`.
-        cell: Of :func:`token_cells`.
+        cell: A cell of :func:`token_cells`.
         prompts: Text of each prompt, by prompt id.
-        read_tokens: Reads all image tokens of a few items at a noise level and block, with the store's settings.
-        open_picture: Opens an item's picture as the model saw it, a square.
+        read_tokens: Returns all image tokens of a few items at a noise level and block, with the store's settings.
+        open_picture: Returns an item's picture as given to the model, a square.
         grid: Rows and columns of tokens.
-        count: Pairs of each kind.
+        count: Number of pairs of each kind.
 
     Returns:
         The columns :data:`COLUMNS`.
 
     Raises:
-        UserError: A probe that is not linear, no untied test pair, or tokens whose mean is not what the store holds.
+        UserError: A probe that is not linear, no untied test pair, or tokens whose mean differs from the store's.
     """
     if count < 1:
         raise UserError(f"Got {count} pairs of each kind, expected 1 or more.")
@@ -179,9 +154,9 @@ def token_maps(
     if not isinstance(probe, LinearProbe):
         raise UserError(f"Token maps are exact for linear probes alone, and {cell.recipe.probe} is none; use logistic.")
     rewards = features.astype(np.float64) @ probe.coef_
-    chosen_pairs = _chosen(facet, rewards, count)
+    selected = _select(facet, rewards, count)
     ids = np.asarray(store.item_ids)
-    items = pd.unique(chosen_pairs[["first", "second"]].to_numpy().ravel()).tolist()
+    items = pd.unique(selected[["first", "second"]].to_numpy().ravel()).tolist()
     tokens = read_tokens(items, cell.sigma, cell.block).astype(np.float64)
     scores = dict(zip(items, tokens @ probe.coef_, strict=True))
     row_of = {item: row for row, item in enumerate(ids.tolist())}
@@ -202,7 +177,7 @@ def token_maps(
         "n_prompts": facet.test.table["prompt_id"].nunique(),
     }
     rows = []
-    for pair in chosen_pairs.to_dict("records"):
+    for pair in selected.to_dict("records"):
         for side in ("first", "second"):
             item = pair[side]
             rows.append(
@@ -225,15 +200,15 @@ def token_maps(
 
 
 def as_text(picture: Image.Image) -> str:
-    """Write a picture as a PNG of at most 128 pixels a side, in base64."""
+    """Return a picture as a PNG of at most 128 pixels a side, in base64."""
     small = picture.convert("RGB")
     small.thumbnail((_LARGEST_PICTURE, _LARGEST_PICTURE), Image.Resampling.LANCZOS)
-    held = io.BytesIO()
-    small.save(held, "PNG", optimize=True)
-    return base64.b64encode(held.getvalue()).decode()
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _chosen(facet: Facet, rewards: Float[np.ndarray, " item"], count: int) -> pd.DataFrame:
+def _select(facet: Facet, rewards: Float[np.ndarray, " item"], count: int) -> pd.DataFrame:
     test = facet.test
     sign = np.sign(test.choices - 0.5)
     untied = np.flatnonzero(sign)
@@ -246,10 +221,11 @@ def _chosen(facet: Facet, rewards: Float[np.ndarray, " item"], count: int) -> pd
 
 
 def _check(scores: dict[str, np.ndarray], rewards: dict[str, float], spread: float) -> None:
-    """Refuse tokens that are not those which the store's means were made of."""
-    off = max(abs(scores[item].mean() - rewards[item]) for item in rewards)
-    if off > _TOLERANCE * spread:
+    """Refuse tokens whose means differ from the store's."""
+    difference = max(abs(scores[item].mean() - rewards[item]) for item in rewards)
+    if difference > _TOLERANCE * spread:
         raise UserError(
-            f"The tokens read now differ from the store's: rewards by up to {off:.3g}, {off / spread:.2g} standard "
-            f"deviations; the model, its data or its settings have changed, so extract the store again."
+            f"The tokens read now differ from the store's: rewards by up to {difference:.3g}, "
+            f"{difference / spread:.2g} standard deviations; the model, its data or its settings have changed, so "
+            f"extract the store again."
         )

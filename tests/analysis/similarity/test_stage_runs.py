@@ -1,12 +1,12 @@
-"""Stages as they are given, and which rows of a table speak of a series."""
+"""Stages as settings, and the rows of a table that apply to a curve."""
 
 from __future__ import annotations
 
 import pandas as pd
 import pytest
 
-from probing.analysis.nearest import nearest_rows
-from probing.analysis.stage_runs import parse_stages, stage_runs
+from probing.analysis.similarity.nearest import nearest_rows
+from probing.analysis.similarity.stage_runs import parse_stages, stage_runs
 from probing.errors import UserError
 
 
@@ -19,10 +19,10 @@ def test_without_a_table_stages_are_equal_parts():
     assert runs.of(5) == "B3"
 
 
-def test_stages_are_read_from_a_word_and_from_a_table():
+def test_stages_are_read_from_text():
     runs = stage_runs(range(7), parse_stages("0-2, 3, 4-7"))
     assert runs.source == "given" and runs.blocks == ((0, 1, 2), (3,), (4, 5, 6))
-    # A stream that ends earlier loses a stage that lies beyond it.
+    # A stream that ends earlier lacks the stages beyond its end.
     assert stage_runs(range(4), parse_stages("0-2,3,4-7")).names == ("B1", "B2")
     for wrong in ("", "0-", "3-1", "a-b", "0-2;3-5"):
         with pytest.raises(UserError, match="written like 0-2,3-5,6-7"):
@@ -59,11 +59,11 @@ def table_of(**columns):
     return pd.DataFrame(rows).astype({"step": "Int64"}).assign(**columns)
 
 
-def test_the_rows_of_one_place_are_kept():
+def test_the_rows_of_one_site_are_selected():
     rows = nearest_rows(table_of(), model="b", stream="text", reduction="mean_t5", sigma=0.5)
     (row,) = rows.to_dict("records")
-    said = {key: row[key] for key in ("model", "stream", "part", "sigma", "source", "measure", "chosen")}
-    assert said == {
+    selected = {key: row[key] for key in ("model", "stream", "part", "sigma", "source", "measure", "chosen")}
+    assert selected == {
         "model": "b",
         "stream": "text",
         "part": "t5",
@@ -74,7 +74,7 @@ def test_the_rows_of_one_place_are_kept():
     }
 
 
-def test_another_model_or_stream_is_none_unless_any_will_do():
+def test_another_stream_is_selected_only_on_request():
     table = table_of()
     assert nearest_rows(table, model="c", stream="image").empty
     image = table[table["stream"] == "image"]
@@ -83,7 +83,7 @@ def test_another_model_or_stream_is_none_unless_any_will_do():
     assert nearest_rows(table.assign(control="random-init"), model="a", stream="image").empty
 
 
-def test_stages_of_the_nearest_noise_level_and_their_measure():
+def test_stages_of_the_nearest_noise_level_are_used():
     stages = pd.DataFrame(
         {
             "model": "a",

@@ -1,4 +1,4 @@
-"""Token maps are the reward itself, and pairs are chosen by their margin."""
+"""Token maps average to the reward, and pairs are selected by their margin."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from probing.analysis import token_maps as maps
-from probing.analysis.recipe import LOGISTIC, Recipe
-from probing.analysis.reward_curve import reward_curve
-from probing.analysis.token_maps import TokenCell, choose_pairs, token_cells, token_maps
+from probing.analysis.engine import LOGISTIC, Recipe
+from probing.analysis.reward_curve import measure_curve
+from probing.analysis.token_maps.maps import COLUMNS, TokenCell, choose_pairs, token_cells, token_maps
 from probing.errors import UserError
-from tests.analysis.fake_store import FakeStore, make_pairs
+from tests.fakes.fake_store import FakeStore, make_pairs
 
 GRID = (3, 4)
 
@@ -31,7 +30,7 @@ def store(pairs):
 
 
 def tokens_of(store):
-    """Tokens whose mean is what the store holds: token 5 has all that is special of an item."""
+    """Tokens whose mean is the store's: token 5 carries everything."""
 
     def read(items, sigma, block):
         features = store.read("image", "mean", sigma, block).astype(np.float64)
@@ -54,8 +53,8 @@ def table(store, pairs):
     return token_maps(store, pairs, cell, prompts, tokens_of(store), open_picture, GRID, count=3)
 
 
-def test_the_mean_of_token_scores_is_the_probes_reward(store, pairs, table):
-    assert tuple(table.columns) == maps.COLUMNS
+def test_the_mean_of_token_scores_is_the_reward(store, pairs, table):
+    assert tuple(table.columns) == COLUMNS
     features = store.read("image", "mean", 0.005, 3)
     train = pairs[(pairs["split"] == "train") & (pairs["facet"] == "quality")]
     row_of = {item: row for row, item in enumerate(store.item_ids)}
@@ -66,11 +65,11 @@ def test_the_mean_of_token_scores_is_the_probes_reward(store, pairs, table):
         reward = probe.decision_function(features[[row_of[item["item_id"]]]].astype(float)).item()
         assert scores.mean() == pytest.approx(reward, rel=1e-4, abs=1e-6) == pytest.approx(item["reward"], rel=1e-4)
         assert item["store_reward"] == pytest.approx(item["reward"])
-        # Planted: one token has it all.
+        # Planted: one token carries everything.
         assert np.flatnonzero(scores).tolist() == [5]
 
 
-def test_margins_are_differences_of_rewards_towards_the_chosen(table):
+def test_margins_are_towards_the_chosen_item(table):
     for _, pair in table.groupby(["selection", "rank"]):
         rewards = pair.set_index("side")["reward"]
         sign = 1 if pair["choice"].iloc[0] == 1 else -1
@@ -80,9 +79,9 @@ def test_margins_are_differences_of_rewards_towards_the_chosen(table):
         )
 
 
-def test_the_telling_pairs_are_there_once_in_order(table, pairs):
+def test_selected_pairs_are_ordered_and_distinct(table, pairs):
     assert len(table) == 3 * 3 * 2
-    margins = {name: own.drop_duplicates("pair_id")["margin"].to_numpy() for name, own in table.groupby("selection")}
+    margins = {name: rows.drop_duplicates("pair_id")["margin"].to_numpy() for name, rows in table.groupby("selection")}
     assert (np.diff(margins["highest"]) <= 0).all() and (margins["highest"] > 0).all()
     assert (np.diff(margins["wrong"]) >= 0).all() and (margins["wrong"] < 0).all()
     assert np.abs(margins["lowest"]).max() < min(margins["highest"].min(), -margins["wrong"].max())
@@ -91,28 +90,28 @@ def test_the_telling_pairs_are_there_once_in_order(table, pairs):
     assert set(table["pair_id"]) <= test
 
 
-def test_few_pairs_are_never_shown_twice():
-    found = choose_pairs(np.array([2.0, -1.0, 0.1]), 4)
-    assert {name: rows.tolist() for name, rows in found.items()} == {"highest": [0, 2], "lowest": [], "wrong": [1]}
-    found = choose_pairs(np.array([3.0, 2.0, 1.0, -0.5]), 1)
-    assert [found[name].tolist() for name in ("highest", "lowest", "wrong")] == [[0], [2], [3]]
+def test_few_pairs_are_selected_once():
+    selected = choose_pairs(np.array([2.0, -1.0, 0.1]), 4)
+    assert {name: rows.tolist() for name, rows in selected.items()} == {"highest": [0, 2], "lowest": [], "wrong": [1]}
+    selected = choose_pairs(np.array([3.0, 2.0, 1.0, -0.5]), 1)
+    assert [selected[name].tolist() for name in ("highest", "lowest", "wrong")] == [[0], [2], [3]]
 
 
-def test_pictures_are_small_and_as_they_were(table):
+def test_pictures_are_small_and_unchanged(table):
     picture = Image.open(io.BytesIO(base64.b64decode(table["picture"].iloc[0])))
     assert picture.size == (128, 128) and picture.getpixel((5, 5)) == (10, 20, 30)
 
 
-def test_the_cell_is_the_best_by_cross_validation_of_image_means(store, pairs):
-    curve = reward_curve(store, pairs, shuffles=0).table
+def test_the_cell_is_the_best_by_cross_validation(store, pairs):
+    curve = measure_curve(store, pairs, shuffles=0).table
     rows = curve[(curve["control"] == "trained") & (curve["stream"] == "image")]
     for cell in token_cells(curve):
-        own = rows[rows["facet"] == cell.facet]
-        best = own.loc[own["cv_accuracy"].idxmax()]
+        cells = rows[rows["facet"] == cell.facet]
+        best = cells.loc[cells["cv_accuracy"].idxmax()]
         assert (cell.sigma, cell.block) == (best["sigma"], best["block"]) and cell.recipe == LOGISTIC
     (cell,) = token_cells(curve, facets=["quality"], sigma=0.6, block=1)
     assert (cell.sigma, cell.block) == (0.6, 1)
-    with pytest.raises(UserError, match=r"mean of image tokens for facet quality, sigma 0.5; fit it"):
+    with pytest.raises(UserError, match=r"mean of image tokens for facet quality, sigma 0.5; measure it"):
         token_cells(curve, facets=["quality"], sigma=0.5)
 
 
@@ -124,7 +123,7 @@ def test_tokens_of_another_model_are_refused(store, pairs):
         token_maps(store, pairs, cell, prompts, lambda *a: 1.5 * read(*a), open_picture, GRID)
 
 
-def test_probes_that_are_not_linear_and_no_pairs_are_refused(store, pairs):
+def test_nonlinear_probes_and_no_pairs_are_refused(store, pairs):
     prompts = pd.Series("words", index=pairs["prompt_id"].unique())
     with pytest.raises(UserError, match="expected 1 or more"):
         token_maps(

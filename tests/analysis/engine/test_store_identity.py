@@ -1,4 +1,4 @@
-"""Stores belong together only if the items that they share have the same pictures and prompts."""
+"""Stores are comparable only if their shared items have the same pictures and prompts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probing.analysis.noise import noise
-from probing.analysis.reward_curve import check_comparable
-from probing.analysis.scaling import scaling
-from probing.analysis.source import different_inputs
+from probing.analysis.engine import StoreIdentity, check_comparable
+from probing.analysis.noise import measure_noise
+from probing.analysis.scaling import measure_scaling
 from probing.errors import UserError
 from probing.features.store import ArraySpec, FeatureStore
 from probing.features.store.layout import COLUMNS
@@ -34,9 +33,13 @@ def make(path, *, items=("a", "b", "c"), pictures=(1, 2, 3), words="w", **settin
     return FeatureStore.open(path)
 
 
-def test_the_same_items_in_another_order_and_fewer_of_them_are_the_same(tmp_path):
+def difference_of(one, other, apart_from=("noise",)):
+    return StoreIdentity(one).difference(StoreIdentity(other), apart_from=apart_from)
+
+
+def test_order_and_number_of_items_may_differ(tmp_path):
     one = make(tmp_path / "one")
-    assert different_inputs(one, make(tmp_path / "two", items=("c", "a"), pictures=(3, 1))) is None
+    assert difference_of(one, make(tmp_path / "two", items=("c", "a"), pictures=(3, 1))) is None
 
 
 @pytest.mark.parametrize(
@@ -47,18 +50,18 @@ def test_the_same_items_in_another_order_and_fewer_of_them_are_the_same(tmp_path
         ({"items": ("x", "y", "z")}, "they share no item"),
     ],
 )
-def test_what_differs_is_named(tmp_path, changed, difference):
+def test_differences_are_named(tmp_path, changed, difference):
     one, other = make(tmp_path / "one"), make(tmp_path / "other", **changed, seed=1)
-    assert different_inputs(one, other) == difference
+    assert difference_of(one, other) == difference
     pairs = pd.DataFrame()
     with pytest.raises(UserError, match=difference):
-        check_comparable(make(tmp_path / "trained", seed=1), other)
-    with pytest.raises(UserError, match=f"in more than its noise: {difference}"):
-        noise([one, other], pairs)
-    with pytest.raises(UserError, match=f"in more than its model: {difference}"):
-        scaling([one, other], pairs)
+        check_comparable(make(tmp_path / "trained", seed=1), other, apart_from=("weights",))
+    with pytest.raises(UserError, match=f"in more than noise: {difference}"):
+        measure_noise([one, other], pairs)
+    with pytest.raises(UserError, match=f"in more than model or weights or preparation or noise: {difference}"):
+        measure_scaling([one, other], pairs)
 
 
-def test_words_are_compared_where_one_rule_gave_them(tmp_path):
+def test_texts_are_compared_under_the_same_prompt_rule(tmp_path):
     one, other = make(tmp_path / "one"), make(tmp_path / "other", words="other words", prompts="foreign")
-    assert different_inputs(one, other) is None
+    assert difference_of(one, other, apart_from=("prompts",)) is None

@@ -1,4 +1,4 @@
-"""One page of controls: each found by its role, chosen on training pairs, and said as its intervals allow."""
+"""Controls: recognised by their stores, selected on training pairs, stated within their intervals."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from probing.analysis.controls import COLUMNS, SAID, _say, controls
-from probing.analysis.shortcuts import image_stat_features, source_features
+from probing.analysis.controls import ControlSettings, measure_controls
+from probing.analysis.controls.experiment import COLUMNS, LABELS, _statement
+from probing.analysis.controls.shortcuts import image_stat_features, source_features
+from probing.analysis.engine import Sites
 from probing.errors import UserError
 from probing.preferences import DrawnImages, PreferenceData
 from probing.preferences.audit import IMAGE_STATS, item_image_stats
 from probing.statistics import holm, paired_difference
-from tests.analysis.planted_store import PlantedStore, planted_pairs
+from tests.fakes.planted_store import PlantedStore, planted_pairs
 
 
 @pytest.fixture(scope="module")
 def pairs():
-    """Chosen items come from the better painter three times in four."""
+    """Chosen items come from the better source model three times in four."""
     pairs = planted_pairs(test=400)
     better = np.random.default_rng(0).random(len(pairs)) < 0.75
     first = (pairs["choice"] == 1) == better
@@ -45,27 +47,27 @@ def store(pairs, strength, **changed):
 
 
 @pytest.fixture(scope="module")
-def page(pairs, image_stats):
+def table(pairs, image_stats):
     stores = [
         store(pairs, 0.0, seed=5, random_init=True),
         store(pairs, 1.5),
         store(pairs, 0.5, seed=6, prompts="foreign"),
         store(pairs, 1.5, seed=7, prompts="empty"),
     ]
-    return controls(stores, pairs, image_stats=image_stats, progress=False)
+    return measure_controls(stores, pairs, image_stats=image_stats)
 
 
-def test_every_control_is_on_the_page_in_order(page):
-    assert tuple(page.columns) == COLUMNS
-    # All pictures are of one size, so size alone can tell nothing and is no row.
-    assert page["control"].tolist() == [name for name in SAID if name != "size"]
-    assert set(page["store"].isna()) == {True}
-    kinds = page.set_index("control")["kind"]
+def test_every_control_is_a_row_in_order(table):
+    assert tuple(table.columns) == COLUMNS
+    # All pictures have one size, so size is no row.
+    assert table["control"].tolist() == [name for name in LABELS if name != "size"]
+    assert set(table["store"].isna()) == {True}
+    kinds = table.set_index("control")["kind"]
     assert kinds["trained"] == "trained" and kinds["text stream"] == "part" and kinds["image stats"] == "shortcut"
 
 
-def test_planted_strengths_are_told_apart_and_equals_are_not(page):
-    row = page.set_index("control")
+def test_planted_differences_are_distinguished(table):
+    row = table.set_index("control")
     for control in ("random-init", "foreign prompt", "latents", "image stats", "shuffled", "text stream"):
         assert row.loc[control, "difference_low"] > 0, control
         assert "the trained backbone is above it" in row.loc[control, "statement"]
@@ -75,77 +77,79 @@ def test_planted_strengths_are_told_apart_and_equals_are_not(page):
     assert "the trained backbone's best cell is one of these" in row.loc["image stream", "statement"]
     assert row.loc["source model", "value"] == pytest.approx(0.75, abs=0.06)
     assert "above chance" in row.loc["source model", "statement"]
-    assert row.loc["trained", "statement"].endswith(f"({row.loc['trained', 'place']}).")
+    assert row.loc["trained", "statement"].endswith(f"({row.loc['trained', 'site']}).")
 
 
-def test_differences_are_paired_and_corrected(page):
-    others = page[page["control"] != "trained"]
+def test_differences_are_paired_and_corrected(table):
+    controls = table[table["control"] != "trained"]
     np.testing.assert_allclose(
-        others["difference_p_value_holm"], holm(others["difference_p_value"].to_numpy(dtype=float))
+        controls["difference_p_value_holm"], holm(controls["difference_p_value"].to_numpy(dtype=float))
     )
-    trained = page["value"].iloc[0]
-    np.testing.assert_allclose(others["difference"], trained - others["value"])
-    assert page.loc[0, ["difference", "difference_low", "difference_p_value_holm"]].isna().all()
+    trained = table["value"].iloc[0]
+    np.testing.assert_allclose(controls["difference"], trained - controls["value"])
+    assert table.loc[0, ["difference", "difference_low", "difference_p_value_holm"]].isna().all()
 
 
-def test_a_shortcut_by_hand(pairs, page):
-    """With one channel a name, the probe can only prefer one name to the other."""
+def test_a_shortcut_matches_a_calculation_by_hand(pairs, table):
+    """With one channel a source model, the probe can only prefer one of two."""
     test = pairs[pairs["split"] == "test"]
     right = ((test["source_model_first"] == "good") == (test["choice"] == 1)).to_numpy(dtype=float)
-    row = page.set_index("control").loc["source model"]
+    row = table.set_index("control").loc["source model"]
     assert row["value"] == pytest.approx(right.mean())
-    trained = page["value"].iloc[0]
+    trained = table["value"].iloc[0]
     expected = paired_difference(np.full(len(right), trained), right, test["prompt_id"].to_numpy())
     assert row["difference"] == pytest.approx(expected.estimate)
 
 
-def test_what_is_said_heeds_the_correction(page):
+def test_statements_follow_the_correction(table):
     """An interval away from zero counts after Holm's correction only."""
-    row = page[page["control"] == "random-init"].iloc[0].to_dict()
+    row = table[table["control"] == "random-init"].iloc[0].to_dict()
     row |= {"difference": 0.02, "difference_low": 0.001, "difference_high": 0.04, "difference_p_value_holm": 0.11}
-    assert _say(row, "").endswith("[+0.1, +4.0], but not after Holm's correction (p = 0.11).")
-    assert "Holm" not in _say({**row, "difference_p_value_holm": 0.04}, "")
-    assert "Holm" not in _say({**row, "difference_low": -0.01}, "")
+    assert _statement(row, "").endswith("[+0.1, +4.0], but not after Holm's correction (p = 0.11).")
+    assert "Holm" not in _statement({**row, "difference_p_value_holm": 0.04}, "")
+    assert "Holm" not in _statement({**row, "difference_low": -0.01}, "")
 
 
-def test_a_source_that_both_sides_share_is_no_shortcut(pairs):
+def test_a_shared_source_model_is_no_shortcut(pairs):
     shared = pairs.assign(source_model_second=pairs["source_model_first"])
-    page = controls([store(pairs, 1.0)], shared, streams=["image"], shuffles=0, progress=False)
-    assert "source model" not in set(page["control"])
+    table = measure_controls([store(pairs, 1.0)], shared, ControlSettings(shuffles=0), sites=Sites(streams=("image",)))
+    assert "source model" not in set(table["control"])
 
 
-def test_what_is_not_given_is_left_out(pairs):
-    bare = pairs.drop(columns=["source_model_first", "source_model_second"])
-    alone = controls([store(pairs, 1.0)], bare, streams=["image"], shuffles=0, progress=False)
+def test_controls_without_inputs_are_left_out(pairs):
+    without = pairs.drop(columns=["source_model_first", "source_model_second"])
+    alone = measure_controls([store(pairs, 1.0)], without, ControlSettings(shuffles=0), sites=Sites(streams=("image",)))
     assert alone["control"].tolist() == ["trained", "latents"]
 
 
-def test_roles_are_read_from_stores_and_refused_where_they_clash(pairs):
+def test_clashing_stores_are_refused(pairs):
     with pytest.raises(UserError, match="None of the stores is of a trained backbone"):
-        controls([store(pairs, 0.0, random_init=True)], pairs)
+        measure_controls([store(pairs, 0.0, random_init=True)], pairs)
     with pytest.raises(UserError, match="Two stores are trained"):
-        controls([store(pairs, 1.0)] * 2, pairs)
+        measure_controls([store(pairs, 1.0)] * 2, pairs)
     with pytest.raises(UserError, match="change one thing at a time"):
-        controls([store(pairs, 1.0), store(pairs, 0.0, random_init=True, prompts="empty")], pairs)
+        measure_controls([store(pairs, 1.0), store(pairs, 0.0, random_init=True, prompts="empty")], pairs)
     with pytest.raises(UserError, match="resolution is 64 and 128"):
-        controls([store(pairs, 1.0), store(pairs, 1.0, prompts="empty", resolution=128)], pairs)
+        measure_controls([store(pairs, 1.0), store(pairs, 1.0, prompts="empty", resolution=128)], pairs)
 
 
 def test_features_of_shortcuts(pairs, image_stats):
     ids = PlantedStore(pairs, lambda *_: (0.0, 0.0)).item_ids
-    found = source_features(ids, pairs)
-    assert found.shape == (len(ids), 2) and (found.sum(axis=1) == 1).all()
-    one = pairs.iloc[0]
-    assert found[list(ids).index(one["first"])].tolist() == [one["source_model_first"] == n for n in ("bad", "good")]
+    features = source_features(ids, pairs)
+    assert features.shape == (len(ids), 2) and (features.sum(axis=1) == 1).all()
+    pair = pairs.iloc[0]
+    assert features[list(ids).index(pair["first"])].tolist() == [
+        pair["source_model_first"] == n for n in ("bad", "good")
+    ]
     assert image_stat_features(ids, image_stats, ["log_area"]) is None
     with pytest.raises(UserError, match="has no image statistics"):
         image_stat_features(ids, image_stats.iloc[1:], ["brightness"])
-    half = pairs.assign(source_model_first=None, source_model_second="one")
-    assert source_features(ids, half) is None
+    partial = pairs.assign(source_model_first=None, source_model_second="one")
+    assert source_features(ids, partial) is None
 
 
-def test_looks_are_those_of_the_pictures():
-    """Known pictures: all white, all red, and columns that alternate."""
+def test_image_stats_describe_the_pictures():
+    """Three pictures: white, red, and alternating columns."""
     striped = np.zeros((4, 8, 3), dtype=np.uint8)
     striped[:, ::2] = 255
     pictures = {
@@ -173,13 +177,13 @@ def test_looks_are_those_of_the_pictures():
         }
     )
     data = PreferenceData("image stats", items, pairs, DrawnImages(lambda name: pictures[name]))
-    found = item_image_stats(data, progress=False).set_index("item_id")
-    assert tuple(found.columns) == IMAGE_STATS
-    assert found.loc["a"].tolist() == found.loc["d"].tolist()
+    stats = item_image_stats(data, progress=False).set_index("item_id")
+    assert tuple(stats.columns) == IMAGE_STATS
+    assert stats.loc["a"].tolist() == stats.loc["d"].tolist()
     expected = {
         "a": [np.log(32), np.log(2), 1, 0, 0, 0],
         "b": [np.log(16), 0, 0.299, 0, 1, 0],
         "c": [np.log(32), np.log(2), 0.5, 0.5, 0, np.sqrt(0.5)],
     }
     for item, numbers in expected.items():
-        np.testing.assert_allclose(found.loc[item], numbers, atol=1e-6)
+        np.testing.assert_allclose(stats.loc[item], numbers, atol=1e-6)

@@ -43,14 +43,14 @@ def make_pairs(seed: int = 0) -> pd.DataFrame:
 
 
 def digest_of(*content) -> str:
-    """Digest all that a fake store's features are made of."""
+    """Return a digest of everything that determines a fake store's features."""
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 class FakeStore:
     """Noise everywhere; from ``FIRST_WITH_SIGNAL`` on, one direction of a trained store carries the reward.
 
-    The image stream knows both facets, the text stream alignment alone.
+    The image stream carries both facets, the text stream alignment alone.
     """
 
     def __init__(self, pairs: pd.DataFrame, *, random_init: bool = False, seed: int = 0, order=None) -> None:
@@ -58,7 +58,7 @@ class FakeStore:
         rewards = pairs[["reward_first", "reward_second"]].to_numpy().ravel()
         order = np.arange(len(ids)) if order is None else order
         self.item_ids, self._rewards = ids[order].astype(str), rewards[order]
-        self._knows_alignment = np.array(["alignment" in item for item in self.item_ids])
+        self._is_alignment = np.array(["alignment" in item for item in self.item_ids])
         self._order, self._seed = order, seed
         self.sigmas, self.blocks, self.num_blocks = [0.005, 0.6], list(range(NUM_BLOCKS)), NUM_BLOCKS
         self.attributes = {"model": "fake", "data": "planted", "random_init": random_init, "resolution": 64}
@@ -80,8 +80,8 @@ class FakeStore:
     def read(self, stream, reduction, sigma, block):
         features = self._noise(f"{stream}/{reduction}/{sigma}/{block}", CHANNELS)
         if not self.attributes["random_init"] and block >= FIRST_WITH_SIGNAL[stream]:
-            known = 1.0 if stream == "image" else self._knows_alignment
-            features[:, 4] += known * self._rewards * (1.5 if sigma < 0.1 else 0.8)
+            carried = 1.0 if stream == "image" else self._is_alignment
+            features[:, 4] += carried * self._rewards * (1.5 if sigma < 0.1 else 0.8)
         return features
 
     def _noise(self, name, channels):

@@ -1,19 +1,19 @@
-"""What margins say beyond accuracy, on stores where the signal is planted."""
+"""Measures of margins beyond accuracy, on stores with a planted signal."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from probing.probes.coding import online_code_length
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from probing.analysis import Recipe, fit_cells, reward_curve
-from probing.analysis.linearity import linearity
-from probing.analysis.massive import massive_activations
-from probing.analysis.measures import COLUMNS, measures
+from probing.analysis.engine import Recipe, Sites, measure_cells
+from probing.analysis.reward_curve import compare_probes, massive_activations, measure_curve, measures
+from probing.analysis.reward_curve.measures import COLUMNS
 from probing.errors import UserError
-from probing.probes import LogisticProbe, online_code_length
-from tests.analysis.fake_store import CHANNELS, FIRST_WITH_SIGNAL, FakeStore, make_pairs
+from probing.probes import LogisticProbe
+from tests.fakes.fake_store import CHANNELS, FIRST_WITH_SIGNAL, FakeStore, make_pairs
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,11 @@ def pairs():
 
 
 @pytest.fixture(scope="module")
-def found(pairs):
-    store, fresh = FakeStore(pairs), FakeStore(pairs, random_init=True, seed=1)
-    results = reward_curve(store, pairs, random_init=fresh, streams=["image"], sigmas=[0.6], shuffles=2)
+def measured(pairs):
+    store, random_init = FakeStore(pairs), FakeStore(pairs, random_init=True, seed=1)
+    results = measure_curve(
+        store, pairs, random_init=random_init, shuffles=2, sites=Sites(streams=("image",), sigmas=(0.6,))
+    )
     table = measures(results, pairs)
     assert tuple(table.columns) == COLUMNS
     return results, table
@@ -35,22 +37,22 @@ def of(table, metric, control="trained"):
     return rows, rows["block"] >= FIRST_WITH_SIGNAL["image"]
 
 
-def test_information_is_there_where_the_signal_is(found):
-    _, table = found
+def test_information_is_positive_with_the_signal(measured):
+    _, table = measured
     rows, informed = of(table, "information")
     assert (rows.loc[informed, "ci_low"] > 0).all()
-    # Never more than the annotators' own noise leaves: the entropy of their choices.
+    # At most 1 less the entropy of the annotators' choices.
     p = make_pairs().query("split == 'test'")["probability"]
     most = 1 + np.mean(p * np.log2(p) + (1 - p) * np.log2(1 - p))
     assert (rows["ci_low"] < most).all()
-    # One interval in forty lies above 0 by chance, so it is the size that is asked after.
-    nothing, _ = of(table, "information", "random-init")
-    assert (rows.loc[~informed, "value"] < 0.05).all() and (nothing["value"] < 0.05).all()
+    # One interval in forty lies above 0 by chance, so the value is bounded.
+    control, _ = of(table, "information", "random-init")
+    assert (rows.loc[~informed, "value"] < 0.05).all() and (control["value"] < 0.05).all()
 
 
-def test_information_of_true_log_odds_is_what_the_noise_leaves(found, pairs):
+def test_true_log_odds_have_the_exact_information(measured, pairs):
     """With the true reward as margin and temperature 1, the bits are 1 less the entropy of the choices."""
-    results, _ = found
+    results, _ = measured
     table = results.table[results.table["cell"] == results.table["cell"].iloc[0]].assign(temperature=1.0)
     cell = table["cell"].iloc[0]
     truth = pairs.set_index("pair_id").eval("reward_first - reward_second")
@@ -61,57 +63,60 @@ def test_information_of_true_log_odds_is_what_the_noise_leaves(found, pairs):
     assert row["ci_low"] < exact < row["ci_high"]
 
 
-def test_the_area_is_that_of_both_orders_of_each_pair(found, pairs):
-    results, table = found
+def test_the_area_uses_both_orders_of_each_pair(measured, pairs):
+    results, table = measured
     rows, informed = of(table, "auroc")
     assert (rows.loc[informed, "ci_low"] > 0.55).all()
     row = rows.iloc[-1]
-    mine = results.margins[results.margins["facet"] == row["facet"]]
-    choices = pairs.set_index("pair_id")["choice"].loc[mine["pair_id"]].to_numpy()
-    margins = mine[row["cell"]].to_numpy()
+    of_facet = results.margins[results.margins["facet"] == row["facet"]]
+    choices = pairs.set_index("pair_id")["choice"].loc[of_facet["pair_id"]].to_numpy()
+    margins = of_facet[row["cell"]].to_numpy()
     assert row["value"] == pytest.approx(roc_auc_score([*choices, *(1 - choices)], [*margins, *-margins]))
     assert row["ci_low"] < row["value"] < row["ci_high"]
 
 
-def test_selectivity_is_accuracy_less_that_of_shuffled_choices(found):
-    results, table = found
+def test_selectivity_is_accuracy_less_that_of_shuffles(measured):
+    results, table = measured
     rows, informed = of(table, "selectivity")
     assert (rows.loc[informed, "ci_low"] > 0.1).all()
     cell = rows.iloc[-1]
     value = results.table.set_index("cell")["value"]
-    place = cell["cell"].removeprefix("trained/")
-    dealt = [value[f"shuffled/{place}/seed{seed}"] for seed in range(2)]
-    assert cell["value"] == pytest.approx(value[cell["cell"]] - np.mean(dealt))
+    site = cell["cell"].removeprefix("trained/")
+    shuffled = [value[f"shuffled/{site}/seed{seed}"] for seed in range(2)]
+    assert cell["value"] == pytest.approx(value[cell["cell"]] - np.mean(shuffled))
 
 
-def test_calibrated_margins_are_nearly_calibrated(found):
-    rows, informed = of(found[1], "ece")
+def test_margins_are_nearly_calibrated(measured):
+    rows, informed = of(measured[1], "ece")
     # With 150 pairs a perfectly calibrated probe shows a few points of error by chance.
     assert (rows.loc[informed, "value"] < 0.15).all()
 
 
-def test_blocks_without_signal_may_not_be_the_best(found):
-    rows, informed = of(found[1], "may_be_best")
+def test_blocks_without_signal_are_not_candidates(measured):
+    rows, informed = of(measured[1], "may_be_best")
     assert set(rows["value"]) <= {0.0, 1.0}
     assert (rows.loc[~informed, "value"] == 0).all()
     for _, curve in rows.groupby("facet"):
         assert curve["value"].sum() >= 1
 
 
-def test_a_linear_signal_is_linear(pairs):
-    asked = {"streams": ["image"], "sigmas": [0.6], "blocks": [4], "facets": ["quality"]}
+def test_a_linear_signal_needs_no_network(pairs):
+    quality = {"facets": ["quality"]}
+    sites = Sites(("image",), sigmas=(0.6,), blocks=(4,))
     store = FakeStore(pairs)
-    one, two = (fit_cells(store, pairs, recipe=Recipe(probe), **asked) for probe in ("logistic", "mlp"))
-    table = linearity(one, two, margin=0.2)
+    one, two = (
+        measure_cells(store, pairs, sites=sites, recipe=Recipe(probe), **quality) for probe in ("logistic", "mlp")
+    )
+    table = compare_probes(one, two, margin=0.2)
     assert len(table) == 1
     row = table.iloc[0]
     assert (row["probe"], row["other"]) == ("logistic", "mlp")
     assert row["difference"] == pytest.approx(two.table["value"].iloc[0] - one.table["value"].iloc[0])
     assert row["ci_low"] < 0.02
     assert bool(row["equivalent"])
-    assert not linearity(one, two, margin=1e-6)["equivalent"].any()
+    assert not compare_probes(one, two, margin=1e-6)["equivalent"].any()
     with pytest.raises(UserError, match="share no cell"):
-        linearity(one, fit_cells(store, pairs, **{**asked, "blocks": [3]}))
+        compare_probes(one, measure_cells(store, pairs, sites=Sites(("image",), sigmas=(0.6,), blocks=(3,)), **quality))
 
 
 def test_a_planted_massive_channel_is_named(pairs):
@@ -132,11 +137,13 @@ def test_a_planted_massive_channel_is_named(pairs):
     assert (some["items"] == 10).all() and some["ratio"].between(1, CHANNELS).all()
 
 
-def test_code_length_is_measured_where_it_is_asked_for(pairs):
-    asked = {"streams": ["image"], "sigmas": [0.6], "blocks": [1, 4], "facets": ["quality"]}
-    table = fit_cells(FakeStore(pairs), pairs, recipe=Recipe(code_length=True), **asked).table.set_index("block")
+def test_code_length_is_measured_on_request(pairs):
+    selection = {"sites": Sites(("image",), sigmas=(0.6,), blocks=(1, 4)), "facets": ["quality"]}
+    table = measure_cells(FakeStore(pairs), pairs, recipe=Recipe(code_length=True), **selection).table.set_index(
+        "block"
+    )
     assert table.loc[4, "compression"] > 1.15 > table.loc[1, "compression"] > 0.8
-    assert fit_cells(FakeStore(pairs), pairs, **asked).table["compression"].isna().all()
+    assert measure_cells(FakeStore(pairs), pairs, **selection).table["compression"].isna().all()
     with pytest.raises(UserError, match="only of the logistic probe"):
         Recipe("ridge", code_length=True)
 
@@ -148,21 +155,21 @@ def make_code(strength, seed=0, pairs=1000, channels=5):
     return X, y, np.arange(pairs) // 2
 
 
-def test_code_is_short_where_choices_are_told_and_as_long_as_coins_where_not():
-    told, coins = online_code_length(*make_code(4.0)), online_code_length(*make_code(0.0))
-    assert told.compression > 1.5
+def test_codes_are_short_only_with_information():
+    informed, coins = online_code_length(*make_code(4.0)), online_code_length(*make_code(0.0))
+    assert informed.compression > 1.5
     assert 0.9 < coins.compression < 1.02
-    assert told.uniform == 1000 and told.ends[-1] == 1000
-    assert told.cumulative[-1] == told.bits and list(told.cumulative) == sorted(told.cumulative)
+    assert informed.uniform == 1000 and informed.ends[-1] == 1000
+    assert informed.cumulative[-1] == informed.bits and list(informed.cumulative) == sorted(informed.cumulative)
 
 
-def test_each_part_is_coded_by_what_came_before_alone():
+def test_each_part_is_coded_by_earlier_parts_alone():
     X, y, groups = make_code(2.0, seed=1)
     code = online_code_length(X, y, groups, parts=(0.5, 1.0), seed=3)
     order = np.random.default_rng(3).permutation(500)[groups]
-    known = order < 250
-    probe = LogisticProbe().fit(X[known], y[known], groups[known])
-    losses = np.logaddexp(0, np.where(y == 1, -1, 1) * probe.decision_function(X))[~known] / np.log(2)
+    first = order < 250
+    probe = LogisticProbe().fit(X[first], y[first], groups[first])
+    losses = np.logaddexp(0, np.where(y == 1, -1, 1) * probe.decision_function(X))[~first] / np.log(2)
     assert code.ends == (500, 1000)
     assert code.cumulative == pytest.approx((500, 500 + losses.sum()))
 

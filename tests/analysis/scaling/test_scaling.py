@@ -1,4 +1,4 @@
-"""Scaling finds the planted slope, none where there is none, and keeps checkpoints and controls apart."""
+"""Scaling: planted slopes are measured, and checkpoints and controls have separate trends."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import linregress
+from scipy.stats import linregress, t
 
-from probing.analysis.model_sizes import size_of, training_steps
-from probing.analysis.scaling import COLUMNS, scaling
-from probing.analysis.trends import fit_line
+from probing.analysis.engine import Sites
+from probing.analysis.scaling import ScalingSettings, measure_scaling
+from probing.analysis.scaling.experiment import COLUMNS
+from probing.analysis.scaling.model_sizes import size_of, training_steps
+from probing.analysis.scaling.trends import fit_line
 from probing.errors import UserError
 from probing.plots.scaling import _points
 from probing.testbed.recipes.assemble import WEIGHTS
-from tests.analysis.planted_store import PlantedStore, planted_pairs
+from tests.fakes.planted_store import PlantedStore, planted_pairs
 
 STEPS = json.loads((WEIGHTS / "xs" / "card.json").read_text())["steps"]
-KEPT = [(f"testbed-{path.name}", int(path.name[-5:])) for path in (WEIGHTS / "trainings").glob("xs-step*")]
+CHECKPOINTS = [(f"testbed-{path.name}", int(path.name[-5:])) for path in (WEIGHTS / "trainings").glob("xs-step*")]
 SIZES = {"xs": (4, 8, 1e6), "s": (6, 10, 1e7), "m": (8, 12, 1e8), "l": (10, 14, 1e9)}
 
 
@@ -28,34 +30,34 @@ def pairs():
     return planted_pairs(test=500)
 
 
-def model(pairs, name, strength, *, fresh=False, seed=0, **changed):
+def model(pairs, name, strength, *, random_init=False, seed=0, **changed):
     blocks, width, parameters = SIZES[name]
     attributes = {
         "model": name,
         "parameters": parameters,
         "forward_flops": 3e3 * parameters,
-        "random_init": fresh,
-        "revision": f"{name}{fresh}{seed}",
+        "random_init": random_init,
+        "revision": f"{name}{random_init}{seed}",
         **changed,
     }
     return PlantedStore(
         pairs,
-        lambda *at: (strength, strength),
+        lambda *site: (strength, strength),
         num_blocks=blocks,
         width=width,
-        seed=seed + 17 * blocks + 1000 * fresh,
+        seed=seed + 17 * blocks + 1000 * random_init,
         **attributes,
     )
 
 
 @pytest.fixture(scope="module")
 def planted(pairs):
-    """Larger models know more; random-initialised ones nothing; one has checkpoints."""
+    """Larger models carry more; random-initialised ones nothing; one has checkpoints."""
     strengths = {"xs": 0.2, "s": 0.4, "m": 0.7, "l": 1.2}
     stores = [model(pairs, name, strength) for name, strength in strengths.items()]
-    stores += [model(pairs, name, 0.0, fresh=True) for name in strengths]
+    stores += [model(pairs, name, 0.0, random_init=True) for name in strengths]
     stores += [model(pairs, "s", 0.05, model="s-step100", seed=1), model(pairs, "s", 0.15, model="s-step1000", seed=2)]
-    return scaling(stores, pairs, steps={"s-step100": 100, "s-step1000": 1000, "s": 10000}, progress=False)
+    return measure_scaling(stores, pairs, ScalingSettings(steps={"s-step100": 100, "s-step1000": 1000, "s": 10000}))
 
 
 def fit_of(table, head="best", series="trained", against="parameters"):
@@ -64,7 +66,7 @@ def fit_of(table, head="best", series="trained", against="parameters"):
     return row
 
 
-def test_planted_slopes_are_found_and_nulls_say_nothing(planted):
+def test_only_planted_slopes_are_claimed(planted):
     assert tuple(planted.columns) == COLUMNS
     for head in ("best", "stages", "depth 0.5", "best-matched"):
         fit = fit_of(planted, head)
@@ -75,17 +77,17 @@ def test_planted_slopes_are_found_and_nulls_say_nothing(planted):
     assert steps["n_models"] == 3 and steps["ci_low"] > 0
 
 
-@pytest.mark.parametrize("carded", [True, False])
-def test_a_further_seed_is_a_model_of_its_size_and_no_checkpoint(pairs, carded):
-    """Whether or not the steps of that training are known."""
+@pytest.mark.parametrize("with_steps", [True, False])
+def test_a_further_seed_is_a_model_and_no_checkpoint(pairs, with_steps):
+    """With and without the steps of that training."""
     stores = [
         model(pairs, "xs", 0.2),
         model(pairs, "s", 0.1, model="s-step100", seed=1),
         model(pairs, "s", 0.4),
         model(pairs, "s", 0.6, model="s-seed1", seed=2),
     ]
-    steps = {"s-step100": 100, "s": 10000} | ({"s-seed1": 10000} if carded else {})
-    table = scaling(stores, pairs, steps=steps, depths=[1.0], progress=False)
+    steps = {"s-step100": 100, "s": 10000} | ({"s-seed1": 10000} if with_steps else {})
+    table = measure_scaling(stores, pairs, ScalingSettings(steps=steps, depths=(1.0,)))
     best = table[(table["head"] == "best") & (table["kind"] == "residual")]
     assert list(best.loc[best["against"] == "parameters", "model"]) == ["xs", "s", "s-seed1"]
     assert list(best.loc[best["against"] == "steps", "model"]) == ["s-step100", "s"]
@@ -93,8 +95,8 @@ def test_a_further_seed_is_a_model_of_its_size_and_no_checkpoint(pairs, carded):
     assert drawn == {"parameters": 3, "steps": 2}
 
 
-def test_where_size_adds_nothing_no_slope_is_claimed(pairs):
-    table = scaling([model(pairs, name, 0.6) for name in SIZES], pairs, progress=False)
+def test_without_an_effect_of_size_no_slope_is_claimed(pairs):
+    table = measure_scaling([model(pairs, name, 0.6) for name in SIZES], pairs)
     fits = table[(table["kind"] == "fit") & (table["against"] == "parameters") & (table["head"] != "stages")]
     wide = [fits[["ci_low", "models_low"]].min(axis=1), fits[["ci_high", "models_high"]].max(axis=1)]
     assert ((wide[0] <= 0) & (wide[1] >= 0)).all()
@@ -111,8 +113,6 @@ def test_a_trend_is_ordinary_least_squares(planted):
     expected = linregress(x, points["value"].to_numpy(dtype=float))
     fit = fit_of(planted)
     assert (fit["value"], fit["intercept"]) == pytest.approx((expected.slope, expected.intercept))
-    from scipy.stats import t
-
     reach = t.ppf(0.975, 2) * expected.stderr
     assert (fit["models_low"], fit["models_high"]) == pytest.approx((expected.slope - reach, expected.slope + reach))
     residuals = planted[
@@ -149,20 +149,20 @@ def test_heads_are_matched_in_depth_and_width(planted):
         assert best.loc[name, "cv_accuracy"] == part["cv_accuracy"].max()
 
 
-def test_two_models_make_a_line_and_no_interval_over_models(pairs):
-    table = scaling([model(pairs, "xs", 0.2), model(pairs, "l", 1.2)], pairs, depths=[1.0], progress=False)
+def test_two_models_give_no_interval_over_models(pairs):
+    table = measure_scaling([model(pairs, "xs", 0.2), model(pairs, "l", 1.2)], pairs, ScalingSettings(depths=(1.0,)))
     fit = fit_of(table)
     assert np.isnan(fit["models_low"]) and np.isnan(fit["residual_deviation"]) and fit["ci_low"] > 0
-    assert "two models say nothing of others" in fit["statement"]
-    alone = scaling([model(pairs, "xs", 0.2)], pairs, progress=False)
+    assert "two models give no interval over models" in fit["statement"]
+    alone = measure_scaling([model(pairs, "xs", 0.2)], pairs)
     assert not (alone["kind"] == "fit").any()
 
 
-def test_the_choice_of_block_never_looks_at_test_pairs(pairs):
-    spoilt = pairs.copy()
-    test = spoilt["split"] == "test"
-    spoilt.loc[test, "choice"] = 1 - spoilt.loc[test, "choice"]
-    tables = [scaling([model(of, "xs", 0.4), model(of, "s", 0.4)], of, progress=False) for of in (pairs, spoilt)]
+def test_selecting_a_block_ignores_test_pairs(pairs):
+    flipped = pairs.copy()
+    test = flipped["split"] == "test"
+    flipped.loc[test, "choice"] = 1 - flipped.loc[test, "choice"]
+    tables = [measure_scaling([model(of, "xs", 0.4), model(of, "s", 0.4)], of) for of in (pairs, flipped)]
     points = [table[table["kind"] == "point"] for table in tables]
     for column in ("blocks", "cv_accuracy"):
         pd.testing.assert_series_equal(points[0][column], points[1][column])
@@ -177,41 +177,44 @@ def test_sizes_are_read_or_counted_by_name(pairs):
     parameters, flops = size_of(old)
     assert 2e6 < parameters < 3e6 and 1e8 < flops < 1e9
     old.attributes["config_hash"] = "another"
-    with pytest.raises(UserError, match="is another than the one of the store"):
+    with pytest.raises(UserError, match="differs from the store's"):
         size_of(old)
     old.attributes["model"] = "my-model"
-    with pytest.raises(UserError, match="does not say how large its backbone is"):
+    with pytest.raises(UserError, match="does not record the size of its backbone"):
         size_of(old)
 
 
 @pytest.mark.parametrize(
-    ("changed", "asked", "message"),
+    ("changed", "settings", "message"),
     [
-        ({}, {"steps": {"nobody": 5}}, "Steps are given for 'nobody', and no store is called so; there are s, xs"),
+        ({}, {"steps": {"nobody": 5}}, "Steps are given for 'nobody', and no store has this name; there are s, xs"),
         ({}, {"steps": {"xs": 0}}, "Training steps are above 0"),
         ({}, {"depths": [0.0]}, "above 0 and up to 1, got 0"),
-        ({}, {"sigmas": [0.3]}, "no sigma 0.3"),
         ({"prompts": "foreign"}, {}, "was not extracted with own prompts"),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(pairs, changed, asked, message):
+def test_bad_settings_are_refused(pairs, changed, settings, message):
     with pytest.raises(UserError, match=message):
-        scaling([model(pairs, "xs", 0.2), model(pairs, "s", 0.2, **changed)], pairs, progress=False, **asked)
+        measure_scaling(
+            [model(pairs, "xs", 0.2), model(pairs, "s", 0.2, **changed)], pairs, ScalingSettings(**settings)
+        )
 
 
-def test_stores_without_anything_in_common_are_refused(pairs):
+def test_incomparable_stores_are_refused(pairs):
+    with pytest.raises(UserError, match="no sigma 0.3"):
+        measure_scaling([model(pairs, "xs", 0.2), model(pairs, "s", 0.2)], pairs, sites=Sites(sigmas=(0.3,)))
     other = PlantedStore(pairs, lambda *_: (0.0, 0.0), sigmas=(0.9,))
     with pytest.raises(UserError, match="share no stream, reduction and noise level"):
-        scaling([model(pairs, "xs", 0.2), other], pairs, progress=False)
+        measure_scaling([model(pairs, "xs", 0.2), other], pairs)
     with pytest.raises(UserError, match="holds the same weights as one before it"):
-        scaling([model(pairs, "xs", 0.2)] * 2, pairs, progress=False)
+        measure_scaling([model(pairs, "xs", 0.2)] * 2, pairs)
     with pytest.raises(UserError, match="no store to measure"):
-        scaling([], pairs)
+        measure_scaling([], pairs)
 
 
 @pytest.mark.parametrize(
-    ("model", "steps"), [("testbed-xs", STEPS), *KEPT, ("sd35-large", np.nan), ("of nobody", np.nan)]
+    ("model", "steps"), [("testbed-xs", STEPS), *CHECKPOINTS, ("sd35-large", np.nan), ("no-model", np.nan)]
 )
-def test_steps_are_those_of_the_card_beside_the_weights(model, steps):
+def test_steps_come_from_the_card_beside_the_weights(model, steps):
     store = SimpleNamespace(attributes={"model": model})
     assert training_steps(store) == pytest.approx(steps, nan_ok=True)

@@ -1,4 +1,4 @@
-"""Combinations of blocks find what was planted, and nothing where nothing was."""
+"""Combinations of blocks gain only where complementary signals are planted."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probing.analysis.combinations import COLUMNS, combinations
-from probing.analysis.fits import Blocks, series_of
-from probing.analysis.mix import fit_mix, mixed_features
-from probing.analysis.pairs import facets_of
+from probing.analysis.combinations import CombinationSettings, measure_combinations
+from probing.analysis.combinations.experiment import COLUMNS
+from probing.analysis.combinations.mix import fit_mix, mixed_features
+from probing.analysis.engine import ALL, CurveReader, Run, Sites, facets_of
 from probing.errors import UserError
 from probing.probes import LogisticProbe
 from probing.statistics import holm, paired_difference
-from tests.analysis.planted_store import PlantedStore, planted_pairs
+from tests.fakes.planted_store import PlantedStore, planted_pairs
 
 STAGES = pd.DataFrame({"stage": ["B1", "B2"], "first_block": [0, 3], "last_block": [2, 5]})
 
 
 def two_stages(stream, sigma, block):
-    """Each stage knows its own half of the reward."""
+    """Each stage carries one half of the reward."""
     return (1.5, 0.0) if block < 3 else (0.0, 1.5)
 
 
 def one_block(stream, sigma, block):
-    """One block knows all there is to know."""
+    """One block carries the whole reward."""
     return (4.0, 4.0) if block == 2 else (0.0, 0.0)
 
 
@@ -38,14 +38,14 @@ def complementary(pairs):
     similarity = pd.DataFrame(
         [{"block": a, "other": b, "value": 0.9 if (a < 3) == (b < 3) else 0.7} for a in range(6) for b in range(6)]
     )
-    return combinations(
-        PlantedStore(pairs, two_stages, num_blocks=6), pairs, stages=STAGES, similarity=similarity, progress=False
+    return measure_combinations(
+        PlantedStore(pairs, two_stages, num_blocks=6), pairs, CombinationSettings(stages=STAGES, similarity=similarity)
     )
 
 
 @pytest.fixture(scope="module")
 def alone(pairs):
-    return combinations(PlantedStore(pairs, one_block, num_blocks=6), pairs, stages=STAGES, progress=False)
+    return measure_combinations(PlantedStore(pairs, one_block, num_blocks=6), pairs, CombinationSettings(stages=STAGES))
 
 
 def row(table, **where):
@@ -55,7 +55,7 @@ def row(table, **where):
     return table.iloc[0]
 
 
-def test_every_head_is_there_once(complementary):
+def test_every_head_has_one_row(complementary):
     assert tuple(complementary.columns) == COLUMNS
     full = complementary[complementary["head"] == "full"]
     assert full["kind"].value_counts().to_dict() == {"single": 6, "pair": 15, "greedy": 4, "subset": 1, "mix": 1}
@@ -64,7 +64,7 @@ def test_every_head_is_there_once(complementary):
     assert set(complementary["stage_runs"]) == {"B1 0-2, B2 3-5"}
 
 
-def test_planted_halves_make_pairs_across_stages_gain(complementary):
+def test_pairs_across_stages_gain_with_planted_halves(complementary):
     pairs = complementary.query("kind == 'pair' and head == 'full'")
     across = pairs["stages"] == "B1+B2"
     assert across.sum() == 9 and (pairs.loc[across, "own_gain"] > pairs.loc[~across, "own_gain"].max()).all()
@@ -92,12 +92,12 @@ def test_low_similarity_predicts_the_planted_gain(complementary):
     assert "less similar blocks gain more" in relation["statement"]
 
 
-def test_where_one_block_knows_all_nothing_gains(alone):
+def test_nothing_gains_over_a_block_with_the_whole_reward(alone):
     best = row(alone, kind="single", head="full", chosen=True)
     assert best["blocks"] == "2" and best["gain"] == 0
     full = alone.query("head == 'full' and kind != 'single'")
     with_it = full[full["blocks"].str.contains("2") & (full["kind"] != "mix")]
-    # More parameters on the same pairs may cost a little; none of them may gain.
+    # More parameters may cost a little accuracy, and never gain.
     assert ((with_it["gain_low"] <= 0) & (with_it["gain_high"] >= -0.02)).all()
     assert ((with_it["gain_p_value_holm"] > 0.05) | (with_it["gain"] < 0)).all()
     for name in ("pair-widened", "subset-widened"):
@@ -115,7 +115,7 @@ def test_gains_are_paired_differences_corrected_by_kind(alone):
     assert pair["channels"] == 16 and pair["own_gain"] == pytest.approx(pair["gain"])
 
 
-def test_the_same_numbers_as_by_hand(pairs, alone):
+def test_numbers_match_a_calculation_by_hand(pairs, alone):
     store = PlantedStore(pairs, one_block, num_blocks=6)
     (facet,) = facets_of(store, pairs)
     outcomes = []
@@ -124,37 +124,41 @@ def test_the_same_numbers_as_by_hand(pairs, alone):
         probe = LogisticProbe().fit(facet.train.differences(features), facet.train.choices, facet.train.prompts)
         right = (probe.decision_function(facet.test.differences(features)) > 0) == (facet.test.choices == 1)
         outcomes.append(right.astype(float))
-    found = row(alone, kind="pair", head="full", blocks="1+2")
-    assert found["value"] == pytest.approx(outcomes[0].mean())
+    pair = row(alone, kind="pair", head="full", blocks="1+2")
+    assert pair["value"] == pytest.approx(outcomes[0].mean())
     expected = paired_difference(*outcomes, facet.test.prompts)
-    assert (found["own_gain_low"], found["own_gain_high"]) == pytest.approx((expected.low, expected.high))
+    assert (pair["own_gain_low"], pair["own_gain_high"]) == pytest.approx((expected.low, expected.high))
 
 
-def test_no_choice_sees_a_test_prompt(pairs, alone):
-    """Test items of another planting: every choice, projection and weight stays what it was."""
-    spoilt = pairs.copy()
-    test = spoilt["split"] == "test"
-    spoilt.loc[test, "choice"] = 1 - spoilt.loc[test, "choice"]
-    again = combinations(PlantedStore(spoilt, one_block, num_blocks=6), spoilt, stages=STAGES, progress=False)
+def test_no_selection_uses_a_test_prompt(pairs, alone):
+    """With flipped test choices, every selection, projection and weight stays the same."""
+    flipped = pairs.copy()
+    test = flipped["split"] == "test"
+    flipped.loc[test, "choice"] = 1 - flipped.loc[test, "choice"]
+    again = measure_combinations(
+        PlantedStore(flipped, one_block, num_blocks=6), flipped, CombinationSettings(stages=STAGES)
+    )
     for column in ("blocks", "chosen", "cv_accuracy", "weights"):
         pd.testing.assert_series_equal(again[column], alone[column])
     heads = alone["channels"].notna()
     np.testing.assert_allclose(again.loc[heads, "value"], 1 - alone.loc[heads, "value"])
 
 
-def test_mix_weights_are_a_minimum_and_the_features_their_mean(pairs):
-    """No other weights on the simplex do better with the head that was learned."""
-    store = PlantedStore(pairs, lambda *at: (1.0, 1.0) if at[2] in (1, 3) else (0.0, 0.0), num_blocks=5)
-    (series,) = series_of(store)
-    reader, (facet,) = Blocks(store, series), facets_of(store, pairs)
-    mix = fit_mix(reader.read, series.blocks, facet.train)
+def test_mix_weights_minimise_the_loss(pairs):
+    """No other weights on the simplex have a lower loss with the learned head."""
+    store = PlantedStore(
+        pairs, lambda stream, sigma, block: (1.0, 1.0) if block in (1, 3) else (0.0, 0.0), num_blocks=5
+    )
+    (curve,) = ALL.curves_of(store)
+    reader, (facet,) = CurveReader(store, curve), facets_of(store, pairs)
+    mix = fit_mix(reader.read, curve.blocks, facet.train)
     assert mix.weights.sum() == pytest.approx(1) and mix.weights[[1, 3]].sum() > 0.7
-    mixed = mixed_features(mix, reader.read, series.blocks)
-    by_hand = sum(p * reader.read(b) / s for p, b, s in zip(mix.weights, series.blocks, mix.scales, strict=True))
+    mixed = mixed_features(mix, reader.read, curve.blocks)
+    by_hand = sum(p * reader.read(b) / s for p, b, s in zip(mix.weights, curve.blocks, mix.scales, strict=True))
     np.testing.assert_allclose(mixed, by_hand, rtol=1e-5)
     y = facet.train.choices
     probe = LogisticProbe().fit(facet.train.differences(mixed), y, facet.train.prompts)
-    scaled = [reader.read(b) / s for b, s in zip(series.blocks, mix.scales, strict=True)]
+    scaled = [reader.read(b) / s for b, s in zip(curve.blocks, mix.scales, strict=True)]
     margins = np.stack([facet.train.differences(features) @ probe.coef_ for features in scaled], axis=1)
 
     def loss(weights, length):
@@ -162,41 +166,46 @@ def test_mix_weights_are_a_minimum_and_the_features_their_mean(pairs):
         return np.mean(np.logaddexp(0, m) - y * m)
 
     lengths = np.linspace(0.5, 2, 31)
-    here = min(loss(mix.weights, length) for length in lengths)
+    minimum = min(loss(mix.weights, length) for length in lengths)
     others = np.random.default_rng(0).dirichlet(np.ones(5), size=200)
-    assert all(min(loss(w, length) for length in lengths) > here - 2e-4 for w in others)
+    assert all(min(loss(w, length) for length in lengths) > minimum - 2e-4 for w in others)
 
 
-def test_resumed_from_its_journal_it_says_the_same(pairs, tmp_path):
+def test_a_resumed_measurement_is_the_same(pairs, tmp_path):
     store = PlantedStore(pairs, two_stages, num_blocks=3)
-    once = combinations(store, pairs, journal=tmp_path, progress=False)
+    once = measure_combinations(store, pairs, run=Run(journal=tmp_path))
 
-    def never(*_):
-        raise AssertionError("read again")
+    read = store.read
 
-    store.read, kept = never, store.read
-    store.read = lambda *where: kept(*where) if where[3] == 0 else never()
-    # One block is read to know its width; everything that is fitted comes from the journal.
-    pd.testing.assert_frame_equal(combinations(store, pairs, journal=tmp_path, progress=False), once)
+    def read_first_block(stream, reduction, sigma, block):
+        assert block == 0, "read again"
+        return read(stream, reduction, sigma, block)
+
+    # One block is read for its width; every fit comes from the journal.
+    store.read = read_first_block
+    pd.testing.assert_frame_equal(measure_combinations(store, pairs, run=Run(journal=tmp_path)), once)
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("settings", "message"),
     [
-        ({"blocks": [2]}, "Two blocks make a combination, and image has block 2 alone"),
         ({"largest": 1}, "expected 2 or more"),
         ({"stages": STAGES.head(1)}, "Blocks 3, 4, 5 are in no stage or in two"),
         ({"stages": STAGES.drop(columns="stage")}, "has no stage; it needs stage, first_block, last_block"),
-        ({"workers": 0}, "Got 0 workers"),
         ({"similarity": pd.DataFrame({"block": [0]})}, "has no other, value"),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(pairs, asked, message):
+def test_bad_settings_are_refused(pairs, settings, message):
     with pytest.raises(UserError, match=message):
-        combinations(PlantedStore(pairs, two_stages, num_blocks=6), pairs, progress=False, **asked)
+        measure_combinations(PlantedStore(pairs, two_stages, num_blocks=6), pairs, CombinationSettings(**settings))
+
+
+def test_one_block_is_no_combination(pairs):
+    with pytest.raises(UserError, match="Two blocks make a combination, and image has block 2 alone"):
+        measure_combinations(PlantedStore(pairs, two_stages, num_blocks=6), pairs, sites=Sites(blocks=(2,)))
 
 
 def test_too_many_stages_are_refused(pairs):
-    many = pd.DataFrame({"stage": list("abcdefg"), "first_block": range(7), "last_block": [*range(6), 7]})
+    stages = pd.DataFrame({"stage": list("abcdefg"), "first_block": range(7), "last_block": [*range(6), 7]})
     with pytest.raises(UserError, match="Got 7 stages, expected at most 6"):
-        combinations(PlantedStore(pairs, two_stages), pairs, stages=many, progress=False)
+        measure_combinations(PlantedStore(pairs, two_stages), pairs, CombinationSettings(stages=stages))

@@ -1,16 +1,16 @@
-"""Reward curves with controls, and comparisons whose choices never see the test split."""
+"""Reward curves with controls, and comparisons that select on training pairs only."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from probing.analysis import CellResults, compare, reward_curve
-from probing.analysis.comparisons import COLUMNS, _statement
+from probing.analysis.engine import CellResults, Sites
+from probing.analysis.reward_curve import best, compare, measure_curve
+from probing.analysis.reward_curve.comparisons import COLUMNS, _statement
 from probing.errors import UserError
-from probing.result_tables import best_cell
 from probing.statistics import holm, paired_difference
-from tests.analysis.fake_store import FakeStore, make_pairs
+from tests.fakes.fake_store import FakeStore, make_pairs
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def pairs():
 
 @pytest.fixture(scope="module")
 def curve(pairs):
-    return reward_curve(FakeStore(pairs), pairs, random_init=FakeStore(pairs, random_init=True, seed=1))
+    return measure_curve(FakeStore(pairs), pairs, random_init=FakeStore(pairs, random_init=True, seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_curve_has_every_control(curve):
     assert shuffled["value"].mean() == pytest.approx(0.5, abs=0.04)
 
 
-def test_planted_facets_differ_and_others_do_not(comparisons):
+def test_only_planted_facets_differ(comparisons):
     assert tuple(comparisons.columns) == COLUMNS
     assert len(comparisons) == 2 * 2 * 2 * 2 + 2 * 2
     for row in comparisons.itertuples():
@@ -58,9 +58,9 @@ def test_planted_facets_differ_and_others_do_not(comparisons):
 
 def test_a_difference_is_that_of_the_named_cells(curve, comparisons):
     row = comparisons.iloc[0]
-    mine = curve.outcomes[curve.outcomes["facet"] == row["facet"]]
+    of_facet = curve.outcomes[curve.outcomes["facet"] == row["facet"]]
     expected = paired_difference(
-        mine[row["cell"]].to_numpy(), mine[row["baseline_cell"]].to_numpy(), mine["prompt_id"].to_numpy()
+        of_facet[row["cell"]].to_numpy(), of_facet[row["baseline_cell"]].to_numpy(), of_facet["prompt_id"].to_numpy()
     )
     assert row["difference"] == pytest.approx(expected.estimate)
     assert row["difference"] == pytest.approx(row["value"] - row["baseline_value"])
@@ -70,14 +70,14 @@ def test_a_difference_is_that_of_the_named_cells(curve, comparisons):
     np.testing.assert_allclose(comparisons["p_value_holm"], holm(comparisons["p_value"]))
 
 
-def test_the_choice_never_looks_at_the_test_split(curve, comparisons):
-    spoilt = curve.table.copy()
-    spoilt["value"] = np.random.default_rng(0).random(len(spoilt))
-    again = compare(CellResults(spoilt, curve.outcomes, curve.margins), resamples=50)
+def test_the_selection_ignores_the_test_split(curve, comparisons):
+    changed = curve.table.copy()
+    changed["value"] = np.random.default_rng(0).random(len(changed))
+    again = compare(CellResults(changed, curve.outcomes, curve.margins), resamples=50)
     assert again["cell"].tolist() == comparisons["cell"].tolist()
     assert again["baseline_cell"].tolist() == comparisons["baseline_cell"].tolist()
     trained = curve.table.query("control == 'trained' and facet == 'quality'")
-    assert best_cell(trained)["cv_accuracy"] == trained["cv_accuracy"].max()
+    assert best(trained)["cv_accuracy"] == trained["cv_accuracy"].max()
 
 
 def test_statements_follow_interval_and_correction(comparisons):
@@ -91,29 +91,29 @@ def test_statements_follow_interval_and_correction(comparisons):
 
 
 def test_without_a_random_init_store_latents_remain(pairs):
-    alone = reward_curve(FakeStore(pairs), pairs, shuffles=0, sigmas=[0.6], facets=["quality"])
+    alone = measure_curve(FakeStore(pairs), pairs, shuffles=0, facets=["quality"], sites=Sites(sigmas=(0.6,)))
     assert set(compare(alone, resamples=50)["baseline"]) == {"latents"}
     bare = CellResults(alone.table.query("control == 'trained'"), alone.outcomes, alone.margins)
     with pytest.raises(UserError, match="nothing to compare"):
         compare(bare)
 
 
-def test_stores_that_do_not_belong_together_are_refused(pairs):
-    trained, fresh = FakeStore(pairs), FakeStore(pairs, random_init=True)
+def test_incomparable_stores_are_refused(pairs):
+    trained, random_init = FakeStore(pairs), FakeStore(pairs, random_init=True)
     with pytest.raises(UserError, match="holds trained weights"):
-        reward_curve(trained, pairs, random_init=FakeStore(pairs))
+        measure_curve(trained, pairs, random_init=FakeStore(pairs))
     with pytest.raises(UserError, match="give it as the control"):
-        reward_curve(fresh, pairs)
+        measure_curve(random_init, pairs)
     foreign = FakeStore(pairs)
     foreign.attributes["prompts"] = "foreign"
     with pytest.raises(UserError, match="given as trained was extracted with foreign prompts"):
-        reward_curve(foreign, pairs)
-    fresh.attributes["prompts"] = "empty"
+        measure_curve(foreign, pairs)
+    random_init.attributes["prompts"] = "empty"
     with pytest.raises(UserError, match="given as control was extracted with empty prompts"):
-        reward_curve(trained, pairs, random_init=fresh)
-    del fresh.attributes["prompts"]
-    fresh.attributes["resolution"] = 128
+        measure_curve(trained, pairs, random_init=random_init)
+    del random_init.attributes["prompts"]
+    random_init.attributes["resolution"] = 128
     with pytest.raises(UserError, match="resolution is 64 and 128"):
-        reward_curve(trained, pairs, random_init=fresh)
+        measure_curve(trained, pairs, random_init=random_init)
     with pytest.raises(UserError, match="0 or more"):
-        reward_curve(trained, pairs, shuffles=-1)
+        measure_curve(trained, pairs, shuffles=-1)

@@ -1,4 +1,4 @@
-"""Tables of similarity and stages say what was planted."""
+"""Tables of similarity and stages show the planted stages."""
 
 from __future__ import annotations
 
@@ -6,26 +6,32 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probing.analysis import similarity, stages
-from probing.analysis.similarity import similarity_by_prompt, similarity_table
-from probing.analysis.stage_table import blocks_of_stages, select_stages
-from probing.analysis.stages import find_stages, stage_similarity
+from probing.analysis.similarity import (
+    blocks_of_stages,
+    find_stages,
+    select_stages,
+    similarity_by_prompt,
+    similarity_table,
+    stage_similarity,
+    stages,
+    tables,
+)
 from probing.errors import UserError
 from probing.statistics import cluster_bootstrap
-from tests.analysis.fake_similarity import ABOUT, LENGTHS, Matrices, Place, measured, planted
+from tests.fakes.fake_similarity import LENGTHS, SUBJECT, Matrices, Site, measured, planted
 
 
 @pytest.fixture(scope="module")
-def found():
+def matrices():
     return measured()
 
 
 @pytest.fixture(scope="module")
-def table(found):
-    return find_stages(found, ABOUT, resamples=100)
+def table(matrices):
+    return find_stages(matrices, SUBJECT, resamples=100)
 
 
-def test_planted_stages_are_found_at_every_place(found, table):
+def test_planted_stages_are_found_at_every_site(matrices, table):
     assert tuple(table.columns) == stages.COLUMNS
     chosen = table[table["chosen"]]
     for _, rows in chosen[chosen["measure"] == "cka"].groupby("sigma"):
@@ -37,7 +43,7 @@ def test_planted_stages_are_found_at_every_place(found, table):
     assert (chosen.loc[chosen["measure"] == "cosine", "number"] == 1).all()
 
 
-def test_every_number_has_its_best_stages_and_covers_all_blocks(table):
+def test_every_segmentation_covers_all_blocks(table):
     for (_, _, number), rows in table.groupby(["measure", "sigma", "number"]):
         assert len(rows) == number
         assert [block for run in blocks_of_stages(rows).values() for block in run] == list(range(10))
@@ -46,7 +52,7 @@ def test_every_number_has_its_best_stages_and_covers_all_blocks(table):
     np.testing.assert_allclose(shares.sum(), 1)
 
 
-def test_selection_takes_one_segmentation(table):
+def test_selection_returns_one_segmentation(table):
     four = select_stages(table, measure="cka", sigma=0.6)
     assert blocks_of_stages(four) == {"B1": [0, 1], "B2": [2, 3, 4], "B3": [5], "B4": [6, 7, 8, 9]}
     first = select_stages(table)
@@ -57,52 +63,58 @@ def test_selection_takes_one_segmentation(table):
     assert (step["sigma"] == 0.03).all() and len(step) == 4
 
 
-def test_selection_works_on_a_table_read_from_csv(table, tmp_path):
+def test_selection_reads_a_table_from_csv(table, tmp_path):
     table.to_csv(tmp_path / "stages.csv", index=False)
     again = pd.read_csv(tmp_path / "stages.csv")
-    for asked in ({"measure": "cka"}, {"source": "trajectory", "step": 0}, {"measure": "cosine", "number": 2}):
-        assert blocks_of_stages(select_stages(again, **asked)) == blocks_of_stages(select_stages(table, **asked))
+    for selection in ({"measure": "cka"}, {"source": "trajectory", "step": 0}, {"measure": "cosine", "number": 2}):
+        assert blocks_of_stages(select_stages(again, **selection)) == blocks_of_stages(
+            select_stages(table, **selection)
+        )
 
 
-def test_what_is_not_in_the_table_of_stages_is_refused(table):
-    with pytest.raises(UserError, match="none with measure knn, stream image, control none; python -m"):
+def test_missing_stages_are_refused(table):
+    with pytest.raises(
+        UserError, match="none with measure knn, stream image, control trained; python -m probing.measure similarity"
+    ):
         select_stages(table, measure="knn")
 
 
-def test_similarity_is_the_mean_over_prompts_with_its_interval(found, table):
-    means = similarity_table(found, ABOUT, table, num_blocks=10)
-    assert tuple(means.columns) == similarity.COLUMNS
-    assert len(means) == len(found) * 55 and (means["block"] <= means["other"]).all()
-    one = found[2]
+def test_similarity_is_the_mean_over_prompts(matrices, table):
+    means = similarity_table(matrices, SUBJECT, table, num_blocks=10)
+    assert tuple(means.columns) == tables.COLUMNS
+    assert len(means) == len(matrices) * 55 and (means["block"] <= means["other"]).all()
+    one = matrices[2]
     row = means[(means["measure"] == "cka") & (means["sigma"] == 0.6) & (means["block"] == 1) & (means["other"] == 7)]
-    own = one.values[:, 1, 7]
-    interval = cluster_bootstrap(own, one.prompt_ids)
-    assert row["value"].item() == pytest.approx(own.mean()) and row["std"].item() == pytest.approx(own.std(ddof=1))
+    values = one.values[:, 1, 7]
+    interval = cluster_bootstrap(values, one.prompt_ids)
+    assert row["value"].item() == pytest.approx(values.mean()) and row["std"].item() == pytest.approx(
+        values.std(ddof=1)
+    )
     assert (row["ci_low"].item(), row["ci_high"].item()) == pytest.approx((interval.low, interval.high))
     assert (row["stage"].item(), row["other_stage"].item()) == ("B1", "B4")
     assert row["n_prompts"].item() == 20 and row["n_items"].item() == 40
     assert pd.isna(row["step"].item()) and means["step"].dropna().unique().tolist() == [0, 39]
 
 
-def test_prompts_count_once_however_many_items_they_have(table, found):
-    one = found[0]
+def test_prompts_have_equal_weight(table, matrices):
+    one = matrices[0]
     uneven = Matrices(one.site, one.blocks, one.prompt_ids, np.arange(1, 21), one.values)
-    same = similarity_table([uneven], ABOUT, table, num_blocks=10)["value"]
-    np.testing.assert_allclose(same, similarity_table([one], ABOUT, table, num_blocks=10)["value"])
+    same = similarity_table([uneven], SUBJECT, table, num_blocks=10)["value"]
+    np.testing.assert_allclose(same, similarity_table([one], SUBJECT, table, num_blocks=10)["value"])
 
 
-def test_every_prompt_is_listed_and_gives_the_mean(found):
-    listed = similarity_by_prompt(found[:1], ABOUT)
+def test_the_table_by_prompt_lists_every_prompt(matrices):
+    listed = similarity_by_prompt(matrices[:1], SUBJECT)
     assert len(listed) == 20 * 45
     values = listed.pivot(index="prompt_id", columns=["block", "other"], values="value")
-    assert values[(0, 3)].mean() == pytest.approx(found[0].values[:, 0, 3].mean())
+    assert values[(0, 3)].mean() == pytest.approx(matrices[0].values[:, 0, 3].mean())
 
 
-def test_within_and_across_are_means_over_pairs_of_blocks(found, table):
-    means = stage_similarity(found, ABOUT, table)
+def test_within_and_across_are_means_over_block_pairs(matrices, table):
+    means = stage_similarity(matrices, SUBJECT, table)
     assert tuple(means.columns) == stages.SIMILARITY_COLUMNS
     rows = means[(means["measure"] == "cka") & (means["sigma"] == 0.6) & (means["number"] == 4)]
-    values = found[2].values
+    values = matrices[2].values
     pairs = {"within": [], "across": []}
     label = np.repeat(range(4), LENGTHS)
     for i in range(10):
@@ -116,13 +128,13 @@ def test_within_and_across_are_means_over_pairs_of_blocks(found, table):
         assert row["n_block_pairs"].item() == len(lists)
         assert row["ci_low"].item() < row["value"].item() < row["ci_high"].item()
     named = rows[rows["stage"] != "all"]
-    # A stage of one block has no two different ones.
+    # A stage of one block has no pair of different blocks.
     assert ("B3", "B3") not in set(zip(named["stage"], named["other_stage"], strict=True))
     assert len(named) == 3 + 6 and named["n_block_pairs"].sum() == 45
 
 
-def test_the_stages_of_the_lowest_level_are_followed_and_four_stand_in_for_one(found, table):
-    means = stage_similarity(found, ABOUT, table)
+def test_stages_of_the_lowest_level_are_followed(matrices, table):
+    means = stage_similarity(matrices, SUBJECT, table)
     assert set(means.loc[means["source"] == "images", "stages_sigma"]) == {0.005}
     along = means[means["source"] == "trajectory"]
     assert set(along["stages_step"]) == {39}
@@ -130,23 +142,23 @@ def test_the_stages_of_the_lowest_level_are_followed_and_four_stand_in_for_one(f
     assert sorted(numbers["cka"]) == [4] and sorted(numbers["cosine"]) == [1, 4]
 
 
-def test_distance_alone_explains_a_drift_and_not_stages(found, table):
-    means = stage_similarity(found, ABOUT, table).query("stage == 'all' and number == 4 and source == 'images'")
+def test_distance_explains_a_drift_but_not_stages(matrices, table):
+    means = stage_similarity(matrices, SUBJECT, table).query("stage == 'all' and number == 4 and source == 'images'")
     gap = means.pivot(index=["measure", "sigma"], columns="kind", values=["value", "drift"])
     beyond = (gap["value"]["within"] - gap["value"]["across"]) - (gap["drift"]["within"] - gap["drift"]["across"])
     assert (beyond["cka"] > 0.08).all() and (beyond["cosine"].abs() < 0.02).all()
 
 
-def test_mistakes():
+def test_bad_matrices_and_settings_are_refused():
     with pytest.raises(UserError, match=r"at least 2 of them, got 1 .*raise --limit"):
-        find_stages([planted(prompts=1)], ABOUT)
+        find_stages([planted(prompts=1)], SUBJECT)
     with pytest.raises(UserError, match="--shortest-stage is 1 … 10 blocks"):
-        find_stages([planted()], ABOUT, shortest=11)
+        find_stages([planted()], SUBJECT, shortest=11)
     one = planted((3,))
     with pytest.raises(UserError, match=r"two or more in a row, got blocks \[0, 2, 3\]"):
-        find_stages([Matrices(one.site, (0, 2, 3), one.prompt_ids, one.items, one.values)], ABOUT)
+        find_stages([Matrices(one.site, (0, 2, 3), one.prompt_ids, one.items, one.values)], SUBJECT)
 
 
-def test_a_level_of_the_samplers_grid_is_named_as_it_is_meant():
-    grid = planted(place=Place("trajectory", float(np.float32(0.3)), 3, "image", "all", "cka"))
-    assert find_stages([grid], ABOUT, resamples=20)["sigma"].unique().tolist() == [0.3]
+def test_levels_of_the_samplers_grid_are_rounded():
+    grid = planted(site=Site("trajectory", float(np.float32(0.3)), 3, "image", "all", "cka"))
+    assert find_stages([grid], SUBJECT, resamples=20)["sigma"].unique().tolist() == [0.3]

@@ -1,4 +1,4 @@
-"""Stores in memory that know what they were told to know: which part of the reward each place carries."""
+"""Stores in memory with a planted signal: how strongly each site carries each part of the reward."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from tests.analysis.fake_store import digest_of
+from tests.fakes.fake_store import digest_of
 
 CHANNELS = 8
 PARTS = 2
-"""A reward is the sum of so many independent parts."""
+"""Number of independent parts that sum to a reward."""
 
 Plant = Callable[[str, float, int], tuple[float, ...]]
-"""Given stream, sigma and block: how strongly each part of the reward shows there."""
+"""Maps stream, sigma and block to the strength of each part of the reward there."""
 
 
 def planted_pairs(*, train: int = 300, test: int = 200, seed: int = 0, strength: float = 2.0) -> pd.DataFrame:
-    """One pair a prompt in one facet; ``parts`` of either item are known, and annotators follow their sum."""
+    """One pair a prompt in one facet; annotators follow the sum of an item's ``parts``."""
     rng = np.random.default_rng(seed)
     rows = []
     for split, prompts in (("train", train), ("test", test)):
@@ -47,18 +47,18 @@ def planted_pairs(*, train: int = 300, test: int = 200, seed: int = 0, strength:
 
 
 class PlantedStore:
-    """Noise in every channel; each part of the reward in its own channel, as strongly as it was planted.
+    """Noise in every channel; each part of the reward in one channel, at its planted strength.
 
     Args:
-        pairs: Of :func:`planted_pairs`.
-        plant: Strength of each part at a place.
+        pairs: Pairs of :func:`planted_pairs`.
+        plant: Strength of each part at a site.
         num_blocks: Blocks of the image stream; the text stream has one less.
         sigmas: Noise levels.
-        seed: Of what the backbone's features are, beside the reward.
-        draw: Of the noise, if ``noise`` is above 0: what differs between stores of other extraction seeds.
-        noise: How strongly drawn noise moves features, at sigma 1.
+        seed: Seed of the backbone's features.
+        draw: Seed of the drawn noise, if ``noise`` is above 0; differs between extraction seeds.
+        noise: Standard deviation of the drawn noise at sigma 1.
         shared: Whether the two items of a pair share the drawn noise.
-        attributes: Beside the usual ones.
+        attributes: Further attributes.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class PlantedStore:
             "forward_flops": 100 * num_blocks * width**2,
             **attributes,
         }
-        places = [(stream, sigma, block) for stream in streams for sigma in sigmas for block in self.blocks]
-        self.digest = digest_of(seed, width, noise, self.attributes, [plant(*place) for place in places])
+        sites = [(stream, sigma, block) for stream in streams for sigma in sigmas for block in self.blocks]
+        self.digest = digest_of(seed, width, noise, self.attributes, [plant(*site) for site in sites])
 
     def arrays(self):
         return [(stream, "mean") for stream in self._streams]

@@ -1,4 +1,4 @@
-"""Blocks against the chosen one: every number of the table by hand, on a store where the signal is planted."""
+"""Blocks compared with the selected one: each number of the table by hand, on a planted signal."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from probing.analysis import compare_blocks, reward_curve
-from probing.analysis.blocks import COLUMNS
-from tests.analysis.fake_store import FIRST_WITH_SIGNAL, FakeStore, make_pairs
+from probing.analysis.engine import Sites
+from probing.analysis.reward_curve import compare_blocks, measure_curve
+from probing.analysis.reward_curve.blocks import COLUMNS
+from tests.fakes.fake_store import FIRST_WITH_SIGNAL, FakeStore, make_pairs
 
 
 @pytest.fixture(scope="module")
 def results():
     pairs = make_pairs()
-    return reward_curve(FakeStore(pairs), pairs, streams=["image"], sigmas=[0.6], shuffles=1)
+    return measure_curve(FakeStore(pairs), pairs, shuffles=1, sites=Sites(streams=("image",), sigmas=(0.6,)))
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def table(results):
     return compare_blocks(results, delta=0.02)
 
 
-def test_each_curve_has_its_chosen_block_against_every_other(results, table):
+def test_the_selected_block_is_compared_with_every_other(results, table):
     assert tuple(table.columns) == COLUMNS
     assert len(table) == 2 * 5 and set(table["control"]) == {"trained"}
     for facet, rows in table.groupby("facet"):
@@ -37,14 +38,14 @@ def test_each_curve_has_its_chosen_block_against_every_other(results, table):
         assert sorted([*rows["block"], chosen["block"]]) == sorted(curve["block"])
 
 
-def test_blocks_without_the_signal_are_below_and_others_are_not(table):
+def test_only_blocks_without_the_signal_are_below(table):
     without = table["block"] < FIRST_WITH_SIGNAL["image"]
     assert (table.loc[without, "p_value_holm"] < 0.05).all() and (table.loc[without, "ci_low"] > 0).all()
     assert not table.loc[without, "equivalent"].any()
     assert (table.loc[~without, "p_value_holm"] > 0.05).all()
 
 
-def test_numbers_are_those_of_the_two_cells(results, table):
+def test_numbers_match_the_two_cells(results, table):
     outcomes = results.outcomes
     z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
     for row in table.itertuples():
@@ -58,7 +59,7 @@ def test_numbers_are_those_of_the_two_cells(results, table):
         assert row.pairs_needed == row.prompts_needed
 
 
-def test_a_wide_margin_makes_blocks_the_same(results):
+def test_a_wide_margin_makes_blocks_equivalent(results):
     wide = compare_blocks(results, delta=0.2)
     assert wide.loc[wide["block"] >= FIRST_WITH_SIGNAL["image"], "equivalent"].all()
     with pytest.raises(ValueError, match="expected a number above 0"):
@@ -67,5 +68,7 @@ def test_a_wide_margin_makes_blocks_the_same(results):
 
 def test_curves_of_one_block_give_an_empty_table():
     pairs = make_pairs()
-    one = reward_curve(FakeStore(pairs), pairs, streams=["image"], sigmas=[0.6], blocks=[4], shuffles=0)
+    one = measure_curve(
+        FakeStore(pairs), pairs, shuffles=0, sites=Sites(streams=("image",), sigmas=(0.6,), blocks=(4,))
+    )
     assert tuple(compare_blocks(one).columns) == COLUMNS and len(compare_blocks(one)) == 0
