@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from probing.commands import FAILED, OK, CommandParser, check_output_folder, run_command, words
-from probing.data_options import add_data_options, load_data
+from probing.commands import FAILED, OK, check_output_folder, run_command
+from probing.data_options import DataOptions
 from probing.errors import UserError
+from probing.options import OptionsParser
 from probing.preferences import BENCHMARKS
 from probing.preferences.audit import audit
 from probing.preferences.audit.duplicates import NEAR_BITS
@@ -16,49 +17,62 @@ from probing.preferences.audit.run import LEAST_SIDE
 from probing.preferences.audit.scan import WORKERS
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = CommandParser("probing.audit", description=f"{__doc__} The exit status is 1 when a split leaks.")
-    add = parser.add_argument
-    add_data_options(parser, leaks="keep")
-    add("--split", type=words, help="of train, validation, test, separated by commas; all if not given")
-    add("--no-images", action="store_true", help="check the tables only, and open no picture")
-    add("--workers", type=int, default=WORKERS, help="number of threads that open pictures")
-    add("--least-side", type=int, default=LEAST_SIDE, metavar="PIXELS", help="report pictures with a shorter side")
-    add(
-        "--near-bits",
-        type=int,
-        choices=range(NEAR_BITS + 1),
-        default=NEAR_BITS,
-        help="largest number of different bits, of 64, between the perceptual hashes of near duplicates",
-    )
-    add("--seed", type=int, default=0, help="seed of the folds that measure shortcuts")
-    add("--output", type=Path, help="folder of the report; cache/audits/DATA if not given")
-    return parser
+@dataclass(frozen=True)
+class AuditOptions:
+    """Options of the command.
+
+    Attributes:
+        data: Pairs and pictures.
+        split: Splits of the data, of train, validation and test; default: all.
+        no_images: Check the tables only, and open no picture.
+        workers: Threads that open pictures.
+        least_side: Report pictures with a shorter side, in pixels.
+        near_bits: Largest number of different bits, of 64, between the perceptual hashes of near duplicates.
+        seed: Seed of the folds that measure shortcuts.
+        output: Folder of the report; default: cache/audits/DATA.
+
+    Raises:
+        UserError: Fewer than one worker, or bits outside the range.
+    """
+
+    data: DataOptions = field(default_factory=lambda: DataOptions(leaks="keep"))
+    split: tuple[str, ...] | None = None
+    no_images: bool = False
+    workers: int = WORKERS
+    least_side: int = LEAST_SIDE
+    near_bits: int = NEAR_BITS
+    seed: int = 0
+    output: Path | None = None
 
 
-def run(arguments: argparse.Namespace) -> int:
-    if arguments.workers < 1:
-        raise UserError(f"--workers must be at least 1, got {arguments.workers}.")
-    if arguments.output is not None:
-        check_output_folder(arguments.output)
-    data = load_data(arguments, split=arguments.split)
+PARSER = OptionsParser("probing.audit", AuditOptions, f"{__doc__} The exit status is 1 when a split leaks.")
+
+
+def run(options: AuditOptions) -> int:
+    if options.workers < 1:
+        raise UserError(f"--workers must be at least 1, got {options.workers}.")
+    if not 0 <= options.near_bits <= NEAR_BITS:
+        raise UserError(f"--near-bits is 0 … {NEAR_BITS}, got {options.near_bits}.")
+    name = options.data.data
+    folder = options.output or Path("cache") / "audits" / Path(name).stem
+    check_output_folder(folder)
+    data = options.data.load(options.split)
     result = audit(
         data,
-        images=not arguments.no_images,
-        workers=arguments.workers,
-        least_side=arguments.least_side,
-        near_bits=arguments.near_bits,
-        sides_randomized=arguments.data not in BENCHMARKS or BENCHMARKS[arguments.data].randomize_sides,
-        seed=arguments.seed,
+        images=not options.no_images,
+        workers=options.workers,
+        least_side=options.least_side,
+        near_bits=options.near_bits,
+        sides_randomized=name not in BENCHMARKS or BENCHMARKS[name].randomize_sides,
+        seed=options.seed,
     )
-    folder = arguments.output or Path("cache") / "audits" / data.name
     print(result.summary())
     print(f"Report:   {result.write(folder)}\nCases:    {folder}/*.csv")
     return FAILED if result.leaks else OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(run, build_parser(), argv)
+    return run_command(run, PARSER, argv)
 
 
 if __name__ == "__main__":

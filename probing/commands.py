@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -23,60 +22,6 @@ INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, raised like ctrl-C so that temporary files are removed on the way out."""
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Show defaults as they are typed, and none where there is none."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        default, given = action.default, action.help or ""
-        if "%(default)" in given or default is argparse.SUPPRESS or action.required:
-            return given
-        if default is None or default is False or default == [] or not (action.option_strings or action.nargs):
-            return given
-        text = ",".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
-        return f"{given} (default: {text.replace('%', '%%')})"
-
-
-class _StoreOnce(argparse.Action):
-    """Store one value, and refuse a second: the first would be dropped in silence."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
-    ) -> None:
-        if isinstance(parser, CommandParser) and self.option_strings:
-            if self.dest in parser.given:
-                raise argparse.ArgumentError(self, "given more than once, and it takes one value; give it once")
-            parser.given.add(self.dest)
-        setattr(namespace, self.dest, values)
-
-
-class CommandParser(argparse.ArgumentParser):
-    """The parser of every command: an option of one value is given once, and help shows real defaults only.
-
-    Args:
-        module: Of the command, as ``python -m`` takes it; for a subcommand argparse gives ``prog``.
-        **options: Those of :class:`argparse.ArgumentParser`.
-    """
-
-    def __init__(self, module: str | None = None, **options: Any) -> None:
-        if module is not None:
-            options["prog"] = f"python -m {module}"
-        super().__init__(**{"formatter_class": HelpFormatter, **options})
-        self.given: set[str] = set()
-        self.register("action", None, _StoreOnce)
-        self.register("action", "store", _StoreOnce)
-
-    def parse(self, argv: Sequence[str] | None) -> tuple[argparse.Namespace, bool]:
-        """Parse arguments, those of the process if None; add ``--debug``."""
-        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        arguments = self.parse_args(argv)
-        return arguments, arguments.debug
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does."""
-        self.given.clear()
-        return super().parse_known_args(args, namespace)
 
 
 class Parser(Protocol):
@@ -215,55 +160,3 @@ def check_output_file(path: Path, option: str = "--output") -> None:
         what = "a folder" if path.is_dir() else "no regular file"
         raise UserError(f"{option} is a file, and {path} is {what}; give another path.")
     check_output_folder(path.parent, option)
-
-
-def add_transformer_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--transformer",
-        type=Path,
-        help="folder of a transformer, such as a fine-tuned one, in the place of the model's",
-    )
-
-
-def numbers(text: str) -> list[float]:
-    """Read ``0.005,0.25`` as an argparse type."""
-    try:
-        return [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"wants numbers with commas between them, got {text!r}") from None
-
-
-def words(text: str) -> list[str]:
-    """Read ``image,text`` as an argparse type."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def named_values(option: str, given: Sequence[str], example: str) -> dict[str, str]:
-    """Read an option that is given several times as ``NAME=VALUE``.
-
-    Raises:
-        UserError: One is not written so, or a name is given twice.
-    """
-    found: dict[str, str] = {}
-    for text in given:
-        name, _, value = text.partition("=")
-        if not (name and value):
-            raise UserError(f"{option} wants NAME=VALUE, such as {example}; got {text!r}.")
-        try:
-            name.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError(f"{option}: the name {name!a} is not UTF-8 text; give another name.") from None
-        if name in found:
-            raise UserError(f"{option} is given twice for {name!r}; give each its own name.")
-        found[name] = value
-    return found
-
-
-def blocks(text: str) -> list[int] | None:
-    """Read ``all`` (None) or ``0,5,9`` as an argparse type."""
-    if text == "all":
-        return None
-    try:
-        return [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"wants 'all' or block numbers like 0,5,9, got {text!r}") from None

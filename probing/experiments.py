@@ -125,8 +125,8 @@ EXPERIMENTS: dict[str, Experiment] = {
                 Table(
                     "measures",
                     "Beyond accuracy",
-                    "How many bits do the margins carry, are they calibrated, and which blocks may be the best of their "
-                    "curve?",
+                    "How many bits do the margins carry, are they calibrated, and which blocks may be the best of "
+                    "their curve?",
                 ),
                 Table("blocks", "Blocks", "Which blocks differ from the best block of their curve?"),
                 Table(

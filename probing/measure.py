@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,8 @@ from probing.api.measuring import measure_context, open_stores
 from probing.commands import run_command
 from probing.data_options import DataOptions, SplitOptions
 from probing.errors import UserError
-from probing.experiments import EXPERIMENTS, Experiment, experiment_of
-from probing.options import OptionsParser
+from probing.experiments import EXPERIMENTS, Experiment
+from probing.options import Verb, VerbsParser
 from probing.preferences import PreferenceData
 
 
@@ -178,29 +178,18 @@ def _data(experiment: Experiment, options: Any) -> PreferenceData | None:
     return None
 
 
+PARSER = VerbsParser(
+    "probing.measure",
+    {
+        name: Verb(experiment.question, partial(options_of, experiment), partial(run, experiment))
+        for name, experiment in EXPERIMENTS.items()
+    },
+    __doc__,
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    name = arguments[0] if arguments else ""
-    if name in EXPERIMENTS:
-        experiment = EXPERIMENTS[name]
-        parser = OptionsParser(f"probing.measure {name}", options_of(experiment), experiment.question)
-        return run_command(lambda options: run(experiment, options), parser, arguments[1:], resumes=True)
-    return run_command(lambda options: None, _Overview(), arguments)
-
-
-class _Overview:
-    """Prints the list of experiments, or refuses an unknown one."""
-
-    prog = "python -m probing.measure"
-
-    def parse(self, argv: Sequence[str]) -> tuple[None, bool]:
-        if argv and argv[0] not in ("-h", "--help"):
-            experiment_of(argv[0])
-        lines = "\n".join(f"  {name:<14}{experiment.question}" for name, experiment in EXPERIMENTS.items())
-        print(f"usage: {self.prog} EXPERIMENT [OPTIONS]\n\nexperiments:\n{lines}\n\nEach has its own --help.")
-        if not argv:
-            raise UserError(f"Give an experiment: {', '.join(EXPERIMENTS)}.")
-        return None, False
+    return run_command(lambda call: call(), PARSER, argv, resumes=True)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
+import functools
 import io
 import itertools
+import operator
 import re
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pandas as pd
 import tyro
+from tyro.conf import Positional as Positional  # re-exported: marks a field that is given without its name
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from probing.errors import UserError
@@ -57,6 +61,57 @@ class OptionsParser(Generic[_Options]):
         arguments = [argument for argument in arguments if argument != "--debug"]
         description = f"{self._description}\n\n--debug shows the traceback of an error."
         return parse(self._options, arguments, prog=self.prog, description=description), debug
+
+
+class Verb(NamedTuple):
+    """A subcommand.
+
+    Attributes:
+        description: What it does.
+        options: Returns the dataclass of its options.
+        run: Runs it with the options.
+    """
+
+    description: str
+    options: Callable[[], type]
+    run: Callable[[Any], int | None]
+
+
+class VerbsParser:
+    """The parser of a command with subcommands.
+
+    Args:
+        module: Module of the command, as ``python -m`` takes it.
+        verbs: The subcommands by name.
+        description: What the command does.
+    """
+
+    def __init__(self, module: str, verbs: Mapping[str, Verb], description: str | None) -> None:
+        self.prog, self._module, self._verbs, self._description = f"python -m {module}", module, verbs, description
+
+    def parse(self, argv: Sequence[str] | None) -> tuple[Callable[[], int | None], bool]:
+        """Parse arguments, those of the process if None.
+
+        Returns:
+            A function that runs the subcommand, and whether ``--debug`` was given.
+
+        Raises:
+            UserError: No subcommand or an unknown one, and as :func:`parse`.
+            SystemExit: After ``--help``.
+        """
+        name, *rest = (sys.argv[1:] if argv is None else list(argv)) or [""]
+        if name in ("-h", "--help"):
+            lines = "\n".join(f"  {verb:<14}{entry.description}" for verb, entry in self._verbs.items())
+            print(f"usage: {self.prog} VERB [OPTIONS]\n\n{self._description}\n\n{lines}\n\nEach has its own --help.")
+            raise SystemExit(0)
+        if name not in self._verbs:
+            near = difflib.get_close_matches(name, self._verbs, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(self._verbs)}."
+            raise UserError(f"{f'Unknown {name!r}' if name else 'Nothing was requested'}: {hint}")
+        verb = self._verbs[name]
+        parser: OptionsParser[Any] = OptionsParser(f"{self._module} {name}", verb.options(), verb.description)
+        options, debug = parser.parse(rest)
+        return lambda: verb.run(options), debug
 
 
 def parse(options: type[_Options], argv: Sequence[str], *, prog: str, description: str) -> _Options:
@@ -156,7 +211,7 @@ def _without_none(kind: Any) -> tuple[Any, bool]:
         kind = get_args(kind)[0]
     if get_origin(kind) in (types.UnionType, Union):
         members = [member for member in get_args(kind) if member is not type(None)]
-        union: Any = members[0] if len(members) == 1 else Union[tuple(members)]
+        union: Any = functools.reduce(operator.or_, members)
         return union, len(members) < len(get_args(kind))
     return kind, False
 

@@ -2,55 +2,65 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probing import extract
-from probing.commands import FAILED, OK, CommandParser, run_command
+from probing.commands import FAILED, OK, run_command
 from probing.errors import UserError
+from probing.extract import main as extract
 from probing.features import FeatureStore
 from probing.features.plan import binary
 from probing.features.store import check, mend, upgrade
 from probing.features.store.layout import COLUMNS
 from probing.features.store.lock import locked
+from probing.options import Positional, Verb, VerbsParser
 from probing.progress import progress
 
 _SHOWN = 20
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = CommandParser("probing.store", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    help_of = {
-        "check": "read every file and compare it with its record; status 1 if something is missing or wrong",
-        "repair": "mend documents and coordinates, and extract again just what is missing or wrong",
-        "info": "print what the store holds, and what it was made from",
-        "upgrade": "make the current schema of a store of an earlier one; the old store is kept beside it",
-    }
-    for verb, text in help_of.items():
-        own = verbs.add_parser(verb, help=text, description=text)
-        own.add_argument("path", type=Path, help="the store")
-        own.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
-        )
-        if verb == "check":
-            own.add_argument("--quick", action="store_true", help="compare sizes of files only, and read none")
-        if verb == "repair":
-            own.add_argument("--model", help="the model, where it is not where it was")
-            own.add_argument("--transformer", help="folder of a transformer in the place of the model's own, likewise")
-            own.add_argument("--data", help="the data, where they are not where they were")
-            own.add_argument("--data-root", help="folder of the data set's files, likewise")
-    return parser
+@dataclass(frozen=True)
+class StoreOption:
+    """A store.
+
+    Attributes:
+        path: The store.
+    """
+
+    path: Positional[Path]
 
 
-def run(arguments: argparse.Namespace) -> int:
-    verbs = {"check": _check, "repair": _repair, "info": _info, "upgrade": _upgrade}
-    return verbs[arguments.verb](arguments)
+@dataclass(frozen=True)
+class CheckOptions(StoreOption):
+    """Options of check.
+
+    Attributes:
+        quick: Compare sizes of files only, and read none.
+    """
+
+    quick: bool = False
 
 
-def _check(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class RepairOptions(StoreOption):
+    """Options of repair: what has moved since the store was made.
+
+    Attributes:
+        model: The model's present folder.
+        transformer: Present folder of a transformer that replaces the model's.
+        data: The data's present name or file.
+        data_root: Present folder of the data set's files.
+    """
+
+    model: str | None = None
+    transformer: Path | None = None
+    data: str | None = None
+    data_root: Path | None = None
+
+
+def _check(arguments: CheckOptions) -> int:
     problems = _problems(arguments.path, deep=not arguments.quick)
     for problem in problems[:_SHOWN]:
         print(problem)
@@ -72,7 +82,7 @@ def _check(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _repair(arguments: argparse.Namespace) -> int:
+def _repair(arguments: RepairOptions) -> int:
     path = arguments.path
     problems = _problems(path, deep=True)
     pairs = f"{path.name}.pairs.parquet"
@@ -84,10 +94,10 @@ def _repair(arguments: argparse.Namespace) -> int:
     if store.complete and not any(problem.file == pairs for problem in problems):
         print(f"{path}: {'nothing more' if problems else 'nothing'} is missing or wrong.")
         return OK
-    return extract.main(_command(store, arguments))
+    return extract(_command(store, arguments))
 
 
-def _command(store: FeatureStore, arguments: argparse.Namespace) -> list[str]:
+def _command(store: FeatureStore, arguments: RepairOptions) -> list[str]:
     """Build the options of the extraction that made a store."""
     request: dict[str, Any] | None = store.attributes.get("request")
     if request is None:
@@ -137,7 +147,7 @@ def _command(store: FeatureStore, arguments: argparse.Namespace) -> list[str]:
     return [*options, *(flag for flag, on in flags.items() if on)]
 
 
-def _info(arguments: argparse.Namespace) -> int:
+def _info(arguments: StoreOption) -> int:
     store = FeatureStore.open(arguments.path)
     settings = store.attributes
     written = int(store.written.sum())
@@ -174,7 +184,7 @@ def _info(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _upgrade(arguments: argparse.Namespace) -> int:
+def _upgrade(arguments: StoreOption) -> int:
     runs = len(FeatureStore.open(arguments.path).runs) if arguments.path.exists() else 0
     with progress(runs, "upgrade", "runs") as bar:
         kept = upgrade(arguments.path, advance=bar.update)
@@ -191,8 +201,32 @@ def _problems(path: Path, *, deep: bool) -> list:
         return check(path, deep=deep, advance=bar.update)
 
 
+PARSER = VerbsParser(
+    "probing.store",
+    {
+        "check": Verb(
+            "read every file and compare it with its record; status 1 if something is missing or wrong",
+            lambda: CheckOptions,
+            _check,
+        ),
+        "repair": Verb(
+            "repair documents and coordinates, and extract again what is missing or wrong",
+            lambda: RepairOptions,
+            _repair,
+        ),
+        "info": Verb("print what the store holds, and what it was made from", lambda: StoreOption, _info),
+        "upgrade": Verb(
+            "rewrite a store of an earlier schema in the current one; the old store is kept beside it",
+            lambda: StoreOption,
+            _upgrade,
+        ),
+    },
+    __doc__,
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(run, build_parser(), argv, resumes=True)
+    return run_command(lambda call: call(), PARSER, argv)
 
 
 if __name__ == "__main__":

@@ -243,8 +243,8 @@ def without_bad_images(data: PreferenceData, output: Path) -> tuple[PreferenceDa
     reasons = items[["item_id", "prompt_id", "image"]].merge(bad[["image", "problem", "reason"]], on="image")
     write_csv(report, reasons)
     return remaining, (
-        f"{len(bad):,} pictures cannot be used: {len(data.items) - len(remaining.items):,} of {len(data.items):,} items "
-        f"and {len(data.pairs) - len(remaining.pairs):,} of {len(data.pairs):,} pairs are left out.\nReasons:  {report}"
+        f"{len(bad):,} pictures cannot be used: {len(data.items) - len(remaining.items):,} of {len(data.items):,} "
+        f"items and {len(data.pairs) - len(remaining.pairs):,} of {len(data.pairs):,} pairs are left out.\nReasons:  {report}"
     )
 
 
@@ -253,7 +253,7 @@ def _options(settings: Mapping[str, Any]) -> ExtractionOptions:
     unknown = [name for name in settings if name not in names]
     if unknown:
         raise UserError(f"An extraction has no setting {unknown[0]!r}; its settings are {', '.join(names)}.")
-    values = {name: tuple(value) if _is_list(value) else value for name, value in settings.items()}
+    values: dict[str, Any] = {name: tuple(value) if _is_list(value) else value for name, value in settings.items()}
     return replace(ExtractionOptions(), **values)
 
 

@@ -121,8 +121,8 @@ def _save(
         for name, inputs in source.figures.items():
             try:
                 figure = inputs.figure
-            except NothingToDraw as reason:
-                left_out[name] = str(reason)
+            except NothingToDraw as empty:
+                left_out[name] = str(empty)
                 continue
             provenance = {"command": command, "table": source.path.name}
             figures[name] = save_figure(figure, inputs.table, output, name, provenance=provenance)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
@@ -203,13 +203,9 @@ def _settings(experiment: Experiment, settings: dict[str, Any]) -> Any:
             f"{experiment.name} has no setting {unknown[0]!r}; its settings are {', '.join(names) or 'none'}."
         )
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    if _is_result(values.get("curve")):
-        values["curve"] = values["curve"].table
+    if isinstance(curve := values.get("curve"), Result):
+        values["curve"] = curve.table
     return cls(**values)
-
-
-def _is_result(value: Any) -> TypeGuard[Result]:
-    return isinstance(value, Result)
 
 
 def _model(experiment: Experiment, model: Any, stores: Sequence[FeatureSource]) -> Model | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from probing.commands import CommandParser, run_command
+from probing.commands import run_command
+from probing.options import OptionsParser
 from probing.preferences import PreferenceData
 from probing.testbed import preferences, report_figures, shortcut, truth
 from probing.testbed.judge import EACH, WHOLE
@@ -26,20 +27,25 @@ _SHOWN = 6
 """Pairs of each facet on the page."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = CommandParser("probing.testbed.report", description=__doc__)
-    parser.add_argument(
-        "--output", type=Path, default=Path("cache/testbed.html"), help="the page to write (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--weights", type=Path, default=WEIGHTS, help="folder of weights and their cards (default: that of the package)"
-    )
-    return parser
+@dataclass(frozen=True)
+class ReportOptions:
+    """Options of the command.
+
+    Attributes:
+        output: The page to write.
+        weights: Folder of weights and their cards.
+    """
+
+    output: Path = Path("cache/testbed.html")
+    weights: Path = WEIGHTS
 
 
-def run(arguments: argparse.Namespace) -> None:
-    write(arguments.output, arguments.weights)
-    print(f"Report: {arguments.output}")
+PARSER = OptionsParser("probing.testbed.report", ReportOptions, __doc__)
+
+
+def run(options: ReportOptions) -> None:
+    write(options.output, options.weights)
+    print(f"Report: {options.output}")
 
 
 def write(output: Path, weights: Path = WEIGHTS) -> None:
@@ -266,7 +272,7 @@ def _accuracy_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(run, build_parser(), argv)
+    return run_command(run, PARSER, argv)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,19 @@ judge, judge-card. Generated images for the preference data: generated. Baseline
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from probing.commands import CommandParser, numbers, run_command, words
+from probing.commands import run_command
+from probing.errors import UserError
+from probing.options import OptionsParser, Positional
 from probing.testbed.sizes import SIZES
 
-RECIPES = (
+Recipe = Literal[
     "unpack",
     "vae",
     "text",
@@ -29,133 +31,152 @@ RECIPES = (
     "generated",
     "rival",
     "rival-card",
-)
+]
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = CommandParser("probing.testbed.train", description=__doc__)
-    add = parser.add_argument
-    add("recipe", choices=RECIPES, help="what to train or write, in this order; unpack replaces vae and text")
-    add("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and logs (default: %(default)s)")
-    add("--size", default="xs", choices=SIZES, help="size of the MMDiT (default: %(default)s)")
-    add("--seed", type=int, default=0, help="seed of the MMDiT's training (default: %(default)s)")
-    add("--encoder", choices=["text_encoder", "text_encoder_2", "text_encoder_3"], help="train only this text encoder")
-    add("--stop-after", type=int, metavar="STEP", help="stop the MMDiT after this step, with a checkpoint")
-    add("--device", default="cpu", help="device of the MMDiT: auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
-    add("--jobs", type=int, default=1, help="family: simultaneous trainings (default: %(default)s)")
-    add("--compile", action="store_true", help="compile the MMDiT's forward: slower start, faster steps")
-    add("--threads", type=int, help="CPU threads (default: all)")
-    add(
-        "--models",
-        type=words,
-        help="generated: comma-separated names or folders (default: all sizes and two checkpoints)",
-    )
-    add("--steps", type=numbers, help="generated: comma-separated numbers of sampling steps")
-    add("--guidance", type=numbers, help="generated: comma-separated guidance scales")
-    add("--limit", type=int, metavar="PROMPTS", help="generated: number of prompts (default: all)")
-    add("--output", type=Path, help="folder of weights (default: that of the package)")
-    return parser
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of the command.
+
+    Attributes:
+        recipe: What to train or write, in this order; unpack replaces vae and text.
+        runs: Folder of checkpoints and logs.
+        size: Size of the MMDiT.
+        seed: Seed of the MMDiT's training.
+        encoder: Train only this text encoder.
+        stop_after: Stop the MMDiT after this step, with a checkpoint.
+        device: Device of the MMDiT: auto, cpu, cuda, cuda:1, mps.
+        jobs: For family: simultaneous trainings.
+        compile: Compile the MMDiT's forward: slower start, faster steps.
+        threads: CPU threads; default: all.
+        models: For generated: names or folders; default: all sizes and two checkpoints.
+        steps: For generated: numbers of sampling steps.
+        guidance: For generated: guidance scales.
+        limit: For generated: number of prompts; default: all.
+        output: Folder of weights; default: that of the package.
+    """
+
+    recipe: Positional[Recipe]
+    runs: Path = Path("runs")
+    size: str = "xs"
+    seed: int = 0
+    encoder: Literal["text_encoder", "text_encoder_2", "text_encoder_3"] | None = None
+    stop_after: int | None = None
+    device: str = "cpu"
+    jobs: int = 1
+    compile: bool = False
+    threads: int | None = None
+    models: tuple[str, ...] | None = None
+    steps: tuple[int, ...] | None = None
+    guidance: tuple[float, ...] | None = None
+    limit: int | None = None
+    output: Path | None = None
 
 
-def run(arguments: argparse.Namespace) -> None:
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+PARSER = OptionsParser("probing.testbed.train", TrainOptions, __doc__)
+
+
+def run(options: TrainOptions) -> None:
+    if options.size not in SIZES:
+        raise UserError(f"Unknown size {options.size!r}; choose one of {', '.join(SIZES)}.")
+    if options.threads:
+        torch.set_num_threads(options.threads)
     functions = {"judge": _judge, "judge-card": _judge, "rival": _rival, "rival-card": _rival}
     functions |= {"generated": _generated, "family": _family}
-    functions.get(arguments.recipe, _backbone)(arguments)
+    functions.get(options.recipe, _backbone)(options)
 
 
-def _backbone(arguments: argparse.Namespace) -> None:
-    runs: Path = arguments.runs
-    if arguments.recipe == "unpack":
+def _backbone(options: TrainOptions) -> None:
+    runs: Path = options.runs
+    if options.recipe == "unpack":
         from probing.testbed.recipes import assemble
 
-        assemble.unpack((arguments.output or assemble.WEIGHTS) / arguments.size, runs)
+        assemble.unpack((options.output or assemble.WEIGHTS) / options.size, runs)
         print(f"VAE, text encoders and tokenizers: {runs}")
-    elif arguments.recipe == "vae":
+    elif options.recipe == "vae":
         from probing.testbed.recipes import vae
 
         vae.run(runs / "vae")
-    elif arguments.recipe == "text":
+    elif options.recipe == "text":
         from probing.testbed.recipes import text
 
-        for name in [arguments.encoder] if arguments.encoder else [*text.WIDTHS, "text_encoder_3"]:
+        for name in [options.encoder] if options.encoder else [*text.WIDTHS, "text_encoder_3"]:
             if name in text.WIDTHS:
                 text.run_clip(runs / name, name)
             else:
                 text.run_t5(runs / name)
-    elif arguments.recipe == "mmdit":
+    elif options.recipe == "mmdit":
         from probing.backbones import pick_device
         from probing.testbed.recipes import mmdit
 
-        schedule = replace(mmdit.SCHEDULE, seed=arguments.seed)
-        device, compiled = pick_device(arguments.device), arguments.compile
-        mmdit.run(runs, arguments.size, schedule, stop_after=arguments.stop_after, device=device, compiled=compiled)
-    elif arguments.recipe == "assemble":
+        schedule = replace(mmdit.SCHEDULE, seed=options.seed)
+        device, compiled = pick_device(options.device), options.compile
+        mmdit.run(runs, options.size, schedule, stop_after=options.stop_after, device=device, compiled=compiled)
+    elif options.recipe == "assemble":
         from probing.testbed.recipes import assemble
 
-        for folder in assemble.run(runs, arguments.size, arguments.seed, arguments.output or assemble.WEIGHTS):
+        for folder in assemble.run(runs, options.size, options.seed, options.output or assemble.WEIGHTS):
             print(f"Weights: {folder}")
     else:
         from probing.testbed.recipes import card
 
-        print(f"Card: {card.run(runs, arguments.size, arguments.output or card.WEIGHTS)}")
+        print(f"Card: {card.run(runs, options.size, options.output or card.WEIGHTS)}")
 
 
-def _family(arguments: argparse.Namespace) -> None:
+def _family(options: TrainOptions) -> None:
     from probing.backbones import pick_device
     from probing.testbed.recipes import assemble, family
 
-    device = pick_device(arguments.device)
-    options = ["--device", str(device), *(["--compile"] if arguments.compile else [])]
-    options += ["--threads", str(arguments.threads)] if arguments.threads else []
-    weights = arguments.output or assemble.WEIGHTS
-    for folder in family.run(arguments.runs, weights, jobs=arguments.jobs, device=device, options=options):
+    device = pick_device(options.device)
+    arguments = ["--device", str(device), *(["--compile"] if options.compile else [])]
+    arguments += ["--threads", str(options.threads)] if options.threads else []
+    weights = options.output or assemble.WEIGHTS
+    for folder in family.run(options.runs, weights, jobs=options.jobs, device=device, options=arguments):
         print(f"Weights: {folder}")
     print("Next:    python -m probing.testbed.train card --size SIZE, for each size; then generated, rival")
 
 
-def _judge(arguments: argparse.Namespace) -> None:
+def _judge(options: TrainOptions) -> None:
     from probing.testbed.judge import WEIGHTS
     from probing.testbed.recipes import judge, judge_card
 
-    weights = arguments.output / "judge" / WEIGHTS.name if arguments.output else WEIGHTS
-    if arguments.recipe == "judge":
-        judge.run(arguments.runs, weights=weights)
+    weights = options.output / "judge" / WEIGHTS.name if options.output else WEIGHTS
+    if options.recipe == "judge":
+        judge.run(options.runs, weights=weights)
         print(f"Weights: {weights}")
     else:
         print(f"Card: {judge_card.run(weights)}")
 
 
-def _generated(arguments: argparse.Namespace) -> None:
+def _generated(options: TrainOptions) -> None:
     from probing.testbed.recipes import generated
 
-    folder = arguments.output / "generated" if arguments.output else generated.FOLDER
+    folder = options.output / "generated" if options.output else generated.FOLDER
     written = generated.run(
-        arguments.runs,
-        arguments.models or generated.default_models(),
-        steps=[int(steps) for steps in arguments.steps or generated.STEPS],
-        guidance=arguments.guidance or generated.GUIDANCE,
-        limit=arguments.limit,
+        options.runs,
+        options.models or generated.default_models(),
+        steps=options.steps or generated.STEPS,
+        guidance=options.guidance or generated.GUIDANCE,
+        limit=options.limit,
         folder=folder,
     )
     print(f"Images: {written}")
 
 
-def _rival(arguments: argparse.Namespace) -> None:
+def _rival(options: TrainOptions) -> None:
     from probing.testbed.recipes import rival, rival_card
     from probing.testbed.rival import WEIGHTS
 
-    weights = arguments.output / "rival" / WEIGHTS.name if arguments.output else WEIGHTS
-    if arguments.recipe == "rival":
-        rival.run(arguments.runs, weights=weights)
+    weights = options.output / "rival" / WEIGHTS.name if options.output else WEIGHTS
+    if options.recipe == "rival":
+        rival.run(options.runs, weights=weights)
         print(f"Weights: {weights}")
     else:
-        print(f"Card: {rival_card.run(arguments.runs, weights)}")
+        print(f"Card: {rival_card.run(options.runs, weights)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(run, build_parser(), argv, resumes=True)
+    return run_command(run, PARSER, argv, resumes=True)
 
 
 if __name__ == "__main__":

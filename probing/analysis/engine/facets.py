@@ -32,6 +32,11 @@ class PairSet:
     second: Int[np.ndarray, " pair"]
 
     @property
+    def rows(self) -> Int[np.ndarray, "pair 2"]:
+        """Rows in the store of each pair's first and second item."""
+        return np.stack([self.first, self.second], axis=1)
+
+    @property
     def prompts(self) -> np.ndarray:
         return self.table["prompt_id"].to_numpy()
 

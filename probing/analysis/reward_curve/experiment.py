@@ -13,14 +13,16 @@ from probing.analysis.engine import (
     ALL,
     LOGISTIC,
     CellResults,
+    Context,
     FeatureSource,
     Recipe,
     Run,
     Sites,
     StoreIdentity,
+    Tables,
     measure_cells,
 )
-from probing.analysis.engine.table_input import TableInput
+from probing.analysis.engine.table_input import TableInput, loaded
 from probing.analysis.published import add_published_curve
 from probing.analysis.reward_curve.blocks import DELTA, compare_blocks
 from probing.analysis.reward_curve.comparisons import compare
@@ -101,7 +103,7 @@ def measure_reward_curve(
     trained, random_init = _roles(stores)
     # Validate references before the slow fits.
     references = [
-        measure_reference(name, rewards, trained, pairs, facets=facets, seed=run.seed)
+        measure_reference(name, _frame(rewards), trained, pairs, facets=facets, seed=run.seed)
         for name, rewards in settings.references.items()
     ]
     curve = measure_curve(
@@ -136,6 +138,12 @@ def measure_reward_curve(
     return tables
 
 
+def _frame(table: TableInput) -> pd.DataFrame:
+    frame = loaded(table)
+    assert frame is not None
+    return frame
+
+
 def _roles(stores: Sequence[FeatureSource]) -> tuple[FeatureSource, FeatureSource | None]:
     """Return the trained store and the random-initialised one."""
     trained = [store for store in stores if not StoreIdentity(store).random_init]
@@ -145,7 +153,7 @@ def _roles(stores: Sequence[FeatureSource]) -> tuple[FeatureSource, FeatureSourc
             f"Got {len(trained)} stores of trained weights and {len(random_init)} of random ones; give one of trained "
             f"weights, and at most one made with probing.extract --random-init."
         )
-    return trained[0], (random_init or [None])[0]
+    return trained[0], random_init[0] if random_init else None
 
 
 def run_reward_curve(context: Context, settings: RewardCurveSettings) -> Tables:

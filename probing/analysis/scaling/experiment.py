@@ -32,7 +32,7 @@ from probing.analysis.engine import (
     common_columns,
     facets_of,
 )
-from probing.analysis.engine.table_input import TableInput
+from probing.analysis.engine.table_input import TableInput, loaded
 from probing.analysis.engine.width import reduce_width
 from probing.analysis.published import add_published_scaling
 from probing.analysis.scaling.model_sizes import size_of, training_steps
@@ -47,8 +47,8 @@ COLUMNS = (
     *column_names(
         "model data split facet stream reduction sigma kind head series control against block depth blocks channels "
         "parameters forward_flops steps width num_blocks metric value ci_low ci_high models_low models_high finished "
-        "intercept residual_deviation n_models statement cv_accuracy stage_source n_pairs n_prompts n_train_pairs ceiling "
-        "probe seed"
+        "intercept residual_deviation n_models statement cv_accuracy stage_source n_pairs n_prompts n_train_pairs "
+        "ceiling probe seed"
     ),
     "citation",
 )
@@ -148,7 +148,7 @@ def measure_scaling(
                     stream, reduction, sigma, blocks = reader.curve
                     runs = stage_runs(
                         blocks,
-                        settings.stages,
+                        loaded(settings.stages),
                         model=store.attributes.get("model"),
                         stream=stream,
                         reduction=reduction,
