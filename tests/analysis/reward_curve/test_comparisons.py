@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from probing.analysis.engine import CellResults, Sites
-from probing.analysis.reward_curve import best, compare, measure_curve
+from probing.analysis.reward_curve import compare, measure_curve
 from probing.analysis.reward_curve.comparisons import COLUMNS, _statement
 from probing.errors import UserError
+from probing.result_tables import best_cell
 from probing.statistics import holm, paired_difference
 from tests.fakes.fake_store import FakeStore, make_pairs
 
@@ -77,7 +78,7 @@ def test_the_selection_ignores_the_test_split(curve, comparisons):
     assert again["cell"].tolist() == comparisons["cell"].tolist()
     assert again["baseline_cell"].tolist() == comparisons["baseline_cell"].tolist()
     trained = curve.table.query("control == 'trained' and facet == 'quality'")
-    assert best(trained)["cv_accuracy"] == trained["cv_accuracy"].max()
+    assert best_cell(trained)["cv_accuracy"] == trained["cv_accuracy"].max()
 
 
 def test_statements_follow_interval_and_correction(comparisons):
