@@ -270,7 +270,12 @@ def _split(argument: str) -> list[str]:
 def _first_error(text: str) -> str:
     """Return the first message of tyro's box as one sentence without its end."""
     lines = [line.strip("│ \t") for line in text.splitlines() if line.startswith("│")]
+    flags = [line.split()[0] for line in lines if line.startswith("--")]
+    if "Required options" in text:
+        return f"{' and '.join(dict.fromkeys(flags)) or 'An argument'} must be given"
     message = " ".join(itertools.takewhile(lambda line: not line or set(line) != {"─"}, lines)) or text
     message = re.sub(r"\s+", " ", message).strip().rstrip(".")
-    near = next((line.split()[0] for line in lines if line.startswith("--")), None)
-    return message + (f" (did you mean {near}?)" if near and message.startswith("Unrecognized") else "")
+    # The error of a settings' class is a sentence of its own; an option's names the option.
+    message = re.sub(r"^Error parsing (?!-)[^:]*: ", "", message)
+    hint = f" (did you mean {flags[0]}?)" if flags and message.startswith("Unrecognized") else ""
+    return message + hint

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from probing import audit, extract, figures, fit, score
+import probing
 from probing.backbones import model_names
+from probing.files import write_parquet
 from probing.preferences import BENCHMARKS
 from probing.preferences.registry import NAMES
 from probing.reproduce import RIVAL
@@ -138,13 +142,42 @@ def test_links_lead_somewhere():
         assert link.startswith("http") or (ROOT / link).exists(), link
 
 
-@pytest.mark.parametrize("command", [audit, extract, fit, figures, score])
-def test_options_exist(command):
-    known = {option for action in command.build_parser()._actions for option in action.option_strings}
-    name = command.__name__
-    for line in re.sub(r"\\\n\s*", "", README).splitlines():
-        if line.startswith(f"python -m {name} "):
-            assert set(re.findall(r"(?<!\S)--[a-z0-9-]+", line)) <= known, line
+def commands() -> list[str]:
+    joined = re.sub(r"\\\n\s*", " ", README)
+    return re.findall(r"^python -m (probing\.[^\n#]+)", joined, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_can_be_parsed(command, tmp_path, monkeypatch):
+    module, *arguments = shlex.split(command)
+    parser = importlib.import_module(module).PARSER
+    monkeypatch.chdir(tmp_path)
+    table = pd.DataFrame({"stage": ["B1"], "first_block": 0, "last_block": 1, "block": 0, "other": 1, "value": 1.0})
+    for path in (Path(argument) for argument in arguments if argument.endswith(".parquet")):
+        write_parquet(path, table)
+    parser.parse(arguments)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_code_blocks_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = blocks("python")
+    scope: dict[str, Any] = {}
+    exec(first, scope)
+    assert {"alignment", "quality"} <= set(scope["curve"].table["facet"])
+    assert scope["figure"].axes
+    # The second reads the store that the first has written.
+    exec(second, {})
+
+
+def test_the_first_lines_run_on_an_sd3_folder(tiny_folder, tmp_path):
+    pairs = probing.load_pairs("testbed", limit=160)
+    store = probing.extract(tiny_folder, pairs, sigmas=[0.005], resolution=64, output=tmp_path / "x.zarr")
+    curve = probing.reward_curve(store, shuffles=1)
+    assert set(curve.table["model"]) == {tiny_folder.name} and curve.plot().axes
 
 
 def test_models_exist():
