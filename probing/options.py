@@ -167,6 +167,22 @@ def _commas(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
 
 @_registry.primitive_rule
+def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read an optional number, text or path."""
+    kind, optional = _without_none(info.type)
+    if not optional or kind not in _WORDS:
+        return None
+    convert, metavar = _checked(kind), {float: "NUMBER", int: "INTEGER", str: "TEXT", Path: "PATH"}[kind]
+    return PrimitiveConstructorSpec(
+        1,
+        metavar,
+        lambda texts: convert(texts[0]),
+        lambda _: True,
+        lambda value: ["not given" if value is None else str(value)],
+    )
+
+
+@_registry.primitive_rule
 def _paths(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """Read ``tuple[Path, ...]`` from an option that is repeated."""
     if info.type != tuple[Path, ...]:
@@ -191,6 +207,8 @@ def _named_values(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | No
                 raise ValueError(f"expected NAME=VALUE, got {text!r}")
             if name in values:
                 raise ValueError(f"{name!r} is given twice")
+            if name != name.encode("utf-8", "ignore").decode():
+                raise ValueError(f"the name {name!a} is not UTF-8 text")
             values[name] = convert(value)
         return values
 
@@ -216,14 +234,15 @@ def _without_none(kind: Any) -> tuple[Any, bool]:
     return kind, False
 
 
-def _checked(element: Any) -> Callable[[str], Any]:
-    words = {float: "a number", int: "an integer"}
+_WORDS = {float: "a number", int: "an integer", str: "text", Path: "a path"}
 
+
+def _checked(element: Any) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         try:
-            return element(text) if element in words else text
+            return element(text) if element in _WORDS else text
         except ValueError:
-            raise ValueError(f"expected {words[element]}, got {text!r}") from None
+            raise ValueError(f"expected {_WORDS[element]}, got {text!r}") from None
 
     return convert
 

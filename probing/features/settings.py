@@ -16,7 +16,7 @@ class ExtractionSettings:
         sigmas: Noise levels σ in [0, 1].
         streams: ``image``, ``text`` or both.
         reductions: Names from :data:`probing.features.reductions.REDUCTIONS`.
-        blocks: 0-indexed blocks, or None for all.
+        blocks: 0-indexed blocks; default: all.
         resolution: Side of the square images, in pixels.
         resize: How an image becomes square: ``center-crop``, ``pad`` or ``stretch``.
         background: Colour behind transparent and padded parts: ``white``, ``gray`` or ``black``.
