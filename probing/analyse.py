@@ -188,7 +188,7 @@ def _scaling_asked(stores: list[FeatureStore], arguments: argparse.Namespace) ->
             steps[name] = float(value)
         except ValueError:
             given = f"{name}={value}"
-            raise UserError(f"--steps wants NAME=VALUE with a number, such as {example}; got {given!r}.") from None
+            raise UserError(f"--steps expects NAME=VALUE with a number, such as {example}; got {given!r}.") from None
     return {"stages": _stages(arguments.stages), "steps": steps, "depths": arguments.depths}
 
 

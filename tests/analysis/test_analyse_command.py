@@ -54,8 +54,8 @@ def test_mistakes_end_in_status_2_and_one_sentence(stores, tmp_path, capsys):
         (["noise", "--store", trained, "--store", trained], "hold the same noise"),
         (["combinations", "--store", trained, "--stages", "3-1"], "Stages are written like 0-2,3-5,6-7"),
         (["combinations", "--store", trained, "--stages", "no.parquet"], "There is no table at no.parquet"),
-        (["scaling", "--store", trained, "--steps", "600"], "--steps wants NAME=VALUE"),
-        (["scaling", "--store", trained, "--steps", "fake=many"], "--steps wants NAME=VALUE"),
+        (["scaling", "--store", trained, "--steps", "600"], "--steps expects NAME=VALUE"),
+        (["scaling", "--store", trained, "--steps", "fake=many"], "--steps expects NAME=VALUE"),
         (["controls", "--store", fresh], "None of the stores is of a trained backbone"),
         (["controls", "--store", trained, "--blocks", "9"], "no block 9"),
     ):

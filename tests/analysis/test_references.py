@@ -108,7 +108,7 @@ def test_the_command_takes_rewards_from_files(pairs, truth, tmp_path, capsys):
     assert "--reference is given twice for 'truth'" in capsys.readouterr().err and not (tmp_path / "new").exists()
     assert main([*asked, "--reference", "truth.csv", "--output", str(tmp_path / "new")]) == 2
     error = capsys.readouterr().err
-    assert "--reference wants NAME=VALUE, such as HPSv3=scores.parquet; got 'truth.csv'" in error
+    assert "--reference expects NAME=VALUE, such as HPSv3=scores.parquet; got 'truth.csv'" in error
     assert error.strip().count("\n") == 0 and not (tmp_path / "new").exists()
 
 
