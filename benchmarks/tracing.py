@@ -1,7 +1,7 @@
-"""What reading every block costs over the bare forwards: ``python benchmarks/tracing.py``.
+"""Measure the cost of reading every block, relative to the bare forwards: ``python benchmarks/tracing.py``.
 
-Three ways to run the same batches, taken in turns so that a busy machine slows all alike: bare forwards, plain
-hooks with the same reductions, and the trace as extraction uses it. Ratios are medians over turns, with the 95%
+Three methods run the same batches in turns, so that other load slows all alike: bare forwards, plain hooks with the
+same reductions, and the trace as extraction uses it. Ratios are medians over turns, with the 95%
 interval of a bootstrap over turns.
 """
 
@@ -33,17 +33,17 @@ def main() -> None:
     architecture = spec.architecture
     side = spec.resolution // architecture.vae_factor
     with backbone.on_device("text_encoders"):
-        said = backbone.encode_prompts(["a small red circle on a white background"] * arguments.batch_size)
+        encoded = backbone.encode_prompts(["a small red circle on a white background"] * arguments.batch_size)
     noisy = torch.randn(arguments.batch_size, architecture.latent_channels, side, side)
-    conditioning = said.to(device)
+    conditioning = encoded.to(device)
     grid = architecture.token_grid(spec.resolution)
     blocks = range(architecture.num_blocks)
 
     def reduce(block, streams):
-        found = reduce_image(streams["image"], grid, ["mean"])
+        reduced = reduce_image(streams["image"], grid, ["mean"])
         if streams["text"] is not None:
-            found |= reduce_text(streams["text"], conditioning.parts, ["mean"])
-        return found
+            reduced |= reduce_text(streams["text"], conditioning.parts, ["mean"])
+        return reduced
 
     with backbone.on_device("transformer"), torch.inference_mode():
         inputs = backbone.transformer_inputs(noisy, conditioning, 0.005)
@@ -53,19 +53,19 @@ def main() -> None:
             backbone.transformer(**inputs)
 
         def hooks():
-            found = []
+            outputs = []
             handles = [
-                block.register_forward_hook(lambda m, a, o: found.append(reduce(0, backbone.streams_of(o))))
+                block.register_forward_hook(lambda m, a, o: outputs.append(reduce(0, backbone.streams_of(o))))
                 for block in backbone.transformer.transformer_blocks
             ]
             backbone.transformer(**inputs)
             for handle in handles:
                 handle.remove()
 
-        ways = {"bare": bare, "hooks": hooks, "trace": lambda: trace.run(inputs, blocks, reduce)}
-        seconds = {name: [] for name in ways}
+        methods = {"bare": bare, "hooks": hooks, "trace": lambda: trace.run(inputs, blocks, reduce)}
+        seconds = {name: [] for name in methods}
         for turn in range(arguments.turns + 3):
-            for name, run in ways.items():
+            for name, run in methods.items():
                 began = time.perf_counter()
                 run()
                 if device.type == "cuda":
