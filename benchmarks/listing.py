@@ -1,10 +1,9 @@
-"""What listing a million pairs costs: ``python benchmarks/listing.py``.
+"""Measure the cost of listing a million pairs: ``python benchmarks/listing.py``.
 
-Writes a synthetic HPDv3 ``train.json`` (two pictures of their own a record, three records a prompt of 25 words) and
-lists and splits it in two ways, each in a process of its own, in turns: by this package (checked pairs and items,
-drawn places, a split by prompt), and as one would by hand (``json.load``, one pandas table of pairs, one of items,
-scikit-learn's split by group; no checks). Says seconds and the largest memory of each process; the ratio is the median
-over turns, with its range.
+Writes a synthetic HPDv3 ``train.json`` (two new images per record, three records per prompt of 25 words). Two methods
+list and split it in turns, each in a new process: this package (checked pairs and items, random sides, a split by
+prompt), and plain code (``json.load``, one pandas table of pairs, one of items, scikit-learn's split by group; no
+checks). Prints seconds and peak memory of each process; the ratio is the median over turns, with its range.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ MODELS = ("flux", "sd2", "sdxl", "kolors", "real", "midjourney", "hunyuan", "sd3
 
 _BEGIN = "import resource, sys, time; from pathlib import Path; root = Path(sys.argv[1])"
 _END = "print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
-WAYS = {
+METHODS = {
     "probing": """
 from probing.preferences import load_pairs
 from probing.preferences.splits import split_pairs
@@ -72,18 +71,18 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--turns", type=int, default=3)
     arguments = parser.parse_args()
-    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in METHODS}
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "train.json", arguments.records)
         for _ in range(arguments.turns):
-            for name, way in WAYS.items():
-                command = [sys.executable, "-c", f"{_BEGIN}\n{way}\n{_END}", folder]
-                said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                measured[name].append(tuple(map(float, said.split())))
+            for name, code in METHODS.items():
+                command = [sys.executable, "-c", f"{_BEGIN}\n{code}\n{_END}", folder]
+                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                measured[name].append(tuple(map(float, output.split())))
     print(f"{arguments.records:,} records, {arguments.turns} turns: median [least, most]")
     for name, runs in measured.items():
         seconds, memory = np.array(runs).T
-        print(f"{name:>8}: {_range(seconds)} s, {_range(memory)} GiB at most in memory")
+        print(f"{name:>8}: {_range(seconds)} s, {_range(memory)} GiB of peak memory")
     ratios = np.array(measured["probing"]) / np.array(measured["by hand"])
     print(f"   ratio: {_range(ratios[:, 0])} of the time, {_range(ratios[:, 1])} of the memory")
 

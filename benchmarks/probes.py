@@ -1,18 +1,18 @@
-"""What fitting probes costs, beside what one would do with scikit-learn: ``python benchmarks/probes.py``.
+"""Compare the time of fitting probes with scikit-learn's: ``python benchmarks/probes.py``.
 
-Every comparison is on the same machine, the same numbers and as many threads (``--threads``), in turns; a ratio is the
-median over turns with its range, and beside it stands how far the objective is from the optimum (relative, the worst
-column). The optimum is the lowest of ours at 1e-13 and, on one fold, scikit-learn's at tolerance 1e-10.
+Every comparison uses the same machine, the same numbers and the same number of threads (``--threads``), in turns. A
+ratio is the median over turns with its range, next to the relative distance of the objective from the optimum (the
+worst column). The optimum is the lowest of ours at 1e-13 and, on one fold, scikit-learn's at tolerance 1e-10.
 
 - path: 5 folds × 8 strengths of the logistic probe; scikit-learn's lbfgs, warm-started from strength to strength.
-- grid: the same, and the scale, the choice of the strength and the last fit: all that ``LogisticProbe.fit`` does.
+- grid: the same, with the scale, the choice of the strength and the last fit: all of ``LogisticProbe.fit``.
 - refits: 100 bootstrap refits of one strength.
 - ridge: 20 strengths with leave-one-out; RidgeCV.
 - interval: a cluster bootstrap of 96 probes; scipy.stats.bootstrap, one probe at a time, over prompts of one pair.
 
 Cells, refits and probes are independent, so scikit-learn and SciPy are timed on a few of them each turn
-(``--their-cells`` and so on) and their time is that of one times how many there are; the output says so. Ours is always
-timed on all. Cells differ in their choices; nothing is kept from one to the next.
+(``--their-cells`` and so on), and their time is scaled to the full number, as the output notes. Ours is always timed on
+all. Cells differ in their choices; nothing is cached between them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from probing.statistics import cluster_bootstrap
 FOLDS = 5
 STRENGTHS = np.logspace(-4, 0, 8)
 TARGET = 1e-6
-"""Relative distance from the optimum that is asked for."""
+"""Requested relative distance from the optimum."""
 PARTS = ("path", "grid", "refits", "ridge", "interval")
 
 
@@ -69,27 +69,27 @@ def our_path(X, y, groups, tolerance=TARGET):
     fold_of = grouped_folds(groups, FOLDS)
     order = np.argsort(fold_of, kind="stable")
     X, y, fold_of = X[order], y[order], fold_of[order]
-    kept = (fold_of[:, None] != np.arange(FOLDS)).astype(float)
-    weights = np.repeat(kept / kept.sum(0), len(STRENGTHS), axis=1)
-    design = prepare(X)
-    found = solve(design, y, weights, np.tile(STRENGTHS, FOLDS), tolerance=tolerance)
-    return design.coefficients(found).T.reshape(FOLDS, len(STRENGTHS), -1)
+    training = (fold_of[:, None] != np.arange(FOLDS)).astype(float)
+    weights = np.repeat(training / training.sum(0), len(STRENGTHS), axis=1)
+    design = Design.prepare(X)
+    b = solve(design, y, weights, np.tile(STRENGTHS, FOLDS), tolerance=tolerance)
+    return design.coefficients(b).T.reshape(FOLDS, len(STRENGTHS), -1)
 
 
 def their_path(X, y, groups, tol, folds=FOLDS):
     fold_of = grouped_folds(groups, FOLDS)
-    found = np.empty((folds, len(STRENGTHS), X.shape[1]))
+    path = np.empty((folds, len(STRENGTHS), X.shape[1]))
     for fold in range(folds):
         train = fold_of != fold
         model = LogisticRegression(fit_intercept=False, warm_start=True, tol=tol, max_iter=10_000)
-        for place in np.argsort(-STRENGTHS):
-            model.set_params(C=1 / (train.sum() * STRENGTHS[place]))
-            found[fold, place] = model.fit(X[train], y[train]).coef_[0]
-    return found
+        for index in np.argsort(-STRENGTHS):
+            model.set_params(C=1 / (train.sum() * STRENGTHS[index]))
+            path[fold, index] = model.fit(X[train], y[train]).coef_[0]
+    return path
 
 
 def their_choice(X, y, groups, tol, path):
-    """What is left of a cell after the path: score the held-out pairs, choose, and fit to all."""
+    """Finish a cell after the path: score the held-out pairs, choose a strength, and fit to all pairs."""
     fold_of = grouped_folds(groups, FOLDS)
     losses = np.zeros(len(STRENGTHS))
     for fold in range(FOLDS):
@@ -101,22 +101,22 @@ def their_choice(X, y, groups, tol, path):
     return best, model.fit(X, y).coef_[0]
 
 
-def gap(X, y, groups, found, optima) -> float:
-    """Worst relative distance of the objectives from the lowest known, over folds and strengths."""
+def gap(X, y, groups, path, optima) -> float:
+    """Worst relative distance of the objectives from the lowest one, over folds and strengths."""
     fold_of, worst = grouped_folds(groups, FOLDS), 0.0
     for fold in range(FOLDS):
         weights = (fold_of != fold) / (fold_of != fold).sum()
-        for place, alpha in enumerate(STRENGTHS):
-            value = objective(X, y, alpha, found[fold, place], weights)
-            known = [objective(X, y, alpha, o[fold, place], weights) for o in optima if fold < len(o)]
-            worst = max(worst, (value - min(known)) / min(known))
+        for index, alpha in enumerate(STRENGTHS):
+            value = objective(X, y, alpha, path[fold, index], weights)
+            lowest = [objective(X, y, alpha, o[fold, index], weights) for o in optima if fold < len(o)]
+            worst = max(worst, (value - min(lowest)) / min(lowest))
     return worst
 
 
 def timed(run: Callable, *arguments) -> tuple[float, object]:
     began = time.perf_counter()
-    found = run(*arguments)
-    return time.perf_counter() - began, found
+    result = run(*arguments)
+    return time.perf_counter() - began, result
 
 
 def report(name: str, ours: list[float], theirs: dict[str, list[float]], note: str = "") -> None:
@@ -130,7 +130,7 @@ def _range(values) -> str:
     return f"{np.median(values):.3g} [{np.min(values):.3g}, {np.max(values):.3g}]"
 
 
-def bench_logistic(asked: list[str], pairs: int, width: int, cells: int, their_cells: int, options) -> None:
+def bench_logistic(selected: list[str], pairs: int, width: int, cells: int, their_cells: int, options) -> None:
     X, groups = make_features(pairs, width), np.arange(pairs) // 2
     tols = (1e-4, 1e-7) if options.exact else (1e-4,)
     path: list[float] = []
@@ -140,10 +140,10 @@ def bench_logistic(asked: list[str], pairs: int, width: int, cells: int, their_c
     same, last_gaps, their_gaps = 0, [], dict.fromkeys(tols, 0.0)
     for turn in range(options.turns):
         choices = [make_choices(X, 1000 * turn + cell) for cell in range(cells)]
-        found = [timed(our_path, X, y, groups) for y in choices] if "path" in asked else []
-        path.append(sum(seconds for seconds, _ in found))
+        paths = [timed(our_path, X, y, groups) for y in choices] if "path" in selected else []
+        path.append(sum(seconds for seconds, _ in paths))
         probes = []
-        if "grid" in asked:
+        if "grid" in selected:
             probes = [timed(LogisticProbe(alphas=tuple(STRENGTHS)).fit, X, y, groups) for y in choices]
             grid.append(sum(seconds for seconds, _ in probes))
         for tol in tols:
@@ -158,21 +158,21 @@ def bench_logistic(asked: list[str], pairs: int, width: int, cells: int, their_c
                     probe, weights = probes[cell][1], np.full(pairs, 1 / pairs)
                     # Both chose on the same grid; the probe's features are divided by scales of 1 but for rounding.
                     same += np.isclose(probe.alpha_, alpha)
-                    value, other = (objective(X, choices[cell], alpha, c, weights) for c in (probe.coef_, coef))
-                    last_gaps.append((value - other) / other)
+                    value, reference = (objective(X, choices[cell], alpha, c, weights) for c in (probe.coef_, coef))
+                    last_gaps.append((value - reference) / reference)
             their_paths.setdefault(label, []).append(on_path * cells / their_cells)
             their_grids.setdefault(label, []).append((on_path + on_choice) * cells / their_cells)
-            if turn == 0 and found:
+            if turn == 0 and paths:
                 y = choices[their_cells - 1]
                 best = [our_path(X, y, groups, 1e-13), their_path(X, y, groups, 1e-10, folds=1)]
                 their_gaps[tol] = gap(X, y, groups, theirs, best)
-                our_gap = gap(X, y, groups, found[their_cells - 1][1], best)
+                our_gap = gap(X, y, groups, paths[their_cells - 1][1], best)
     name = f"{pairs:,} pairs × {width}, {cells} cells"
-    if "path" in asked:
+    if "path" in selected:
         theirs_off = ", ".join(f"{value:.0e} at tol {tol:.0e}" for tol, value in their_gaps.items())
         report(f"path, {name}", path, their_paths, f", gap {our_gap:.0e} (scikit-learn's {theirs_off})")
         profile(X, choices[0], groups)
-    if "grid" in asked:
+    if "grid" in selected:
         report(
             f"grid, {name}",
             grid,
@@ -183,15 +183,15 @@ def bench_logistic(asked: list[str], pairs: int, width: int, cells: int, their_c
 
 
 def profile(X: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
-    """Say where the time of one path goes, and what its matrix products cost by themselves."""
+    """Print the time of each part of one path, and the time of its matrix products alone."""
     touched = [0]
-    gradient = descent._gradient
+    gradient = _descent._gradient
 
     def counted(x, y, w, m, blocks):
         touched[0] += sum((b.rows.stop - b.rows.start) * w[b.rows][:, b.columns].shape[1] for b in blocks)
         return gradient(x, y, w, m, blocks)
 
-    with patch.object(descent, "_gradient", counted):
+    with patch.object(_descent, "_gradient", counted):
         our_path(X, y, groups)
     profiler = cProfile.Profile()
     seconds = profiler.runcall(timed, our_path, X, y, groups)[0]
@@ -207,11 +207,11 @@ def profile(X: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
     )
     steps = touched[0] / (len(X) * columns)
     print(
-        f"    profile of one path, {seconds:.3g} s: copy and Gram matrix {inside['solver.py:prepare']:.3g}, factors "
-        f"{inside['preconditioner.py:__init__']:.3g}, their use {inside['preconditioner.py:__call__']:.3g}, "
-        f"gradients {inside['descent.py:_gradient']:.3g}, margins {inside['descent.py:_times']:.3g}, searches "
-        f"{inside['descent.py:_search']:.3g}\n"
-        f"    floor, bare products in single precision: Gram matrix {gram:.3g} s, and {steps:.1f} steps of {columns} "
+        f"    profile of one path, {seconds:.3g} s: copy and Gram matrix {inside['_design.py:prepare']:.3g}, factors "
+        f"{inside['_preconditioner.py:__init__']:.3g}, their use {inside['_preconditioner.py:__call__']:.3g}, "
+        f"gradients {inside['_descent.py:_gradient']:.3g}, margins {inside['_descent.py:_times']:.3g}, searches "
+        f"{inside['_descent.py:_search']:.3g}\n"
+        f"    lower bound, products in single precision: Gram matrix {gram:.3g} s, and {steps:.1f} steps of {columns} "
         f"columns (rows of left-out folds and finished columns skipped) × {step:.3g} = {steps * step:.3g} s",
         flush=True,
     )
@@ -228,7 +228,7 @@ def bench_refits(pairs: int, width: int, resamples: int, their_refits: int, opti
     ours: list[float] = []
     theirs: dict[str, list[float]] = {}
     for _ in range(options.turns):
-        seconds, found = timed(lambda: bootstrap_refits(probe, X, y, groups, resamples=resamples, tolerance=TARGET))
+        seconds, refits = timed(lambda: bootstrap_refits(probe, X, y, groups, resamples=resamples, tolerance=TARGET))
         ours.append(seconds)
         for tol in tols:
             model = LogisticRegression(C=1 / (pairs * alpha), fit_intercept=False, tol=tol, max_iter=10_000)
@@ -240,8 +240,8 @@ def bench_refits(pairs: int, width: int, resamples: int, their_refits: int, opti
             theirs.setdefault(label, []).append(timed(one_by_one)[0] * resamples / their_refits)
     exact = bootstrap_refits(probe, X, y, groups, resamples=resamples, tolerance=1e-13)
     worst = 0.0
-    for w, mine, optimum in zip(weights / weights.sum(1, keepdims=True), found, exact, strict=True):
-        value, best = (objective(X, y, alpha, c, w) for c in (mine, optimum))
+    for w, refit, optimum in zip(weights / weights.sum(1, keepdims=True), refits, exact, strict=True):
+        value, best = (objective(X, y, alpha, c, w) for c in (refit, optimum))
         worst = max(worst, (value - best) / best)
     report(f"{resamples} refits, {pairs:,} × {width}, strength {alpha:g}", ours, theirs, f", gap {worst:.0e}")
 
@@ -278,7 +278,7 @@ def bench_interval(pairs: int, probes: int, their_probes: int, resamples: int, o
         def one_by_one():
             return [
                 scipy.stats.bootstrap(
-                    (right[:, place],),
+                    (right[:, index],),
                     np.mean,
                     n_resamples=resamples,
                     method="percentile",
@@ -286,13 +286,13 @@ def bench_interval(pairs: int, probes: int, their_probes: int, resamples: int, o
                     vectorized=True,
                     rng=0,
                 ).confidence_interval
-                for place in some
+                for index in some
             ]
 
-        seconds, found = timed(one_by_one)
+        seconds, intervals = timed(one_by_one)
         theirs.append(seconds * probes / their_probes)
-        ends = np.array([[interval.low[place], interval.high[place]] for place in some])
-        apart = max(apart, float(np.abs(ends - np.array(found)).max()))
+        ends = np.array([[interval.low[index], interval.high[index]] for index in some])
+        apart = max(apart, float(np.abs(ends - np.array(intervals)).max()))
     report(
         f"interval, {probes} probes, {pairs:,} pairs, {resamples} resamples",
         ours,
@@ -302,7 +302,7 @@ def bench_interval(pairs: int, probes: int, their_probes: int, resamples: int, o
 
 
 def bench_many(pairs: int, resamples: int, options) -> None:
-    """Time the interval that is asked to take seconds, where right and wrong come in few kinds and where not."""
+    """Time the interval of many pairs, with few distinct groups (outcomes) and with many (bits)."""
     rng = np.random.default_rng(0)
     groups = np.arange(pairs) // 2
     for name, values in (("right or wrong", rng.random(pairs) < 0.7), ("bits", rng.normal(size=pairs))):
@@ -317,13 +317,19 @@ def main() -> None:
     add = parser.add_argument
     add("--pairs", type=int, default=10_000)
     add("--turns", type=int, default=3)
-    add("--threads", type=int, default=1, help="of linear algebra, on both sides")
+    add("--threads", type=int, default=1, help="threads of linear algebra, for both")
     add("--cells", type=int, nargs=2, default=(24, 60), help="cells at width 1536 and at width 192")
-    add("--their-cells", type=int, nargs=2, default=(1, 4), help="of them, how many scikit-learn is timed on a turn")
+    add(
+        "--their-cells",
+        type=int,
+        nargs=2,
+        default=(1, 4),
+        help="number of cells that scikit-learn is timed on each turn",
+    )
     add("--their-refits", type=int, default=10, help="of 100 refits")
     add("--their-probes", type=int, default=16, help="of 96 probes")
-    add("--only", choices=PARTS, nargs="+", default=PARTS, help="leave the others out")
-    add("--exact", action="store_true", help="also scikit-learn at tolerance 1e-7, which takes several times longer")
+    add("--only", choices=PARTS, nargs="+", default=PARTS, help="run only these parts")
+    add("--exact", action="store_true", help="also time scikit-learn at tolerance 1e-7, which is several times slower")
     options = parser.parse_args()
     print(
         f"{platform.machine()}, {options.threads} of {os.cpu_count()} threads; NumPy {np.__version__}, SciPy "
@@ -331,10 +337,10 @@ def main() -> None:
         flush=True,
     )
     with threadpool_limits(options.threads):
-        asked = [part for part in ("path", "grid") if part in options.only]
-        if asked:
+        selected = [part for part in ("path", "grid") if part in options.only]
+        if selected:
             for width, cells, some in zip((1536, 192), options.cells, options.their_cells, strict=True):
-                bench_logistic(asked, options.pairs, width, cells, min(some, cells), options)
+                bench_logistic(selected, options.pairs, width, cells, min(some, cells), options)
         if "refits" in options.only:
             bench_refits(options.pairs, 1536, 100, options.their_refits, options)
         if "ridge" in options.only:

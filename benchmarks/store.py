@@ -1,15 +1,15 @@
-"""What the feature store costs beside the disk: ``python benchmarks/store.py``.
+"""Measure the cost of the feature store, relative to the disk: ``python benchmarks/store.py``.
 
-Writes features of synthetic items (24 blocks of 1536 channels, float32) in four ways, in turns, and reads one block of
-all items back:
+Writes features of synthetic items (24 blocks of 1536 channels, float32) by several methods, in turns, and reads one
+block of all items back:
 
-- ``probing``: the feature store, with its checksums, synced run by run;
-- ``raw``: the same bytes by ``tofile``, synced: the floor of writing;
-- ``naive``: one Zarr array with default chunks and compression, as one would by hand;
-- ``memmap``: one block read out of the raw file.
+- ``probing``: the feature store, with checksums, synced after each run;
+- ``raw``: the same bytes by ``tofile``, synced: the lower bound of writing;
+- ``naive``: one Zarr array with default chunks and compression, as written by hand;
+- ``memmap``: one block read from the raw file.
 
-Prints seconds and GB/s, and ratios as the median over turns with their range. The folder must be on the disk that is
-asked about (``--folder``).
+Prints seconds and GB/s, and ratios as the median over turns with their range. ``--folder`` selects
+the disk.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=4, help="runs of 1024 items, 151 MB each")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where to write; the system's temporary folder if not given")
+    parser.add_argument("--folder", type=Path, help="folder to write to; by default the system's temporary folder")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     runs = [rng.standard_normal((RUN, BLOCKS, WIDTH), dtype=np.float32) for _ in range(arguments.runs)]
@@ -108,9 +108,9 @@ def main() -> None:
     for (what, name), spent in seconds.items():
         amount = size if what == "write" else size / BLOCKS
         print(f"{what:>5} {name:<8} {np.median(spent):7.3f} s  {amount / np.median(spent):6.2f} GB/s")
-    for what, other in (("write", "raw"), ("read", "naive")):
-        ratios = np.array(seconds[what, other]) / np.array(seconds[what, "probing"])
-        print(f"{what}: {np.median(ratios):.2f} [{ratios.min():.2f}, {ratios.max():.2f}] times the speed of {other}")
+    for what, baseline in (("write", "raw"), ("read", "naive")):
+        ratios = np.array(seconds[what, baseline]) / np.array(seconds[what, "probing"])
+        print(f"{what}: {np.median(ratios):.2f} [{ratios.min():.2f}, {ratios.max():.2f}] times the speed of {baseline}")
 
 
 if __name__ == "__main__":

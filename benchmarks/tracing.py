@@ -1,7 +1,7 @@
-"""What reading every block costs over the bare forwards: ``python benchmarks/tracing.py``.
+"""Measure the cost of reading every block, relative to the bare forwards: ``python benchmarks/tracing.py``.
 
-Three ways to run the same batches, taken in turns so that a busy machine slows all alike: bare forwards, plain
-hooks with the same reductions, and the trace as extraction uses it. Ratios are medians over turns, with the 95%
+Three methods run the same batches in turns, so that other load slows all alike: bare forwards, plain hooks with the
+same reductions, and the trace as extraction uses it. Ratios are medians over turns, with the 95%
 interval of a bootstrap over turns.
 """
 
@@ -63,10 +63,10 @@ def main() -> None:
             for handle in handles:
                 handle.remove()
 
-        ways = {"bare": bare, "hooks": hooks, "trace": lambda: trace.run(inputs, layout, blocks, reduce)}
-        seconds = {name: [] for name in ways}
+        methods = {"bare": bare, "hooks": hooks, "trace": lambda: trace.run(inputs, layout, blocks, reduce)}
+        seconds = {name: [] for name in methods}
         for turn in range(arguments.turns + 3):
-            for name, run in ways.items():
+            for name, run in methods.items():
                 began = time.perf_counter()
                 run()
                 if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""What all commands share: parser, exit statuses, signals, errors of one sentence, options of the same meaning."""
+"""Shared parts of all commands: parser, exit statuses, signals, errors in one sentence, common options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised like ctrl-C so that temporary files are removed on the way out."""
+    """SIGTERM as an exception, so that temporary files are removed as after ctrl-C."""
 
 
 class Parser(Protocol):
@@ -37,19 +37,19 @@ class Parser(Protocol):
 def run_command(
     main: Callable[[Any], int | None], parser: Parser, argv: Sequence[str] | None, *, resumes: bool = False
 ) -> int:
-    """Parse ``argv``, run ``main`` and turn what goes wrong into one sentence on stderr.
+    """Parse ``argv``, run ``main``, and report an error as one sentence on stderr.
 
     Args:
-        main: Does the work; may return an exit status.
-        parser: Of the command's options.
-        argv: The arguments; those of the process if None.
-        resumes: Whether the same command, given again, goes on where it was stopped.
+        main: Function of the command; may return an exit status.
+        parser: Parser of the command's options.
+        argv: Arguments; those of the process if None.
+        resumes: Whether the same command continues after an interruption.
 
     Returns:
-        0 if all went well (or what ``main`` returned), 2 for a mistake in what was asked (:class:`UserError`),
-        1 for any other failure, 130 after ctrl-C, 143 after SIGTERM. ``--debug`` shows the traceback.
+        0 on success (or the result of ``main``), 2 for an invalid request (:class:`UserError`), 1 for any other
+        failure, 130 after ctrl-C, 143 after SIGTERM. ``--debug`` shows the traceback.
     """
-    _print_anything()
+    _escape_unprintable_output()
     debug = False
     try:
         with _signals_as_exceptions():
@@ -64,7 +64,7 @@ def run_command(
         _discard_output()
         return FAILED
     except SystemExit:
-        # Of the parser, such as after --help into a pipe that is closed.
+        # The parser exits after --help, whose reader may have closed the pipe.
         try:
             sys.stdout.flush()
         except BrokenPipeError:
@@ -73,14 +73,14 @@ def run_command(
     except Exception as error:
         if debug:
             traceback.print_exc()
-        known = _known(error)
-        print(f"{parser.prog}: {_sentence(known)}", file=sys.stderr)
-        return BAD_USAGE if isinstance(known, UserError) else FAILED
+        error = _translate_disk_error(error)
+        print(f"{parser.prog}: {_format_error(error)}", file=sys.stderr)
+        return BAD_USAGE if isinstance(error, UserError) else FAILED
 
 
 @contextmanager
 def _signals_as_exceptions() -> Iterator[None]:
-    """Raise :class:`Terminated` at SIGTERM and KeyboardInterrupt at SIGINT; put the old handlers back at the end."""
+    """Raise :class:`Terminated` at SIGTERM and KeyboardInterrupt at SIGINT; restore the old handlers at the end."""
 
     def stop(number: int, frame: Any) -> None:
         raise Terminated
@@ -89,9 +89,9 @@ def _signals_as_exceptions() -> Iterator[None]:
         yield
         return
     handlers: dict[int, Any] = {signal.SIGTERM: stop, signal.SIGINT: signal.default_int_handler}
-    # A signal that the parent chose to ignore stays ignored.
-    wanted = {number: handler for number, handler in handlers.items() if signal.getsignal(number) != signal.SIG_IGN}
-    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    # A signal that the parent process ignores stays ignored.
+    replaced = {number: handler for number, handler in handlers.items() if signal.getsignal(number) != signal.SIG_IGN}
+    before = {number: signal.signal(number, handler) for number, handler in replaced.items()}
     try:
         yield
     finally:
@@ -99,8 +99,8 @@ def _signals_as_exceptions() -> Iterator[None]:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
-def _print_anything() -> None:
-    """Escape what the terminal cannot encode: a finished run must not fail at its last line."""
+def _escape_unprintable_output() -> None:
+    """Escape characters that the terminal cannot encode, so that printing never fails."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -108,25 +108,25 @@ def _print_anything() -> None:
 
 
 def _discard_output() -> None:
-    """Point stdout at nothing: its reader is gone, and Python would report that once more at exit."""
+    """Redirect stdout to the null device: its reader has closed it, and Python would report that again at exit."""
     with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
-def _known(error: Exception) -> Exception:
-    """Turn a full or read-only disk, met anywhere, into a :class:`UserError`."""
+def _translate_disk_error(error: Exception) -> Exception:
+    """Turn the error of a full or read-only disk into a :class:`UserError`; return any other error as it is."""
     if not isinstance(error, OSError):
         return error
     try:
         with sentences_for_disk_errors(Path(str(error.filename or "the output"))):
             raise error
-    except (UserError, OSError) as known:
-        return known
+    except (UserError, OSError) as translated:
+        return translated
 
 
-def _sentence(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     message = " ".join(str(error).split()) or "no message"
@@ -134,29 +134,30 @@ def _sentence(error: Exception) -> str:
 
 
 def check_output_folder(path: Path, option: str = "--output") -> None:
-    """Refuse, before any work, a folder for output that is a file or cannot be written. Nothing is left behind.
+    """Check before the work that a folder for output can be written. Nothing is created.
 
     Raises:
-        UserError: With the reason.
+        UserError: The path is a file, is below a file, or cannot be written.
     """
-    there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists() or one.is_symlink())
-    if not there.is_dir():
-        what = f"{path} is a file" if there == path.absolute() else f"{there} on the way to {path} is a file"
-        raise UserError(f"{option} is a folder, and {what}; give another path.")
+    candidates = (path.absolute(), *path.absolute().parents)
+    existing = next(folder for folder in candidates if folder.exists() or folder.is_symlink())
+    if not existing.is_dir():
+        problem = f"{path} is a file" if existing == path.absolute() else f"{existing} on the way to {path} is a file"
+        raise UserError(f"{option} is a folder, and {problem}; give another path.")
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise UserError(f"{option} {path} cannot be written ({error.strerror}); give another path.") from error
 
 
 def check_output_file(path: Path, option: str = "--output") -> None:
-    """Refuse, before any work, a file for output that cannot be written.
+    """Check before the work that a file for output can be written.
 
     Raises:
-        UserError: It is a folder or a device, or its folder cannot be written.
+        UserError: The path is a folder or a device, or its folder cannot be written.
     """
     if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "no regular file"
-        raise UserError(f"{option} is a file, and {path} is {what}; give another path.")
+        kind = "a folder" if path.is_dir() else "not a regular file"
+        raise UserError(f"{option} is a file, and {path} is {kind}; give another path.")
     check_output_folder(path.parent, option)

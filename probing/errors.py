@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 LONGEST_MESSAGE = 1500
-"""Characters of a message, room for a few paths; a longer one is cut in the middle: the problem and the fix stay."""
+"""Largest number of characters in a message. A longer one is cut in the middle, so that problem and fix remain."""
 _END = 500
 _LONGEST_VALUE = 80
 _LONGEST_LIST = 160
@@ -14,7 +14,7 @@ _LONGEST_LIST = 160
 class UserError(ValueError):
     """An invalid request (exit status 2). The message gives the problem and the fix, in one line.
 
-    Messages quote what users give. Control characters are escaped and long messages are cut here, for all of them.
+    Messages quote input. Control characters are escaped here, and long messages are cut.
     """
 
     def __init__(self, message: str) -> None:
@@ -26,7 +26,7 @@ def shown(value: object) -> str:
     if isinstance(value, str | bytes):
         value = value[: _LONGEST_VALUE + 1]
     elif getattr(value, "ndim", None) == 0:
-        # A NumPy scalar reads as the plain number.
+        # Show a NumPy scalar as the plain number.
         value = getattr(value, "item")()  # noqa: B009
     text = repr(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
@@ -34,14 +34,14 @@ def shown(value: object) -> str:
 
 def listed(names: Iterable[object]) -> str:
     """Join names with commas for a message, with about 160 characters at most."""
-    everything = [str(name) for name in names]
-    kept: list[str] = []
-    for name in everything:
+    texts = [str(name) for name in names]
+    shortened: list[str] = []
+    for name in texts:
         name = name if len(name) <= _LONGEST_VALUE else f"{name[: _LONGEST_VALUE - 1]}…"
-        if kept and sum(map(len, kept)) + 2 * len(kept) + len(name) > _LONGEST_LIST:
-            return f"{', '.join(kept)} and {len(everything) - len(kept):,} more"
-        kept.append(name)
-    return ", ".join(kept)
+        if shortened and sum(map(len, shortened)) + 2 * len(shortened) + len(name) > _LONGEST_LIST:
+            return f"{', '.join(shortened)} and {len(texts) - len(shortened):,} more"
+        shortened.append(name)
+    return ", ".join(shortened)
 
 
 def _one_line(message: str) -> str:

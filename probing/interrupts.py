@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a command is still importing: a line and an exit status, no traceback."""
+"""Handle ctrl-C and SIGTERM while a command imports its modules: one line and an exit status, no traceback."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 
 
 def exit_at_signals() -> None:
-    """End the process at SIGINT and SIGTERM with status 130 and 143 until the command handles them itself.
+    """Exit at SIGINT and SIGTERM with status 130 and 143, until the command installs its own handlers.
 
-    Nothing has been opened or written yet, so there is nothing to clean up. Handlers that are not Python's own
-    defaults stay.
+    No file is open yet, so there is nothing to clean up. Handlers other than Python's defaults stay.
     """
     defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     for number, default in defaults.items():

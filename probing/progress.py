@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then where there is none."""
+"""Progress of long work: a bar on a terminal, otherwise a plain line from time to time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Protocol, TextIO
 from tqdm import tqdm
 
 FIRST_SECONDS, EVERY_SECONDS = 10.0, 30.0
-"""When the first plain line is written, and how long after it each further one."""
+"""Seconds until the first plain line, and between further ones."""
 
 
 class Progress(Protocol):
-    """What :func:`progress` gives."""
+    """Counter that :func:`progress` yields."""
 
     def update(self, n: int = 1) -> object:
         """Count ``n`` more as done."""
@@ -35,12 +35,12 @@ def progress(
     """Show progress on stderr while the block runs.
 
     Args:
-        total: How many there are.
-        desc: What is done.
-        unit: What is counted, in the plural.
+        total: Number of units.
+        desc: Name of the work.
+        unit: Name of the units, in the plural.
         enabled: Whether to show anything.
-        stream: Where; stderr if None.
-        clock: Seconds, from any start.
+        stream: Output; stderr if None.
+        clock: Returns the time in seconds.
     """
     stream = sys.stderr if stream is None else stream
     if enabled and stream is not None and stream.isatty():
@@ -70,7 +70,7 @@ class _Lines:
         self._write(f"{self._desc}: {self._done:,} of {self._total:,} {self._unit}, {_rate(rate)}/s{left}")
 
     def end(self) -> None:
-        """Write the last line, if the work was long."""
+        """Write the last line, if the work took long."""
         seconds = self._clock() - self._began
         if seconds >= FIRST_SECONDS:
             self._write(f"{self._desc}: {self._done:,} {self._unit} in {_duration(seconds)}")

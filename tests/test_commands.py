@@ -1,4 +1,4 @@
-"""What every command shares: exit statuses, signals, options, help, output that a terminal cannot show."""
+"""Shared parts of all commands: exit statuses, signals, options, help, unprintable output."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ COMMANDS = (
 
 def parsers_of(name):
     parser = importlib.import_module(f"probing.{name}").build_parser()
-    found = [parser]
+    parsers = [parser]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            found += action.choices.values()
-    return found
+            parsers += action.choices.values()
+    return parsers
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -68,13 +68,13 @@ def _fresh(parser):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_shows_no_default_that_is_none(name):
+def test_help_shows_no_empty_default(name):
     for parser in parsers_of(name):
         text = " ".join(parser.format_help().split())
         assert "(default: None)" not in text and "(default: [])" not in text and "(default: False)" not in text
 
 
-def test_help_shows_defaults_as_they_are_typed():
+def test_help_shows_defaults_in_command_line_syntax():
     parser = CommandParser("probing.x")
     parser.add_argument("--depths", default=[0.25, 1.0], help="depths")
     parser.add_argument("--share", default="5%", help="share")
@@ -96,7 +96,7 @@ def run(main, capsys, **options):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_at_work_ends_in_its_status_and_cleans_up(capsys, number, status):
+def test_a_signal_sets_the_exit_status_and_cleans_up(capsys, number, status):
     cleaned = []
 
     def main(arguments):
@@ -109,11 +109,11 @@ def test_a_signal_at_work_ends_in_its_status_and_cleans_up(capsys, number, statu
     # A background job inherits ctrl-C as ignored.
     inherited = signal.signal(number, signal.default_int_handler)
     try:
-        found, output = run(main, capsys, resumes=True)
+        result, output = run(main, capsys, resumes=True)
         assert signal.getsignal(number) == signal.default_int_handler
     finally:
         signal.signal(number, inherited)
-    assert found == status and cleaned and output.err == "Stopped; the same command goes on from here.\n"
+    assert result == status and cleaned and output.err == "Stopped; the same command goes on from here.\n"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_signal_at_work_ends_in_its_status_and_cleans_up(capsys, number, statu
         (errno.EACCES, "/data/x cannot be written"),
     ],
 )
-def test_a_full_or_forbidden_disk_is_a_sentence_wherever_it_is_met(capsys, code, message):
+def test_a_full_or_forbidden_disk_is_reported_in_one_line(capsys, code, message):
     def main(arguments):
         raise OSError(code, os.strerror(code), "/data/x")
 
@@ -132,7 +132,7 @@ def test_a_full_or_forbidden_disk_is_a_sentence_wherever_it_is_met(capsys, code,
     assert status == 2 and message in output.err and output.err.count("\n") == 1
 
 
-def test_a_sentence_stays_on_one_line_whatever_a_name_holds(capsys):
+def test_an_error_is_one_line_of_printable_characters(capsys):
     def main(arguments):
         raise UserError("The facet a\nb\x1b[31m is none.")
 
@@ -165,13 +165,13 @@ PRINTS = """
 """
 
 
-def test_what_a_terminal_cannot_show_is_escaped():
+def test_unprintable_output_is_escaped():
     process = python(PRINTS.format(times=1), env={**os.environ, "PYTHONIOENCODING": "ascii"})
     out, err = process.communicate()
     assert (process.returncode, out, err) == (0, "\\u03c3 = 0.5, \\u65e5 \\udcff\n", "")
 
 
-def test_a_reader_that_leaves_is_no_error():
+def test_a_closed_pipe_prints_no_traceback():
     process = python(PRINTS.format(times=100_000))
     process.stdout.read(5)
     process.stdout.close()
@@ -217,7 +217,7 @@ def test_checking_an_output_leaves_nothing_behind(tmp_path):
         check_output_file(tmp_path)
 
 
-def test_a_name_that_is_no_utf8_is_refused_before_work():
+def test_a_name_that_is_not_utf8_is_refused():
     with pytest.raises(UserError, match="is not UTF-8 text"):
         named_values("--reference", ["a\udcff=file.csv"], "x=y")
     assert named_values("--reference", ["cost $5 {}=file.csv"], "x=y") == {"cost $5 {}": "file.csv"}

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written atomically."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_killed_while_writing_leaves_the_old_content(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["folder", "device"])
-def test_what_is_no_file_is_refused(tmp_path, target):
+def test_paths_that_are_not_files_are_refused(tmp_path, target):
     path = tmp_path if target == "folder" else tmp_path / "pipe"
     if target == "device":
         os.mkfifo(path)
@@ -72,21 +72,21 @@ def test_a_parent_that_is_a_file_is_refused(tmp_path):
         write_text(tmp_path / "file" / "t.txt", "x")
 
 
-def test_a_damaged_table_is_named(tmp_path):
+def test_a_damaged_table_is_reported(tmp_path):
     path = tmp_path / "t.parquet"
     write_parquet(path, TABLE)
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match=r"t\.parquet is damaged.*make it again by python -m probing\.fit"):
+    with pytest.raises(UserError, match=r"t\.parquet is damaged.*write it again with python -m probing\.fit"):
         read_parquet(path, "python -m probing.fit")
     with pytest.raises(UserError, match=r"no table at .*python -m probing\.fit writes it"):
         read_parquet(tmp_path / "none.parquet", "python -m probing.fit")
     assert read_metadata(path) == {}
 
 
-def test_files_have_the_usual_rights(tmp_path):
+def test_files_have_the_usual_mode(tmp_path):
     (tmp_path / "plain").write_text("")
-    write_text(tmp_path / "ours", "")
-    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    write_text(tmp_path / "written", "")
+    assert (tmp_path / "written").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_temporary_files_of_killed_processes_are_removed_after_a_day(tmp_path):
@@ -99,6 +99,6 @@ def test_temporary_files_of_killed_processes_are_removed_after_a_day(tmp_path):
 
 
 def test_writing_leaves_the_umask_of_the_process_alone(tmp_path, monkeypatch):
-    """It is one for all threads: setting it to read it gives another thread's new file other rights."""
+    """Threads share the umask: setting it would change the mode of another thread's new file."""
     monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask is set"))
     write_text(tmp_path / "t.txt", "x")

@@ -1,4 +1,4 @@
-"""Progress without a terminal: a plain line now and then; with one, a bar."""
+"""Progress without a terminal: a plain line from time to time; with one, a bar."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_lines_come_after_ten_seconds_then_every_thirty_and_at_the_end():
     ]
 
 
-def test_short_work_is_silent_and_so_is_work_that_is_asked_to_be():
+def test_short_or_disabled_work_shows_nothing():
     assert run(100, 0.05, io.StringIO()) == []
     assert run(100, 5.0, io.StringIO(), enabled=False) == []
     assert run(100, 5.0, Terminal(), enabled=False) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Real
@@ -13,11 +14,11 @@ from probing.probes._rotation import rotate
 from probing.probes._selection import FOLDS, grouped_folds
 
 
+@dataclass(eq=False, repr=False)
 class _DirectionProbe(LinearProbe):
     """A direction of standardised differences; folds of whole prompt groups estimate its accuracy."""
 
-    def __init__(self, folds: int = FOLDS) -> None:
-        self.folds = folds
+    folds: int = FOLDS
 
     def fit(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Real
@@ -22,6 +23,7 @@ _EQUALLY_GOOD = 1e-5
 """Difference of log-losses, in nats, below which two strengths are equally good."""
 
 
+@dataclass(eq=False, repr=False)
 class LogisticProbe(LinearProbe):
     """Logistic regression without intercept on standardised feature differences (Bradley–Terry).
 
@@ -60,13 +62,10 @@ class LogisticProbe(LinearProbe):
         n_features_in_: Channels.
     """
 
-    def __init__(
-        self, alphas: Sequence[float] = ALPHAS, folds: int = FOLDS, scaling: str = "standard", device: str = "cpu"
-    ) -> None:
-        self.alphas = alphas
-        self.folds = folds
-        self.scaling = scaling
-        self.device = device
+    alphas: Sequence[float] = ALPHAS
+    folds: int = FOLDS
+    scaling: str = "standard"
+    device: str = "cpu"
 
     def fit(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -36,12 +37,25 @@ class ItemFeatures(Protocol):
         ...
 
 
+@dataclass(eq=False, repr=False)
 class NeuralProbe(Probe):
     """A network that scores single items, trained on pairs by the difference of its two rewards.
 
     Features are standardised by each channel's mean and deviation over the items of the training part. A validation
     part of whole prompt groups is set aside; each seed keeps the weights of the epoch with the lowest validation loss
     and stops ``patience`` epochs later. Features are read batch by batch, so they need not fit in memory.
+
+    Args:
+        loss: ``bradley-terry``, or ``fidelity``: Thurstone's model with the fidelity loss.
+        seeds: Number of initialisations and orders of pairs, trained together.
+        epochs: Largest number of passes over the training part.
+        batch_size: Pairs per step.
+        learning_rate: Learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        patience: Epochs without a lower validation loss before a seed stops.
+        validation: Share of the prompt groups that is set aside for stopping.
+        device: ``auto``, or in torch's notation.
+        seed: First random seed; the seeds count up from it.
 
     Attributes:
         cv_accuracy_: Accuracy on the validation part, mean over seeds.
@@ -53,16 +67,16 @@ class NeuralProbe(Probe):
         n_features_in_: Number of features of an item.
     """
 
-    loss: str
-    seeds: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    patience: int
-    validation: float
-    device: str
-    seed: int
+    loss: str = "bradley-terry"
+    seeds: int = 3
+    epochs: int = 100
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    patience: int = 5
+    validation: float = 0.15
+    device: str = "auto"
+    seed: int = 0
 
     @abstractmethod
     def _head(self, shape: tuple[int, ...]) -> BuildHead:
@@ -186,51 +200,18 @@ class NeuralProbe(Probe):
         self.scale_ = np.where(deviation > 0, deviation, 1.0).astype(np.float32)
 
 
+@dataclass(eq=False, repr=False)
 class MLPProbe(NeuralProbe):
     """An MLP from features to a reward.
 
     With ``hidden=(1024, 1024)`` on concatenated blocks it is the frozen-backbone head of the DiT-Reward paper. The
-    paper does not state the activation; here it is GELU.
+    paper does not state the activation; here it is GELU. Further arguments are those of :class:`NeuralProbe`.
 
     Args:
         hidden: Widths of the hidden layers.
-        loss: ``bradley-terry``, or ``fidelity``: Thurstone's model with the fidelity loss.
-        seeds: Number of initialisations and orders of pairs, trained together.
-        epochs: Largest number of passes over the training part.
-        batch_size: Pairs per step.
-        learning_rate: Learning rate of AdamW.
-        weight_decay: Weight decay of AdamW.
-        patience: Epochs without a lower validation loss before a seed stops.
-        validation: Share of the prompt groups that is set aside for stopping.
-        device: ``auto``, or in torch's notation.
-        seed: First random seed; the seeds count up from it.
     """
 
-    def __init__(
-        self,
-        hidden: Sequence[int] = (128,),
-        loss: str = "bradley-terry",
-        seeds: int = 3,
-        epochs: int = 100,
-        batch_size: int = 64,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.01,
-        patience: int = 5,
-        validation: float = 0.15,
-        device: str = "auto",
-        seed: int = 0,
-    ) -> None:
-        self.hidden = hidden
-        self.loss = loss
-        self.seeds = seeds
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.patience = patience
-        self.validation = validation
-        self.device = device
-        self.seed = seed
+    hidden: Sequence[int] = (128,)
 
     def _head(self, shape: tuple[int, ...]) -> BuildHead:
         from probing.probes._heads import MLPHead
@@ -241,60 +222,25 @@ class MLPProbe(NeuralProbe):
         return items.reshape(len(items), -1)
 
 
+@dataclass(eq=False, repr=False)
 class AttentionProbe(NeuralProbe):
     """A few query tokens that attend to stored tokens (``grid4`` or ``tokens``), of one or several streams and blocks.
 
     Tokens of several sources are concatenated, and each source has a learned embedding. A token whose features are all
-    exactly zero is padding and is masked.
+    exactly zero is padding and is masked. Further arguments are those of :class:`NeuralProbe`.
 
     Args:
         queries: Number of query tokens.
         width: Width of queries, keys and values.
         heads: Attention heads, a divisor of ``width``.
         sources: Number of tokens of each source, in order; all tokens are one source if None.
-        loss: As in :class:`MLPProbe`, like all that follow.
-        seeds: Initialisations trained together.
-        epochs: Largest number of passes.
-        batch_size: Pairs per step.
-        learning_rate: Learning rate of AdamW.
-        weight_decay: Weight decay of AdamW.
-        patience: Epochs without improvement before a seed stops.
-        validation: Share of prompt groups set aside.
-        device: ``auto``, or in torch's notation.
-        seed: First random seed.
+
     """
 
-    def __init__(
-        self,
-        queries: int = 4,
-        width: int = 64,
-        heads: int = 4,
-        sources: Sequence[int] | None = None,
-        loss: str = "bradley-terry",
-        seeds: int = 3,
-        epochs: int = 100,
-        batch_size: int = 64,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.01,
-        patience: int = 5,
-        validation: float = 0.15,
-        device: str = "auto",
-        seed: int = 0,
-    ) -> None:
-        self.queries = queries
-        self.width = width
-        self.heads = heads
-        self.sources = sources
-        self.loss = loss
-        self.seeds = seeds
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.patience = patience
-        self.validation = validation
-        self.device = device
-        self.seed = seed
+    queries: int = 4
+    width: int = 64
+    heads: int = 4
+    sources: Sequence[int] | None = None
 
     def _head(self, shape: tuple[int, ...]) -> BuildHead:
         from probing.probes._heads import AttentionHead

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,6 +21,7 @@ from probing.probes._selection import check_alphas, grouped_folds, largest_best
 Target = Literal["choices", "scores", "ranks"]
 
 
+@dataclass(eq=False, repr=False)
 class RidgeProbe(LinearProbe):
     """Ridge regression on standardised features, its strength chosen by leaving prompt groups out.
 
@@ -57,17 +59,10 @@ class RidgeProbe(LinearProbe):
         n_features_in_: Number of channels.
     """
 
-    def __init__(
-        self,
-        alphas: Sequence[float] = ALPHAS,
-        target: Target = "choices",
-        folds: int | None = None,
-        scaling: str = "standard",
-    ) -> None:
-        self.alphas = alphas
-        self.target = target
-        self.folds = folds
-        self.scaling = scaling
+    alphas: Sequence[float] = ALPHAS
+    target: Target = "choices"
+    folds: int | None = None
+    scaling: str = "standard"
 
     def fit(
         self,

@@ -1,4 +1,4 @@
-"""scikit-learn's own checks of its conventions, for every linear probe."""
+"""scikit-learn's estimator checks, for every linear probe."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from probing.probes import LogisticProbe, MeanDifferenceProbe, PrincipalDirectionProbe, RidgeProbe
 
 
-class AsChoices:
-    """Takes the checks' labels, whatever numbers they are, as choices: our own only rule about them."""
+class ChoiceLabels:
+    """Convert the checks' labels to choices, since the probes require labels in [0, 1]."""
 
     def fit(self, X, y=None, groups=None, sample_weight=None):
         if y is not None:
@@ -20,36 +20,36 @@ class AsChoices:
         return super().fit(X, y, groups, sample_weight)
 
 
-class Logistic(AsChoices, LogisticProbe):
+class Logistic(ChoiceLabels, LogisticProbe):
     pass
 
 
-class RidgeOfChoices(AsChoices, RidgeProbe):
+class RidgeOfChoices(ChoiceLabels, RidgeProbe):
     pass
 
 
-class MeanDifference(AsChoices, MeanDifferenceProbe):
+class MeanDifference(ChoiceLabels, MeanDifferenceProbe):
     pass
 
 
-class PrincipalDirection(AsChoices, PrincipalDirectionProbe):
+class PrincipalDirection(ChoiceLabels, PrincipalDirectionProbe):
     pass
 
 
 # Copies of a row that share no prompt fall into different folds, so they choose another strength than a weight does;
 # that weights count as copies where prompts hold them together is tested with each probe.
-UNTRUE = {"Logistic": {"check_sample_weight_equivalence_on_dense_data"}}
-UNTRUE["RidgeOfChoices"] = UNTRUE["Logistic"]
+EXCLUDED = {"Logistic": {"check_sample_weight_equivalence_on_dense_data"}}
+EXCLUDED["RidgeOfChoices"] = EXCLUDED["Logistic"]
 
 CASES = [
     pytest.param(probe, check, id=f"{type(probe).__name__}-{check.func.__name__}")
     for case in (Logistic(), RidgeOfChoices(), MeanDifference(), PrincipalDirection())
     for probe, check in estimator_checks_generator(case)
-    if check.func.__name__ not in UNTRUE.get(type(case).__name__, ())
+    if check.func.__name__ not in EXCLUDED.get(type(case).__name__, ())
 ]
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(("probe", "check"), CASES)
-def test_it_keeps_the_conventions(probe, check):
+def test_scikit_learn_estimator_checks(probe, check):
     check(probe)

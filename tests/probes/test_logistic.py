@@ -41,16 +41,16 @@ def reference(X, y, alpha, weights=None):
 
 @pytest.mark.parametrize("alpha", [1e-4, 1e-2, 1.0])
 @pytest.mark.parametrize("shape", [(600, 24), (60, 150)])
-def test_the_optimum_is_scikit_learns(alpha, shape):
+def test_the_optimum_equals_scikit_learn(alpha, shape):
     X, y, groups, _ = make_pairs(1, *shape)
     probe = LogisticProbe(alphas=(alpha,)).fit(X, y, groups)
-    theirs = reference(X / probe.scale_, y, alpha) / probe.scale_
-    actual, expected = (objective(probe, X, y, alpha, coef) for coef in (probe.coef_, theirs))
-    assert actual <= expected * (1 + 1e-6)
-    assert actual == pytest.approx(expected, rel=1e-6)
+    expected = reference(X / probe.scale_, y, alpha) / probe.scale_
+    actual, best = (objective(probe, X, y, alpha, coef) for coef in (probe.coef_, expected))
+    assert actual <= best * (1 + 1e-6)
+    assert actual == pytest.approx(best, rel=1e-6)
     new = make_pairs(2, 400, shape[1])[0]
-    clear = np.abs(new @ theirs) > 1e-3
-    np.testing.assert_array_equal(np.sign(new @ theirs)[clear], np.sign(probe.decision_function(new))[clear])
+    clear = np.abs(new @ expected) > 1e-3
+    np.testing.assert_array_equal(np.sign(new @ expected)[clear], np.sign(probe.decision_function(new))[clear])
 
 
 def test_cross_validation_is_that_of_a_plain_loop():
@@ -84,9 +84,9 @@ def test_a_planted_direction_is_found():
     train, test = slice(0, 4000), slice(4000, None)
     probe = LogisticProbe().fit(X[train], y[train], groups[train])
     units = np.logspace(-3, 3, 24)
-    found = probe.coef_ * units
-    assert found @ direction / np.linalg.norm(found) / np.linalg.norm(direction) > 0.98
-    # The true direction's accuracy on the same pairs is the best there is.
+    estimate = probe.coef_ * units
+    assert estimate @ direction / np.linalg.norm(estimate) / np.linalg.norm(direction) > 0.98
+    # The true direction's accuracy on the same pairs is an upper bound.
     tested = outcomes(probe.decision_function(X[test]), y[test]).mean()
     for accuracy, part in ((tested, test), (probe.cv_accuracy_, train)):
         best = outcomes(X[part] / units @ direction, y[part]).mean()
@@ -103,7 +103,7 @@ def test_shuffled_choices_give_chance():
     assert probe.cv_scores_.min() == pytest.approx(np.log(2), abs=0.01)
 
 
-def test_swapping_sides_negates_margins_and_leaves_the_fit_alone():
+def test_swapping_sides_negates_margins_and_keeps_the_fit():
     X, y, groups, _ = make_pairs(8)
     probe = LogisticProbe().fit(X, y, groups)
     np.testing.assert_array_equal(probe.decision_function(-X), -probe.decision_function(X))
@@ -116,20 +116,20 @@ def test_swapping_sides_negates_margins_and_leaves_the_fit_alone():
 def test_the_order_of_pairs_changes_nothing():
     X, y, groups, _ = make_pairs(9)
     order = np.random.default_rng(9).permutation(len(y))
-    here, there = LogisticProbe().fit(X, y, groups), LogisticProbe().fit(X[order], y[order], groups[order])
-    assert here.alpha_ == there.alpha_
-    assert here.cv_accuracy_ == pytest.approx(there.cv_accuracy_)
-    np.testing.assert_allclose(here.coef_, there.coef_, rtol=1e-5, atol=1e-9 * np.abs(here.coef_).max())
+    probe, permuted = LogisticProbe().fit(X, y, groups), LogisticProbe().fit(X[order], y[order], groups[order])
+    assert probe.alpha_ == permuted.alpha_
+    assert probe.cv_accuracy_ == pytest.approx(permuted.cv_accuracy_)
+    np.testing.assert_allclose(probe.coef_, permuted.coef_, rtol=1e-5, atol=1e-9 * np.abs(probe.coef_).max())
 
 
-def test_a_share_of_annotators_is_so_many_rows():
+def test_a_share_is_equivalent_to_repeated_rows():
     X, _, groups, _ = make_pairs(10, pairs=200)
     share = np.random.default_rng(10).integers(0, 11, 200) / 10
     soft = LogisticProbe(alphas=(0.01,)).fit(X, share, groups)
     hard = np.concatenate([np.ones(200), np.zeros(200)])
-    theirs = reference(np.tile(X / soft.scale_, (2, 1)), hard, 0.01, np.concatenate([share, 1 - share]))
-    actual, expected = (objective(soft, X, share, 0.01, coef) for coef in (soft.coef_, theirs / soft.scale_))
-    assert actual == pytest.approx(expected, rel=1e-6)
+    expected = reference(np.tile(X / soft.scale_, (2, 1)), hard, 0.01, np.concatenate([share, 1 - share]))
+    actual, best = (objective(soft, X, share, 0.01, coef) for coef in (soft.coef_, expected / soft.scale_))
+    assert actual == pytest.approx(best, rel=1e-6)
     rows = LogisticProbe(alphas=(0.01,)).fit(
         np.repeat(X, 10, axis=0),
         np.concatenate([np.repeat([1.0, 0.0], [round(10 * s), 10 - round(10 * s)]) for s in share]),
@@ -138,7 +138,7 @@ def test_a_share_of_annotators_is_so_many_rows():
     np.testing.assert_allclose(rows.coef_, soft.coef_, rtol=1e-4, atol=1e-6 * np.abs(soft.coef_).max())
 
 
-def test_ties_pull_towards_nothing_and_are_not_scored():
+def test_ties_shrink_the_fit_and_are_not_scored():
     X, y, groups, _ = make_pairs(11, pairs=100)
     y[:50] = 0.5
     probe = LogisticProbe(alphas=(0.1,)).fit(X, y, groups)
@@ -149,7 +149,7 @@ def test_ties_pull_towards_nothing_and_are_not_scored():
     assert tied.alpha_ == max(tied.alphas)
 
 
-def test_constant_channels_are_safe():
+def test_constant_channels_have_coefficient_zero():
     X, y, groups, _ = make_pairs(12)
     X[:, 5] = 0.0
     X[:, 6] = X[:, 7]
@@ -189,15 +189,15 @@ def test_bad_input_is_refused(change, message):
 
 
 def test_weights_count_as_copies_do():
-    """A pair of weight two is two pairs; one of weight zero is none, and its prompt decides nothing."""
+    """A pair of weight two equals two pairs; a pair of weight zero has no effect."""
     X, y, groups, _ = make_pairs(16, 300, 8)
     weights = np.random.default_rng(0).integers(0, 4, len(y))
     weighted = LogisticProbe(alphas=(1e-2,)).fit(X, y, groups, weights)
     copied = LogisticProbe(alphas=(1e-2,)).fit(*(np.repeat(values, weights, axis=0) for values in (X, y, groups)))
     np.testing.assert_allclose(weighted.scale_, copied.scale_, rtol=1e-12)
     np.testing.assert_allclose(weighted.coef_, copied.coef_, rtol=1e-5)
-    theirs = reference(X / weighted.scale_, y, 1e-2, weights.astype(float)) / weighted.scale_
-    np.testing.assert_allclose(weighted.coef_, theirs, rtol=1e-4)
+    expected = reference(X / weighted.scale_, y, 1e-2, weights.astype(float)) / weighted.scale_
+    np.testing.assert_allclose(weighted.coef_, expected, rtol=1e-4)
     # The folds' margins, by an explicit loop.
     folds, margins = grouped_folds(groups), np.zeros(len(y))
     for fold in range(5):
@@ -210,7 +210,7 @@ def test_weights_count_as_copies_do():
 
 
 @pytest.mark.parametrize("scaling", ["standard", "whiten"])
-def test_refits_are_scikit_learns_on_the_prompts_drawn(scaling):
+def test_refits_equal_scikit_learn_on_resampled_prompts(scaling):
     X, y, groups, _ = make_pairs(18, 300, 6)
     probe = LogisticProbe(alphas=(1e-2,), scaling=scaling).fit(X, y, groups)
     refits = bootstrap_refits(probe, X, y, groups, resamples=5, seed=7)
@@ -218,13 +218,13 @@ def test_refits_are_scikit_learns_on_the_prompts_drawn(scaling):
     rng, prompts = np.random.default_rng(7), len(np.unique(groups))
     for refit in refits:
         drawn = np.bincount(rng.integers(prompts, size=prompts), minlength=prompts)
-        theirs = mapped.back(reference(mapped.apply(X), y, 1e-2, drawn[groups].astype(float)))
-        np.testing.assert_allclose(X @ refit, X @ theirs, rtol=1e-3, atol=1e-4)
+        expected = mapped.back(reference(mapped.apply(X), y, 1e-2, drawn[groups].astype(float)))
+        np.testing.assert_allclose(X @ refit, X @ expected, rtol=1e-3, atol=1e-4)
     assert (refits.std(axis=0) > 0).all()
 
 
-def test_a_planted_linear_signal_is_recovered_to_a_point_of_what_can_be_known():
-    """The ceiling is the true direction's accuracy on the same test pairs; no seed is chosen, and none may miss."""
+def test_a_planted_signal_is_recovered_within_one_point():
+    """The upper bound is the true direction's accuracy on the same test pairs."""
     for seed in (19, 20):
         X, y, groups, direction = make_pairs(seed, 24_000, 12, strength=1.0)
         train, test = slice(0, 12_000), slice(12_000, None)
@@ -251,11 +251,10 @@ def test_bad_strengths_and_widths_are_refused():
 
 
 @pytest.mark.parametrize("shape", [(600, 24), (60, 150)])
-def test_products_made_elsewhere_give_the_same_optimum(shape):
-    """The accelerator's path, run by torch on the CPU: another arithmetic, the same optimum and choices."""
+def test_torch_products_give_the_same_optimum(shape):
+    """Run the accelerator's code with torch on the CPU."""
     X, y, groups, _ = make_pairs(21, *shape)
-    here = LogisticProbe().fit(X, y, groups)
-    S = X / here.scale_
+    S = X / LogisticProbe().fit(X, y, groups).scale_
     weights, alphas = np.full((len(y), 2), 1 / len(y)), np.array([1e-4, 1e-1])
     design = Design.prepare(S)
     designs = design, design._replace(single=DeviceRows.to_device(design.rows.astype(np.float32), "cpu"))
@@ -265,7 +264,7 @@ def test_products_made_elsewhere_give_the_same_optimum(shape):
     np.testing.assert_allclose(single.T @ single / len(y), design.gram, rtol=1e-4, atol=1e-5)
 
 
-def test_a_device_that_is_not_there_is_named():
+def test_an_unavailable_device_is_reported():
     X, y, groups, _ = make_pairs(22)
     with pytest.raises(ValueError, match="Got device 'cuda:99', which is not available"):
         LogisticProbe(device="cuda:99").fit(X, y, groups)
@@ -275,17 +274,17 @@ def test_a_device_that_is_not_there_is_named():
     "shape", [{"pairs": 900, "channels": 300, "strength": 8.0}, {"pairs": 300, "channels": 300, "strength": 60.0}]
 )
 def test_columns_of_every_difficulty_reach_their_optimum(shape):
-    """Nearly and quite separable folds under strengths down to 1e-8, where the loss hardly bends."""
+    """Nearly and fully separable folds under strengths down to 1e-8, where the loss has almost no curvature."""
     X, y, groups, _ = make_pairs(23, **shape)
     S = X / np.sqrt((X**2).mean(0))
     alphas = np.repeat([1e-8, 1e-5, 1e-3, 1.0], 5)
     training = (grouped_folds(groups)[:, None] != np.arange(5)).astype(float)
     weights = np.tile(training / training.sum(0), 4)
     design = Design.prepare(S)
-    found = design.coefficients(solve(design, y, weights, alphas, tolerance=1e-9))
-    margins = S @ found
-    losses = (weights * (np.logaddexp(0, margins) - y[:, None] * margins)).sum(0) + alphas / 2 * (found**2).sum(0)
-    gradient = S.T @ (weights * (expit(margins) - y[:, None])) + alphas * found
+    solution = design.coefficients(solve(design, y, weights, alphas, tolerance=1e-9))
+    margins = S @ solution
+    losses = (weights * (np.logaddexp(0, margins) - y[:, None] * margins)).sum(0) + alphas / 2 * (solution**2).sum(0)
+    gradient = S.T @ (weights * (expit(margins) - y[:, None])) + alphas * solution
     for column, alpha in enumerate(alphas):
         # By the exact Hessian: the Newton decrement is the distance from the optimum, in the objective's units.
         bend = weights[:, column] * expit(margins[:, column]) * expit(-margins[:, column])

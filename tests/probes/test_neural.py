@@ -40,7 +40,7 @@ def test_a_planted_xor_is_found_by_the_mlp_and_not_by_the_logistic_probe():
     assert abs(accuracy(linear, items, rows[test], y[test]) - 0.5) < 4 * 0.5 / np.sqrt(len(test))
 
 
-def test_a_planted_linear_reward_is_learned_nearly_as_well_as_it_can_be():
+def test_a_planted_linear_reward_is_learned():
     items, rows, groups, rng = make_items(1, 2400)
     reward = items @ np.array([1.0, -1.0, 0.5, 0, 0, 0]) / 3
     y = choose(reward, rows, rng)
@@ -51,8 +51,8 @@ def test_a_planted_linear_reward_is_learned_nearly_as_well_as_it_can_be():
         assert accuracy(probe, items, rows[test], y[test]) > best - 0.03
 
 
-def test_tokens_that_must_be_found_are_found_by_attention():
-    """The reward stands in whichever token is marked; the mean over tokens hides it behind the others."""
+def test_attention_finds_the_marked_token():
+    """The reward is in the marked token; the mean over tokens mixes it with all tokens."""
     rng = np.random.default_rng(2)
     pairs, tokens = 1500, 8
     items = rng.normal(size=(2 * pairs, tokens, 4))
@@ -79,23 +79,23 @@ def test_seeds_trained_together_are_seeds_trained_alone(kind):
     make = {"mlp": lambda **kw: MLPProbe(hidden=(8,), **kw), "attention": lambda **kw: AttentionProbe(width=8, **kw)}
     same = {"epochs": 4, "batch_size": 32}
     together = make[kind](seeds=3, **same).fit(rows, y, groups, items=items).decision_functions(items)
-    for place in range(3):
-        alone = make[kind](seeds=1, seed=place, **same)
+    for index in range(3):
+        alone = make[kind](seeds=1, seed=index, **same)
         # The validation part goes by the first seed: give it the same one.
         alone._split = make[kind](seeds=1, seed=0)._split
-        found = alone.fit(rows, y, groups, items=items).decision_functions(items)[:, 0]
-        # Constants of the reward are seen in no margin, so nothing pins them but rounding.
-        np.testing.assert_allclose(found - found[0], together[:, place] - together[0, place], rtol=1e-3, atol=1e-4)
+        rewards = alone.fit(rows, y, groups, items=items).decision_functions(items)[:, 0]
+        # A constant of the reward cancels in every margin, so it is arbitrary.
+        np.testing.assert_allclose(rewards - rewards[0], together[:, index] - together[0, index], rtol=1e-3, atol=1e-4)
 
 
-def test_features_on_disk_are_read_by_row_and_give_the_same(tmp_path):
+def test_features_on_disk_give_the_same_rewards(tmp_path):
     items, rows, groups, rng = make_items(4, 100)
     y = choose(items[:, 0], rows, rng)
     path = tmp_path / "items.npy"
     np.save(path, items.astype(np.float32))
 
     class OnDisk:
-        """Refuses to be read whole."""
+        """Record the largest number of rows in one read."""
 
         def __init__(self):
             self.array, self.most = np.load(path, mmap_mode="r"), 0
@@ -118,7 +118,7 @@ def test_features_on_disk_are_read_by_row_and_give_the_same(tmp_path):
     )
 
 
-def test_standardisation_sees_the_training_part_alone():
+def test_standardisation_uses_the_training_part_alone():
     items, rows, groups, rng = make_items(5, 200)
     probe = MLPProbe(hidden=(4,), seeds=1, epochs=1)
     train, held_out = probe._split(groups)
@@ -126,12 +126,12 @@ def test_standardisation_sees_the_training_part_alone():
     items[rows[held_out]] += 1000.0
     y = rng.integers(0, 2, len(rows)).astype(float)
     probe.fit(rows, y, groups, items=items)
-    seen = items[rows[train].ravel()]
-    np.testing.assert_allclose(probe.mean_, seen.mean(0), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(probe.scale_, seen.std(0), rtol=1e-5)
+    training = items[rows[train].ravel()]
+    np.testing.assert_allclose(probe.mean_, training.mean(0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(probe.scale_, training.std(0), rtol=1e-5)
 
 
-def test_cv_margins_are_those_of_pairs_it_was_not_fitted_to():
+def test_held_out_margins_are_of_the_validation_part():
     items, rows, groups, rng = make_items(9, 200)
     y = choose(items[:, 0], rows, rng)
     probe = MLPProbe(hidden=(8,), seeds=2, epochs=3).fit(rows, y, groups, items=items)
@@ -143,49 +143,49 @@ def test_cv_margins_are_those_of_pairs_it_was_not_fitted_to():
     )
 
 
-def test_it_stops_when_validation_gains_no_more_and_keeps_the_best():
+def test_training_stops_early_and_keeps_the_best_epoch():
     items, rows, groups, rng = make_items(6, 200)
     y = rng.integers(0, 2, len(rows)).astype(float)
     probe = MLPProbe(hidden=(256,), seeds=2, epochs=60, patience=3, learning_rate=1e-2).fit(
         rows, y, groups, items=items
     )
-    # Nothing can be learned, so it is best at the start, and what is kept is no worse than knowing nothing at all.
+    # Choices are random, so the best epoch is early, and its loss is close to that of a coin.
     assert (probe.epochs_ <= 10).all()
     assert (probe.validation_loss_ < 1.2 * np.log(2)).all()
     assert abs(probe.cv_accuracy_ - 0.5) < 0.25
 
 
-def test_the_heads_are_those_of_torch():
+def test_the_heads_equal_torch_modules():
     generator = torch.Generator().manual_seed(0)
     head = MLPHead([generator], (5,), (7, 3))
     plain = nn.Sequential(nn.Linear(5, 7), nn.GELU(), nn.Linear(7, 3), nn.GELU(), nn.Linear(3, 1, bias=False))
-    for mine, theirs in zip(head.layers, plain[:4:2], strict=True):
-        theirs.weight.data, theirs.bias.data = mine.weight[0].T.clone(), mine.bias[0, 0].clone()
+    for layer, linear in zip(head.layers, plain[:4:2], strict=True):
+        linear.weight.data, linear.bias.data = layer.weight[0].T.clone(), layer.bias[0, 0].clone()
     plain[4].weight.data = head.out.weight[0].T.clone()
     x = torch.randn(4, 5)
     torch.testing.assert_close(head(x[None])[0], plain(x)[:, 0])
     attention = AttentionHead([generator], (6, 5), queries=2, width=8, heads=2, sources=(4, 2))
-    theirs = nn.MultiheadAttention(8, 2, batch_first=True, bias=False)
-    theirs.in_proj_weight.data, theirs.out_proj.weight.data = torch.eye(8).repeat(3, 1), torch.eye(8)
+    reference = nn.MultiheadAttention(8, 2, batch_first=True, bias=False)
+    reference.in_proj_weight.data, reference.out_proj.weight.data = torch.eye(8).repeat(3, 1), torch.eye(8)
     x, padding = torch.randn(3, 6, 5), torch.zeros(3, 6, dtype=torch.bool)
     padding[0, 4:] = True
     mark = attention.source[0].repeat_interleave(torch.tensor([4, 2]), dim=0)
     keys, values = (
         F.linear(x, part.weight[0].T, part.bias[0, 0]) + mark for part in (attention.keys, attention.values)
     )
-    gathered, _ = theirs(attention.queries.expand(3, -1, -1), keys, values, key_padding_mask=padding)
+    gathered, _ = reference(attention.queries.expand(3, -1, -1), keys, values, key_padding_mask=padding)
     expected = F.linear(gathered.flatten(1), attention.out.weight[0].T)[:, 0]
     torch.testing.assert_close(attention(x[None], padding[None])[0], expected)
 
 
-def test_the_losses_are_their_definitions():
+def test_the_losses_equal_their_definitions():
     margins = torch.tensor([[-3.0, 0.0, 0.5, 40.0, -40.0]], dtype=torch.float64, requires_grad=True)
     y = torch.tensor([[1.0, 0.5, 0.2, 0.0, 1.0]], dtype=torch.float64)
     p = [quad(norm.pdf, -np.inf, m / np.sqrt(2))[0] for m in (-3.0, 0.0, 0.5)]
     expected = [1 - np.sqrt(t * q) - np.sqrt((1 - t) * (1 - q)) for t, q in zip((1.0, 0.5, 0.2), p, strict=True)]
-    found = LOSSES["fidelity"](margins, y)
-    np.testing.assert_allclose(found[0, :3].detach(), expected, atol=1e-8)
-    found.sum().backward()
+    losses = LOSSES["fidelity"](margins, y)
+    np.testing.assert_allclose(losses[0, :3].detach(), expected, atol=1e-8)
+    losses.sum().backward()
     assert margins.grad.isfinite().all()
     bt = LOSSES["bradley-terry"](margins, y)[0, :3].detach()
     m, t = np.array([-3.0, 0.0, 0.5]), np.array([1.0, 0.5, 0.2])

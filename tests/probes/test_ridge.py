@@ -26,14 +26,14 @@ def test_single_pairs_are_scikit_learns_leave_one_out(shape):
     X, y, _ = make_pairs(1, *shape)
     probe = RidgeProbe(alphas=ALPHAS).fit(X, y)
     S, t = X / probe.scale_, 2 * y - 1
-    theirs = RidgeCV([alpha * len(y) for alpha in ALPHAS], fit_intercept=False, store_cv_results=True).fit(S, t)
-    assert probe.alpha_ * len(y) == pytest.approx(theirs.alpha_)
-    np.testing.assert_allclose(probe.coef_ * probe.scale_, theirs.coef_, rtol=1e-7, atol=1e-10)
-    np.testing.assert_allclose(probe.cv_scores_, theirs.cv_results_.mean(axis=0), rtol=1e-6)
+    expected = RidgeCV([alpha * len(y) for alpha in ALPHAS], fit_intercept=False, store_cv_results=True).fit(S, t)
+    assert probe.alpha_ * len(y) == pytest.approx(expected.alpha_)
+    np.testing.assert_allclose(probe.coef_ * probe.scale_, expected.coef_, rtol=1e-7, atol=1e-10)
+    np.testing.assert_allclose(probe.cv_scores_, expected.cv_results_.mean(axis=0), rtol=1e-6)
 
 
 def out_of_fold(S, t, weights, alpha, fold_of):
-    """Fit without each fold, by scikit-learn; the others keep their weights, so the penalty keeps its share."""
+    """Fit without each fold, by scikit-learn; the remaining rows keep their weights, so the penalty keeps its share."""
     predicted = np.zeros(len(t))
     for fold in np.unique(fold_of):
         out = fold_of == fold
@@ -61,7 +61,7 @@ def test_left_out_prompts_are_those_of_refits(seed, folds, wide):
 
 @pytest.mark.parametrize("target", ["scores", "ranks"])
 def test_items_are_compared_within_their_prompts(target):
-    """A prompt's mean, however large, changes nothing: only differences within a prompt are preferences."""
+    """A prompt's mean has no effect: only differences within a prompt are preferences."""
     rng = np.random.default_rng(3)
     groups = np.repeat(np.arange(60), 4)
     X = rng.normal(size=(240, 6)) + 50 * rng.normal(size=(60, 6))[groups]
@@ -73,8 +73,8 @@ def test_items_are_compared_within_their_prompts(target):
     else:
         t = scores - np.array([scores[groups == g].mean() for g in range(60)])[groups]
     S = centred / np.sqrt((centred**2).mean(0))
-    theirs = Ridge(alpha=1e-3 * 240, fit_intercept=False).fit(S, t).coef_
-    np.testing.assert_allclose(probe.coef_ * probe.scale_, theirs, rtol=1e-6, atol=1e-9)
+    expected = Ridge(alpha=1e-3 * 240, fit_intercept=False).fit(S, t).coef_
+    np.testing.assert_allclose(probe.coef_ * probe.scale_, expected, rtol=1e-6, atol=1e-9)
     assert probe.cv_accuracy_ > 0.9
     # A monotone change of the scores leaves ranks as they are.
     warped = RidgeProbe(alphas=(1e-3,), target="ranks").fit(X, np.cbrt(scores), groups)
@@ -92,7 +92,7 @@ def test_swapping_sides_changes_nothing():
 @pytest.mark.parametrize(
     ("options", "change", "message"),
     [
-        ({"target": "taste"}, {}, "known are choices, scores, ranks"),
+        ({"target": "unknown"}, {}, "known are choices, scores, ranks"),
         ({"target": "scores"}, {"groups": None}, "give each item's prompt"),
         ({}, {"groups": np.zeros(200)}, "at least 2 to leave one out"),
         ({"folds": 5}, {"groups": np.arange(200) % 3}, "at least one per fold"),
@@ -109,8 +109,8 @@ def test_bad_input_is_refused(options, change, message):
 def test_weights_count_as_copies_do():
     X, y, groups = make_pairs(6)
     weights = np.random.default_rng(0).integers(0, 3, len(y))
-    kept = np.isin(groups, groups[weights > 0])  # a prompt without weight is no prompt
-    X, y, groups, weights = X[kept], y[kept], groups[kept], weights[kept]
+    keep = np.isin(groups, groups[weights > 0])  # prompts with weight
+    X, y, groups, weights = X[keep], y[keep], groups[keep], weights[keep]
     weighted = RidgeProbe(alphas=ALPHAS).fit(X, y, groups, weights)
     copied = RidgeProbe(alphas=ALPHAS).fit(*(np.repeat(values, weights, axis=0) for values in (X, y, groups)))
     np.testing.assert_allclose(weighted.coef_, copied.coef_, rtol=1e-6)

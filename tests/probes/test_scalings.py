@@ -1,4 +1,4 @@
-"""Scalings: what each is, and that none sees what it must not."""
+"""Scalings against their definitions, and the probes under each scaling."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make_pairs(seed=0, pairs=500, channels=8):
 
 @pytest.mark.parametrize("shape", [(500, 8), (30, 50)])
 @pytest.mark.parametrize("name", SCALINGS)
-def test_coefficients_of_features_as_they_are_give_the_same_margins(name, shape):
+def test_converted_coefficients_give_the_same_margins(name, shape):
     X, _, _ = make_pairs(1, *shape)
     scaling = find_scaling(name, X, np.full(len(X), 1 / len(X)))
     mapped = scaling.apply(X)
@@ -51,12 +51,12 @@ def test_the_optimum_is_scikit_learns_under_every_scaling(name):
     X, y, groups = make_pairs(4)
     probe = LogisticProbe(alphas=(1e-2,), scaling=name).fit(X, y, groups)
     mapped = find_scaling(name, X, np.full(500, 1 / 500)).apply(X)
-    theirs = LogisticRegression(C=1 / (500 * 1e-2), fit_intercept=False, tol=1e-12, max_iter=20_000).fit(mapped, y)
-    np.testing.assert_allclose(X @ probe.coef_, mapped @ theirs.coef_[0], rtol=1e-4, atol=1e-4)
+    expected = LogisticRegression(C=1 / (500 * 1e-2), fit_intercept=False, tol=1e-12, max_iter=20_000).fit(mapped, y)
+    np.testing.assert_allclose(X @ probe.coef_, mapped @ expected.coef_[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [LogisticProbe, RidgeProbe])
-def test_auto_takes_the_scaling_of_the_lowest_loss_out_of_fold(kind):
+def test_auto_chooses_the_lowest_out_of_fold_loss(kind):
     X, y, groups = make_pairs(5)
     X[:, 3] *= 3000
     each = {name: kind(scaling=name).fit(X, y, groups) for name in SCALINGS}
@@ -69,4 +69,4 @@ def test_auto_takes_the_scaling_of_the_lowest_loss_out_of_fold(kind):
 def test_an_unknown_scaling_is_refused():
     X, y, groups = make_pairs(6)
     with pytest.raises(ValueError, match="known are raw, standard, whiten, mask-massive, and auto"):
-        LogisticProbe(scaling="louder").fit(X, y, groups)
+        LogisticProbe(scaling="unknown").fit(X, y, groups)

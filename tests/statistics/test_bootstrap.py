@@ -20,7 +20,7 @@ def clustered(rng, datasets, probability=0.7, spread=0.15):
     return (rng.random((CLUSTERS, PER_CLUSTER, datasets)) < rates[:, None]).reshape(-1, datasets).astype(float)
 
 
-def test_the_interval_is_that_of_resampling_one_by_one(monkeypatch):
+def test_the_interval_equals_resampling_one_by_one(monkeypatch):
     rng = np.random.default_rng(0)
     values = rng.normal(size=60)
     groups = rng.integers(0, 12, 60)
@@ -37,8 +37,8 @@ def test_the_interval_is_that_of_resampling_one_by_one(monkeypatch):
     assert (in_parts.low, in_parts.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_groups_of_a_kind_are_drawn_as_if_each_were_its_own():
-    """Right and wrong come in few kinds of group; a breath of noise makes every group its own kind."""
+def test_equal_groups_are_drawn_like_distinct_groups():
+    """Outcomes of 0 and 1 give few distinct groups; a little noise makes every group distinct."""
     rng = np.random.default_rng(7)
     values = (rng.random(600) < 0.7).astype(float)
     groups = rng.integers(0, 200, 600)
@@ -55,7 +55,7 @@ def test_single_pair_clusters_give_the_binomial_interval():
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.0015)
 
 
-def test_copies_within_a_cluster_tell_nothing_new():
+def test_copies_within_a_cluster_add_no_information():
     rng = np.random.default_rng(1)
     values = rng.random((50, 2))
     once = cluster_bootstrap(values, np.arange(50))
@@ -69,7 +69,7 @@ def test_intervals_cover_at_their_level():
     interval = cluster_bootstrap(values, GROUPS, resamples=1000)
     covered = np.mean((interval.low <= 0.7) & (interval.high >= 0.7))
     assert 0.93 <= covered <= 0.97
-    # Leaving the clusters out of account would not do, or this test could not fail.
+    # Ignoring the clusters must fail, or this test could not fail.
     twice = cluster_bootstrap(np.repeat(values[:, :300], 2, axis=0), np.arange(2 * len(values)), resamples=300)
     assert np.mean((twice.low <= 0.7) & (twice.high >= 0.7)) < 0.9
 
@@ -98,16 +98,16 @@ def test_pairing_narrows_the_interval_of_agreeing_probes():
 def test_p_values_and_intervals_agree_and_p_is_never_zero():
     rng = np.random.default_rng(5)
     a, b = clustered(rng, 200, 0.72), clustered(rng, 200, 0.68)
-    there = paired_difference(a, b, GROUPS, resamples=1999)
-    assert (((there.low > 0) | (there.high < 0)) == (there.p_value <= 0.05)).mean() > 0.98
-    assert (there.p_value > 0).all() and (there.p_value <= 1).all()
+    forward = paired_difference(a, b, GROUPS, resamples=1999)
+    assert (((forward.low > 0) | (forward.high < 0)) == (forward.p_value <= 0.05)).mean() > 0.98
+    assert (forward.p_value > 0).all() and (forward.p_value <= 1).all()
     certain = paired_difference(np.ones(len(GROUPS)), np.zeros(len(GROUPS)), GROUPS, resamples=999)
     assert certain.p_value == pytest.approx(2 / 1000)
     assert paired_difference(a[:, 0], a[:, 0], GROUPS).p_value == 1.0
-    back = paired_difference(b, a, GROUPS, resamples=1999)
-    np.testing.assert_allclose(back.estimate, -there.estimate)
-    np.testing.assert_allclose(back.low, -there.high)
-    np.testing.assert_allclose(back.p_value, there.p_value)
+    backward = paired_difference(b, a, GROUPS, resamples=1999)
+    np.testing.assert_allclose(backward.estimate, -forward.estimate)
+    np.testing.assert_allclose(backward.low, -forward.high)
+    np.testing.assert_allclose(backward.p_value, forward.p_value)
 
 
 def test_nan_is_left_out_cell_by_cell():
@@ -129,10 +129,10 @@ def test_the_order_of_pairs_changes_nothing(seed):
     values = rng.choice([0.0, 0.5, 1.0, np.nan], size=(40, 2), p=[0.3, 0.1, 0.5, 0.1])
     groups = rng.choice([f"p{i}" for i in range(9)], 40)
     order = rng.permutation(40)
-    here = cluster_bootstrap(values, groups, resamples=50)
-    there = cluster_bootstrap(values[order], groups[order], resamples=50)
+    original = cluster_bootstrap(values, groups, resamples=50)
+    permuted = cluster_bootstrap(values[order], groups[order], resamples=50)
     for end in ("estimate", "low", "high"):
-        np.testing.assert_array_equal(getattr(here, end), getattr(there, end))
+        np.testing.assert_array_equal(getattr(original, end), getattr(permuted, end))
 
 
 ONE, TWO, NAN = np.ones(1), np.array([1.0, 0.0]), np.full(2, np.nan)

@@ -22,7 +22,7 @@ def test_losses_are_scikit_learns_in_bits():
     assert log2_losses(np.array([1e6, -1e6]), np.array([1.0, 0.0])).tolist() == [0.0, 0.0]
 
 
-def test_information_of_true_margins_is_the_channels_capacity_left():
+def test_information_of_true_margins_equals_capacity():
     """One bit less the mean entropy of the answers."""
     margins, choices = margins_and_choices()
     p = expit(margins)
@@ -41,14 +41,14 @@ def test_true_margins_are_calibrated_and_stretched_ones_are_not():
 
 
 def test_the_error_is_the_weighted_gap_by_hand():
-    # Margins of log 3 say 75%: three of four right; of 0 says 50%, half right.
+    # Margins of log 3 are 75%: three of four right; margins of −log 9 are 90%.
     margins = np.array([np.log(3)] * 4 + [-np.log(9)] * 2)
     choices = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 1.0])
-    found = reliability(margins, choices, bins=2)
+    result = reliability(margins, choices, bins=2)
     # Bins of three: (75%, right 3 of 3), then (75%, wrong), (90%, right), (90%, wrong).
-    assert found.confidence == pytest.approx([0.75, (0.75 + 0.9 + 0.9) / 3])
-    assert found.accuracy == pytest.approx([1.0, 1 / 3])
-    assert found.error == pytest.approx((0.25 + (0.85 - 1 / 3)) / 2)
+    assert result.confidence == pytest.approx([0.75, (0.75 + 0.9 + 0.9) / 3])
+    assert result.accuracy == pytest.approx([1.0, 1 / 3])
+    assert result.error == pytest.approx((0.25 + (0.85 - 1 / 3)) / 2)
 
 
 @pytest.mark.parametrize("stretch", [0.25, 1.0, 5.0])
@@ -56,8 +56,8 @@ def test_temperature_undoes_a_stretch(stretch):
     margins, choices = margins_and_choices()
     temperature = fit_temperature(stretch * margins, choices)
     assert temperature == pytest.approx(stretch, rel=0.06)
-    mended = reliability(stretch * margins / temperature, choices)
-    assert mended.error < 0.012
+    corrected = reliability(stretch * margins / temperature, choices)
+    assert corrected.error < 0.012
 
 
 def test_temperature_is_at_the_optimum():

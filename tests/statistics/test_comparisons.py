@@ -1,4 +1,4 @@
-"""McNemar, DeLong, equivalence, power and the set of best candidates, against other implementations and simulation."""
+"""McNemar, DeLong, equivalence, power and the set of best candidates, against oracles and simulation."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def two_probes(rng, prompts, delta=0.0, agreement=0.7):
     common = rng.random(len(difficulty)) < difficulty
     alone = [rng.random(len(difficulty)) < difficulty for _ in range(2)]
     same = rng.random(len(difficulty)) < agreement
-    a, b = (np.where(same, common, own).astype(float) for own in alone)
-    # Of the wrong answers (30%), a share becomes right: accuracy rises by delta.
+    a, b = (np.where(same, common, single).astype(float) for single in alone)
+    # A share of the wrong answers (30%) becomes right, so accuracy increases by delta.
     a = np.where((a == 0) & (rng.random(len(a)) < delta / 0.3), 1.0, a)
     return a, b, np.repeat(np.arange(prompts), PER_PROMPT)
 
@@ -36,9 +36,9 @@ def test_mcnemar_with_one_pair_a_group_is_statsmodels():
     rng = np.random.default_rng(0)
     a, b = (rng.random((2, 400)) < [[0.75], [0.68]]).astype(float)
     table = [[np.sum((a == i) & (b == j)) for j in (1, 0)] for i in (1, 0)]
-    theirs = mcnemar(table, exact=False, correction=False)
-    ours = clustered_mcnemar(a, b, rng.permutation(400))
-    assert (ours.statistic, ours.p_value) == pytest.approx((theirs.statistic, theirs.pvalue))
+    expected = mcnemar(table, exact=False, correction=False)
+    result = clustered_mcnemar(a, b, rng.permutation(400))
+    assert (result.statistic, result.p_value) == pytest.approx((expected.statistic, expected.pvalue))
     assert clustered_mcnemar(a, a, np.arange(400)).p_value == 1.0
 
 
@@ -66,11 +66,11 @@ def test_areas_and_covariance_are_delongs():
     rng = np.random.default_rng(2)
     labels = (rng.random(80) < 0.4).astype(float)
     scores = np.round(labels[:, None] * [1.0, 0.4] + rng.normal(size=(80, 2)), 1)  # with ties
-    ours = auroc(scores, labels)
+    result = auroc(scores, labels)
     areas, covariance = brute_force_delong(scores, labels)
-    np.testing.assert_allclose(ours.areas, areas)
-    np.testing.assert_allclose(ours.covariance, covariance)
-    np.testing.assert_allclose(ours.areas, [roc_auc_score(labels, s) for s in scores.T])
+    np.testing.assert_allclose(result.areas, areas)
+    np.testing.assert_allclose(result.covariance, covariance)
+    np.testing.assert_allclose(result.areas, [roc_auc_score(labels, s) for s in scores.T])
 
 
 def test_grouped_areas_are_delongs_for_groups_of_one_and_cover_for_others():
@@ -84,12 +84,12 @@ def test_grouped_areas_are_delongs_for_groups_of_one_and_cover_for_others():
     for _ in range(1500):
         groups = np.repeat(np.arange(50), 4)
         labels = np.tile([0.0, 1.0, 0.0, 1.0], 50)
-        # Positives of a prompt share what they have, and so do negatives.
+        # Positives of a prompt share a term, and so do negatives.
         shared = rng.normal(size=(50, 2))[groups, labels.astype(int)]
         score = labels + shared + rng.normal(size=200)
-        for found, grouping in ((covered, groups), (naive, None)):
+        for hits, grouping in ((covered, groups), (naive, None)):
             low, high = auroc(score, labels, grouping).interval()
-            found.append(low[0] <= truth <= high[0])
+            hits.append(low[0] <= truth <= high[0])
     assert 0.93 <= np.mean(covered) <= 0.97
     assert np.mean(naive) < 0.92
 
@@ -109,8 +109,8 @@ def test_equivalence_is_found_at_its_level_on_the_border_and_often_inside():
 def test_equivalence_agrees_with_its_interval():
     a, b, groups = two_probes(np.random.default_rng(5), 300, delta=0.02)
     for margin in (0.01, 0.03, 0.06, 0.2):
-        said = equivalence(a, b, groups, margin=margin)
-        assert said.equivalent == (-margin < said.low and said.high < margin)
+        result = equivalence(a, b, groups, margin=margin)
+        assert result.equivalent == (-margin < result.low and result.high < margin)
     assert equivalence(a, a, groups, margin=0.001).p_value < 0.001
 
 
@@ -119,8 +119,8 @@ def test_power_is_that_of_simulation():
     variance, pairs = variance_of_difference(*two_probes(rng, 20_000, delta=0.04))
     assert pairs == PER_PROMPT
     prompts = prompts_needed(0.04, variance, power=0.8)
-    found = [clustered_mcnemar(*two_probes(rng, prompts, delta=0.04)).p_value <= 0.05 for _ in range(2000)]
-    assert 0.77 <= np.mean(found) <= 0.83
+    rejected = [clustered_mcnemar(*two_probes(rng, prompts, delta=0.04)).p_value <= 0.05 for _ in range(2000)]
+    assert 0.77 <= np.mean(rejected) <= 0.83
     # By the normal approximation, the power with that many prompts is the one given.
     shift = 0.04 * np.sqrt(prompts / variance)
     assert stats.norm.sf(stats.norm.ppf(0.975) - shift) == pytest.approx(0.8, abs=0.005)
@@ -157,9 +157,9 @@ def test_the_estimated_best_always_stays_and_copies_stay_together():
     rng = np.random.default_rng(10)
     values = candidates(rng, 200, np.array([0.6, 0.7, 0.8]))
     values = np.column_stack([values, values[:, 2]])
-    found = best_candidates(values, np.arange(200))
-    assert found.members.tolist() == [False, found.members[1], True, True]
-    assert found.p_values[np.argmax(values.mean(0))] == 1.0 or found.p_values[3] == 1.0
+    result = best_candidates(values, np.arange(200))
+    assert result.members.tolist() == [False, result.members[1], True, True]
+    assert result.p_values[np.argmax(values.mean(0))] == 1.0 or result.p_values[3] == 1.0
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

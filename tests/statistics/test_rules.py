@@ -55,10 +55,10 @@ def value_or_none(rule, scored):
 
 
 def test_predicted_ties_by_hand():
-    # Right, wrong, tied, and a pair that people tied; the first two of one prompt.
+    # Right, wrong, tied, and a pair that chosen tied; the first two of one prompt.
     scored = plain([1.0, 1.0, 1.0, 0.5], [2.0, -1.0, 0.0, 3.0], ["a", "a", "b", "c"])
-    said = {rule: score(rule, scored).value for rule in RULES if rule.startswith("m")}
-    assert said == {
+    result = {rule: score(rule, scored).value for rule in RULES if rule.startswith("m")}
+    assert result == {
         "micro-half": 1.5 / 3,
         "micro-wrong": 1 / 3,
         "micro-dropped": 1 / 2,
@@ -73,18 +73,18 @@ def test_predicted_ties_by_hand():
 
 @given(LISTS)
 def test_inversions_are_those_counted_one_by_one(lists):
-    found = []
+    expected = []
     for ranks, rewards in lists:
         inverted = 0.0
         for i, j in combinations(range(len(ranks)), 2):
-            people, scorer = np.sign(ranks[j] - ranks[i]), np.sign(rewards[i] - rewards[j])
-            inverted += 0.5 * (people != 0 and scorer == 0) + (people * scorer < 0)
-        found.append(1 - inverted / (len(ranks) * (len(ranks) - 1) / 2))
-    assert score("inversions", pairs_of(lists), resamples=20).value == pytest.approx(np.mean(found))
+            chosen, predicted = np.sign(ranks[j] - ranks[i]), np.sign(rewards[i] - rewards[j])
+            inverted += 0.5 * (chosen != 0 and predicted == 0) + (chosen * predicted < 0)
+        expected.append(1 - inverted / (len(ranks) * (len(ranks) - 1) / 2))
+    assert score("inversions", pairs_of(lists), resamples=20).value == pytest.approx(np.mean(expected))
 
 
 def test_a_list_by_hand():
-    # Ranks 1, 2, 2 and rewards in the order 2, 1, 3: of three pairs one is inverted, one people tied.
+    # Ranks 1, 2, 2 and rewards in the order 2, 1, 3: of three pairs one is inverted, one chosen tied.
     scored = pairs_of([([1, 2, 2], [0.5, 0.1, 0.9])])
     assert score("inversions", scored).value == pytest.approx(2 / 3)
     assert score("micro-wrong", scored).value == pytest.approx(1 / 2)
@@ -94,15 +94,15 @@ def test_a_list_by_hand():
 @given(lists=LISTS)
 def test_rank_correlations_are_scipys(rule, oracle, lists):
     with np.errstate(all="ignore"):
-        found = [
+        expected = [
             oracle([-r for r in ranks], rewards).statistic
             for ranks, rewards in lists
             if len(set(ranks)) > 1 and len(set(rewards)) > 1
         ]
-    said = value_or_none(rule, pairs_of(lists))
-    assert (said is None) == (not found)
-    if found:
-        assert said == pytest.approx(np.mean(found))
+    result = value_or_none(rule, pairs_of(lists))
+    assert (result is None) == (not expected)
+    if expected:
+        assert result == pytest.approx(np.mean(expected))
 
 
 def test_the_tie_threshold_is_tuned_on_validation_and_held():
@@ -111,10 +111,10 @@ def test_the_tie_threshold_is_tuned_on_validation_and_held():
     margins = np.where(tied, rng.uniform(-0.3, 0.3, 4000), rng.choice([-3.0, 3.0], 4000))
     choices = np.where(tied, 0.5, margins > 0)
     halves = [plain(choices[half], margins[half]) for half in (slice(0, 2000), slice(2000, None))]
-    said = score("tuned-tie", halves[0], halves[1])
-    # tanh(0.15) = 0.149 apart at most: from 0.2 on all ties are found, and 3 is tanh(1.5) = 0.905 apart.
-    assert said.value == 1.0
-    assert said.note.startswith("tied up to 0.2")
+    result = score("tuned-tie", halves[0], halves[1])
+    # tanh(0.15) = 0.149 apart at most: from 0.2 on all ties are predicted, and 3 is tanh(1.5) = 0.905 apart.
+    assert result.value == 1.0
+    assert result.note.startswith("tied up to 0.2")
     with pytest.raises(ValueError, match="there are no validation pairs"):
         score("tuned-tie", halves[0])
 
@@ -129,11 +129,11 @@ def test_the_tuned_tie_after_its_definition(validation, test):
         for choice, margin in pairs:
             p0 = 1 / (1 + np.exp(-margin))
             label = {0.5: "tie", 1.0: "0", 0.0: "1"}[choice]
-            said = "tie" if abs((1 - p0) - p0) <= threshold else "0" if p0 > 0.5 else "1"
-            total += 1.0 if label == said else 0.5 * ("tie" in (label, said))
+            result = "tie" if abs((1 - p0) - p0) <= threshold else "0" if p0 > 0.5 else "1"
+            total += 1.0 if label == result else 0.5 * ("tie" in (label, result))
         return total / len(pairs)
 
-    # Margins at a threshold would be told apart by rounding alone.
+    # Margins at a threshold would differ by rounding alone.
     on_the_edge = [abs(abs(np.tanh(m / 2)) - t / 10) < 1e-9 and m for _, m in [*validation, *test] for t in range(11)]
     if any(on_the_edge):
         return
@@ -147,7 +147,7 @@ def test_four_ways_by_hand():
     choices, bad = np.array([1.0, 0.0, 0.5, 0.5]), np.array([False, False, False, True])
     first, second = np.array([1.0, 0.0, 2.0, -2.0]), np.array([0.0, 1.0, 2.0, -2.0])
     scored = ScoredPairs(choices, first, second, np.arange(4), both_bad=bad)
-    # Left, right and the tie are found; without validation nothing says which rewards are bad.
+    # Left, right and the tie are correct; without validation no threshold of bad rewards is tuned.
     assert score("four-way", scored).value == 3 / 4
     assert score("four-way", scored, scored).value == 1.0
     with pytest.raises(ValueError, match="not marked as both good or both bad"):
@@ -182,7 +182,7 @@ def test_the_order_of_pairs_changes_no_rule(lists, random):
 
 
 def test_two_lists_of_one_prompt_are_drawn_together():
-    """With one prompt behind all lists there is nothing to draw, and no interval is made up."""
+    """With one prompt there is no interval."""
     lists = [([1, 2], [1.0, 0.0]), ([1, 2], [0.0, 1.0])]
     one, two = (score("macro-half", pairs_of(lists, prompts=prompts)) for prompts in (["p", "p"], ["p", "q"]))
     assert (one.value, two.value) == (0.5, 0.5)
@@ -191,18 +191,18 @@ def test_two_lists_of_one_prompt_are_drawn_together():
 
 
 def test_the_interval_covers():
-    """Of 300 samples whose pairs agree within prompts, the interval holds the truth in 95 ± 4%."""
+    """The interval contains the truth in 95 ± 4% of 300 samples with correlated pairs."""
     rng, covered = np.random.default_rng(1), []
     for seed in range(300):
         chance = rng.beta(6, 3, 80)
         right = rng.random((80, 4)) < chance[:, None]
-        said = score(
+        result = score(
             "micro-half",
             plain(np.ones(320), np.where(right, 1.0, -1.0).ravel(), np.repeat(range(80), 4)),
             resamples=400,
             seed=seed,
         )
-        covered.append(said.low <= 2 / 3 <= said.high)
+        covered.append(result.low <= 2 / 3 <= result.high)
     assert np.mean(covered) == pytest.approx(0.95, abs=0.04)
 
 

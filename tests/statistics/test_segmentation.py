@@ -29,7 +29,7 @@ def planted(lengths, *, within=0.94, across=0.73, noise=0.05, groups=40, seed=0)
 
 
 def drift(speed, *, groups=30, noise=0.0, seed=0):
-    """Similarity that falls off with the way gone between two positions."""
+    """Similarity that decreases with the path length between two positions."""
     way = np.cumsum(speed)
     rng = np.random.default_rng(seed)
     mean = np.exp(-np.abs(way[:, None] - way) / 20)
@@ -70,7 +70,7 @@ def test_cost_is_the_scatter_about_the_mean():
     assert costs[4, 1] == np.inf and costs[2, 2] == pytest.approx(0)
 
 
-def test_a_batch_is_each_by_itself():
+def test_a_batch_equals_single_matrices():
     values = planted([3, 4, 2], noise=0.3, groups=5)
     costs, starts = best_segmentations(values, 4)
     for i, one in enumerate(values):
@@ -82,29 +82,29 @@ def test_a_batch_is_each_by_itself():
 @pytest.mark.parametrize("lengths", [[6, 6, 6, 6], [3, 10, 8, 5, 12], [4, 4], [9, 29], [2, 2, 2, 2], [1, 7, 6, 1]])
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_planted_runs_are_found_with_their_number(lengths, noise):
-    found = find_segments(planted(lengths, noise=noise), resamples=200)
-    assert found.number == len(lengths)
-    assert found.starts[found.number - 1] == tuple(np.cumsum([0, *lengths[:-1]]).tolist())
-    assert found.p_value <= 0.01 and found.gap.argmax() + 1 == len(lengths)
-    assert min(found.segment_share[found.number - 1]) > 0.8 and min(found.start_share[found.number - 1]) > 0.8
-    assert found.number_share[found.number - 1] > 0.8
+    result = find_segments(planted(lengths, noise=noise), resamples=200)
+    assert result.number == len(lengths)
+    assert result.starts[result.number - 1] == tuple(np.cumsum([0, *lengths[:-1]]).tolist())
+    assert result.p_value <= 0.01 and result.gap.argmax() + 1 == len(lengths)
+    assert min(result.segment_share[result.number - 1]) > 0.8 and min(result.start_share[result.number - 1]) > 0.8
+    assert result.number_share[result.number - 1] > 0.8
 
 
 def test_a_drift_at_constant_speed_is_one_run():
-    found = find_segments(drift(np.ones(24)), resamples=100)
-    assert found.number == 1 and found.p_value == 1.0 and found.starts[0] == (0,)
-    np.testing.assert_allclose(found.gap, 0, atol=1e-9)
+    result = find_segments(drift(np.ones(24)), resamples=100)
+    assert result.number == 1 and result.p_value == 1.0 and result.starts[0] == (0,)
+    np.testing.assert_allclose(result.gap, 0, atol=1e-9)
 
 
 def test_a_drift_with_sudden_steps_is_cut_at_them():
     speed = np.ones(28)
     speed[[8, 16]] = 8
-    found = find_segments(drift(speed, noise=0.02), resamples=100)
-    assert found.starts[found.number - 1] == (0, 8, 16)
+    result = find_segments(drift(speed, noise=0.02), resamples=100)
+    assert result.starts[result.number - 1] == (0, 8, 16)
 
 
 @pytest.mark.parametrize("kind", ["noise", "drift"])
-def test_noise_without_runs_is_seldom_cut(kind):
+def test_noise_without_runs_is_rarely_cut(kind):
     """By p-value alone, without the least gap: about 5% of 60 data sets, so 9 or more have a chance of 0.3%."""
     cut = 0
     for seed in range(60):
@@ -112,17 +112,17 @@ def test_noise_without_runs_is_seldom_cut(kind):
             values = planted([16], within=0.8, noise=0.1, groups=30, seed=seed)
         else:
             values = drift(np.ones(16), noise=0.05, seed=seed)
-        found = find_segments(values, resamples=150, least_gap=0.0)
-        cut += found.number > 1
+        result = find_segments(values, resamples=150, least_gap=0.0)
+        cut += result.number > 1
         assert find_segments(values, resamples=50).number == 1
     assert cut <= 8
 
 
 def test_scale_and_shift_of_similarity_change_nothing():
     values = planted([5, 3, 6], noise=0.1)
-    one, other = find_segments(values, resamples=50), find_segments(0.2 * values + 0.8, resamples=50)
-    assert one.starts == other.starts and one.number == other.number
-    np.testing.assert_allclose(one.gap, other.gap, atol=1e-9)
+    original, scaled = find_segments(values, resamples=50), find_segments(0.2 * values + 0.8, resamples=50)
+    assert original.starts == scaled.starts and original.number == scaled.number
+    np.testing.assert_allclose(original.gap, scaled.gap, atol=1e-9)
 
 
 def test_running_backwards_mirrors_the_runs():
@@ -133,11 +133,11 @@ def test_running_backwards_mirrors_the_runs():
 
 
 def test_blocks_that_are_all_the_same_are_one_run():
-    found = find_segments(np.ones((3, 5, 5)), resamples=20)
-    assert found.number == 1 and found.p_value == 1.0
+    result = find_segments(np.ones((3, 5, 5)), resamples=20)
+    assert result.number == 1 and result.p_value == 1.0
 
 
-def test_stationary_keeps_sums_and_has_even_diagonals():
+def test_stationary_keeps_sums_and_has_constant_diagonals():
     values = planted([4, 3], noise=0.2, groups=2)
     even = stationary(values)
     np.testing.assert_allclose(even.sum((1, 2)), values.sum((1, 2)))
@@ -147,9 +147,9 @@ def test_stationary_keeps_sums_and_has_even_diagonals():
 
 
 def test_shortest_is_kept_and_limits_the_number():
-    found = find_segments(planted([1, 6, 5], noise=0.02), shortest=3, resamples=20)
-    assert len(found.starts) == 4
-    for starts in found.starts:
+    result = find_segments(planted([1, 6, 5], noise=0.02), shortest=3, resamples=20)
+    assert len(result.starts) == 4
+    for starts in result.starts:
         assert np.diff((*starts, 12)).min() >= 3
 
 
