@@ -12,36 +12,38 @@ from probing.commands import FAILED, OK, CommandParser, run_command
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.features.plan import binary
-from probing.features.store import check, mend, upgrade
+from probing.features.store import Problem, check, repair, upgrade
 from probing.features.store.layout import COLUMNS
 from probing.features.store.lock import locked
 from probing.progress import progress
 
-_SHOWN = 20
+_LISTED_PROBLEMS = 20
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser("probing.store", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     help_of = {
-        "check": "read every file and compare it with its record; status 1 if something is missing or wrong",
-        "repair": "mend documents and coordinates, and extract again just what is missing or wrong",
-        "info": "print what the store holds, and what it was made from",
-        "upgrade": "make the current schema of a store of an earlier one; the old store is kept beside it",
+        "check": "read every file and compare it with its record; status 1 if a file is missing or damaged",
+        "repair": "restore documents and coordinates, and extract only the missing and damaged features again",
+        "info": "print the content of the store: model, data, arrays and settings",
+        "upgrade": "upgrade a store to the current schema; the old store is kept next to it",
     }
     for verb, text in help_of.items():
-        own = verbs.add_parser(verb, help=text, description=text)
-        own.add_argument("path", type=Path, help="the store")
-        own.add_argument(
+        verb_parser = verbs.add_parser(verb, help=text, description=text)
+        verb_parser.add_argument("path", type=Path, help="folder of the store")
+        verb_parser.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
         )
         if verb == "check":
-            own.add_argument("--quick", action="store_true", help="compare sizes of files only, and read none")
+            verb_parser.add_argument("--quick", action="store_true", help="compare only the sizes of files")
         if verb == "repair":
-            own.add_argument("--model", help="the model, where it is not where it was")
-            own.add_argument("--transformer", help="folder of a transformer in the place of the model's own, likewise")
-            own.add_argument("--data", help="the data, where they are not where they were")
-            own.add_argument("--data-root", help="folder of the data set's files, likewise")
+            verb_parser.add_argument("--model", help="model, if it has moved since the extraction")
+            verb_parser.add_argument(
+                "--transformer", help="folder of the transformer that replaces the model's, if it has moved"
+            )
+            verb_parser.add_argument("--data", help="data set or file of pairs, if it has moved")
+            verb_parser.add_argument("--data-root", help="folder of the data set's files, if it has moved")
     return parser
 
 
@@ -52,20 +54,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     problems = _problems(arguments.path, deep=not arguments.quick)
-    for problem in problems[:_SHOWN]:
+    for problem in problems[:_LISTED_PROBLEMS]:
         print(problem)
-    if len(problems) > _SHOWN:
-        print(f"… and {len(problems) - _SHOWN:,} more")
+    if len(problems) > _LISTED_PROBLEMS:
+        print(f"… and {len(problems) - _LISTED_PROBLEMS:,} more")
     if problems:
         print(
-            f"{arguments.path}: {len(problems):,} problems; python -m probing.store repair {arguments.path} mends them."
+            f"{arguments.path}: {len(problems):,} problems; python -m probing.store repair {arguments.path} fixes them."
         )
         return FAILED
     store = FeatureStore.open(arguments.path)
     missing = int((~store.written).sum())
     print(
-        f"{arguments.path}: {'sizes agree with' if arguments.quick else 'every file is as'} the records"
-        f"{'' if arguments.quick else ' say'}; digest {store.digest}."
+        f"{arguments.path}: {'all sizes match' if arguments.quick else 'every file matches'} the records; "
+        f"digest {store.digest}."
     )
     if missing:
         print(f"{missing:,} of {len(store.item_ids):,} items are not complete; the same probing.extract continues.")
@@ -78,11 +80,11 @@ def _repair(arguments: argparse.Namespace) -> int:
     pairs = f"{path.name}.pairs.parquet"
     if problems:
         with locked(path):
-            done = mend(path, [problem for problem in problems if problem.file != pairs])
-        print("\n".join(done or ["the store itself is whole"]))
+            changes = repair(path, [problem for problem in problems if problem.file != pairs])
+        print("\n".join(changes or ["the store itself has no problems"]))
     store = FeatureStore.open(path)
     if store.complete and not any(problem.file == pairs for problem in problems):
-        print(f"{path}: {'nothing more' if problems else 'nothing'} is missing or wrong.")
+        print(f"{path}: {'nothing more' if problems else 'nothing'} is missing or damaged.")
         return OK
     return extract.main(_command(store, arguments))
 
@@ -92,8 +94,8 @@ def _command(store: FeatureStore, arguments: argparse.Namespace) -> list[str]:
     request: dict[str, Any] | None = store.attributes.get("request")
     if request is None:
         raise UserError(
-            f"{store.path} was not made by probing.extract, so what is missing cannot be extracted again from here; "
-            f"extract it the way it was made."
+            f"{store.path} was not created by probing.extract, so its features cannot be extracted again; "
+            f"create it again."
         )
     request = {
         **request,
@@ -168,7 +170,7 @@ def _info(arguments: argparse.Namespace) -> int:
                 f"{name} {value}" for name, value in settings["settings"].items() if not isinstance(value, dict | list)
             ),
         ),
-        ("pairs", str(store.pairs_path) if store.pairs_path.is_file() else "none beside it"),
+        ("pairs", str(store.pairs_path) if store.pairs_path.is_file() else "none"),
     ]
     print("\n".join(f"{name:>9}  {text}" for name, text in rows))
     return OK
@@ -177,15 +179,15 @@ def _info(arguments: argparse.Namespace) -> int:
 def _upgrade(arguments: argparse.Namespace) -> int:
     runs = len(FeatureStore.open(arguments.path).runs) if arguments.path.exists() else 0
     with progress(runs, "upgrade", "runs") as bar:
-        kept = upgrade(arguments.path, advance=bar.update)
-    if kept is None:
+        backup = upgrade(arguments.path, advance=bar.update)
+    if backup is None:
         print(f"{arguments.path} has the current schema already.")
         return OK
-    print(f"{arguments.path} has the current schema now. The old store is {kept}; delete it when you like.")
+    print(f"{arguments.path} has the current schema now. The old store is {backup}; you can delete it.")
     return OK
 
 
-def _problems(path: Path, *, deep: bool) -> list:
+def _problems(path: Path, *, deep: bool) -> list[Problem]:
     files = sum(1 for _ in path.rglob("c/**/*")) if path.is_dir() else 0
     with progress(files, "check", "files") as bar:
         return check(path, deep=deep, advance=bar.update)

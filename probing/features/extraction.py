@@ -21,7 +21,7 @@ from probing.features.inputs import encode_images, encode_prompts
 from probing.features.noise import add_noise, item_noise
 from probing.features.plan import ExtractionPlan, latent_reductions
 from probing.features.reductions import reduce_image, reduce_text
-from probing.features.store import FeatureStore, check, mend, to_stored
+from probing.features.store import FeatureStore, check, repair, to_stored
 from probing.features.store.lock import locked
 from probing.features.store.store import Part
 from probing.features.trace import BlockTrace
@@ -114,7 +114,7 @@ def mend_cheaply(output: Path) -> list[str]:
         return []
     if (problems := check_cheaply(output)) and any(problem.file != _pairs_name(output) for problem in problems):
         with locked(output):
-            mend(output, [problem for problem in problems if problem.file != _pairs_name(output)])
+            repair(output, [problem for problem in problems if problem.file != _pairs_name(output)])
     return [str(problem) for problem in problems]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probing.features.store import ArraySpec, FeatureStore, check, mend
+from probing.features.store import ArraySpec, FeatureStore, check, repair
 from probing.features.store.layout import COLUMNS
 from tests.features.own_pairs import make_data
 from tests.features.small_store import make_small_store
@@ -111,7 +111,7 @@ def _make_store(path: Path, prompts: int = 30) -> None:
             provenance={"streams": ["image"], "reductions": ["mean"], "revision": "r"},
         )
     except FileExistsError:
-        mend(path, [problem for problem in check(path, deep=False) if not problem.file.endswith(".parquet")])
+        repair(path, [problem for problem in check(path, deep=False) if not problem.file.endswith(".parquet")])
         store = FeatureStore.open(path)
     choices = rng.integers(0, 2, prompts).astype(float)
     for run_number in store.runs:

@@ -224,7 +224,7 @@ def test_repair_computes_swapped_files_again(tiny_folder, store, data, capsys, m
         n: c for n, c in whole.items() if "zarr.json" not in n
     }
     assert store_main(["repair", str(store)]) == 0
-    assert "nothing is missing or wrong" in capsys.readouterr().out
+    assert "nothing is missing or damaged" in capsys.readouterr().out
 
 
 def test_a_complete_store_is_not_written(tiny_folder, store, data, monkeypatch):

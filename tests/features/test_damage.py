@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from probing.errors import UserError
-from probing.features.store import FeatureStore, check, mend
+from probing.features.store import FeatureStore, check, repair
 from probing.features.store.pairs_table import is_as_written, read_pairs
-from probing.features.store.sealed import is_canonical
+from probing.features.store.documents import is_canonical
 from probing.store import main
 from tests.features.small_store import everything, make_small_store
 
@@ -71,7 +71,7 @@ def check_flips(whole: Path, store: Path, per_file: int) -> None:
 def test_a_whole_store_has_no_problems(store, capsys):
     assert check(store) == check(store, deep=False) == []
     assert main(["check", str(store)]) == 0
-    assert "every file is as the records say" in capsys.readouterr().out
+    assert "every file matches the records" in capsys.readouterr().out
 
 
 def test_flipped_bits_are_found(whole, store):
@@ -182,7 +182,7 @@ def test_documents_and_coordinates_are_mended_and_features_taken_back(whole, sto
             continue
         file = store.parent / name
         file.unlink()
-        mend(store, check(store))
+        repair(store, check(store))
         left = [problem for problem in check(store) if not problem.file.endswith(".parquet")]
         assert left == [], name
         after = FeatureStore.open(store)
@@ -201,13 +201,13 @@ def test_problems_are_printed_with_the_mend(store, capsys):
     assert main(["check", str(store)]) == 1
     printed = capsys.readouterr().out
     assert "features/image/mean/c/1/0/0/0: it is missing" in printed
-    assert f"1 problems; python -m probing.store repair {store} mends them" in printed
+    assert f"1 problems; python -m probing.store repair {store} fixes them" in printed
 
 
 def test_a_store_that_nobody_extracted_cannot_be_extracted_again(store, capsys):
     (store / "features" / "image" / "mean" / "c" / "1" / "0" / "0" / "0").unlink()
     assert main(["repair", str(store)]) == 2
-    assert "was not made by probing.extract" in capsys.readouterr().err
+    assert "was not created by probing.extract" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["check", "repair", "info", "upgrade"])

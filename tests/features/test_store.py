@@ -155,7 +155,7 @@ def test_a_deleted_file_is_named(tmp_path):
     store = create(tmp_path / "s.zarr")
     write(store, contents())
     (tmp_path / "s.zarr" / "features" / "image" / "mean" / "c" / "1" / "0" / "0" / "0").unlink()
-    with pytest.raises(UserError, match=r"c/1/0/0/0 \(run 1, block 2\) does not hold what was written"):
+    with pytest.raises(UserError, match=r"c/1/0/0/0 \(run 1, block 2\) does not have the written values"):
         store.read("image", "mean", 0.005, 2)
 
 
@@ -306,7 +306,7 @@ def test_pairs_of_stores_with_dots_in_their_names_are_kept_apart(tmp_path):
 
 def test_a_newer_schema_is_refused(tmp_path):
     store = create(tmp_path / "s.zarr")
-    from probing.features.store.sealed import write_document
+    from probing.features.store.documents import write_document
 
     write_document(store.path, {**store.attributes, "schema": SCHEMA + 1})
     with pytest.raises(UserError, match="upgrade"):
@@ -321,7 +321,7 @@ def test_edited_attributes_are_refused(tmp_path):
 
 
 def test_what_is_no_store_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"probing\.extract makes one"):
+    with pytest.raises(UserError, match=r"probing\.extract creates one"):
         FeatureStore.open(tmp_path / "nothing.zarr")
     (tmp_path / "empty.zarr").mkdir()
     (tmp_path / "empty.zarr" / "x").write_text("")

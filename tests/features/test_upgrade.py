@@ -83,7 +83,7 @@ def test_upgrading_keeps_features_and_binds_pairs(tmp_path, capsys):
     features, latents, pairs = make_schema_1(tmp_path / "s.zarr")
     old = FeatureStore.open(tmp_path / "s.zarr").digest
     assert main(["upgrade", str(tmp_path / "s.zarr")]) == 0
-    assert "s.zarr.schema-1; delete it" in capsys.readouterr().out
+    assert "s.zarr.schema-1; you can delete it" in capsys.readouterr().out
     store = FeatureStore.open(tmp_path / "s.zarr")
     assert store.schema == 2 and store.complete and check(store.path) == []
     for s, sigma in enumerate(SIGMAS):
@@ -130,7 +130,7 @@ def test_pairs_of_another_store_are_not_bound(tmp_path):
     make_schema_1(tmp_path / "noise-0.1")
     other = pd.DataFrame({"pair_id": ["a"], "first": ["x0"], "second": ["x1"], "choice": [1.0]})
     other.to_parquet(tmp_path / "noise-0.pairs.parquet", index=False)
-    with pytest.raises(UserError, match="may hold the pairs of another store, for noise-0.1 lacks its item 'x0'"):
+    with pytest.raises(UserError, match="may hold the pairs of another store: noise-0.1 lacks its item 'x0'"):
         upgrade(tmp_path / "noise-0.1")
 
 
@@ -138,5 +138,5 @@ def test_pairs_that_two_stores_share_are_nobodys(tmp_path):
     for name in ("noise-0.1", "noise-0.2"):
         make_schema_1(tmp_path / name)
     for name, other in (("noise-0.1", "noise-0.2"), ("noise-0.2", "noise-0.1")):
-        with pytest.raises(UserError, match=f"for {other} shares it"):
+        with pytest.raises(UserError, match=f": {other} shares it"):
             FeatureStore.open(tmp_path / name).read_pairs()

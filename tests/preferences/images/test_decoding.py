@@ -225,7 +225,7 @@ def test_too_many_bytes_are_refused(monkeypatch, tmp_path):
     assert "limit of 1 MiB" in refusal(bytes(2**20 + 1))
     with (tmp_path / "a.png").open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(UserError, match=r"a\.png of record 'r' cannot be read \(it has more than the limit"):
+    with pytest.raises(UserError, match=r"a\.png of record 'r' cannot be read \(it is larger than the limit"):
         ImageFolder(tmp_path).open("a.png", "r")
 
 
