@@ -154,7 +154,7 @@ def test_the_transparent_colour_of_a_png():
     assert "transparent colour has 16 bits" in refusal(png(1, 16, 2, [bytes(6)], colour))
 
 
-def test_transparency_is_laid_on_the_chosen_background():
+def test_transparent_parts_get_the_background():
     alpha = np.array([[0, 51, 128, 255]], dtype=np.uint8)
     data = encoded(Image.fromarray(np.dstack([np.full((1, 4, 3), 100, np.uint8), alpha])), "PNG")
     for background, value in (("white", 255), ("gray", 128), ("black", 0)):
