@@ -228,7 +228,7 @@ def test_repair_computes_swapped_files_again(tiny_folder, store, data, capsys, m
 
 
 def test_a_complete_store_is_not_written(tiny_folder, store, data, monkeypatch):
-    """So it may lie on a disk that cannot be written."""
+    """A complete store may be on a read-only disk."""
     before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in store.parent.rglob("*") if p.is_file()}
     assert extract(tiny_folder, data, store, *SIGMAS) == 0
     assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in store.parent.rglob("*") if p.is_file()} == before

@@ -1,4 +1,4 @@
-"""Every flipped bit, and every deleted, cut or swapped file: found by a check, and never another number."""
+"""Every flipped bit, and every deleted, cut or swapped file: a check finds it, and no number changes."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@
     prompt_digest                   (item, byte): BLAKE2b of the words that the text encoders get
     image_digest, image_stamp       (item, byte): the picture's pixels; its file's size and times
     prompt_clip_tokens              (item,) CLIP tokens of the prompt before it was cut
-    sigma, features/<stream>/block  coordinates; depth beside block
+    sigma, features/<stream>/block  coordinates; depth next to block
     written                         (item,) True once all features of an item are on disk
     runs/<number>                   a group whose attributes are the record of a run: checksums of what was written
 

@@ -54,7 +54,7 @@ def test_test_lists_become_all_their_pairs(root):
 def test_pictures_are_found_where_the_archives_unpack(root):
     data = preferences.load_pairs("hpdv2", root=root)
     assert len(data.missing_images()) == 0
-    # A folder whose pictures lie directly in it.
+    # A folder with the pictures directly in it.
     for name in ("train", "test"):
         for file in (root / name).iterdir():
             file.rename(root / f"{name}-{file.name}")

@@ -13,7 +13,7 @@ from probing.errors import UserError
 from tests.preferences.published import write
 
 LISTS, PROMPTS, PAIRS, TIED = 466, 463, 7230, 831
-"""Of the published test.json."""
+"""Counts of the published test.json."""
 
 
 def published_structure() -> list[dict]:

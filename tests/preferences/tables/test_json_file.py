@@ -35,7 +35,7 @@ def test_columns_are_those_of_json(tmp_path_factory, rows, lines, escaped, at_on
     texts = [json.dumps(row, ensure_ascii=escaped) for row in rows]
     path.write_text("\n".join(texts) if lines else "[" + ", ".join(texts) + "]", encoding="utf-8", newline="")
     with pytest.MonkeyPatch.context() as patch:
-        # Small pieces, so that records lie across their borders; small batches, so that there are several.
+        # Small pieces, so that records cross their borders; small batches, so that there are several.
         patch.setattr(json_file, "_CHUNK_CHARACTERS", at_once)
         patch.setattr(json_file, "_BATCH", 7)
         table = read_json(path, {"prompt": text}, {"score": number})
