@@ -12,13 +12,13 @@ from probing.errors import UserError
 from probing.extract import main as extract
 from probing.features import FeatureStore
 from probing.features.plan import binary
-from probing.features.store import check, mend, upgrade
+from probing.features.store import Problem, check, repair, upgrade
 from probing.features.store.layout import COLUMNS
 from probing.features.store.lock import locked
 from probing.options import Positional, Verb, VerbsParser
 from probing.progress import progress
 
-_SHOWN = 20
+_LISTED_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -62,20 +62,20 @@ class RepairOptions(StoreOption):
 
 def _check(arguments: CheckOptions) -> int:
     problems = _problems(arguments.path, deep=not arguments.quick)
-    for problem in problems[:_SHOWN]:
+    for problem in problems[:_LISTED_PROBLEMS]:
         print(problem)
-    if len(problems) > _SHOWN:
-        print(f"… and {len(problems) - _SHOWN:,} more")
+    if len(problems) > _LISTED_PROBLEMS:
+        print(f"… and {len(problems) - _LISTED_PROBLEMS:,} more")
     if problems:
         print(
-            f"{arguments.path}: {len(problems):,} problems; python -m probing.store repair {arguments.path} mends them."
+            f"{arguments.path}: {len(problems):,} problems; python -m probing.store repair {arguments.path} fixes them."
         )
         return FAILED
     store = FeatureStore.open(arguments.path)
     missing = int((~store.written).sum())
     print(
-        f"{arguments.path}: {'sizes agree with' if arguments.quick else 'every file is as'} the records"
-        f"{'' if arguments.quick else ' say'}; digest {store.digest}."
+        f"{arguments.path}: {'all sizes match' if arguments.quick else 'every file matches'} the records; "
+        f"digest {store.digest}."
     )
     if missing:
         print(f"{missing:,} of {len(store.item_ids):,} items are not complete; the same probing.extract continues.")
@@ -88,11 +88,11 @@ def _repair(arguments: RepairOptions) -> int:
     pairs = f"{path.name}.pairs.parquet"
     if problems:
         with locked(path):
-            done = mend(path, [problem for problem in problems if problem.file != pairs])
-        print("\n".join(done or ["the store itself is whole"]))
+            changes = repair(path, [problem for problem in problems if problem.file != pairs])
+        print("\n".join(changes or ["the store itself has no problems"]))
     store = FeatureStore.open(path)
     if store.complete and not any(problem.file == pairs for problem in problems):
-        print(f"{path}: {'nothing more' if problems else 'nothing'} is missing or wrong.")
+        print(f"{path}: {'nothing more' if problems else 'nothing'} is missing or damaged.")
         return OK
     return extract(_command(store, arguments))
 
@@ -102,8 +102,8 @@ def _command(store: FeatureStore, arguments: RepairOptions) -> list[str]:
     request: dict[str, Any] | None = store.attributes.get("request")
     if request is None:
         raise UserError(
-            f"{store.path} was not made by probing.extract, so what is missing cannot be extracted again from here; "
-            f"extract it the way it was made."
+            f"{store.path} was not created by probing.extract, so its features cannot be extracted again; "
+            f"create it again."
         )
     request = {
         **request,
@@ -178,7 +178,7 @@ def _info(arguments: StoreOption) -> int:
                 f"{name} {value}" for name, value in settings["settings"].items() if not isinstance(value, dict | list)
             ),
         ),
-        ("pairs", str(store.pairs_path) if store.pairs_path.is_file() else "none beside it"),
+        ("pairs", str(store.pairs_path) if store.pairs_path.is_file() else "none"),
     ]
     print("\n".join(f"{name:>9}  {text}" for name, text in rows))
     return OK
@@ -187,15 +187,15 @@ def _info(arguments: StoreOption) -> int:
 def _upgrade(arguments: StoreOption) -> int:
     runs = len(FeatureStore.open(arguments.path).runs) if arguments.path.exists() else 0
     with progress(runs, "upgrade", "runs") as bar:
-        kept = upgrade(arguments.path, advance=bar.update)
-    if kept is None:
+        backup = upgrade(arguments.path, advance=bar.update)
+    if backup is None:
         print(f"{arguments.path} has the current schema already.")
         return OK
-    print(f"{arguments.path} has the current schema now. The old store is {kept}; delete it when you like.")
+    print(f"{arguments.path} has the current schema now. The old store is {backup}; you can delete it.")
     return OK
 
 
-def _problems(path: Path, *, deep: bool) -> list:
+def _problems(path: Path, *, deep: bool) -> list[Problem]:
     files = sum(1 for _ in path.rglob("c/**/*")) if path.is_dir() else 0
     with progress(files, "check", "files") as bar:
         return check(path, deep=deep, advance=bar.update)

@@ -40,19 +40,19 @@ def test_from_disk_to_features_to_a_scored_table(tiny_folder, tmp_path, capsys, 
     assert f"* {BENCHMARKS[name].rule}" in printed and "the rule of the benchmark's authors" in printed
     rows = pd.read_csv(table)
     assert set(rows["rule"]) == set(RULES)
-    own = rows[rows["rule"] == BENCHMARKS[name].rule]
-    assert own["value"].between(0, 1).all() and (own["ci_low"] <= own["value"]).all()
+    official = rows[rows["rule"] == BENCHMARKS[name].rule]
+    assert official["value"].between(0, 1).all() and (official["ci_low"] <= official["value"]).all()
 
     # The number by hand, from the rewards and the pairs.
     rewards = pd.read_parquet(results / "rewards.parquet")
     pairs = load_pairs(name, root=root).pairs
-    for facet, mine in rewards.groupby("facet"):
-        reward = mine.set_index("item_id")["reward"]
+    for facet, of_facet in rewards.groupby("facet"):
+        reward = of_facet.set_index("item_id")["reward"]
         test = pairs[(pairs["split"] == "test") & (pairs["facet"] == facet) & (pairs["choice"] != 0.5)]
         margin = (test["first"].map(reward) - test["second"].map(reward)).dropna()
         right = (margin > 0) == (test.loc[margin.index, "choice"] == 1)
-        said = rows[(rows["facet"] == facet) & (rows["rule"] == "micro-wrong")]["value"].iloc[0]
-        assert said == pytest.approx(right.mean())
+        accuracy = rows[(rows["facet"] == facet) & (rows["rule"] == "micro-wrong")]["value"].iloc[0]
+        assert accuracy == pytest.approx(right.mean())
 
 
 def test_a_split_by_source_model_end_to_end(tiny_folder, tmp_path, capsys):
@@ -60,11 +60,20 @@ def test_a_split_by_source_model_end_to_end(tiny_folder, tmp_path, capsys):
     data = ["--data", "hpdv3", "--data-root", str(root)]
     command = ["--model", str(tiny_folder), *data, "--resolution", "16", "--t5-length", "12", "--blocks", "3"]
     assert extract.main([*command, "--output", str(tmp_path / "s.zarr")]) == 0
-    asked = ["--store", str(tmp_path / "s.zarr"), "--split-by", "source-model", "--held-out", "flux", "--shuffles", "0"]
-    assert fit.main([*asked, "--output", str(tmp_path / "results")]) == 0
+    options = [
+        "--store",
+        str(tmp_path / "s.zarr"),
+        "--split-by",
+        "source-model",
+        "--held-out",
+        "flux",
+        "--shuffles",
+        "0",
+    ]
+    assert fit.main([*options, "--output", str(tmp_path / "results")]) == 0
     outcomes = pd.read_parquet(tmp_path / "results" / "outcomes.parquet")
     pairs = load_pairs("hpdv3", root=root).pairs.set_index("pair_id")
-    painted = pairs.loc[outcomes["pair_id"], ["source_model_first", "source_model_second"]]
-    assert (painted == "flux").any(axis=1).all()
-    assert fit.main([*asked[:-3], "dalle"]) == 2
+    source_models = pairs.loc[outcomes["pair_id"], ["source_model_first", "source_model_second"]]
+    assert (source_models == "flux").any(axis=1).all()
+    assert fit.main([*options[:-3], "dalle"]) == 2
     assert "source models dalle to hold out" in capsys.readouterr().err

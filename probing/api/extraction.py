@@ -244,7 +244,8 @@ def without_bad_images(data: PreferenceData, output: Path) -> tuple[PreferenceDa
     write_csv(report, reasons)
     return remaining, (
         f"{len(bad):,} pictures cannot be used: {len(data.items) - len(remaining.items):,} of {len(data.items):,} "
-        f"items and {len(data.pairs) - len(remaining.pairs):,} of {len(data.pairs):,} pairs are left out.\nReasons:  {report}"
+        f"items and {len(data.pairs) - len(remaining.pairs):,} of {len(data.pairs):,} pairs are left out.\n"
+        f"Reasons:  {report}"
     )
 
 

@@ -20,7 +20,7 @@ from probing.features.plan import ExtractionPlan
 from probing.features.reading import Masks, Reading, Reduce, encode_items, read_encoded, sentence_for_full_memory
 from probing.features.reductions import reduce_image, reduce_text
 from probing.features.settings import latent_reductions
-from probing.features.store import FeatureStore, check, mend, to_stored
+from probing.features.store import FeatureStore, check, repair, to_stored
 from probing.features.store.lock import locked
 from probing.features.store.records import RunRecord
 from probing.features.store.store import Part
@@ -113,7 +113,7 @@ def mend_cheaply(output: Path) -> list[str]:
         return []
     if (problems := check_cheaply(output)) and any(problem.file != _pairs_name(output) for problem in problems):
         with locked(output):
-            mend(output, [problem for problem in problems if problem.file != _pairs_name(output)])
+            repair(output, [problem for problem in problems if problem.file != _pairs_name(output)])
     return [str(problem) for problem in problems]
 
 

@@ -1,4 +1,4 @@
-"""kill -9 at random moments, and the same command again: in the end everything equals an undisturbed run."""
+"""After kill -9 at random moments, the same command ends in the same bytes as an undisturbed run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probing.features.store import ArraySpec, FeatureStore, check, mend
-from probing.features.store.layout import COLUMNS
-from tests.features.own_pairs import make_data
-from tests.features.small_store import make_small_store
+from probing.features.store import ArraySpec, FeatureStore, check, repair
+from tests.features.small_store import make_small_store, random_values
+from tests.features.user_pairs import make_data
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# Children fork from a process that has imported everything: a kill then falls into the work, not into imports.
+# Children fork from a process that has imported everything: a kill interrupts the work, not the imports.
 _CONTEXT.set_forkserver_preload(["probing.extract", "probing.fit", "probing.analyse", "probing.store", __name__])
 
 
@@ -66,7 +65,7 @@ def run(target: Callable, arguments: tuple, kill_after: float | None) -> int | N
 
 
 def kill_until_done(target: Callable, arguments: tuple, undisturbed: float, kills: int, seed: int) -> int:
-    """Start and kill so many times at random moments of an undisturbed run; then let it end. Returns real kills."""
+    """Start and kill a command at random moments, then let it end; return the number of real kills."""
     rng = np.random.default_rng(seed)
     killed = 0
     for _ in range(kills):
@@ -90,7 +89,7 @@ def timed(target: Callable, arguments: tuple) -> float:
 
 
 def _make_store(path: Path, prompts: int = 30) -> None:
-    """A store of two items a prompt whose third channel of block 1 carries the choice."""
+    """A store of two items a prompt whose third channel of block 1 depends on the choice."""
     rng = np.random.default_rng(0)
     ids = [f"p{n}/{side}" for n in range(prompts) for side in "ab"]
     arrays = (
@@ -111,19 +110,13 @@ def _make_store(path: Path, prompts: int = 30) -> None:
             provenance={"streams": ["image"], "reductions": ["mean"], "revision": "r"},
         )
     except FileExistsError:
-        mend(path, [problem for problem in check(path, deep=False) if not problem.file.endswith(".parquet")])
+        repair(path, [problem for problem in check(path, deep=False) if not problem.file.endswith(".parquet")])
         store = FeatureStore.open(path)
     choices = rng.integers(0, 2, prompts).astype(float)
     for run_number in store.runs:
         rows = store.rows_of_run(run_number)
-        count = rows.stop - rows.start
-        drawn = np.random.default_rng([1, run_number])
-        values = {
-            (a.name, s): (drawn.normal(size=(count, *(() if a.blocks is None else (3,)), *a.shape)) * 5).astype(a.dtype)
-            for a in (*arrays, *COLUMNS)
-            for s in a.sigmas(2)
-        }
-        for row in range(count):
+        values = random_values(store, run_number, np.random.default_rng([1, run_number]), 5)
+        for row in range(rows.stop - rows.start):
             prompt, side = divmod(rows.start + row, 2)
             values["features/image/mean", 0][row, 1, 2] += 9 * (choices[prompt] == 1 - side)
         if run_number not in store.records:
@@ -178,7 +171,7 @@ def test_extraction(tiny_folder, tmp_path, kills):
         killed += kill_until_done(_command, command(folder / "s.zarr"), undisturbed, min(kills, 5), attempt)
         assert contents(folder) == expected
         assert check(folder / "s.zarr") == []
-        # A kill after the last record leaves nothing to compute, and so nobody who may remove.
+        # A kill after the last record leaves nothing to compute, and so no command that removes the file.
         assert len(list(folder.rglob("*.partial"))) <= 1
     assert killed >= kills // 2
 
@@ -202,17 +195,17 @@ def _create_at_once(path: str, barrier, results) -> None:
         results.put("exists" if len(FeatureStore.open(path).item_ids) else "broken")
 
 
-def test_of_processes_that_create_at_once_one_does(tmp_path):
+def test_one_of_several_simultaneous_creations_succeeds(tmp_path):
     for attempt in range(5):
         barrier, results = _CONTEXT.Barrier(4), _CONTEXT.Queue()
         path = tmp_path / f"{attempt}.zarr"
         processes = [_CONTEXT.Process(target=_create_at_once, args=(str(path), barrier, results)) for _ in range(4)]
         for process in processes:
             process.start()
-        found = sorted(results.get(timeout=120) for _ in processes)
+        outcomes = sorted(results.get(timeout=120) for _ in processes)
         for process in processes:
             process.join()
-        assert found == ["exists"] * 3 + ["made"]
+        assert outcomes == ["exists"] * 3 + ["made"]
         assert check(path) == [] and not list(tmp_path.glob("*.partial"))
 
 

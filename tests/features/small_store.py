@@ -1,4 +1,4 @@
-"""A store of a few items with its pairs, small enough to damage in every way there is."""
+"""A store of a few items with its pairs, small enough for all kinds of damage."""
 
 from __future__ import annotations
 
@@ -38,18 +38,7 @@ def make_small_store(path: Path, *, seed: int = 0) -> FeatureStore:
         provenance={"versions": {"zarr": "3"}, "request": None},
     )
     for run in store.runs:
-        rows = store.rows_of_run(run)
-        count = rows.stop - rows.start
-        store.write_run(
-            run,
-            {
-                (a.name, s): (
-                    rng.normal(size=(count, *(() if a.blocks is None else (len(a.blocks),)), *a.shape)) * 50
-                ).astype(a.dtype)
-                for a in (*ARRAYS, *COLUMNS)
-                for s in a.sigmas(len(SIGMAS))
-            },
-        )
+        store.write_run(run, random_values(store, run, rng, 50))
     store.write_pairs(
         pd.DataFrame(
             {
@@ -64,10 +53,22 @@ def make_small_store(path: Path, *, seed: int = 0) -> FeatureStore:
     return store
 
 
+def random_values(store: FeatureStore, run: int, rng: np.random.Generator, scale: float) -> dict:
+    """Return random values for every part of a run."""
+    rows = store.rows_of_run(run)
+    values = {}
+    for array in (*store.specs, *COLUMNS):
+        blocks = () if array.blocks is None else (len(array.blocks),)
+        for sigma in array.sigmas(len(store.sigmas)):
+            drawn = rng.normal(size=(rows.stop - rows.start, *blocks, *array.shape)) * scale
+            values[array.name, sigma] = drawn.astype(array.dtype)
+    return values
+
+
 def everything(path: Path) -> dict:
-    """All numbers and names that commands take from a store."""
+    """Return all numbers and names that commands read from a store."""
     store = FeatureStore.open(path)
-    found: dict = {
+    content: dict = {
         "digest": store.digest,
         "items": store.item_ids.tolist(),
         "prompts": store.prompt_ids.tolist(),
@@ -82,6 +83,6 @@ def everything(path: Path) -> dict:
     for stream, reduction in store.arrays():
         for sigma in store.sigmas:
             for block in store.blocks_of(stream):
-                found[stream, reduction, sigma, block] = store.read(stream, reduction, sigma, block).tolist()
-    found["latents"] = [store.read_latents(name).tolist() for name in store.latent_reductions()]
-    return found
+                content[stream, reduction, sigma, block] = store.read(stream, reduction, sigma, block).tolist()
+    content["latents"] = [store.read_latents(name).tolist() for name in store.latent_reductions()]
+    return content

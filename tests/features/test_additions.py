@@ -1,4 +1,4 @@
-"""Features are keyed by item: labels are read anew, what is new is added, what would change a value is refused."""
+"""Features are keyed by item: labels are read again, additions are made, changes of values are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from probing.features import FeatureStore
 from probing.features.store import check
 from probing.store import main as store_main
-from tests.features.own_pairs import extract, make_data, rows, write_pairs, write_pictures
+from tests.features.user_pairs import extract, make_data, rows, write_pairs, write_pictures
 
 SIGMAS = ("--sigmas", "0.005,0.6")
 
@@ -33,8 +33,8 @@ def contents(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
 
-def test_labels_are_read_anew(tiny_folder, store, data, capsys, monkeypatch):
-    """A tie flipped, rows shuffled and a pair of known items added: no weights are loaded, no feature is written."""
+def test_labels_are_read_again(tiny_folder, store, data, capsys, monkeypatch):
+    """A tie flipped, rows shuffled and a pair of existing items added: no weights are loaded, no feature is written."""
     before = contents(store)
     changed = rows(4)[::-1]
     changed[0] = (*changed[0][:3], True, changed[0][4])
@@ -106,7 +106,7 @@ def test_added_items_have_the_features_of_an_extraction_at_once(tiny_folder, sto
     )
 
 
-def test_fewer_pairs_and_levels_take_nothing_away(tiny_folder, store, data):
+def test_fewer_pairs_and_levels_remove_nothing(tiny_folder, store, data):
     write_pairs(data.parent, rows(2))
     assert extract(tiny_folder, data, store, "--sigmas", "0.6") == 0
     after = FeatureStore.open(store)
@@ -132,7 +132,7 @@ def test_a_level_cannot_be_added_to_items_that_the_data_lack(tiny_folder, store,
         (("--random-init",), "random_init was False and is now True"),
     ],
 )
-def test_what_would_change_a_value_is_refused_before_anything_is_loaded(
+def test_changes_of_values_are_refused_before_loading(
     tiny_folder, store, data, capsys, monkeypatch, options, difference, dry
 ):
     before = contents(store)
@@ -166,7 +166,7 @@ def test_another_prompt_under_the_same_picture_name_is_another_item(tiny_folder,
     assert len(FeatureStore.open(store).item_ids) == 10
 
 
-def test_foreign_words_are_dealt_among_all_items(tiny_folder, data, tmp_path, capsys):
+def test_foreign_prompts_need_all_items_at_once(tiny_folder, data, tmp_path, capsys):
     path = tmp_path / "foreign.zarr"
     assert extract(tiny_folder, data, path, "--prompts", "foreign") == 0
     write_pairs(data.parent, rows(6))
@@ -224,17 +224,17 @@ def test_repair_computes_swapped_files_again(tiny_folder, store, data, capsys, m
         n: c for n, c in whole.items() if "zarr.json" not in n
     }
     assert store_main(["repair", str(store)]) == 0
-    assert "nothing is missing or wrong" in capsys.readouterr().out
+    assert "nothing is missing or damaged" in capsys.readouterr().out
 
 
 def test_a_complete_store_is_not_written(tiny_folder, store, data, monkeypatch):
-    """So it may lie on a disk that cannot be written."""
+    """A complete store may be on a read-only disk."""
     before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in store.parent.rglob("*") if p.is_file()}
     assert extract(tiny_folder, data, store, *SIGMAS) == 0
     assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in store.parent.rglob("*") if p.is_file()} == before
 
 
-def test_a_bad_picture_is_known_before_anything_is_computed(tiny_folder, data, tmp_path, capsys, monkeypatch):
+def test_a_bad_picture_is_found_before_any_forward(tiny_folder, data, tmp_path, capsys, monkeypatch):
     (data.parent / "img" / "3b.png").write_bytes(b"not a picture")
     monkeypatch.setattr("probing.extract.load_backbone", None)
     assert extract(tiny_folder, data, tmp_path / "s.zarr") == 2
@@ -243,7 +243,7 @@ def test_a_bad_picture_is_known_before_anything_is_computed(tiny_folder, data, t
     assert not (tmp_path / "s.zarr").exists()
 
 
-def test_items_left_out_for_their_picture_can_be_added_once_it_is_mended(tiny_folder, data, tmp_path, capsys):
+def test_an_item_can_be_added_after_its_picture_is_fixed(tiny_folder, data, tmp_path, capsys):
     good = (data.parent / "img" / "3b.png").read_bytes()
     (data.parent / "img" / "3b.png").write_bytes(b"not a picture")
     path = tmp_path / "s.zarr"
@@ -255,7 +255,7 @@ def test_items_left_out_for_their_picture_can_be_added_once_it_is_mended(tiny_fo
     assert len(FeatureStore.open(path).item_ids) == 8 and FeatureStore.open(path).complete
 
 
-def test_pairs_that_cannot_be_fitted_are_said_so_in_the_plan(tiny_folder, data, tmp_path, capsys):
+def test_the_plan_lists_facets_with_too_few_pairs(tiny_folder, data, tmp_path, capsys):
     write_pairs(data.parent, [(*row[:3], True, row[4]) for row in rows(6)])
     assert extract(tiny_folder, data, tmp_path / "s.zarr", "--dry-run") == 0
     printed = capsys.readouterr().out

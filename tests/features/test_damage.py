@@ -1,4 +1,4 @@
-"""Every flipped bit, and every deleted, cut or swapped file: found by a check, and never another number."""
+"""Every flipped bit, and every deleted, cut or swapped file: a check finds it, and no number changes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from probing.errors import UserError
-from probing.features.store import FeatureStore, check, mend
+from probing.features.store import FeatureStore, check, repair
+from probing.features.store.documents import is_canonical
 from probing.features.store.pairs_table import is_as_written, read_pairs
-from probing.features.store.sealed import is_canonical
 from probing.store import main
 from tests.features.small_store import everything, make_small_store
 
@@ -71,7 +71,7 @@ def check_flips(whole: Path, store: Path, per_file: int) -> None:
 def test_a_whole_store_has_no_problems(store, capsys):
     assert check(store) == check(store, deep=False) == []
     assert main(["check", str(store)]) == 0
-    assert "every file is as the records say" in capsys.readouterr().out
+    assert "every file matches the records" in capsys.readouterr().out
 
 
 def test_flipped_bits_are_found(whole, store):
@@ -84,7 +84,7 @@ def test_many_flipped_bits_are_found(whole, store):
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "runs/zarr.json", "runs/0/zarr.json"])
-def test_every_flipped_bit_of_a_sealed_document_is_found(store, name):
+def test_every_flipped_bit_of_a_document_is_found(store, name):
     file = store / name
     for bit in range(8 * file.stat().st_size):
         flip(file, bit)
@@ -164,17 +164,17 @@ def test_files_of_another_store_are_found(whole, store, tmp_path):
     expected = everything(whole)
     for file in files_of(whole):
         name = file.relative_to(whole.parent)
-        foreign = other.parent / name
-        if foreign.read_bytes() == file.read_bytes():
+        other_file = other.parent / name
+        if other_file.read_bytes() == file.read_bytes():
             continue
-        shutil.copy(foreign, store.parent / name)
+        shutil.copy(other_file, store.parent / name)
         assert check(store), name
         same_or_refused(store, expected)
         shutil.copy(file, store.parent / name)
 
 
-def test_documents_and_coordinates_are_mended_and_features_taken_back(whole, store):
-    """After a repair a store is whole again, or lacks just the damaged part, which it knows."""
+def test_repair_restores_documents_and_removes_damaged_features(whole, store):
+    """After a repair a store is whole again, or its records lack only the damaged part."""
     expected = everything(whole)
     for original in files_of(whole):
         name = original.relative_to(whole.parent)
@@ -182,7 +182,7 @@ def test_documents_and_coordinates_are_mended_and_features_taken_back(whole, sto
             continue
         file = store.parent / name
         file.unlink()
-        mend(store, check(store))
+        repair(store, check(store))
         left = [problem for problem in check(store) if not problem.file.endswith(".parquet")]
         assert left == [], name
         after = FeatureStore.open(store)
@@ -196,22 +196,22 @@ def test_documents_and_coordinates_are_mended_and_features_taken_back(whole, sto
         shutil.copytree(whole, store)
 
 
-def test_problems_are_printed_with_the_mend(store, capsys):
+def test_problems_are_printed_with_the_fix(store, capsys):
     (store / "features" / "image" / "mean" / "c" / "1" / "0" / "0" / "0").unlink()
     assert main(["check", str(store)]) == 1
     printed = capsys.readouterr().out
     assert "features/image/mean/c/1/0/0/0: it is missing" in printed
-    assert f"1 problems; python -m probing.store repair {store} mends them" in printed
+    assert f"1 problems; python -m probing.store repair {store} fixes them" in printed
 
 
-def test_a_store_that_nobody_extracted_cannot_be_extracted_again(store, capsys):
+def test_a_store_without_an_extraction_cannot_be_extracted_again(store, capsys):
     (store / "features" / "image" / "mean" / "c" / "1" / "0" / "0" / "0").unlink()
     assert main(["repair", str(store)]) == 2
-    assert "was not made by probing.extract" in capsys.readouterr().err
+    assert "was not created by probing.extract" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["check", "repair", "info", "upgrade"])
-def test_what_is_no_store_is_one_sentence(tmp_path, capsys, verb):
+def test_other_folders_are_one_sentence(tmp_path, capsys, verb):
     assert main([verb, str(tmp_path / "none")]) == 2
     error = capsys.readouterr().err
     assert "There is no feature store" in error and error.count("\n") == 1

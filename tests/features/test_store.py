@@ -61,10 +61,10 @@ def contents(seed=0, items=ITEMS, sigmas=2, arrays=ARRAYS):
 def parts_of(values, rows, only=None):
     parts = {}
     for name, value in values.items():
-        own = value[rows]
-        for s in range(own.shape[1]) if name.startswith("features/") else [0]:
+        of_run = value[rows]
+        for s in range(of_run.shape[1]) if name.startswith("features/") else [0]:
             if only is None or (name, s) in only:
-                parts[name, s] = own[:, s] if name.startswith("features/") else own
+                parts[name, s] = of_run[:, s] if name.startswith("features/") else of_run
     return parts
 
 
@@ -155,7 +155,7 @@ def test_a_deleted_file_is_named(tmp_path):
     store = create(tmp_path / "s.zarr")
     write(store, contents())
     (tmp_path / "s.zarr" / "features" / "image" / "mean" / "c" / "1" / "0" / "0" / "0").unlink()
-    with pytest.raises(UserError, match=r"c/1/0/0/0 \(run 1, block 2\) does not hold what was written"):
+    with pytest.raises(UserError, match=r"c/1/0/0/0 \(run 1, block 2\) does not have the written values"):
         store.read("image", "mean", 0.005, 2)
 
 
@@ -180,7 +180,7 @@ def test_writing_a_run_leaves_the_files_of_others_alone(tmp_path):
     assert all((path.stat().st_mtime_ns, path.stat().st_ino) == stamp for path, stamp in before.items())
 
 
-def test_a_run_counts_after_its_data_are_on_disk(tmp_path, monkeypatch):
+def test_a_run_is_recorded_after_its_data_are_synced(tmp_path, monkeypatch):
     store, values = create(tmp_path / "s.zarr"), contents()
     write(store, values, runs=[0])
 
@@ -235,7 +235,7 @@ def test_additions_equal_a_store_made_at_once(tmp_path, last_run):
             assert (grown.path / name).read_bytes() == (whole.path / name).read_bytes(), name
 
 
-def test_an_addition_that_was_interrupted_changes_nothing_and_is_done_again(tmp_path, monkeypatch):
+def test_an_interrupted_addition_changes_nothing_and_can_be_repeated(tmp_path, monkeypatch):
     store, values = create(tmp_path / "s.zarr"), contents()
     write(store, values)
 
@@ -253,7 +253,7 @@ def test_an_addition_that_was_interrupted_changes_nothing_and_is_done_again(tmp_
     assert len(again.extend(**more).item_ids) == ITEMS + 5
 
 
-def test_the_digest_is_of_the_content(tmp_path):
+def test_the_digest_depends_on_the_content(tmp_path):
     stores = [create(tmp_path / f"{i}.zarr") for i in range(3)]
     for store, seed in zip(stores, (0, 0, 1), strict=True):
         write(store, contents(seed))
@@ -289,7 +289,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         create(tmp_path / "s.zarr")
 
 
-def test_pairs_of_stores_with_dots_in_their_names_are_kept_apart(tmp_path):
+def test_stores_with_dots_in_their_names_have_separate_pairs(tmp_path):
     pairs = [pd.DataFrame({"pair_id": [f"p{i}"], "choice": [float(i)]}) for i in range(2)]
     stores = [create(tmp_path / f"noise-0.{i + 1}", sigmas=(0.1 * (i + 1),)) for i in range(2)]
     for store, table in zip(stores, pairs, strict=True):
@@ -306,7 +306,7 @@ def test_pairs_of_stores_with_dots_in_their_names_are_kept_apart(tmp_path):
 
 def test_a_newer_schema_is_refused(tmp_path):
     store = create(tmp_path / "s.zarr")
-    from probing.features.store.sealed import write_document
+    from probing.features.store.documents import write_document
 
     write_document(store.path, {**store.attributes, "schema": SCHEMA + 1})
     with pytest.raises(UserError, match="upgrade"):
@@ -320,8 +320,8 @@ def test_edited_attributes_are_refused(tmp_path):
         FeatureStore.open(tmp_path / "s.zarr")
 
 
-def test_what_is_no_store_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"probing\.extract makes one"):
+def test_other_folders_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"probing\.extract creates one"):
         FeatureStore.open(tmp_path / "nothing.zarr")
     (tmp_path / "empty.zarr").mkdir()
     (tmp_path / "empty.zarr" / "x").write_text("")
@@ -332,7 +332,7 @@ def test_what_is_no_store_is_refused(tmp_path):
         FeatureStore.open(tmp_path / "foreign.zarr")
 
 
-def test_what_a_killed_creation_left_is_removed(tmp_path):
+def test_files_of_a_killed_creation_are_removed(tmp_path):
     (tmp_path / "s.zarr.9999999.abc.partial" / "junk").mkdir(parents=True)
     assert not create(tmp_path / "s.zarr").written.any()
     assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
@@ -350,7 +350,7 @@ def test_a_run_has_every_part_in_its_shape(tmp_path):
     assert not store.written.any()
 
 
-def test_nothing_is_lost_to_infinity():
+def test_casting_refuses_overflow():
     with pytest.raises(UserError, match=r"7e\+04, too large for float16"):
         to_stored(np.array([7e4], dtype=np.float32), "float16", "features/image/tokens")
     with pytest.raises(UserError, match="not finite"):

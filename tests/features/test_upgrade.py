@@ -79,11 +79,11 @@ def test_damaged_coordinates_of_schema_1_are_found(tmp_path):
         file.write_bytes(content)
 
 
-def test_upgrading_keeps_features_and_binds_pairs(tmp_path, capsys):
+def test_upgrading_keeps_features_and_links_pairs(tmp_path, capsys):
     features, latents, pairs = make_schema_1(tmp_path / "s.zarr")
     old = FeatureStore.open(tmp_path / "s.zarr").digest
     assert main(["upgrade", str(tmp_path / "s.zarr")]) == 0
-    assert "s.zarr.schema-1; delete it" in capsys.readouterr().out
+    assert "s.zarr.schema-1; you can delete it" in capsys.readouterr().out
     store = FeatureStore.open(tmp_path / "s.zarr")
     assert store.schema == 2 and store.complete and check(store.path) == []
     for s, sigma in enumerate(SIGMAS):
@@ -97,7 +97,7 @@ def test_upgrading_keeps_features_and_binds_pairs(tmp_path, capsys):
     assert "has the current schema already" in capsys.readouterr().out
 
 
-def test_an_upgrade_goes_on_where_it_was_killed(tmp_path, monkeypatch):
+def test_a_killed_upgrade_continues(tmp_path, monkeypatch):
     features, _, _ = make_schema_1(tmp_path / "s.zarr")
     calls = []
 
@@ -126,17 +126,17 @@ def test_an_unfinished_store_is_not_upgraded(tmp_path):
     assert FeatureStore.open(tmp_path / "s.zarr").schema == 1
 
 
-def test_pairs_of_another_store_are_not_bound(tmp_path):
+def test_pairs_of_another_store_are_not_linked(tmp_path):
     make_schema_1(tmp_path / "noise-0.1")
     other = pd.DataFrame({"pair_id": ["a"], "first": ["x0"], "second": ["x1"], "choice": [1.0]})
     other.to_parquet(tmp_path / "noise-0.pairs.parquet", index=False)
-    with pytest.raises(UserError, match="may hold the pairs of another store, for noise-0.1 lacks its item 'x0'"):
+    with pytest.raises(UserError, match="may have the pairs of another store: noise-0.1 lacks its item 'x0'"):
         upgrade(tmp_path / "noise-0.1")
 
 
-def test_pairs_that_two_stores_share_are_nobodys(tmp_path):
+def test_pairs_that_two_stores_share_are_refused(tmp_path):
     for name in ("noise-0.1", "noise-0.2"):
         make_schema_1(tmp_path / name)
     for name, other in (("noise-0.1", "noise-0.2"), ("noise-0.2", "noise-0.1")):
-        with pytest.raises(UserError, match=f"for {other} shares it"):
+        with pytest.raises(UserError, match=f": {other} shares it"):
             FeatureStore.open(tmp_path / name).read_pairs()

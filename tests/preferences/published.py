@@ -19,7 +19,7 @@ MODELS = ("flux", "sd2", "sdxl", "real")
 
 
 def picture(number: int) -> Image.Image:
-    """Noise that is like no other."""
+    """Noise that is unlike all others."""
     return Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16, 3)).astype(np.uint8))
 
 
@@ -30,7 +30,7 @@ def png(number: int) -> bytes:
 
 
 def prompt(number: int) -> str:
-    """A prompt of words that the tiny text encoders know, and a number that tells it from the others."""
+    """A prompt of words that the tiny text encoders know, and a unique number."""
     rng = np.random.default_rng(number)
     return f"a {' '.join(rng.choice(WORDS, 3))} on a background {number}"
 
@@ -117,7 +117,7 @@ def imagereward(root: Path, prompts: int) -> None:
     for number in range(prompts):
         size = 4 + number % 6
         names = [pictures.write("test_images/{}.png").removeprefix("test_images/") for _ in range(size)]
-        ranking = [1 + (number + place) % 5 for place in range(size)]
+        ranking = [1 + (number + position) % 5 for position in range(size)]
         records.append({"id": f"{number:06d}-0001", "prompt": prompt(number), "generations": names, "ranking": ranking})
     (root / "test.json").write_text(json.dumps(records))
 
@@ -155,8 +155,8 @@ def pickapic(root: Path, prompts: int, version: int, suffix: str) -> None:
         rows = []
         for number in range(first, first + prompts):
             shown = [next(numbers) for _ in range(3)]
-            for place, (one, other) in enumerate(((shown[0], shown[1]), (shown[1], shown[2]))):
-                kind = 2 * number + place
+            for position, (one, other) in enumerate(((shown[0], shown[1]), (shown[1], shown[2]))):
+                kind = 2 * number + position
                 label = 0.5 if kind % 5 == 4 else float(kind % 2)
                 best = "tie" if label == 0.5 else f"uid-{one if label else other}"
                 rows.append(

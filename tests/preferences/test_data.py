@@ -35,7 +35,7 @@ def make(prompts=6, **changed):
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"first": "nobody"}, "'pair1' has an unknown item as first"),
         ({"second": "i0a"}, "'pair1' has as second an item of another prompt"),
@@ -47,8 +47,8 @@ def make(prompts=6, **changed):
         ({"choice": "first"}, "choices of d are object, not numbers"),
     ],
 )
-def test_contradictions_name_the_record(changed, said):
-    with pytest.raises(UserError, match=said):
+def test_inconsistent_tables_name_the_record(changed, message):
+    with pytest.raises(UserError, match=message):
         make(**changed)
 
 
@@ -91,7 +91,7 @@ def test_selections_that_leave_nothing_are_refused():
         make().select(limit=0)
 
 
-def test_the_fingerprint_tells_data_apart():
+def test_the_fingerprint_differs_between_data():
     assert make().fingerprint == make().fingerprint
     assert make().fingerprint != make(choice=0.5).fingerprint
     assert make().fingerprint != make(7).fingerprint

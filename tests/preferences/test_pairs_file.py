@@ -1,4 +1,4 @@
-"""A user's own pairs, as .csv, .parquet and .jsonl."""
+"""Pairs of a user, as .csv, .parquet and .jsonl."""
 
 from __future__ import annotations
 
@@ -10,26 +10,15 @@ from PIL import Image
 
 from probing import preferences
 from probing.errors import UserError
+from tests.preferences.pair_files import write_pairs_file
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Four pictures, each of its own colour, under the names a.png … d.png."""
+    """Four pictures, of different colours, under the names a.png … d.png."""
     for name, colour in zip("abcd", ["red", "green", "blue", "white"], strict=True):
         Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
     return tmp_path
-
-
-def write(folder, rows, suffix=".csv"):
-    path = folder / f"mine{suffix}"
-    table = pd.DataFrame(rows)
-    if suffix == ".csv":
-        table.to_csv(path, index=False)
-    elif suffix == ".parquet":
-        table.to_parquet(path)
-    else:
-        table.to_json(path, orient="records", lines=True)
-    return str(path)
 
 
 ROWS = [
@@ -41,7 +30,7 @@ ROWS = [
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
 def test_a_file_of_pairs(pictures, suffix):
-    data = preferences.load_pairs(write(pictures, ROWS, suffix))
+    data = preferences.load_pairs(write_pairs_file(pictures, ROWS, suffix))
     # a.png under two prompts is two items; under one prompt it is one.
     assert len(data.items) == 5
     assert data.pairs["margin"].tolist() == [0.7, 0.1, 0.5]
@@ -53,9 +42,9 @@ def test_a_file_of_pairs(pictures, suffix):
             assert data.open_image(chosen).tobytes() == image.tobytes()
 
 
-def test_place_tells_nothing_and_never_changes(pictures):
+def test_sides_are_random_and_never_change(pictures):
     rows = [{"prompt": f"p{i}", "chosen": "a.png", "rejected": "b.png"} for i in range(4000)]
-    path = write(pictures, rows)
+    path = write_pairs_file(pictures, rows)
     data, again = preferences.load_pairs(path), preferences.load_pairs(path)
     assert abs(data.pairs["choice"].mean() - 0.5) < 4 * 0.5 / 4000**0.5
     assert data.pairs.equals(again.pairs)
@@ -65,18 +54,18 @@ def test_place_tells_nothing_and_never_changes(pictures):
 
 def test_ties_are_kept(pictures):
     rows = [{**ROWS[0], "tie": True}, {**ROWS[2], "tie": False}]
-    choices = preferences.load_pairs(write(pictures, rows)).pairs["choice"].tolist()
+    choices = preferences.load_pairs(write_pairs_file(pictures, rows)).pairs["choice"].tolist()
     assert choices[0] == 0.5
     assert choices[1] in (0.0, 1.0)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 @pytest.mark.parametrize(
-    ("said", "tied"), [("no", False), ("False", False), ("0", False), ("", False), ("yes", True), ("TRUE", True)]
+    ("text", "tied"), [("no", False), ("False", False), ("0", False), ("", False), ("yes", True), ("TRUE", True)]
 )
-def test_a_tie_is_what_is_written(pictures, suffix, said, tied):
-    rows = [{**ROWS[0], "tie": said}, {**ROWS[2], "tie": "true"}]
-    choices = preferences.load_pairs(write(pictures, rows, suffix)).pairs["choice"].tolist()
+def test_ties_are_read_in_every_spelling(pictures, suffix, text, tied):
+    rows = [{**ROWS[0], "tie": text}, {**ROWS[2], "tie": "true"}]
+    choices = preferences.load_pairs(write_pairs_file(pictures, rows, suffix)).pairs["choice"].tolist()
     assert (choices[0] == 0.5, choices[1]) == (tied, 0.5)
 
 
@@ -84,25 +73,25 @@ def test_a_tie_is_what_is_written(pictures, suffix, said, tied):
 def test_words_that_look_like_numbers_or_gaps_stay_words(pictures, suffix):
     words = ["007", "7", "1.50", "NA", "null", "2024-01-01", "true"]
     rows = [{"prompt": f"p {w}", "chosen": "a.png", "rejected": "b.png", "prompt_id": w, "pair_id": w} for w in words]
-    data = preferences.load_pairs(write(pictures, rows, suffix))
+    data = preferences.load_pairs(write_pairs_file(pictures, rows, suffix))
     assert data.pairs["pair_id"].tolist() == words
     prompts = data.items.drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]
     assert prompts.to_dict() == {w: f"p {w}" for w in words}
     rows = [{"prompt": w, "chosen": "a.png", "rejected": "b.png"} for w in words]
-    assert set(preferences.load_pairs(write(pictures, rows, suffix)).items["prompt"]) == set(words)
+    assert set(preferences.load_pairs(write_pairs_file(pictures, rows, suffix)).items["prompt"]) == set(words)
 
 
 def test_an_item_keeps_its_id_whatever_else_is_read(pictures):
     few, all_of_them = (
-        set(preferences.load_pairs(write(pictures, rows)).items["item_id"]) for rows in (ROWS[1:], ROWS)
+        set(preferences.load_pairs(write_pairs_file(pictures, rows)).items["item_id"]) for rows in (ROWS[1:], ROWS)
     )
     assert few < all_of_them
-    assert preferences.load_pairs(write(pictures, ROWS[::-1])).items["item_id"].isin(all_of_them).all()
+    assert preferences.load_pairs(write_pairs_file(pictures, ROWS[::-1])).items["item_id"].isin(all_of_them).all()
 
 
 def test_both_items_of_a_pair_have_its_prompt_in_one_spelling(pictures):
     rows = [{**ROWS[0], "prompt": "A  Cat"}, ROWS[1], ROWS[2]]
-    data = preferences.load_pairs(write(pictures, rows))
+    data = preferences.load_pairs(write_pairs_file(pictures, rows))
     assert data.items.groupby("prompt_id")["prompt"].unique().map(list).tolist().count(["A  Cat"]) == 1
     assert len(data.items) == 5
 
@@ -113,18 +102,18 @@ def test_one_prompt_in_two_spellings_is_not_split(pictures):
         for p in ["A  Cat", "a cat", "a ｃat", "dog", "owl", "ant"]
     ]
     for seed in range(8):
-        splits = preferences.load_pairs(write(pictures, rows), seed=seed).pairs["split"]
+        splits = preferences.load_pairs(write_pairs_file(pictures, rows), seed=seed).pairs["split"]
         assert splits[:3].nunique() == 1
 
 
 def test_a_given_split_that_cuts_a_prompt_is_refused(pictures):
     rows = [{**ROWS[0], "split": "train"}, {**ROWS[1], "prompt": "A cat ", "split": "test"}]
     with pytest.raises(UserError, match="1 prompts of mine.*'a cat'; --leaks drop"):
-        preferences.load_pairs(write(pictures, rows))
+        preferences.load_pairs(write_pairs_file(pictures, rows))
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ([{"prompt": "a", "chosen": "a.png"}], "lacks the columns rejected"),
         ([ROWS[0], {**ROWS[2], "prompt": None}], "Record 1 of mine has no prompt"),
@@ -142,13 +131,13 @@ def test_a_given_split_that_cuts_a_prompt_is_refused(pictures):
         ([{**ROWS[0], "pair_id": "x"}, {**ROWS[2], "pair_id": "x"}], "'x' is repeated"),
     ],
 )
-def test_bad_files_are_one_sentence(pictures, rows, said):
-    with pytest.raises(UserError, match=said):
-        preferences.load_pairs(write(pictures, rows))
+def test_bad_files_are_one_sentence(pictures, rows, message):
+    with pytest.raises(UserError, match=message):
+        preferences.load_pairs(write_pairs_file(pictures, rows))
 
 
 def test_a_picture_that_cannot_be_read(pictures):
-    data = preferences.load_pairs(write(pictures, ROWS))
+    data = preferences.load_pairs(write_pairs_file(pictures, ROWS))
     whole = (pictures / "a.png").read_bytes()
     item = data.items.loc[data.items["image"] == "a.png", "item_id"].iloc[0]
     for damage in (whole[: len(whole) // 2], b"", b"not a picture"):
@@ -161,7 +150,7 @@ def test_a_picture_that_cannot_be_read(pictures):
 
 
 def test_a_picture_too_large_to_be_one_is_named(pictures, monkeypatch):
-    data = preferences.load_pairs(write(pictures, ROWS))
+    data = preferences.load_pairs(write_pairs_file(pictures, ROWS))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(UserError, match="cannot be read.*decompression bomb"):
         data.open_image(data.items["item_id"].iloc[0])

@@ -27,7 +27,7 @@ def test_every_benchmark_loads_whole_and_by_split(roots, name):
     for split in benchmark.files:
         part = preferences.load_pairs(name, root=roots[name], split=split)
         here = whole.pairs[whole.pairs["split"] == split].reset_index(drop=True)
-        # What is read of one split does not depend on the others: ids, places, and so noise.
+        # The ids and sides of a split do not depend on the other splits, and so its noise does not.
         assert part.pairs[["pair_id", "first", "second", "choice"]].equals(
             here[["pair_id", "first", "second", "choice"]]
         )
@@ -35,7 +35,7 @@ def test_every_benchmark_loads_whole_and_by_split(roots, name):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_other_seeds_draw_other_places_only_where_order_would_tell(roots, name):
+def test_seeds_change_sides_only_where_order_reveals_choices(roots, name):
     one, other = (preferences.load_pairs(name, root=roots[name], seed=seed).pairs for seed in (0, 1))
     same = (one["first"] == other["first"]).all()
     assert same != BENCHMARKS[name].randomize_sides

@@ -1,4 +1,4 @@
-"""Which picture is first is drawn: everything that describes a side moves with it, and nothing else does."""
+"""Sides are randomised: the columns of a side move with it, and no others."""
 
 from __future__ import annotations
 
@@ -12,21 +12,14 @@ from probing import preferences
 from probing.errors import UserError
 from probing.preferences.comparisons import from_comparisons
 from probing.preferences.pairs_file import RESERVED
+from tests.preferences.pair_files import write_pairs_file
 from tests.preferences.published import write as write_published
 
 ROWS = {"prompt": ["a cat", "an owl", "a dog"], "chosen": ["a.png"] * 3, "rejected": ["b.png", "c.png", "d.png"]}
 
 
 def load(folder, columns, suffix=".csv"):
-    path = folder / f"mine{suffix}"
-    table = pd.DataFrame({**ROWS, **columns})
-    if suffix == ".csv":
-        table.to_csv(path, index=False)
-    elif suffix == ".parquet":
-        table.to_parquet(path)
-    else:
-        table.to_json(path, orient="records", lines=True)
-    return preferences.load_pairs(str(path))
+    return preferences.load_pairs(write_pairs_file(folder, {**ROWS, **columns}, suffix))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
@@ -53,7 +46,7 @@ def test_one_sided_columns_are_refused(tmp_path, column, partner):
         load(tmp_path, {column: ["x", "y", "z"]})
 
 
-def test_names_that_look_reserved_are_kept_as_they_are(tmp_path):
+def test_names_similar_to_reserved_ones_are_accepted(tmp_path):
     names = ["image", "item_id", "First", "choices", "first_seen", "chosen_by", "x_first_y", "a b", "é"]
     pairs = load(tmp_path, {name: [f"{name} {n}" for n in range(3)] for name in names}).pairs
     for name in names:
@@ -94,7 +87,7 @@ CELLS = {
 
 @st.composite
 def records(draw):
-    """Pairs as a user gives them, with columns of both sides and columns of the pair."""
+    """Pairs of a user, with columns of both sides and columns of the pair."""
     count = draw(st.integers(2, 8))
     kinds = {f"c{n}": draw(st.sampled_from(sorted(CELLS))) for n in range(draw(st.integers(0, 3)))}
     rows = []
@@ -114,20 +107,12 @@ def records(draw):
     return rows, list(kinds)
 
 
-def known(value):
+def value_or_none(value):
     return None if value is None or value != value or value == "" else value
 
 
 def check_sides_stay_together(folder, rows, columns, suffix, seed):
-    path = folder / f"mine{suffix}"
-    table = pd.DataFrame(rows)
-    if suffix == ".csv":
-        table.to_csv(path, index=False)
-    elif suffix == ".parquet":
-        table.to_parquet(path)
-    else:
-        table.to_json(path, orient="records", lines=True)
-    data = preferences.load_pairs(str(path), root=folder, seed=seed)
+    data = preferences.load_pairs(write_pairs_file(folder, rows, suffix), root=folder, seed=seed)
     items = data.items.set_index("item_id")
     assert data.pairs["pair_id"].tolist() == [row["pair_id"] for row in rows]
     for row, pair in zip(rows, data.pairs.to_dict("records"), strict=True):
@@ -140,12 +125,12 @@ def check_sides_stay_together(folder, rows, columns, suffix, seed):
             assert item["prompt"] == row["prompt"] and item["image"] == row[given_side]
             assert item["source_model"] == pair[f"source_model_{side}"] == row[given_side].upper()
             for column in columns:
-                assert known(pair[f"{column}_{side}"]) == known(row[f"{column}_{given_side}"])
+                assert value_or_none(pair[f"{column}_{side}"]) == value_or_none(row[f"{column}_{given_side}"])
 
 
 @given(records(), st.sampled_from([".csv", ".parquet", ".jsonl"]), st.integers(0, 5))
 @settings(max_examples=60)
-def test_all_that_describes_a_side_moves_with_it(tmp_path_factory, made, suffix, seed):
+def test_columns_of_a_side_move_with_it(tmp_path_factory, made, suffix, seed):
     check_sides_stay_together(tmp_path_factory.mktemp("sides"), *made, suffix, seed)
 
 
@@ -156,7 +141,7 @@ def test_many_tables_keep_their_sides(tmp_path_factory, made, suffix, seed):
     check_sides_stay_together(tmp_path_factory.getbasetemp(), *made, suffix, seed)
 
 
-def test_pictures_of_both_sides_are_their_own(tmp_path):
+def test_each_side_opens_its_picture(tmp_path):
     colours = {"a.png": (255, 0, 0), "b.png": (0, 255, 0), "c.png": (0, 0, 255), "d.png": (9, 9, 9)}
     for name, colour in colours.items():
         Image.new("RGB", (4, 4), colour).save(tmp_path / name)
@@ -168,7 +153,7 @@ def test_pictures_of_both_sides_are_their_own(tmp_path):
 
 @pytest.mark.parametrize("name", ["hpdv3", "imagereward", "imagereward-db"])
 def test_benchmarks_keep_their_sides_under_every_seed(tmp_path, name):
-    """Places differ between seeds; what belongs to a picture does not."""
+    """Sides differ between seeds; the columns of a picture do not."""
     root = write_published(name, tmp_path / name)
     tables = []
     for seed in range(3):

@@ -1,4 +1,4 @@
-"""Splits never cut a prompt, keep their shares, and tell who painted from how well."""
+"""Splits keep prompt groups whole, keep their shares, and can hold out source models."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def pairs_of(rng, count=600, **extra):
 def test_held_out_models_are_never_trained_on():
     pairs = pairs_of(np.random.default_rng(0))
     made = hold_out_models(pairs, ["flux", "real"])
-    painted = made[["source_model_first", "source_model_second"]].isin(["flux", "real"]).any(axis=1)
-    assert (painted == (made["split"] == "test")).all()
+    has_held_out = made[["source_model_first", "source_model_second"]].isin(["flux", "real"]).any(axis=1)
+    assert (has_held_out == (made["split"] == "test")).all()
     assert not set(made.loc[made["split"] == "train", "prompt_id"]) & set(
         made.loc[made["split"] == "test", "prompt_id"]
     )
@@ -105,12 +105,12 @@ def test_an_official_split_is_kept_when_models_are_held_out():
         (lambda p: stratified_folds(p["prompt_id"].head(4), 3), "give 2 to 2 folds"),
     ],
 )
-def test_what_cannot_be_split_says_why(call, message):
+def test_impossible_splits_are_refused_with_the_reason(call, message):
     with pytest.raises(UserError, match=message):
         call(pairs_of(np.random.default_rng(2)))
 
 
-def test_resplitting_by_prompt_takes_strata():
+def test_splitting_by_prompt_accepts_strata():
     pairs = pairs_of(np.random.default_rng(3), facet=["all", "rare"] * 300)
     made = split_pairs(pairs, "prompt", stratify="facet", seed=4)
     assert (made["split"] == split_by_prompt(pairs["prompt_id"], strata=pairs["facet"], seed=4)).all()
@@ -118,7 +118,7 @@ def test_resplitting_by_prompt_takes_strata():
 
 
 @given(st.text(max_size=30))
-def test_normal_prompts_stay_as_they_are(text):
+def test_normalised_prompts_are_unchanged(text):
     normal = normalise_prompt(text)
     assert normalise_prompt(normal) == normal
     assert normalise_prompt(f"  {text.upper().lower()} \n") == normalise_prompt(text.upper().lower())

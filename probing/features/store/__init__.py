@@ -1,9 +1,9 @@
-"""The feature store: a Zarr v3 group that knows its own content."""
+"""The feature store: a Zarr v3 group with checksums of its content."""
 
 from probing.features.store.casting import to_stored
-from probing.features.store.check import Problem, check, mend
+from probing.features.store.check import Problem, check, repair
 from probing.features.store.layout import SCHEMA, ArraySpec
 from probing.features.store.store import FeatureStore
 from probing.features.store.upgrade import upgrade
 
-__all__ = ["SCHEMA", "ArraySpec", "FeatureStore", "Problem", "check", "mend", "to_stored", "upgrade"]
+__all__ = ["SCHEMA", "ArraySpec", "FeatureStore", "Problem", "check", "repair", "to_stored", "upgrade"]

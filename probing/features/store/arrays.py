@@ -1,4 +1,4 @@
-"""The arrays of a store as they lie on disk: compared with the root document before they are read."""
+"""Read and write the arrays of a store on disk, after a comparison with the root document."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _MOST_ITEMS = 10**9
 
 
 class StoredArrays:
-    """Opens, reads and writes the arrays of one store.
+    """The arrays of one store.
 
     Attributes:
         item_ids: (item,) ids, compared with the root document.
         prompt_ids: (item,) prompt group of each.
-        prompt_digests: Digests of the words given with each item; zeros for schema 1, which has none.
+        prompt_digests: (item, 16) digests of the words of each item; zeros for schema 1, which has none.
 
     Raises:
         UserError: The documents or coordinates are damaged.
@@ -39,31 +39,21 @@ class StoredArrays:
             self._group = zarr.open_group(path, mode="r+" if os.access(path, os.W_OK) else "r")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is no feature store ({error}); give another path.") from None
-        self._forms = (
-            {}
-            if self._legacy
-            else forms(
-                specs,
-                items=int(attributes["extents"][-1]),
-                sigmas=len(sigmas),
-                num_blocks=int(attributes["num_blocks"]),
-                run_length=int(attributes["run_length"]),
-            )
-        )
+        self._forms = {} if self._legacy else forms(attributes, int(attributes["extents"][-1]))
         self._read_items()
         coordinates: dict[str, Sequence[float]] = {"sigma": sigmas}
         for stream, blocks in blocks_by_stream(specs).items():
             coordinates[f"features/{stream}/block"] = blocks
         for name, expected in coordinates.items():
-            found = self.read(name, slice(0, len(expected)))
-            if found.tolist() != list(expected):
+            values = self.read(name, slice(0, len(expected))).tolist()
+            if values != list(expected):
                 raise UserError(
-                    f"{path}/{name} holds {found.tolist()} and the store has {list(expected)}: it is damaged; "
-                    f"{REPAIR} {path} mends it."
+                    f"{path}/{name} is damaged: it has {values}, expected {list(expected)}; "
+                    f"{REPAIR} {path} restores it."
                 )
 
     def _read_items(self) -> None:
-        """Read ids and digests of words, and compare them with the root document."""
+        """Read ids and digests of words, and compare them with the root document's digest."""
         self.item_ids, self.prompt_ids = (self.read(name).astype(object) for name in ("item_id", "prompt_id"))
         self.prompt_digests: UInt8[np.ndarray, "item byte"]
         if self._legacy:
@@ -73,10 +63,10 @@ class StoredArrays:
             return
         self.prompt_digests = self.read("prompt_digest")
         if self._attributes["items_digest"] != items_digest(self.item_ids, self.prompt_ids, self.prompt_digests):
-            raise UserError(f"The item ids of {self.path} are damaged; {REPAIR} {self.path} mends them.")
+            raise UserError(f"The item ids of {self.path} are damaged; {REPAIR} {self.path} restores them.")
 
     def read(self, name: str, where: Any = None) -> np.ndarray:
-        """Read an array, or a part of it, as it is on disk; by default all items, levels or blocks of the store.
+        """Read an array, or a part of it, from disk; by default all items, levels or blocks of the store.
 
         Raises:
             UserError: It is damaged or cut off.
@@ -86,7 +76,7 @@ class StoredArrays:
             if where is None:
                 where = slice(None) if self._legacy else slice(0, self._forms[name].shape[0])
             return np.asarray(array[where])
-        # Zarr raises whatever its codecs do.
+        # Codecs may raise anything.
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UserError(
@@ -94,12 +84,12 @@ class StoredArrays:
             ) from error
 
     def write(self, name: str, where: Any, values: np.ndarray) -> None:
-        """Write a part of an array. Nothing but fill values is written too: a missing file must mean a lost one."""
+        """Write a part of an array, fill values too: a missing file must mean a lost file."""
         with zarr.config.set({"array.write_empty_chunks": True}):
             self._open(name)[where] = values
 
     def _open(self, name: str) -> zarr.Array:
-        """Open an array, and compare its form with the root document, before it decides how much memory is taken."""
+        """Open an array, and compare its form with the root document: a damaged shape could take all memory."""
         array = self._group[name]
         if not isinstance(array, zarr.Array):
             raise ValueError("it is a group, expected an array")
@@ -108,7 +98,7 @@ class StoredArrays:
                 raise ValueError(f"its shape is {array.shape}")
             return array
         form = self._forms[name]
-        # After an interrupted addition there may be room for more.
+        # After an interrupted addition an array may be larger.
         fits = len(array.shape) == len(form.shape) and all(
             form.shape[axis] <= size <= form.shape[axis] + _MOST_ITEMS if axis < 2 else size == form.shape[axis]
             for axis, size in enumerate(array.shape)

@@ -1,4 +1,4 @@
-"""From the float32 of a forward to the type that a store keeps."""
+"""Cast float32 features to the dtype of a store."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from probing.errors import UserError
 
 
 def to_stored(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
-    """Cast float32 values to the dtype of an array, and refuse to lose any to infinity.
+    """Cast float32 values to the dtype of an array.
 
     Raises:
-        UserError: Values that are not finite, or too large for the dtype.
+        UserError: A value is not finite, or too large for the dtype.
     """
     if not np.isfinite(values).all():
         raise UserError(f"{name} has values that are not finite; use --compute-dtype float32 or bfloat16.")

@@ -1,4 +1,4 @@
-"""Look for what is missing or wrong in a store, and mend what can be mended without a model."""
+"""Find what is missing or damaged in a store, and repair what needs no model."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import numpy as np
 import zarr
 
 from probing.errors import UserError
-from probing.features.store.growth import commit, items_digest, sync_file
+from probing.features.store.documents import DOCUMENT, is_canonical, read_document
+from probing.features.store.growth import commit, items_digest, sync_file, write_items, write_sigmas
 from probing.features.store.layout import COLUMNS, RUNS, blocks_by_stream, create_arrays, from_json, metadata_files
 from probing.features.store.pairs_table import is_as_written
 from probing.features.store.records import RunRecord, checksums_of, file_checksum, read_record, write_record
-from probing.features.store.sealed import DOCUMENT, is_canonical, read_document
 from probing.features.store.store import FeatureStore, Part
 
-REWRITE = "the same probing.extract command writes it again"
+_REWRITE = "the same probing.extract command writes it again"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something missing or wrong.
+    """A missing or damaged file.
 
     Attributes:
-        file: Which file, relative to the store, or the name of the table of pairs.
-        message: What is wrong with it.
-        run: The run whose features must be computed again; None where nothing must be.
-        part: Which array and noise level of the run; None for the whole run.
+        file: Path of the file, relative to the store, or the name of the table of pairs.
+        message: Description of the problem.
+        run: The run whose features must be computed again; None if none must.
+        part: Array and noise level of the run; None for the whole run.
     """
 
     file: str
@@ -47,8 +47,8 @@ def check(path: Path, *, deep: bool = True, advance: Callable[[int], Any] = lamb
 
     Args:
         path: The store.
-        deep: Whether to read every file; without, only documents, coordinates, and sizes of files are looked at.
-        advance: Called with 1 for each file of features that was looked at.
+        deep: Whether to read every file; without, only documents, coordinates and sizes of files are checked.
+        advance: Called with 1 for each checked file of features.
 
     Raises:
         UserError: There is no store at all, or one of another schema.
@@ -60,7 +60,7 @@ def check(path: Path, *, deep: bool = True, advance: Callable[[int], Any] = lamb
     try:
         store = FeatureStore.open(path)
     except UserError as error:
-        # Documents and coordinates say which of them is to blame.
+        # Find the damaged documents and coordinates.
         attributes = read_document(path)
         _require_schema(path, attributes)
         return [*_documents(path, attributes), Problem("coordinates", str(error))]
@@ -78,16 +78,16 @@ def _require_schema(path: Path, attributes: Mapping[str, Any]) -> None:
     if attributes.get("schema") == 1:
         raise UserError(
             f"{path} has schema 1, which has no checksums of its coordinates and records; "
-            f"python -m probing.store upgrade {path} makes schema 2 of it."
+            f"python -m probing.store upgrade {path} adds them."
         )
 
 
 def _root(path: Path) -> Iterator[Problem]:
     if not path.is_dir():
-        raise UserError(f"There is no feature store at {path}; python -m probing.extract makes one.")
+        raise UserError(f"There is no feature store at {path}; python -m probing.extract creates one.")
     copy = path / RUNS
     if not (path / DOCUMENT).exists() and not copy.exists():
-        raise UserError(f"{path} is no feature store, for it has no zarr.json; give another path.")
+        raise UserError(f"{path} is no feature store: it has no zarr.json; give another path.")
     try:
         attributes = read_document(path)
     except UserError as error:
@@ -104,14 +104,14 @@ def _root(path: Path) -> Iterator[Problem]:
         yield Problem(f"{RUNS}/{DOCUMENT}", str(error))
         return
     if copied != attributes or not is_canonical(copy):
-        yield Problem(f"{RUNS}/{DOCUMENT}", "this copy of zarr.json differs from it")
+        yield Problem(f"{RUNS}/{DOCUMENT}", "this copy of zarr.json differs from the original")
 
 
 def _documents(path: Path, attributes: Mapping[str, Any]) -> Iterator[Problem]:
     expected = attributes["documents"]
     for name in sorted({*expected, *metadata_files(path)}):
         if name not in expected:
-            yield Problem(name, "it is no document of this store")
+            yield Problem(name, "it does not belong to this store")
         elif not (path / name).is_file():
             yield Problem(name, "it is missing")
         elif list(file_checksum(path / name)) != expected[name]:
@@ -122,8 +122,8 @@ def _coordinates(store: FeatureStore) -> Iterator[Problem]:
     for stream in {stream for stream, _ in store.arrays()}:
         name = f"features/{stream}/depth"
         expected = [(block + 1) / store.num_blocks for block in store.blocks_of(stream)]
-        found = _values(store, name)
-        if found is None or found.tolist() != expected:
+        values = _values(store, name)
+        if values is None or values.tolist() != expected:
             yield Problem(name, "it is damaged")
 
 
@@ -131,7 +131,7 @@ def _run(store: FeatureStore, run: int, deep: bool, advance: Callable[[int], Any
     try:
         record = store.records.get(run)
     except UserError:
-        # One damaged record hides none of the others.
+        # Another record may be the damaged one.
         try:
             record = read_record(store.path, run)
         except UserError as error:
@@ -167,7 +167,7 @@ def _file(store: FeatureStore, run: int, record: RunRecord, part: Part, deep: bo
         yield Problem(name, f"it has {file.stat().st_size} bytes, expected {size}", run, part)
     elif deep:
         if file_checksum(file) != record.files[name]:
-            yield Problem(name, "its content is not what was written", run, part)
+            yield Problem(name, "its content was changed", run, part)
             return
         try:
             values = store.read_part(part, run, record.rows)
@@ -190,7 +190,7 @@ def _mask(store: FeatureStore) -> Iterator[Problem]:
         items = store.rows_of_run(run)
         file = store.path / "written" / "c" / str(run)
         if (mask[items] != expected[items]).any() or (run in store.records and not file.is_file()):
-            yield Problem(f"written/c/{run}", "it does not agree with the record of its run")
+            yield Problem(f"written/c/{run}", "it differs from the record of its run")
 
 
 def _pairs(store: FeatureStore, deep: bool) -> Iterator[Problem]:
@@ -198,9 +198,9 @@ def _pairs(store: FeatureStore, deep: bool) -> Iterator[Problem]:
         if deep:
             store.read_pairs()
             if not is_as_written(store.pairs_path):
-                yield Problem(store.pairs_path.name, f"it was edited or damaged; {REWRITE}")
+                yield Problem(store.pairs_path.name, f"it was edited or damaged; {_REWRITE}")
         elif not store.pairs_path.is_file():
-            yield Problem(store.pairs_path.name, f"it is missing; {REWRITE}")
+            yield Problem(store.pairs_path.name, f"it is missing; {_REWRITE}")
     except UserError as error:
         yield Problem(store.pairs_path.name, str(error))
 
@@ -217,67 +217,66 @@ def _values(store: FeatureStore, name: str) -> np.ndarray | None:
         return None
 
 
-def mend(path: Path, problems: list[Problem]) -> list[str]:
-    """Restore documents and coordinates, and take back what a record says of damaged files.
+def repair(path: Path, problems: list[Problem]) -> list[str]:
+    """Restore documents and coordinates, and remove damaged files from the records of their runs.
 
-    What is taken back is missing then, and the same ``probing.extract`` command computes it again.
+    Features that are removed are then missing; the same ``probing.extract`` command computes them again.
 
     Args:
         path: The store.
-        problems: Of :func:`check`.
+        problems: Problems that :func:`check` found.
 
     Returns:
-        What was done, a sentence each.
+        Descriptions of the changes.
 
     Raises:
-        UserError: Neither the root document nor its copy is whole, or the item ids cannot be rebuilt.
+        UserError: The root document and its copy are both damaged, or the item ids cannot be restored.
     """
     path = Path(path)
-    done = []
+    changes = []
     if any(problem.file in (DOCUMENT, f"{RUNS}/{DOCUMENT}") for problem in problems):
-        done.append(_mend_root(path))
+        changes.append(_restore_root(path))
         problems = check(path)
     attributes = read_document(path)
     if any(problem.run is None for problem in problems):
-        done += _mend_documents(path, attributes, problems)
+        changes += _restore_documents(path, attributes, problems)
         problems = check(path)
     store = FeatureStore.open(path)
     runs = {problem.run for problem in problems if problem.run is not None}
     for run in sorted(runs):
         bad = {p.part for p in problems if p.run == run}
-        done.append(_take_back(path, run, bad, store))
+        changes.append(_remove_parts(path, run, bad, store))
     store = FeatureStore.open(path)
     for problem in _mask(store):
         store.mark_written(int(problem.file.rsplit("/", 1)[-1]) if "/c/" in problem.file else 0)
-        done.append(f"{problem.file}: written again")
-    return done
+        changes.append(f"{problem.file}: restored")
+    return changes
 
 
-def _mend_root(path: Path) -> str:
-    for folder, other in ((path, "its copy"), (path / RUNS, "zarr.json")):
+def _restore_root(path: Path) -> str:
+    for folder, restored in ((path, f"the copy of {DOCUMENT}"), (path / RUNS, DOCUMENT)):
         try:
             attributes = read_document(folder)
         except UserError:
             continue
         if "documents" in attributes:
             commit(path, {name: value for name, value in attributes.items() if name != "documents"})
-            return f"{DOCUMENT}: {other if folder == path else DOCUMENT} written again"
-    raise UserError(f"Neither zarr.json of {path} nor its copy is whole; delete the store and extract it again.")
+            return f"{restored}: restored"
+    raise UserError(f"zarr.json of {path} and its copy are both damaged; delete the store and extract it again.")
 
 
-def _mend_documents(path: Path, attributes: dict[str, Any], problems: list[Problem]) -> list[str]:
-    """Write documents and coordinates anew from the root document and the copies in the records."""
-    done = []
-    known = set(attributes["documents"])
+def _restore_documents(path: Path, attributes: dict[str, Any], problems: list[Problem]) -> list[str]:
+    """Restore documents and coordinates from the root document and the copies in the records."""
+    changes = []
+    expected = set(attributes["documents"])
     for problem in problems:
         file = path / problem.file
         if problem.run is None and problem.file.endswith(DOCUMENT):
-            # A document that describes no array of this store hides what it stands before.
             file.unlink(missing_ok=True)
-            done.append(f"{problem.file}: {'written again' if problem.file in known else 'removed'}")
+            changes.append(f"{problem.file}: {'restored' if problem.file in expected else 'removed'}")
         elif problem.file.startswith("features/") and problem.run is None:
             shutil.rmtree(file, ignore_errors=True)
-            done.append(f"{problem.file}: written again")
+            changes.append(f"{problem.file}: restored")
     count = attributes["extents"][-1]
     ids = _ids_of(path, attributes, count)
     if "coordinates" in {problem.file for problem in problems}:
@@ -289,34 +288,23 @@ def _mend_documents(path: Path, attributes: dict[str, Any], problems: list[Probl
                 continue
             shutil.rmtree(path / name, ignore_errors=True)
     group = zarr.open_group(path, mode="r+")
-    arrays = from_json(attributes["arrays"])
-    create_arrays(
-        group,
-        arrays,
-        items=count,
-        sigmas=len(attributes["sigmas"]),
-        num_blocks=int(attributes["num_blocks"]),
-        run_length=int(attributes["run_length"]),
-    )
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        _fill(group, "sigma", np.asarray(attributes["sigmas"], dtype=np.float64))
-        if ids is not None:
-            _fill(group, "item_id", np.asarray(ids["item_id"], dtype=object))
-            _fill(group, "prompt_id", np.asarray(ids["prompt_id"], dtype=object))
-            _fill(group, "prompt_digest", ids["prompt_digest"])
+    create_arrays(group, attributes, count)
+    write_sigmas(group, attributes["sigmas"])
+    if ids is not None:
+        write_items(group, ids["item_id"], ids["prompt_id"], ids["prompt_digest"], slice(0, count))
     commit(path, {name: value for name, value in attributes.items() if name != "documents"})
     try:
         FeatureStore.open(path)
     except UserError as error:
         raise UserError(
-            f"The item ids of {path} cannot be rebuilt, for not every run has a record ({error}); "
+            f"The item ids of {path} cannot be restored: not every run has a record ({error}); "
             f"delete the store and extract it again."
         ) from None
-    return [*done, "coordinates: written again"]
+    return [*changes, "coordinates: restored"]
 
 
 def _ids_of(path: Path, attributes: Mapping[str, Any], count: int) -> dict[str, Any] | None:
-    """Put the ids together from the records of all runs; None where one lacks, or they are not those of the store."""
+    """Collect the ids from the records of all runs; None if a record is missing, or they differ from the store's."""
     whole: dict[str, list[str]] = {"item_id": [], "prompt_id": [], "prompt_digest": []}
     for run in range(-(-count // int(attributes["run_length"]))):
         try:
@@ -333,14 +321,8 @@ def _ids_of(path: Path, attributes: Mapping[str, Any], count: int) -> dict[str, 
     return {**whole, "prompt_digest": words}
 
 
-def _fill(group: zarr.Group, name: str, values: np.ndarray) -> None:
-    array = group[name]
-    assert isinstance(array, zarr.Array)
-    array[...] = values
-
-
-def _take_back(path: Path, run: int, parts: set[Part | None], store: FeatureStore) -> str:
-    """Remove from a run's record what is damaged, with its files."""
+def _remove_parts(path: Path, run: int, parts: set[Part | None], store: FeatureStore) -> str:
+    """Remove damaged parts of a run, files and checksums; the whole record if it is damaged."""
     folder = path / RUNS / str(run)
     record = None if None in parts else read_record(path, run)
     if record is None:

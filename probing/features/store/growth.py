@@ -1,4 +1,4 @@
-"""Make a store's documents and coordinates, and bring them to a larger size; the root document commits each change."""
+"""Create a store's documents and coordinates, and extend them; writing the root document commits each change."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ import pandas as pd
 import zarr
 from jaxtyping import UInt8
 
-from probing.features.store.layout import RUNS, create_arrays, from_json, metadata_files
+from probing.features.store.documents import digest_of, write_document
+from probing.features.store.layout import RUNS, create_arrays, metadata_files
 from probing.features.store.lock import locked, remove_unfinished, unfinished_prefix
 from probing.features.store.records import file_checksum
-from probing.features.store.sealed import digest_of, write_document
 from probing.files import UMASK, sentences_for_disk_errors, sync
 
 
 def create(path: Path, attributes: Mapping[str, Any], items: pd.DataFrame) -> None:
-    """Make an empty store; of several processes that try at once, one does.
+    """Create an empty store; if several processes try at once, one of them succeeds.
 
     Args:
         path: Folder of the store.
-        attributes: Of its root document.
+        attributes: Attributes of its root document.
         items: ``item_id``, ``prompt_id`` and ``prompt``, in order.
 
     Raises:
-        FileExistsError: Something lies there.
+        FileExistsError: The path is in use.
         UserError: The disk is full or cannot be written.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -46,7 +46,7 @@ def create(path: Path, attributes: Mapping[str, Any], items: pd.DataFrame) -> No
                 os.chmod(unfinished, 0o777 & ~UMASK)
                 grow(unfinished, dict(attributes), items, start=0)
                 sync_tree(unfinished)
-                # A folder is renamed only to a free name or an empty folder: the other process loses.
+                # The rename fails if another process has created the store first.
                 os.rename(unfinished, path)
                 sync(path.parent)
         except OSError as error:
@@ -67,27 +67,15 @@ def grow(
     start: int,
     before: tuple[Sequence[str], Sequence[str], np.ndarray] | None = None,
 ) -> None:
-    """Bring arrays and coordinates to the size that attributes ask for; the root document, written last, commits it."""
+    """Extend arrays and coordinates to the size in the attributes; the root document, written last, commits it."""
     group = zarr.open_group(path, mode="a" if start or before is not None else "w", zarr_format=3)
-    arrays, sigmas = from_json(attributes["arrays"]), attributes["sigmas"]
     count = start + len(items)
-    create_arrays(
-        group,
-        arrays,
-        items=count,
-        sigmas=len(sigmas),
-        num_blocks=int(attributes["num_blocks"]),
-        run_length=int(attributes["run_length"]),
-    )
+    create_arrays(group, attributes, count)
     ids, prompts = items["item_id"].tolist(), items["prompt_id"].tolist()
     words = words_digest(items["prompt"])
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        _set(group, "sigma", slice(None), np.asarray(sigmas, dtype=np.float64))
-        if len(items):
-            new = slice(start, count)
-            _set(group, "item_id", new, np.asarray(ids, dtype=object))
-            _set(group, "prompt_id", new, np.asarray(prompts, dtype=object))
-            _set(group, "prompt_digest", new, words)
+    write_sigmas(group, attributes["sigmas"])
+    if len(items):
+        write_items(group, ids, prompts, words, slice(start, count))
     if before is not None:
         ids, prompts = [*before[0], *ids], [*before[1], *prompts]
         words = np.concatenate([before[2], words])
@@ -108,17 +96,33 @@ def commit(path: Path, attributes: Mapping[str, Any]) -> None:
         documents[name] = list(file_checksum(path / name))
     whole = {**attributes, "documents": documents}
     write_document(path, whole)
-    # From this copy a damaged root document is mended.
+    # The copy from which a damaged root document is restored.
     write_document(path / RUNS, whole)
 
 
-def _set(group: zarr.Group, name: str, where: slice, values: np.ndarray) -> None:
+def write_sigmas(group: zarr.Group, sigmas: Sequence[float]) -> None:
+    """Write the coordinate of noise levels."""
+    _write(group, "sigma", np.asarray(sigmas, dtype=np.float64), slice(None))
+
+
+def write_items(
+    group: zarr.Group, item_ids: Sequence[str], prompt_ids: Sequence[str], words: np.ndarray, rows: slice
+) -> None:
+    """Write the coordinates of these rows of items."""
+    _write(group, "item_id", np.asarray(item_ids, dtype=object), rows)
+    _write(group, "prompt_id", np.asarray(prompt_ids, dtype=object), rows)
+    _write(group, "prompt_digest", words, rows)
+
+
+def _write(group: zarr.Group, name: str, values: np.ndarray, where: slice) -> None:
     array = group[name]
     assert isinstance(array, zarr.Array)
-    array[where] = values
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        array[where] = values
 
 
 def items_digest(item_ids: Any, prompt_ids: Any, words: np.ndarray) -> str:
+    """Return the digest of all ids and of the words of all prompts."""
     digest = hashlib.blake2b(digest_size=16)
     for texts in (item_ids, prompt_ids):
         for text in texts:
@@ -131,11 +135,11 @@ def items_digest(item_ids: Any, prompt_ids: Any, words: np.ndarray) -> str:
 
 def words_digest(prompts: Sequence[str] | pd.Series) -> UInt8[np.ndarray, "item byte"]:
     """Return the digest of each prompt's words."""
-    known: dict[str, bytes] = {}
-    for prompt in map(str, prompts):
-        if prompt not in known:
-            known[prompt] = hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return np.frombuffer(b"".join(known[str(prompt)] for prompt in prompts), np.uint8).reshape(-1, 16)
+    texts = [str(prompt) for prompt in prompts]
+    digests = {
+        text: hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in set(texts)
+    }
+    return np.frombuffer(b"".join(digests[text] for text in texts), np.uint8).reshape(-1, 16)
 
 
 def sync_file(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Locks between processes that write one store, and what a killed creation leaves behind."""
+"""Lock a store against other processes, and remove what a killed creation leaves behind."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from probing.errors import UserError
 
 
 def unfinished_prefix(path: Path) -> str:
-    """Return how the name begins of the folder in which this process makes a store."""
+    """Return the beginning of the name of the folder in which this process creates a store."""
     return f"{path.name}.{os.getpid()}."
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what killed creations of this store left behind.
+    """Remove the folders of killed creations of this store.
 
-    One that is under way belongs to a living process, and is locked, also against other machines on one disk.
+    The folder of a running creation belongs to a living process, and is locked, also against other machines.
     """
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
         owner = left.name.removeprefix(f"{path.name}.").split(".")[0]
@@ -42,7 +42,7 @@ def _is_alive(process: int) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder against other processes; the system lets go of the lock of a killed process.
+    """Lock a folder against other processes; the system releases the lock of a killed process.
 
     Raises:
         UserError: Another process holds it.

@@ -1,4 +1,4 @@
-"""The table of pairs beside a store: bound to it by name and identity, and checked whenever it is read."""
+"""Read and write the table of pairs next to a store; name and identity link it to the store."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from probing.files import read_metadata, read_parquet, write_parquet
 
 
 def write_pairs(path: Path, pairs: pd.DataFrame, identity: str) -> bool:
-    """Write the pairs of a store, unless the same are there; returns whether they were written.
+    """Write the pairs of a store, unless the table is already the same; return whether it was written.
 
     Args:
         path: The table.
         pairs: One row a pair.
-        identity: Of the store that they belong to.
+        identity: Identity of the store.
 
     Raises:
         UserError: The disk is full or cannot be written.
     """
-    # Index and types as they will be read again.
+    # With the index and the types of the table on disk.
     table = pa.Table.from_pandas(pairs, preserve_index=False).replace_schema_metadata()
-    noted = {"store": identity, "pairs": fingerprint(table), "pyarrow": pa.__version__}
-    if path.is_file() and all(read_metadata(path).get(name) == noted[name] for name in ("store", "pairs")):
+    metadata = {"store": identity, "pairs": fingerprint(table), "pyarrow": pa.__version__}
+    if path.is_file() and all(read_metadata(path).get(name) == metadata[name] for name in ("store", "pairs")):
         try:
             read_pairs(path, identity)
         except UserError:
             pass
         else:
             return False
-    write_parquet(path, pairs, noted)
+    write_parquet(path, pairs, metadata)
     return True
 
 
@@ -45,7 +45,7 @@ def read_pairs(path: Path, identity: str) -> pd.DataFrame:
     """Read the pairs of a store.
 
     Raises:
-        UserError: They are not there, are damaged, or belong to another store.
+        UserError: They are missing or damaged, or belong to another store.
     """
     if not path.is_file():
         raise UserError(f"There are no pairs at {path}; the same probing.extract command writes them there.")
@@ -54,12 +54,12 @@ def read_pairs(path: Path, identity: str) -> pd.DataFrame:
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path} is damaged ({reason}); the same probing.extract command writes it again.") from error
-    noted = read_metadata(path)
-    if noted.get("store") != identity:
+    metadata = read_metadata(path)
+    if metadata.get("store") != identity:
         raise UserError(
-            f"{path} holds the pairs of another store; the same probing.extract command writes those of this one."
+            f"{path} has the pairs of another store; the same probing.extract command writes those of this one."
         )
-    if noted.get("pairs") != fingerprint(table):
+    if metadata.get("pairs") != fingerprint(table):
         raise UserError(
             f"{path} was edited or damaged: its digest does not match; change labels in the data that were extracted, "
             f"and give the same probing.extract command: it writes the pairs anew and computes nothing again."
@@ -68,12 +68,12 @@ def read_pairs(path: Path, identity: str) -> pd.DataFrame:
 
 
 def read_legacy_pairs(store: Path, item_ids: Collection[str]) -> pd.DataFrame | None:
-    """Read the pairs beside a store of schema 1; None where there are none.
+    """Read the pairs next to a store of schema 1; None if there are none.
 
-    Its name replaced the store's suffix, so stores whose names differ after the last dot shared one table.
+    The table's name replaces the store's suffix, so stores whose names differ only after the last dot share a table.
 
     Raises:
-        UserError: It is damaged, or may be another store's.
+        UserError: The table is damaged, or may belong to another store.
     """
     path = store.with_suffix(".pairs.parquet")
     if not path.is_file() or read_metadata(path):
@@ -88,16 +88,16 @@ def read_legacy_pairs(store: Path, item_ids: Collection[str]) -> pd.DataFrame | 
     if sharing or unknown:
         reason = f"{', '.join(sharing)} shares it" if sharing else f"{store.name} lacks its item {min(unknown)!r}"
         raise UserError(
-            f"{path} may hold the pairs of another store, for {reason}; move it away, and extract the data of this "
+            f"{path} may have the pairs of another store: {reason}; move it away, and extract the data of this "
             f"store again to another --output."
         )
     return pairs
 
 
 def is_as_written(path: Path) -> bool:
-    """Return whether a Parquet file has the very bytes that this version of the library writes its rows as.
+    """Return whether a Parquet file has exactly the bytes that this version of PyArrow writes for its rows.
 
-    A file by another version of the library passes: :func:`read_pairs` checks its content.
+    A file of another version passes: :func:`read_pairs` checks its content.
     """
     content = path.read_bytes()
     version = read_metadata(path).get("pyarrow")
@@ -112,7 +112,7 @@ def is_as_written(path: Path) -> bool:
 
 
 def fingerprint(table: pa.Table) -> str:
-    """Hash names, types and values of a table; chunks and dictionaries make no difference."""
+    """Hash names, types and values of a table; chunks and dictionaries are ignored."""
     digest = hashlib.blake2b(str(table.num_rows).encode(), digest_size=16)
     for name in table.column_names:
         column = table.column(name)
@@ -138,7 +138,7 @@ def _update(digest, column: pa.Array) -> None:
     elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         digest.update(np.ascontiguousarray(pc.fill_null(column, 0)).tobytes())
     else:
-        # Lists and times are few and short.
+        # Few columns have lists or times.
         digest.update(repr(column.to_pylist()).encode())
 
 

@@ -1,8 +1,8 @@
 """Create, grow, write and read a feature store.
 
-Three rules keep its content true. The root document and the records of runs are sealed, so an edit is found. A run is
-written and synced before its record is, so what a record names is there, whenever the process is killed. Whatever is
-read is compared with the checksums of its record, so a lost, swapped or damaged file is an error, never other numbers.
+Three rules protect its content. The root document and the records of runs have digests, so an edit is found. A run is
+written and synced before its record, so a record never names a file that a killed process did not write. All values are
+compared with the checksums of their record, so a lost, swapped or damaged file is an error, never another number.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from probing.errors import UserError
 from probing.features.store.arrays import REPAIR, StoredArrays
+from probing.features.store.documents import digest_of, read_document
 from probing.features.store.growth import create, grow, items_digest, sync_file, words_digest
 from probing.features.store.layout import COLUMNS, RUNS, SCHEMA, ArraySpec, blocks_by_stream, from_json, to_json
 from probing.features.store.lock import locked
@@ -32,24 +33,23 @@ from probing.features.store.records import (
     summary,
     write_record,
 )
-from probing.features.store.sealed import digest_of, read_document
 from probing.files import sentences_for_disk_errors
 
 Part = tuple[str, int]
-"""An array's name, and the position of a noise level (0 for arrays without)."""
+"""An array's name and the position of a noise level (0 for arrays without)."""
 
 
 class FeatureStore:
-    """Features of items in one backbone. Make one with :meth:`create` or :meth:`open`.
+    """Features of items in one backbone; returned by :meth:`create` and :meth:`open`.
 
     Attributes:
         path: Its folder.
-        attributes: Of the root document: settings, and what is known of model and data.
+        attributes: Attributes of the root document: settings, and descriptions of model and data.
         specs: Arrays of features and latents.
         sigmas: Noise levels, in the order in which they were added.
         item_ids: (item,) ids, in the order in which they were added.
         prompt_ids: (item,) prompt group of each.
-        prompt_digests: (item, 16) digests of the words that were given with each item.
+        prompt_digests: (item, 16) digests of the words of each item.
     """
 
     def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
@@ -71,9 +71,9 @@ class FeatureStore:
         """
         path = Path(path)
         if not path.is_dir():
-            raise UserError(f"There is no feature store at {path}; python -m probing.extract makes one.")
+            raise UserError(f"There is no feature store at {path}; python -m probing.extract creates one.")
         if not (path / "zarr.json").exists() and not (path / RUNS).exists():
-            raise UserError(f"{path} is no feature store, for it has no zarr.json; give another path.")
+            raise UserError(f"{path} is no feature store: it has no zarr.json; give another path.")
         attributes = read_document(path)
         schema = attributes.get("schema")
         if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
@@ -86,7 +86,7 @@ class FeatureStore:
             return cls(path, attributes)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise UserError(
-                f"The attributes of {path} were edited ({type(error).__name__}: {error}); {REPAIR} mends them."
+                f"The attributes of {path} were edited ({type(error).__name__}: {error}); {REPAIR} restores them."
             ) from error
 
     @classmethod
@@ -102,24 +102,24 @@ class FeatureStore:
         settings: Mapping[str, Any],
         provenance: Mapping[str, Any],
     ) -> FeatureStore:
-        """Make an empty store; of several processes that try at once, one does.
+        """Create an empty store; if several processes try at once, one of them succeeds.
 
         Args:
             path: Folder of the store.
-            arrays: What it will hold.
-            items: ``item_id``, ``prompt_id`` and ``prompt`` (the words given to the text encoders), in order.
+            arrays: Its arrays.
+            items: ``item_id``, ``prompt_id`` and ``prompt`` (the words for the text encoders), in order.
             sigmas: Noise levels.
-            num_blocks: Of the backbone.
+            num_blocks: Number of blocks of the backbone.
             run_length: Items written at once.
-            settings: Everything else that decides values, as JSON; compared when a store is continued.
-            provenance: Versions and the like; kept, not compared.
+            settings: All other settings that change values, as JSON; compared when a store is continued.
+            provenance: Versions and the like; stored, not compared.
 
         Raises:
-            FileExistsError: Something lies there.
+            FileExistsError: The path is in use.
             UserError: The disk is full or cannot be written.
         """
         path = Path(path)
-        made_as = {
+        identity = {
             "settings": dict(settings),
             "sigmas": [float(sigma) for sigma in sigmas],
             "arrays": to_json(arrays),
@@ -129,7 +129,7 @@ class FeatureStore:
             **provenance,
             **settings,
             "schema": SCHEMA,
-            "identity": digest_of(made_as),
+            "identity": digest_of(identity),
             "num_blocks": num_blocks,
             "run_length": run_length,
             "settings": dict(settings),
@@ -148,18 +148,18 @@ class FeatureStore:
         sigmas: Sequence[float],
         provenance: Mapping[str, Any],
     ) -> FeatureStore:
-        """Make room for more arrays, noise levels and items; what is there keeps its place.
+        """Add arrays, noise levels and items; existing ones keep their positions.
 
         Args:
-            arrays: All arrays, those that are there first.
-            items: The further items, as for :meth:`create`.
-            sigmas: All noise levels, those that are there first.
-            provenance: Replaces what is kept.
+            arrays: All arrays, existing ones first.
+            items: The new items, as for :meth:`create`.
+            sigmas: All noise levels, existing ones first.
+            provenance: Replaces the stored provenance.
 
         Returns:
             The store, opened again.
         """
-        assert list(sigmas)[: len(self.sigmas)] == self.sigmas, "noise levels are added behind those there"
+        assert list(sigmas)[: len(self.sigmas)] == self.sigmas, "new noise levels follow the existing ones"
         attributes = {**self.attributes, **provenance, "arrays": to_json(arrays), "sigmas": list(map(float, sigmas))}
         with self._writing():
             before = (self.item_ids.tolist(), self.prompt_ids.tolist(), self.prompt_digests)
@@ -171,27 +171,29 @@ class FeatureStore:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of the backbone, read or not."""
+        """Number of blocks of the backbone."""
         return int(self.attributes["num_blocks"])
 
     @property
     def run_length(self) -> int:
+        """Items of a run."""
         return int(self.attributes["run_length"])
 
     @property
     def runs(self) -> range:
+        """Numbers of all runs."""
         return range(-(-len(self.item_ids) // self.run_length))
 
     @property
     def extents(self) -> list[int]:
-        """Numbers of items after the creation and after each addition; batches never cross one."""
+        """Number of items after the creation and after each addition; batches never cross one of these."""
         return [int(extent) for extent in self.attributes["extents"]]
 
     @cached_property
     def records(self) -> dict[int, RunRecord]:
-        """Records of the runs that have one."""
-        found = {run: read_record(self.path, run) for run in self.runs}
-        return {run: record for run, record in found.items() if record is not None}
+        """Records of runs, by number, where there is one."""
+        records = {run: read_record(self.path, run) for run in self.runs}
+        return {run: record for run, record in records.items() if record is not None}
 
     @cached_property
     def digest(self) -> str:
@@ -203,12 +205,12 @@ class FeatureStore:
 
     @property
     def identity(self) -> str:
-        """32 hex characters of what the store was made as; additions do not change them. Binds its pairs to it."""
+        """32 hex characters of the new store, unchanged by additions; they link the pairs to the store."""
         return str(self.attributes.get("identity", ""))
 
     @property
     def written(self) -> np.ndarray:
-        """Mask (item,): of which items all features are on disk."""
+        """Mask (item,): items whose features are all on disk."""
         if self.schema == 1:
             return self._arrays.read("written").astype(bool)
         mask = np.zeros(len(self.item_ids), dtype=bool)
@@ -219,7 +221,7 @@ class FeatureStore:
 
     @property
     def complete(self) -> bool:
-        """Whether all features of all items, and all that is noted of items, are on disk."""
+        """Whether all features and columns of all items are on disk."""
         if self.schema == 1:
             return bool(self.written.all())
         rows = sum(r.rows for r in self.records.values() if r.is_whole((*self.specs, *COLUMNS), len(self.sigmas)))
@@ -227,44 +229,46 @@ class FeatureStore:
 
     @property
     def blocks(self) -> list[int]:
-        """Every block that some stream has."""
+        """Blocks of any stream."""
         return sorted({block for array in self.specs for block in array.blocks or ()})
 
     def blocks_of(self, stream: str) -> list[int]:
+        """Return the blocks of a stream."""
         return list(blocks_by_stream(self.specs)[stream])
 
     def arrays(self) -> list[tuple[str, str]]:
-        """Name every (stream, reduction) of features."""
+        """Return every (stream, reduction) of features."""
         names = [array.name.split("/") for array in self.specs if array.blocks is not None]
         return [(name[1], name[2]) for name in names]
 
     def latent_reductions(self) -> list[str]:
+        """Return the reductions of the clean latents."""
         return [array.name.split("/")[1] for array in self.specs if array.blocks is None]
 
     @property
     def pairs_path(self) -> Path:
-        """The table of pairs beside the store; its name has the store's whole name."""
+        """Path of the table of pairs, next to the store: ``STORE.pairs.parquet``."""
         return self.path.with_name(self.path.name + ".pairs.parquet")
 
     def read_pairs(self) -> pd.DataFrame:
         """Read the table of pairs.
 
         Raises:
-            UserError: It is not there, is damaged, or belongs to another store.
+            UserError: It is missing or damaged, or belongs to another store.
         """
         if self.schema > 1:
             return read_pairs(self.pairs_path, self.identity)
         pairs = read_legacy_pairs(self.path, self.item_ids)
         if pairs is None:
-            raise UserError(f"There are no pairs beside {self.path}, which has schema 1; extract it again.")
+            raise UserError(f"There are no pairs next to {self.path}, which has schema 1; extract it again.")
         return pairs
 
     def write_pairs(self, pairs: pd.DataFrame) -> bool:
-        """Write the table of pairs, unless the same are there; returns whether they were written."""
+        """Write the table of pairs, unless it is already the same; return whether it was written."""
         return write_pairs(self.pairs_path, pairs, self.identity)
 
     def read(self, stream: str, reduction: str, sigma: float, block: int) -> Float[np.ndarray, "item ..."]:
-        """Read one block's features of all items at one noise level, as float32; NaN where none are written.
+        """Read one block's features of all items at one noise level, as float32; NaN for items that are not written.
 
         Raises:
             UserError: The store has no such stream, reduction, sigma or block, or a file is lost, swapped or damaged.
@@ -287,13 +291,13 @@ class FeatureStore:
         return self._checked(name, self._arrays.read(name, self._rows), 0, 0).astype(np.float32)
 
     def read_column(self, name: str) -> np.ndarray:
-        """Read what is noted of each item, one of :data:`~probing.features.store.layout.COLUMNS`."""
+        """Read a column of items, one of :data:`~probing.features.store.layout.COLUMNS`."""
         return self._checked(name, self._arrays.read(name, self._rows), 0, 0)
 
     @cached_property
     def item_inputs(self) -> dict[str, np.ndarray] | None:
-        """What each item's features were computed from: ``prompt_id``, ``prompt_digest`` (of the words given) and
-        ``image_digest`` (of the picture), (item, …); None for a store whose maker did not note them.
+        """Inputs of each item's features, (item, …): ``prompt_id``, ``prompt_digest`` (of the words) and
+        ``image_digest`` (of the picture); None for a store of schema 1, which lacks them.
         """
         if self.schema == 1 or self.attributes["settings"].get("upgraded_from"):
             return None
@@ -301,10 +305,11 @@ class FeatureStore:
         return {"prompt_id": self.prompt_ids, **digests}
 
     def rows_of_run(self, run: int) -> slice:
+        """Return the rows of a run's items."""
         return slice(run * self.run_length, min((run + 1) * self.run_length, len(self.item_ids)))
 
     def read_part(self, part: Part, run: int, rows: int) -> np.ndarray:
-        """Read one array of a run at one noise level as it is stored: (row, [block,] …) of the first ``rows`` items.
+        """Read one array of a run at one noise level in its stored dtype, (row, [block,] …) for ``rows`` items.
 
         Raises:
             UserError: A file is lost, swapped or damaged.
@@ -318,23 +323,25 @@ class FeatureStore:
         return values
 
     def spec(self, name: str) -> ArraySpec:
+        """Return the spec of an array."""
         return next(array for array in (*self.specs, *COLUMNS) if array.name == name)
 
     def write_run(self, run: int, values: Mapping[Part, np.ndarray]) -> None:
-        """Write parts of a run, sync them, and only then enter them in its record.
+        """Write parts of a run, sync them, and then update its record.
 
         Args:
-            run: Its number; it holds items ``run · run_length`` up to the next.
+            run: Its number; its first item is ``run · run_length``.
             values: For some arrays and noise levels, (row, [block,] …) of all items of the run.
 
         Raises:
-            UserError: The disk is full or cannot be written; what was recorded before stays good.
-            ValueError: An unknown array, a wrong shape or type, or a part of more items that leaves others behind.
+            UserError: The disk is full or cannot be written; earlier records stay valid.
+            ValueError: An array of a wrong shape or type.
         """
         items = self.rows_of_run(run)
         rows = items.stop - items.start
         before = self.records.get(run, RunRecord())
-        kept = before.checksums if before.rows == rows else {}
+        # After an addition of items to the run, its earlier parts have too few rows.
+        checksums = before.checksums if before.rows == rows else {}
         for part, value in values.items():
             array = self.spec(part[0])
             expected = (rows, *(() if array.blocks is None else (len(array.blocks),)), *array.shape)
@@ -342,24 +349,22 @@ class FeatureStore:
                 raise ValueError(
                     f"{part[0]} of run {run} is {array.dtype} {expected}, got {value.dtype} {value.shape}."
                 )
-        ids = self.ids_of(items)
-        record = RunRecord(rows, dict(kept), dict(before.files), ids)
+        record = RunRecord(rows, dict(checksums), dict(before.files), self.ids_of(items))
         with self._writing():
-            files = {}
             for (name, sigma), value in values.items():
                 array = self.spec(name)
                 self._arrays.write(name, items if array.blocks is None else (items, sigma), value)
                 file = array.file(run, sigma)
                 sync_file(self.path / file)
-                files[file] = file_checksum(self.path / file)
+                record.files[file] = file_checksum(self.path / file)
                 record = record.with_part(name, sigma, checksums_of(value, array))
-            write_record(self.path, run, RunRecord(rows, record.checksums, {**record.files, **files}, ids))
-        self.records[run] = RunRecord(rows, record.checksums, {**record.files, **files}, ids)
+            write_record(self.path, run, record)
+        self.records[run] = record
         self.__dict__.pop("digest", None)
         self.mark_written(run)
 
     def mark_written(self, run: int) -> None:
-        """Set the mask that readers without this package look at."""
+        """Update the array ``written``, a mask for readers without this package."""
         items = self.rows_of_run(run)
         record = self.records.get(run, RunRecord())
         mask = np.zeros(items.stop - items.start, dtype=bool)
@@ -370,16 +375,16 @@ class FeatureStore:
 
     def difference(self, settings: Mapping[str, Any]) -> list[str]:
         """List the settings in which a request differs from the store."""
-        mine = self.attributes["settings"]
+        stored = self.attributes["settings"]
         return [
-            f"{key} was {mine.get(key)!r} and is now {settings.get(key)!r}"
-            for key in sorted({*mine, *settings})
-            if _plain(mine.get(key)) != _plain(settings.get(key))
+            f"{key} was {stored.get(key)!r} and is now {settings.get(key)!r}"
+            for key in sorted({*stored, *settings})
+            if _as_json(stored.get(key)) != _as_json(settings.get(key))
         ]
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the store for writing; another process is refused meanwhile, and a killed one lets go.
+        """Lock the store for writing; other processes are refused meanwhile, and a kill releases the lock.
 
         Raises:
             UserError: Another process writes this store.
@@ -397,7 +402,7 @@ class FeatureStore:
         return slice(0, len(self.item_ids))
 
     def ids_of(self, items: slice) -> dict[str, list[str]]:
-        """Return what a record keeps of these items: ids, prompt groups, and digests of words in hex."""
+        """Return ids, prompt groups and hex digests of words of these items, as a record has them."""
         return {
             "item_id": self.item_ids[items].tolist(),
             "prompt_id": self.prompt_ids[items].tolist(),
@@ -405,11 +410,11 @@ class FeatureStore:
         }
 
     def read_raw(self, name: str) -> np.ndarray:
-        """Read an array as it is on disk, compared with nothing but its own chunks' checksums."""
+        """Read an array without comparing it with the records; Zarr compares each chunk with its checksum."""
         return self._arrays.read(name)
 
     def _checked(self, name: str, values: np.ndarray, sigma: int, block: int) -> np.ndarray:
-        """Compare values of all items with the records; values that no record has become fill values."""
+        """Compare values of all items with the records; values without a record become fill values."""
         if self.schema == 1:
             return values
         for run in self.runs:
@@ -428,7 +433,7 @@ class FeatureStore:
         where = f"{self.path}/{self.spec(name).file(run, sigma)}"
         index = "" if block is None or self.spec(name).blocks is None else f", block {self.spec(name).blocks[block]}"  # type: ignore[index]
         return UserError(
-            f"{where} (run {run}{index}) does not hold what was written: it was lost, swapped or damaged; "
+            f"{where} (run {run}{index}) does not have the written values: it was lost, swapped or damaged; "
             f"{REPAIR} {self.path} computes it again."
         )
 
@@ -438,5 +443,5 @@ class FeatureStore:
         return {str(file.relative_to(self.path)): list(file_checksum(file)) for file in files}
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value

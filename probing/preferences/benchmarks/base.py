@@ -20,7 +20,7 @@ class Benchmark:
 
     Attributes:
         title: Its usual name.
-        hub: Its data set on the Hugging Face hub; None where it is not there in this form.
+        hub: Its data set on the Hugging Face hub; None if the hub lacks it in this form.
         patterns: Patterns of the hub's files to download, by split.
         read: Reads the comparisons and pictures of some splits.
         files: The file of each split, or the beginning of its files' names.

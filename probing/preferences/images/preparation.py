@@ -35,7 +35,7 @@ def prepare(image: Image.Image, resolution: int, resize: str = "center-crop", ba
     Args:
         image: Any picture that Pillow opens.
         resolution: Side of the square, in pixels.
-        resize: ``center-crop`` (keep the middle), ``pad`` (keep all, the background beside it) or ``stretch``.
+        resize: ``center-crop`` (keep the middle), ``pad`` (keep all, on the background) or ``stretch``.
         background: One of :data:`BACKGROUNDS`.
 
     Raises:

@@ -100,7 +100,7 @@ def test_a_member_outside_the_list_of_a_zip_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("pack", [zipped, tar_gz])
-def test_what_grows_beyond_its_size_is_refused(tmp_path, pack):
+def test_archive_bombs_are_refused(tmp_path, pack):
     suffix = {tar_gz: "tgz", zipped: "zip"}[pack]
     (path := tmp_path / f"x.{suffix}").write_bytes(pack({"a": bytes(200_000_000)}))
     assert path.stat().st_size < 200_000
@@ -170,7 +170,7 @@ def test_more_than_the_free_disk_is_refused(tmp_path, kind, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_has_its_own_sentence(tmp_path, number, monkeypatch):
+def test_a_full_disk_is_one_sentence(tmp_path, number, monkeypatch):
     (tmp_path / "x.zip").write_bytes(zipped())
 
     def full(*_):

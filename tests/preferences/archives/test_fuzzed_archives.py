@@ -97,20 +97,20 @@ SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "deran
 
 @settings(max_examples=150, **SETTINGS)
 @given(damaged())
-def test_damage_is_found_or_does_no_harm(case):
+def test_damage_is_found_or_harmless(case):
     check(case)
 
 
 @pytest.mark.slow
 @settings(max_examples=6000, **SETTINGS)
 @given(damaged())
-def test_much_damage_is_found_or_does_no_harm(case):
+def test_much_damage_is_found_or_harmless(case):
     check(case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(ARCHIVES))
-def test_every_flipped_bit_is_found_or_does_no_harm(kind):
+def test_every_flipped_bit_is_found_or_harmless(kind):
     content = ARCHIVES[kind]
     for position in range(len(content)):
         for bit in range(8) if kind != "tar" else (position % 8,):

@@ -51,7 +51,7 @@ def test_a_changed_time_alone_unpacks_again(tmp_path):
 @pytest.mark.parametrize(
     "marker", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"version": 1, "parts": [], "files": {}}', b"null"]
 )
-def test_a_marker_without_content_counts_as_not_done(tmp_path, marker):
+def test_a_marker_without_content_is_ignored(tmp_path, marker):
     write_parts(tmp_path, "x.zip", zipped(), [""])
     (tmp_path / "x.zip.unpacked").write_bytes(marker)
     unpack(tmp_path)
@@ -75,7 +75,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("kind", PACKERS)
 @pytest.mark.parametrize("before", ["nothing", "a cut file", "another archive"])
-def test_a_kill_anywhere_is_mended_by_the_next_call(tmp_path, kind, before, monkeypatch):
+def test_the_next_call_repairs_any_kill(tmp_path, kind, before, monkeypatch):
     for step in range(100):
         folder = tmp_path / str(step)
         write_parts(folder, f"x.{kind}", PACKERS[kind](), [".0", ".1"])
@@ -255,14 +255,14 @@ def test_a_link_in_a_zip_is_refused(tmp_path):
     refused(tmp_path, "its member 'a' is no regular file or folder")
 
 
-def test_modes_are_not_taken_over(tmp_path):
+def test_modes_of_members_are_ignored(tmp_path):
     (tmp_path / "x.tar").write_bytes(tar({"a": b"1"}, mode=0o6777))
     unpack(tmp_path)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) & 0o6111 == 0
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_a_member_that_is_there_twice(tmp_path, kind):
+def test_a_repeated_member(tmp_path, kind):
     def twice(*contents):
         stream = io.BytesIO()
         if kind == "zip":

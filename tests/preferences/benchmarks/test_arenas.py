@@ -28,7 +28,7 @@ def pickapic(tmp_path):
     return write("pickapic-v1", tmp_path / "pickapic", prompts=10)
 
 
-def test_pickapic_pairs_are_the_labelled_comparisons_in_published_places(pickapic):
+def test_pickapic_pairs_are_labelled_comparisons_on_published_sides(pickapic):
     data = preferences.load_pairs("pickapic-v1", root=pickapic)
     for split, name in (("train", "train"), ("validation", "validation_unique"), ("test", "test_unique")):
         rows = published_rows(pickapic, name)
@@ -128,7 +128,7 @@ def test_genai_votes(genai):
         assert data.open_image(pair["second"]).tobytes() == picture(2 * number + 1).tobytes()
 
 
-def test_a_folder_above_or_of_the_config_will_do(genai):
+def test_the_folder_of_the_config_or_its_parent_is_accepted(genai):
     inside = preferences.load_pairs("genai-bench", root=genai / "image_generation")
     assert (
         inside.pairs["pair_id"].tolist() == preferences.load_pairs("genai-bench", root=genai).pairs["pair_id"].tolist()

@@ -32,13 +32,13 @@ def test_test_lists_become_all_their_pairs(root):
     pairs = preferences.load_pairs("hpdv2", root=root, split="test").pairs
     assert len(pairs) == 36 * len(records)
     for number, record in enumerate(records):
-        mine = pairs[pairs["list_id"] == f"test{number}"]
-        said = {
+        part = pairs[pairs["list_id"] == f"test{number}"]
+        rows = {
             tuple(sorted((row["first"].split("/")[-1], row["second"].split("/")[-1]))): row
-            for _, row in mine.iterrows()
+            for _, row in part.iterrows()
         }
         for (a, rank_a), (b, rank_b) in combinations(zip(record["image_path"], record["rank"], strict=True), 2):
-            row = said[tuple(sorted((a, b)))]
+            row = rows[tuple(sorted((a, b)))]
             choice = row["choice"] if row["first"].endswith(a) else 1 - row["choice"]
             assert choice == (0.5 if rank_a == rank_b else float(rank_a < rank_b))
             votes = [
@@ -47,14 +47,14 @@ def test_test_lists_become_all_their_pairs(root):
             ]
             share = row["share_first"] if row["first"].endswith(a) else row["share_second"]
             assert share == pytest.approx(np.mean([(1 + vote) / 2 for vote in votes]))
-        assert (mine["annotators"] == 3).all()
-        assert (mine["choice"] == 0.5).sum() == 1
+        assert (part["annotators"] == 3).all()
+        assert (part["choice"] == 0.5).sum() == 1
 
 
 def test_pictures_are_found_where_the_archives_unpack(root):
     data = preferences.load_pairs("hpdv2", root=root)
     assert len(data.missing_images()) == 0
-    # A folder whose pictures lie directly in it.
+    # A folder with the pictures directly in it.
     for name in ("train", "test"):
         for file in (root / name).iterdir():
             file.rename(root / f"{name}-{file.name}")

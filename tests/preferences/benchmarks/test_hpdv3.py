@@ -80,7 +80,7 @@ def test_hpdv3_with_all_annotations(tmp_path):
     assert (data.name, data.pairs["split"].tolist()) == ("hpdv3-all", ["train"] * 5 + ["test"])
 
 
-def test_hpdv3_with_a_prompt_on_both_sides(tmp_path):
+def test_hpdv3_with_a_prompt_in_both_splits(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(HPDV3_TRAIN))
     (tmp_path / "test.json").write_text(json.dumps([{**HPDV3_TEST[0], "prompt": "A cat"}]))
     with pytest.raises(UserError, match=r"'a cat'; --leaks drop leaves out their pairs"):
@@ -92,7 +92,7 @@ def test_hpdv3_with_a_prompt_on_both_sides(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("records", "said"),
+    ("records", "message"),
     [
         ([{**HPDV3_TRAIN[0], "confidence": "high"}], "'train0' of .* has the confidence 'high', expected a number"),
         (
@@ -102,9 +102,9 @@ def test_hpdv3_with_a_prompt_on_both_sides(tmp_path):
         ([{"prompt": "x", "path1": "a.png"}], "'train0' of .* lacks the field path2; it has prompt, path1"),
     ],
 )
-def test_bad_hpdv3_records_are_named(tmp_path, records, said):
+def test_bad_hpdv3_records_are_named(tmp_path, records, message):
     (tmp_path / "train.json").write_text(json.dumps(records))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         preferences.load_pairs("hpdv3", root=tmp_path, split="train")
 
 

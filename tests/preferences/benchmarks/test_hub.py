@@ -1,4 +1,4 @@
-"""Benchmarks from the hub: what is asked for, what is unpacked, what is said without a network."""
+"""Benchmarks from the hub: requests, unpacking, and messages without a network."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.preferences.published import png, write
 
 @pytest.fixture
 def hubs(tmp_path, monkeypatch):
-    """A hub whose data sets lie in a folder; remembers what was asked of it."""
-    asked = []
+    """A hub whose data sets are in a folder, with a list of its requests."""
+    requests = []
 
     def snapshot_download(dataset, *, repo_type, allow_patterns):
-        asked.append((dataset, repo_type, tuple(allow_patterns)))
+        requests.append((dataset, repo_type, tuple(allow_patterns)))
         return str(tmp_path / "hub")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    return asked
+    return requests
 
 
 def test_a_benchmark_without_a_folder_is_fetched(hubs, tmp_path):
@@ -42,7 +42,7 @@ def test_a_benchmark_without_a_folder_is_fetched(hubs, tmp_path):
     assert len(data.missing_images()) == 0
 
 
-def test_only_the_asked_split_is_fetched(hubs, tmp_path):
+def test_only_the_given_split_is_fetched(hubs, tmp_path):
     write("pickapic-v1", tmp_path / "hub")
     preferences.load_pairs("pickapic-v1", split="test")
     assert hubs == [("yuvalkirstain/pickapic_v1", "dataset", ("data/test_unique-*.parquet",))]
@@ -54,7 +54,7 @@ def test_every_split_names_its_files(name):
     assert all(BENCHMARKS[name].patterns.values())
 
 
-def test_without_a_network_the_ways_out_are_told(monkeypatch):
+def test_without_a_network_the_message_lists_the_fixes(monkeypatch):
     def fail(*_, **__):
         raise LocalEntryNotFoundError("no network\nand no cache")
 
@@ -73,7 +73,7 @@ def test_a_full_disk_while_fetching_is_named(monkeypatch):
         preferences.load_pairs("hpdv3")
 
 
-def test_what_is_not_on_the_hub_says_where_it_is():
+def test_the_message_names_the_source_of_files_off_the_hub():
     with pytest.raises(UserError, match="needs --data-root; its files are at THUDM/ImageReward on GitHub"):
         preferences.load_pairs("imagereward")
 
@@ -119,7 +119,7 @@ def test_a_damaged_archive_is_named(tmp_path):
         hub.unpack(tmp_path)
 
 
-def test_an_archive_that_writes_elsewhere_is_refused(tmp_path):
+def test_an_archive_with_outside_members_is_refused(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()
     (inside / "images.tar.gz").write_bytes(tar_bytes(["../outside.png"]))

@@ -13,7 +13,7 @@ from probing.errors import UserError
 from tests.preferences.published import write
 
 LISTS, PROMPTS, PAIRS, TIED = 466, 463, 7230, 831
-"""Of the published test.json."""
+"""Counts of the published test.json."""
 
 
 def published_structure() -> list[dict]:
@@ -29,16 +29,16 @@ def published_structure() -> list[dict]:
             ranking = [1, 1, 2, 2, 3, 4] if twice > 0 else [1, 2, 3, 4, 5, 5]
             twice -= 1
         else:
-            ranking = [1 + place % 5 for place in range(size)]
+            ranking = [1 + position % 5 for position in range(size)]
         # The last three lists are of the first three prompts again.
         words = f"prompt {number % PROMPTS}"
-        names = [f"{number}-{place}.png" for place in range(size)]
+        names = [f"{number}-{position}.png" for position in range(size)]
         records.append({"id": f"{number:06d}-0066", "prompt": words, "generations": names, "ranking": ranking})
     assert sum(a == b for r in records for a, b in combinations(r["ranking"], 2)) == TIED
     return records
 
 
-def test_the_published_counts_follow_from_the_structure(tmp_path):
+def test_the_structure_gives_the_published_counts(tmp_path):
     (tmp_path / "test.json").write_text(json.dumps(published_structure()))
     data = preferences.load_pairs("imagereward", root=tmp_path)
     assert data.pairs["list_id"].nunique() == LISTS
@@ -58,20 +58,20 @@ def test_lists_become_their_pairs_and_the_lower_rank_wins(root):
     records = json.loads((root / "test.json").read_text())
     data = preferences.load_pairs("imagereward", root=root)
     for record in records:
-        mine = data.pairs[data.pairs["list_id"] == record["id"]]
+        part = data.pairs[data.pairs["list_id"] == record["id"]]
         rank = dict(zip(record["generations"], record["ranking"], strict=True))
-        said = {
-            frozenset((a.split("/")[-1], b.split("/")[-1])) for a, b in zip(mine["first"], mine["second"], strict=True)
+        read = {
+            frozenset((a.split("/")[-1], b.split("/")[-1])) for a, b in zip(part["first"], part["second"], strict=True)
         }
-        assert said == {frozenset(two) for two in combinations(record["generations"], 2)}
-        for _, row in mine.iterrows():
+        assert read == {frozenset(two) for two in combinations(record["generations"], 2)}
+        for _, row in part.iterrows():
             a, b = (rank[row[side].split("/")[-1]] for side in ("first", "second"))
             assert row["choice"] == (0.5 if a == b else float(a < b))
     assert len(data.missing_images()) == 0
 
 
-def test_places_are_drawn(tmp_path):
-    """Published lists may stand in order of rank; then the first would always win."""
+def test_sides_are_randomized(tmp_path):
+    """Published lists may be ordered by rank; then the first would always win."""
     records = [
         {"id": str(i), "prompt": f"p{i}", "generations": [f"{i}a", f"{i}b"], "ranking": [1, 2]} for i in range(2000)
     ]
@@ -120,13 +120,13 @@ def test_the_database_has_three_facets(db):
         ("alignment", "image_text_alignment_rating", "higher"),
         ("fidelity", "fidelity_rating", "higher"),
     ):
-        mine = test[test["facet"] == facet]
-        for _, row in mine.iterrows():
+        part = test[test["facet"] == facet]
+        for _, row in part.iterrows():
             a, b = (rows.loc[image[row[side]], column] for side in ("first", "second"))
             wins = a < b if better == "lower" else a > b
             assert row["choice"] == (0.5 if a == b else float(wins))
             assert row["overall_rating_first"] == rows.loc[image[row["first"]], "overall_rating"]
-    # The benchmark's own ids.
+    # The ids of the benchmark.
     assert set(data.pairs["prompt_id"]) == {
         i
         for split in ("train", "validation", "test")

@@ -154,7 +154,7 @@ def test_the_transparent_colour_of_a_png():
     assert "transparent colour has 16 bits" in refusal(png(1, 16, 2, [bytes(6)], colour))
 
 
-def test_transparency_is_laid_on_the_chosen_background():
+def test_transparent_parts_get_the_background():
     alpha = np.array([[0, 51, 128, 255]], dtype=np.uint8)
     data = encoded(Image.fromarray(np.dstack([np.full((1, 4, 3), 100, np.uint8), alpha])), "PNG")
     for background, value in (("white", 255), ("gray", 128), ("black", 0)):
@@ -225,7 +225,7 @@ def test_too_many_bytes_are_refused(monkeypatch, tmp_path):
     assert "limit of 1 MiB" in refusal(bytes(2**20 + 1))
     with (tmp_path / "a.png").open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(UserError, match=r"a\.png of record 'r' cannot be read \(it has more than the limit"):
+    with pytest.raises(UserError, match=r"a\.png of record 'r' cannot be read \(it is larger than the limit"):
         ImageFolder(tmp_path).open("a.png", "r")
 
 

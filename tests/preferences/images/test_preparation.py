@@ -24,12 +24,12 @@ def halves(width=64, height=32, mode="RGB"):
 @given(
     width=st.integers(1, 90), height=st.integers(1, 90), resize=st.sampled_from(RESIZES), side=st.sampled_from([16, 33])
 )
-def test_whatever_comes_is_a_square_in_rgb(width, height, resize, side):
+def test_every_picture_becomes_an_rgb_square(width, height, resize, side):
     image = prepare(Image.new("L", (width, height)), side, resize)
     assert (image.size, image.mode) == ((side, side), "RGB")
 
 
-def test_the_three_ways_of_making_a_square():
+def test_the_three_resize_rules():
     crop, pad, stretch = (np.asarray(prepare(halves(), 32, resize)) for resize in ("center-crop", "pad", "stretch"))
     assert (crop[16, 2] == crop[16, 29]).all() and crop[16, 2, 1] == 128
     assert (pad[2, 16] == 255).all() and pad[16, 2, 0] > 200 and pad[16, 29, 2] > 200
@@ -51,7 +51,7 @@ def test_exif_orientation_is_applied(tmp_path):
     assert pixels[2, 16, 0] > 180 and pixels[2, 16, 2] < 80
 
 
-def test_transparency_is_laid_on_white():
+def test_transparent_parts_become_white():
     clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     half = Image.new("RGBA", (8, 8), (0, 0, 0, 128))
     assert np.asarray(prepare(clear, 8)).min() == 255
@@ -120,7 +120,7 @@ def test_the_digest_changes_with_size_pixels_and_alpha():
     assert len({picture_digest(Image.fromarray(one)) for one in pictures}) == len(pictures)
 
 
-def test_colour_below_full_transparency_does_not_count():
+def test_invisible_colours_do_not_change_the_digest():
     pixels = noise(4)
     pixels[1, 1, 3] = 0
     other = pixels.copy()

@@ -16,7 +16,7 @@ from probing.preferences.images.sources import find_prefix
 from tests.preferences.published import picture, png
 
 
-def test_a_folder_opens_and_misses(tmp_path):
+def test_a_folder_opens_pictures_and_lists_missing_ones(tmp_path):
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "1.png").write_bytes(png(1))
     source = ImageFolder(tmp_path)
@@ -46,8 +46,8 @@ def test_damage_is_named_with_file_and_record(tmp_path, damage, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"gone\.png of record 'r' is missing"):
-        ImageFolder(tmp_path).open("gone.png", "r")
+    with pytest.raises(UserError, match=r"absent\.png of record 'r' is missing"):
+        ImageFolder(tmp_path).open("absent.png", "r")
 
 
 @pytest.fixture
@@ -59,15 +59,15 @@ def packed(tmp_path):
 
 
 def test_threads_get_the_right_picture_in_any_order(packed):
-    """More row groups than are kept, asked for at random by eight threads."""
+    """More row groups than are cached, opened in random order by eight threads."""
     source = ParquetImages(packed)
     rng = np.random.default_rng(0)
-    asked = [(int(f), int(r)) for f, r in zip(rng.integers(0, 3, 400), rng.integers(0, 20, 400), strict=True)]
+    requests = [(int(f), int(r)) for f, r in zip(rng.integers(0, 3, 400), rng.integers(0, 20, 400), strict=True)]
     with ThreadPoolExecutor(8) as pool:
         opened = list(
-            pool.map(lambda one: source.open(ParquetImages.name(f"{one[0]}.parquet", one[1], "jpg"), "r"), asked)
+            pool.map(lambda one: source.open(ParquetImages.name(f"{one[0]}.parquet", one[1], "jpg"), "r"), requests)
         )
-    for (file, row), image in zip(asked, opened, strict=True):
+    for (file, row), image in zip(requests, opened, strict=True):
         assert image.tobytes() == picture(100 * file + row).tobytes()
     nested = source.open("2.parquet#4#other", "r")
     assert nested.tobytes() == picture(1204).tobytes()
@@ -146,7 +146,7 @@ def test_the_stamp_of_a_file_changes_with_it(tmp_path):
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     # Same size and time of writing; the time of change cannot be set.
     assert source.stamp("a.png") != before
-    assert source.stamp("gone.png") is None and source.stamp("a\0b") is None
+    assert source.stamp("absent.png") is None and source.stamp("a\0b") is None
 
 
 def test_the_stamp_of_a_parquet_picture(packed):
@@ -155,11 +155,11 @@ def test_the_stamp_of_a_parquet_picture(packed):
     stamps = [source.stamp(name) for name in names]
     assert None not in stamps and len(set(stamps)) == len(names)
     os.utime(packed / "0.parquet", ns=(1, 1))
-    # One reader asks for a file's times once.
+    # A source reads a file's times once.
     assert [source.stamp(name) for name in names] == stamps
     again = [ParquetImages(packed).stamp(name) for name in names]
     assert [one == other for one, other in zip(again, stamps, strict=True)] == [False] * 4 + [True] * 4
-    assert source.stamp("gone.parquet#0#jpg") is None
+    assert source.stamp("absent.parquet#0#jpg") is None
 
 
 def test_the_stamp_of_a_drawn_picture():
@@ -167,7 +167,7 @@ def test_the_stamp_of_a_drawn_picture():
     assert DrawnImages(lambda name: picture(1), "v1").stamp("a") == "v1/a"
 
 
-def test_the_prefix_is_where_the_first_picture_lies(tmp_path):
+def test_the_prefix_is_the_folder_of_the_first_picture(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(png(0))
     assert find_prefix(tmp_path, ["a.png"], ("", "images/")) == "images/"

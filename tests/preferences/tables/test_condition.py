@@ -130,7 +130,7 @@ def test_categories_dates_and_backticks():
         ("n == 1 or " * LONGEST + "n == 1", "has 100,006 characters, expected at most 10,000"),
     ],
 )
-def test_anything_else_is_one_sentence(condition, message, tmp_path, monkeypatch):
+def test_invalid_conditions_are_one_sentence(condition, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         rows_where(TABLE, condition)

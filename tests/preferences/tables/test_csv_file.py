@@ -41,7 +41,7 @@ def read(tmp_path, content):
     ],
 )
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-def test_tables_are_read_as_they_are_written(tmp_path, content, prompts, line_end):
+def test_fields_are_read_exactly_as_written(tmp_path, content, prompts, line_end):
     for mark in ("", "\ufeff"):
         assert read(tmp_path, mark + (HEADER + content).replace("\n", line_end))["prompt"] == prompts
 
@@ -93,7 +93,7 @@ def test_fields_in_quotes_keep_their_line_ends(tmp_path):
         (HEADER + 'a,b,c\n"a\n\0",b,c\n', "Line 4 of .* holds a NUL character"),
     ],
 )
-def test_anything_else_is_refused_with_its_line(tmp_path, content, message):
+def test_ambiguous_csv_is_refused_with_its_line(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as error:
         read(tmp_path, content)
     assert "\n" not in str(error.value)
@@ -201,7 +201,7 @@ def test_many_tables_and_texts(tmp_path_factory, rows, dialect, text):
     check_any_text(folder, text)
 
 
-def test_the_quick_and_the_careful_reading_are_one(tmp_path, monkeypatch):
+def test_the_fast_and_the_strict_parser_agree(tmp_path, monkeypatch):
     content = HEADER + 'a,"b, c","d ""e"""\n"",",",""""\n"x",y,"z"\n'
     quick = read(tmp_path, content)
     monkeypatch.setattr(csv_file, "_SHORT", 0)

@@ -32,10 +32,10 @@ RECORDS = st.lists(
 @given(RECORDS, st.booleans(), st.booleans(), st.integers(1, 60))
 def test_columns_are_those_of_json(tmp_path_factory, rows, lines, escaped, at_once):
     path = tmp_path_factory.mktemp("json") / "rows.json"
-    said = [json.dumps(row, ensure_ascii=escaped) for row in rows]
-    path.write_text("\n".join(said) if lines else "[" + ", ".join(said) + "]", encoding="utf-8", newline="")
+    texts = [json.dumps(row, ensure_ascii=escaped) for row in rows]
+    path.write_text("\n".join(texts) if lines else "[" + ", ".join(texts) + "]", encoding="utf-8", newline="")
     with pytest.MonkeyPatch.context() as patch:
-        # Small pieces, so that records lie across their borders; small batches, so that there are several.
+        # Small pieces, so that records cross their borders; small batches, so that there are several.
         patch.setattr(json_file, "_CHUNK_CHARACTERS", at_once)
         patch.setattr(json_file, "_BATCH", 7)
         table = read_json(path, {"prompt": text}, {"score": number})
@@ -55,7 +55,7 @@ def test_columns_are_those_of_json(tmp_path_factory, rows, lines, escaped, at_on
         (optional(many(number, "numbers")), [(None, None), ("null", None), ([1], [1])], [[], "x"]),
     ],
 )
-def test_readings_take_published_and_stringified_values_and_refuse_others(reading, good, bad):
+def test_readings_accept_published_and_stringified_values(reading, good, bad):
     for value, read in good:
         assert reading(value) == read
     for value in bad:

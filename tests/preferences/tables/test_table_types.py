@@ -134,7 +134,7 @@ def test_json_that_repeats_a_field_or_nests_endlessly(tmp_path):
     assert "nests too many lists" in refused(str(path))
 
 
-def test_own_columns_have_one_plain_type(tmp_path):
+def test_extra_columns_have_one_plain_type(tmp_path):
     columns = {
         "score": [1, None, 3],
         "cost": [decimal.Decimal("1.50")] * 3,
@@ -185,7 +185,7 @@ def test_parquet_is_bounded_and_checked(tmp_path, monkeypatch):
         (["", "", ""], [None, None, None]),
     ],
 )
-def test_own_columns_of_csv_are_numbers_only_where_all_are(cells, read):
+def test_extra_csv_columns_are_numbers_only_if_all_are(cells, read):
     found = infer_type(cells)
     assert [None if pd.isna(value) else value for value in found] == read
 
@@ -211,7 +211,7 @@ def test_margins_are_read_from_every_format(tmp_path):
         assert margins[0] == 0.5 and margins[1:].isna().all()
 
 
-def test_own_numbers_are_finite(tmp_path):
+def test_extra_numbers_are_finite(tmp_path):
     assert "Record 'pair2' has the confidence inf" in refused(csv(tmp_path, "confidence", "0.5", "0.9", "inf"))
     assert "Record 'pair1' has the confidence -inf" in refused(parquet(tmp_path, confidence=[1.0, -np.inf, None]))
 

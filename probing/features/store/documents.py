@@ -1,4 +1,4 @@
-"""Zarr group documents with a seal: a digest of their attributes, so that an edit or a flipped bit is found."""
+"""Read and write Zarr group documents with a digest of their attributes, which reveals an edit or a flipped bit."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ from probing.errors import UserError
 from probing.files import write_bytes
 
 DOCUMENT = "zarr.json"
-_SEAL = "seal"
-
-
-def seal_of(attributes: Mapping[str, Any]) -> str:
-    """Return the digest of attributes, the seal itself left out."""
-    return digest_of({name: value for name, value in attributes.items() if name != _SEAL})
+_DIGEST = "seal"
+"""Attribute with the digest of the others."""
 
 
 def digest_of(value: Any) -> str:
@@ -27,14 +23,14 @@ def digest_of(value: Any) -> str:
 
 
 def write_document(folder: Path, attributes: Mapping[str, Any]) -> None:
-    """Write a group's ``zarr.json`` with sealed attributes, whole or not at all."""
+    """Write a group's ``zarr.json``, whole or not at all."""
     write_bytes(folder / DOCUMENT, document_bytes(attributes))
 
 
 def document_bytes(attributes: Mapping[str, Any]) -> bytes:
     """Return the bytes of a group's document; the same attributes always give the same bytes."""
-    sealed = {**attributes, _SEAL: seal_of(attributes)}
-    document = {"zarr_format": 3, "node_type": "group", "attributes": sealed}
+    attributes = _without_digest(attributes)
+    document = {"zarr_format": 3, "node_type": "group", "attributes": {**attributes, _DIGEST: digest_of(attributes)}}
     return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
@@ -42,7 +38,7 @@ def read_document(folder: Path) -> dict[str, Any]:
     """Read a group's attributes.
 
     Raises:
-        UserError: The file is missing, is no group's document, or its seal is broken.
+        UserError: The file is missing, is no group's document, or does not match its digest.
     """
     path = folder / DOCUMENT
     try:
@@ -50,24 +46,28 @@ def read_document(folder: Path) -> dict[str, Any]:
         attributes = document["attributes"]
         group = document["zarr_format"] == 3 and document["node_type"] == "group" and isinstance(attributes, dict)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; python -m probing.store check says what is left of the store.") from None
+        raise UserError(f"{path} is missing; python -m probing.store check lists what is left of the store.") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({_short(error)}); it is no document of a Zarr v3 group.") from error
     if not group:
         raise UserError(f"{path} is no document of a Zarr v3 group.")
-    # A document of an earlier schema has no seal.
-    if _SEAL in attributes and attributes[_SEAL] != seal_of(attributes):
+    content = _without_digest(attributes)
+    # A document of schema 1 has no digest.
+    if _DIGEST in attributes and attributes[_DIGEST] != digest_of(content):
         raise UserError(
-            f"{path} was edited or damaged: its digest does not match; python -m probing.store repair mends it from "
-            f"its copy."
+            f"{path} was edited or damaged: its digest does not match; python -m probing.store repair restores it "
+            f"from its copy."
         )
-    return {name: value for name, value in attributes.items() if name != _SEAL}
+    return content
 
 
 def is_canonical(folder: Path) -> bool:
-    """Return whether a document's bytes are exactly those that its attributes are written as."""
-    content = (folder / DOCUMENT).read_bytes()
-    return content == document_bytes(read_document(folder))
+    """Return whether a document has exactly the bytes that :func:`write_document` writes for its attributes."""
+    return (folder / DOCUMENT).read_bytes() == document_bytes(read_document(folder))
+
+
+def _without_digest(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if name != _DIGEST}
 
 
 def _short(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""A person's pairs: a CSV beside its pictures, and the command that extracts them."""
+"""Pairs of a user: a CSV and its pictures, and the command that extracts them."""
 
 from __future__ import annotations
 
