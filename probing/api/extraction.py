@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from probing.errors import UserError
 from probing.features import ExtractionPlan, ExtractionSettings, FeatureStore, make_plan
 from probing.features import extract as compute
-from probing.features.extraction import check_cheaply, mend_cheaply
+from probing.features.extraction import check_quickly, repair_quickly
 from probing.features.plan import binary
 from probing.features.work import Work, plan_work
 from probing.files import write_csv
@@ -97,7 +97,7 @@ class Extraction:
 
     def describe_problems(self) -> str:
         """Describe damage of the store and missing pictures; nothing is changed."""
-        lines = [f"{'damaged':>9}  {problem}" for problem in check_cheaply(self.output)]
+        lines = [f"{'damaged':>9}  {problem}" for problem in check_quickly(self.output)]
         missing = len(self.data.missing_images())
         return "\n".join([*lines, f"{'missing':>9}  {missing:,} of {len(self.data.items):,} pictures"])
 
@@ -206,7 +206,7 @@ def plan_extraction(
         notes += [skipped] if skipped else []
     plan = make_plan(spec, resolved, items=len(pairs.items), prompts=pairs.items["prompt_id"].nunique())
     if repair:
-        notes += [f"{'damaged':>9}  {sentence}" for sentence in mend_cheaply(path)]
+        notes += [f"{'damaged':>9}  {sentence}" for sentence in repair_quickly(path)]
     parts = part_digests(spec, random_init=resolved.random_init, seed=resolved.seed, use_t5=resolved.use_t5)
     work = plan_work(plan, pairs, path, parts=parts, device=chosen_device.type)
     if request is None and not isinstance(data, PreferenceData):

@@ -38,12 +38,12 @@ class Extracted:
     Attributes:
         store: The feature store, complete.
         computed: Number of items of which features were computed now.
-        mended: What was missing or damaged in the store, a sentence each.
+        repaired: What was missing or damaged in the store, a sentence each.
     """
 
     store: FeatureStore
     computed: int
-    mended: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
 
 
 def extract(
@@ -73,7 +73,7 @@ def extract(
         UserError: Other settings, a bad image, a full disk, too little memory, or another process at this store.
     """
     output = Path(output)
-    mended = () if work is not None else tuple(mend_cheaply(output))
+    repaired = () if work is not None else tuple(repair_quickly(output))
     if work is None or work.settings["parts"] != backbone.parts:
         work = plan_work(plan, data, output, parts=backbone.parts, device=backbone.device.type)
     store = work.store
@@ -104,20 +104,20 @@ def extract(
             computed = _compute_missing(work, backbone, data, store)
     else:
         store.write_pairs(data.pairs)
-    return Extracted(store, computed, mended)
+    return Extracted(store, computed, repaired)
 
 
-def mend_cheaply(output: Path) -> list[str]:
+def repair_quickly(output: Path) -> list[str]:
     """Find lost and cut files without reading any in full, remove them from the records, and describe them."""
     if not output.is_dir() or not any(output.iterdir()):
         return []
-    if (problems := check_cheaply(output)) and any(problem.file != _pairs_name(output) for problem in problems):
+    if (problems := check_quickly(output)) and any(problem.file != _pairs_name(output) for problem in problems):
         with locked(output):
             repair(output, [problem for problem in problems if problem.file != _pairs_name(output)])
     return [str(problem) for problem in problems]
 
 
-def check_cheaply(output: Path) -> list:
+def check_quickly(output: Path) -> list:
     """List lost and cut files; none for a folder that is no store of this schema."""
     try:
         return check(output, deep=False)

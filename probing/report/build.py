@@ -36,11 +36,8 @@ class Part:
     """A section of the page, ready for the template.
 
     Attributes:
-        name: Name of the table.
+        source: The table.
         section: Its heading and question.
-        file: Name of the table's file.
-        rows: Number of rows.
-        columns: Number of columns.
         pictures: The table's figures.
         left_out: Figures with nothing to show, and the reason.
         statements: Results in words.
@@ -52,11 +49,8 @@ class Part:
         csv: The whole table as a data URI; empty if it is too large.
     """
 
-    name: str
+    source: TableSource
     section: Section
-    file: str
-    rows: int
-    columns: int
     pictures: Sequence[Picture]
     left_out: Sequence[tuple[str, str]]
     statements: Sequence[Statement]
@@ -70,7 +64,7 @@ class Part:
     @property
     def anchor(self) -> str:
         """Target of links within the page."""
-        return re.sub(r"[^\w-]", "-", self.name)
+        return re.sub(r"[^\w-]", "-", self.source.name)
 
     @property
     def headlines(self) -> list[Statement]:
@@ -125,11 +119,8 @@ def _part(source: TableSource, command: str, budget: int) -> Part:
     csv = csv_of(table) if table.size <= _MAX_CELLS else None
     uri = "" if csv is None or len(csv) > _MAX_CSV_BYTES else data_uri("text/csv;charset=utf-8", csv)
     return Part(
-        name=source.name,
+        source=source,
         section=source.section,
-        file=source.path.name,
-        rows=len(table),
-        columns=len(table.columns),
         pictures=pictures,
         left_out=left_out,
         statements=statements(table),

@@ -92,7 +92,7 @@ def test_a_reference_is_compared_and_drawn(pairs, truth):
     figure = figure_reward_curves(joined.table)
     assert "truth" not in figure.get_suptitle() and "other rewards on the same pairs" in _legend_titles(figure)
     rows = {label.get_text() for ax in figure_comparisons(compared).axes for label in ax.get_yticklabels()}
-    assert "beside truth" in rows
+    assert "minus truth" in rows
 
 
 def test_the_command_reads_rewards_from_files(pairs, truth, tmp_path, capsys):
