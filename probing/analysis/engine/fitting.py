@@ -53,7 +53,7 @@ class Fit:
         cv_accuracy: Out-of-fold accuracy on training pairs: the only number that selects anything.
         temperature: Divides margins into log odds; NaN if the probe has no out-of-fold margins.
         alpha: L2 strength; NaN if the probe has none.
-        scaling: Scaling of the features.
+        scaling: Scaling of the features; None for rewards that were not fitted.
         compression: See :meth:`probing.analysis.engine.Recipe.compression`.
         channels: Parameters of a linear head.
         choices: Choices of the test pairs.
@@ -66,7 +66,7 @@ class Fit:
     cv_accuracy: float
     temperature: float
     alpha: float
-    scaling: str
+    scaling: str | None
     compression: float
     channels: int
     choices: Float[np.ndarray, " pair"]
@@ -164,7 +164,8 @@ class Fitter:
                 features = job.read() if features is None else features
                 entry = self._measure(cell, job, facet, features)
                 journal.write(cell, entry)
-            fits.append(Fit(cell=cell, choices=facet.test.choices, **entry.values, **entry.arrays))
+            recorded: dict[str, Any] = {**entry.values, **entry.arrays}
+            fits.append(Fit(cell=cell, choices=facet.test.choices, **recorded))
         return fits
 
     def _measure(self, cell: str, job: Job, facet: Facet, features: Float[np.ndarray, "item ..."]) -> Entry:

@@ -258,8 +258,9 @@ def _describe_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> str
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
         if old != new:
-            grouped = isinstance(old, dict) and isinstance(new, dict)
-            return _describe_change(old, new) if grouped else f"{name} was {_short(old)} and is {_short(new)}"
+            if isinstance(old, dict) and isinstance(new, dict):
+                return _describe_change(old, new)
+            return f"{name} was {_short(old)} and is {_short(new)}"
     return None
 
 

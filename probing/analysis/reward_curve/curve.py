@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -60,7 +61,7 @@ def measure_curve(
     if random_init is not None:
         _require_random_init(random_init)
         check_comparable(store, random_init, apart_from=("weights",))
-    options = {"facets": facets, "recipe": recipe}
+    options: dict[str, Any] = {"facets": facets, "recipe": recipe}
     parts = [measure_cells(store, pairs, sites=sites, run=run, **options)]
     if random_init is not None:
         parts.append(measure_cells(random_init, pairs, sites=sites, run=run, **options))

@@ -1,4 +1,4 @@
-"""The reward curve with all that is derived from its cells: comparisons, measures, blocks, rewards."""
+"""The reward curve with everything derived from its cells: comparisons, measures, blocks, rewards."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from probing.analysis.engine import (
     ALL,
     LOGISTIC,
     CellResults,
+    Context,
     FeatureSource,
     Recipe,
     Run,
     Sites,
     StoreIdentity,
+    Tables,
     measure_cells,
 )
-from probing.analysis.engine.table_input import TableInput
+from probing.analysis.engine.table_input import TableInput, loaded
 from probing.analysis.reward_curve.blocks import DELTA, compare_blocks
 from probing.analysis.reward_curve.comparisons import compare
 from probing.analysis.reward_curve.curve import SHUFFLES, measure_curve
@@ -38,7 +40,7 @@ TABLES = ("reward_curve", "comparisons", "outcomes", "margins", "measures", "blo
 
 @dataclass(frozen=True)
 class RewardCurveSettings:
-    """What is measured beside the trained cells.
+    """Measurements beyond the trained cells.
 
     Attributes:
         shuffles: Number of shuffles of the training choices.
@@ -100,7 +102,7 @@ def measure_reward_curve(
     trained, random_init = _roles(stores)
     # Validate references before the slow fits.
     references = [
-        measure_reference(name, rewards, trained, pairs, facets=facets, seed=run.seed)
+        measure_reference(name, loaded(rewards), trained, pairs, facets=facets, seed=run.seed)
         for name, rewards in settings.references.items()
     ]
     curve = measure_curve(
@@ -144,7 +146,7 @@ def _roles(stores: Sequence[FeatureSource]) -> tuple[FeatureSource, FeatureSourc
             f"Got {len(trained)} stores of trained weights and {len(random_init)} of random ones; give one of trained "
             f"weights, and at most one made with probing.extract --random-init."
         )
-    return trained[0], (random_init or [None])[0]
+    return trained[0], random_init[0] if random_init else None
 
 
 def run_reward_curve(context: Context, settings: RewardCurveSettings) -> Tables:
