@@ -128,7 +128,7 @@ def measure_combinations(
             raise UserError(f"Two blocks make a combination, and {curve.stream} has block {curve.blocks[0]} alone.")
         stage_blocks = stage_runs(
             curve.blocks,
-            loaded(settings.stages),
+            None if settings.stages is None else loaded(settings.stages),
             model=model,
             stream=curve.stream,
             reduction=curve.reduction,
@@ -142,7 +142,8 @@ def measure_combinations(
     with progress(total, "combinations", "fits", enabled=run.progress) as bar:
         for curve, stage_blocks in plans:
             reader = CurveReader(store, curve)
-            similarities = similarity_of(loaded(settings.similarity), model, curve)
+            similarity = None if settings.similarity is None else loaded(settings.similarity)
+            similarities = similarity_of(similarity, model, curve)
             for facet in selected:
                 fitter = Fitter(store, [facet], recipe, run, bar=bar)
                 heads = measure_heads(reader, fitter, stage_blocks, largest=largest, seed=run.seed)

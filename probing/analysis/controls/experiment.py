@@ -72,7 +72,7 @@ _SITE = ("stream", "reduction", "sigma", "block")
 
 @dataclass(frozen=True)
 class ControlSettings:
-    """Which controls are measured beside those of the stores.
+    """Controls beyond those of the stores.
 
     Attributes:
         shuffles: Number of shuffles of the training choices.

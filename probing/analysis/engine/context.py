@@ -30,7 +30,7 @@ class Model:
     Attributes:
         spec: Name, source and architecture.
         device: Device of the forwards.
-        dtype: Of weights and forwards.
+        dtype: Type of weights and forwards.
     """
 
     spec: BackboneSpec

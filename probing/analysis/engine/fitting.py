@@ -53,7 +53,7 @@ class Fit:
         cv_accuracy: Out-of-fold accuracy on training pairs: the only number that selects anything.
         temperature: Divides margins into log odds; NaN if the probe has no out-of-fold margins.
         alpha: L2 strength; NaN if the probe has none.
-        scaling: Scaling of the features; None if nothing was fitted.
+        scaling: Scaling of the features; None for rewards that were not fitted.
         compression: See :meth:`probing.analysis.engine.Recipe.compression`.
         channels: Parameters of a linear head.
         choices: Choices of the test pairs.
@@ -164,8 +164,8 @@ class Fitter:
                 features = job.read() if features is None else features
                 entry = self._measure(cell, job, facet, features)
                 journal.write(cell, entry)
-            fields: dict[str, Any] = {**entry.values, **entry.arrays}
-            fits.append(Fit(cell=cell, choices=facet.test.choices, **fields))
+            recorded: dict[str, Any] = {**entry.values, **entry.arrays}
+            fits.append(Fit(cell=cell, choices=facet.test.choices, **recorded))
         return fits
 
     def _measure(self, cell: str, job: Job, facet: Facet, features: Float[np.ndarray, "item ..."]) -> Entry:

@@ -304,7 +304,7 @@ def _name(store: FeatureSource) -> str:
 
 @dataclass(frozen=True)
 class NoiseSettings:
-    """Noise has no settings of its own."""
+    """Noise has no settings."""
 
 
 def run_noise(context: Context, settings: NoiseSettings) -> Tables:

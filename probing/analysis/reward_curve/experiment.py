@@ -1,4 +1,4 @@
-"""The reward curve with all that is derived from its cells: comparisons, measures, blocks, rewards."""
+"""The reward curve with everything derived from its cells: comparisons, measures, blocks, rewards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TABLES = ("reward_curve", "comparisons", "outcomes", "margins", "measures", "blo
 
 @dataclass(frozen=True)
 class RewardCurveSettings:
-    """What is measured beside the trained cells.
+    """Measurements beyond the trained cells.
 
     Attributes:
         shuffles: Number of shuffles of the training choices.
@@ -103,7 +103,7 @@ def measure_reward_curve(
     trained, random_init = _roles(stores)
     # Validate references before the slow fits.
     references = [
-        measure_reference(name, _frame(rewards), trained, pairs, facets=facets, seed=run.seed)
+        measure_reference(name, loaded(rewards), trained, pairs, facets=facets, seed=run.seed)
         for name, rewards in settings.references.items()
     ]
     curve = measure_curve(
@@ -136,12 +136,6 @@ def measure_reward_curve(
         other = measure_cells(trained, pairs, sites=sites, facets=facets, recipe=network, run=run)
         tables["linearity"] = compare_probes(results.trained, other, margin=settings.delta, seed=run.seed)
     return tables
-
-
-def _frame(table: TableInput) -> pd.DataFrame:
-    frame = loaded(table)
-    assert frame is not None
-    return frame
 
 
 def _roles(stores: Sequence[FeatureSource]) -> tuple[FeatureSource, FeatureSource | None]:

@@ -85,7 +85,7 @@ class ScalingSettings:
     def __post_init__(self) -> None:
         for depth in self.depths:
             if not 0 < depth <= 1:
-                raise UserError(f"A relative depth lies above 0 and up to 1, got {depth:g}.")
+                raise UserError(f"A relative depth is above 0 and up to 1, got {depth:g}.")
         if not all(value > 0 for value in self.steps.values()):
             raise UserError("Training steps are above 0; leave out an untrained model, or give it as random-init.")
         if self.stages is not None:
@@ -104,11 +104,10 @@ def measure_scaling(
 ) -> pd.DataFrame:
     """Measure every store with the same heads on the same pairs, and fit accuracy = a + b·log10(size).
 
-    Trends are over parameters and over forward FLOPs of one item (of the whole forward), among trained and among
-    random-initialised stores apart; and over training steps among checkpoints of one architecture. Of checkpoints, the
-    one of most steps represents its model in the first two. A trend's interval is by bootstrap over test prompts, the
-    same in all stores, and covers no other model of the same size; with three models or more a second interval, by
-    Student's t on the residuals, does.
+    Trends are over parameters and over forward FLOPs of one item, separately for trained and for random-initialised
+    stores; and over training steps among checkpoints of one architecture. The checkpoint of most steps represents its
+    model in the first two. A trend's interval is by bootstrap over test prompts, the same in all stores, and holds for
+    these models only; with three models or more a second interval, by Student's t on the residuals, is over models.
 
     Args:
         stores: Features of the same items in several backbones.
@@ -148,7 +147,7 @@ def measure_scaling(
                     stream, reduction, sigma, blocks = reader.curve
                     runs = stage_runs(
                         blocks,
-                        loaded(settings.stages),
+                        None if settings.stages is None else loaded(settings.stages),
                         model=store.attributes.get("model"),
                         stream=stream,
                         reduction=reduction,
@@ -288,6 +287,6 @@ def run_scaling(context: Context, settings: ScalingSettings) -> Tables:
 
 
 def options_scaling(context: Context, settings: ScalingSettings) -> dict[str, Any]:
-    """Return what decides a value beside settings and stores: the training steps of the models' cards."""
+    """Return the training steps of the models' cards, which change values but are in no setting or store."""
     steps = (training_steps(store) for store in context.stores)
     return {"steps_of_cards": [None if math.isnan(number) else number for number in steps]}

@@ -110,14 +110,14 @@ def measure_similarity(
     split: str | None = None,
     run: Run | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Measure similarity and stages of a backbone, and on request of random weights beside it.
+    """Measure similarity and stages of a backbone, and on request of random weights as a control.
 
     Args:
         plan: The plan of :func:`plan_similarity`.
         data: Items and pictures.
         settings: As given to the plan.
         device: Device of the forwards.
-        dtype: Of weights and forwards.
+        dtype: Type of weights and forwards.
         split: Split of the items, for the tables.
         run: How to run; its seed must be the plan's.
 

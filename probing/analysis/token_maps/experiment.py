@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from probing.backbones import BackboneSpec
     from probing.preferences import PreferenceData
 
-CURVE_COLUMNS = ("control", "stream", "reduction", "facet", "sigma", "block", "cv_accuracy", "probe", "scaling")
+_MADE_BY = "python -m probing.measure reward-curve"
+_CURVE_COLUMNS = ("control", "stream", "reduction", "facet", "sigma", "block", "cv_accuracy", "probe", "scaling")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def measure_token_maps(
     from probing.features.tokens import check_same_model, read_image_tokens, settings_of
     from probing.preferences import prepare
 
-    curve = load_table(settings.curve, "python -m probing.measure reward-curve", CURVE_COLUMNS)
+    curve = load_table(settings.curve, _MADE_BY, _CURVE_COLUMNS)
     recipe = recipe_of(settings.curve) or recipe
     check_made_from(settings.curve, curve, store, pairs)
     cells = token_cells(curve, facets=facets, sigma=settings.sigma, block=settings.block, recipe=recipe)
@@ -125,6 +126,11 @@ def run_token_maps(context: Context, settings: TokenMapSettings) -> Tables:
         recipe=context.recipe,
     )
     return {"token_maps": table}
+
+
+def options_token_maps(context: Context, settings: TokenMapSettings) -> dict[str, Any]:
+    """Return the curve itself for the identity of the maps; its path does not identify it."""
+    return {"curve": load_table(settings.curve, _MADE_BY, _CURVE_COLUMNS)}
 
 
 def report_token_maps(tables: Mapping[str, pd.DataFrame]) -> list[str]:
