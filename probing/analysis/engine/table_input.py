@@ -14,12 +14,6 @@ TableInput = pd.DataFrame | str
 """A table, or the path of a ``.parquet`` or ``.csv`` file."""
 
 
-def loaded(table: TableInput | None) -> pd.DataFrame | None:
-    """Return a table that its settings have loaded."""
-    assert not isinstance(table, str)
-    return table
-
-
 def load_table(table: TableInput, made_by: str, columns: Collection[str]) -> pd.DataFrame:
     """Return a table with the required columns, read from its file if it is a path.
 
