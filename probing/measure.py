@@ -185,6 +185,7 @@ PARSER = VerbsParser(
         for name, experiment in EXPERIMENTS.items()
     },
     __doc__,
+    metavar="EXPERIMENT",
 )
 
 

@@ -47,6 +47,12 @@ class OptionsParser(Generic[_Options]):
     def __init__(self, module: str, options: type[_Options], description: str | None) -> None:
         self.prog, self._options, self._description = f"python -m {module}", options, description or ""
 
+    @property
+    def single_flags(self) -> list[str]:
+        """Options that take one value."""
+        flags = _types_of(self._options)
+        return [flag for flag, kind in flags.items() if not _is_repeatable(kind)]
+
     def parse(self, argv: Sequence[str] | None) -> tuple[_Options, bool]:
         """Parse arguments, those of the process if None.
 
@@ -84,10 +90,15 @@ class VerbsParser:
         module: Module of the command, as ``python -m`` takes it.
         verbs: The subcommands by name.
         description: What the command does.
+        metavar: What a subcommand is.
     """
 
-    def __init__(self, module: str, verbs: Mapping[str, Verb], description: str | None) -> None:
-        self.prog, self._module, self._verbs, self._description = f"python -m {module}", module, verbs, description
+    def __init__(
+        self, module: str, verbs: Mapping[str, Verb], description: str | None, *, metavar: str = "VERB"
+    ) -> None:
+        self._metavar = metavar
+        self.prog, self.verbs = f"python -m {module}", verbs
+        self._module, self._description = module, description
 
     def parse(self, argv: Sequence[str] | None) -> tuple[Callable[[], int | None], bool]:
         """Parse arguments, those of the process if None.
@@ -101,14 +112,16 @@ class VerbsParser:
         """
         name, *rest = (sys.argv[1:] if argv is None else list(argv)) or [""]
         if name in ("-h", "--help"):
-            lines = "\n".join(f"  {verb:<14}{entry.description}" for verb, entry in self._verbs.items())
-            print(f"usage: {self.prog} VERB [OPTIONS]\n\n{self._description}\n\n{lines}\n\nEach has its own --help.")
+            lines = "\n".join(f"  {verb:<14}{entry.description}" for verb, entry in self.verbs.items())
+            print(
+                f"usage: {self.prog} {self._metavar} [OPTIONS]\n\n{self._description}\n\n{lines}\n\nEach has its own --help."
+            )
             raise SystemExit(0)
-        if name not in self._verbs:
-            near = difflib.get_close_matches(name, self._verbs, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(self._verbs)}."
+        if name not in self.verbs:
+            near = difflib.get_close_matches(name, self.verbs, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(self.verbs)}."
             raise UserError(f"{f'Unknown {name!r}' if name else 'Nothing was requested'}: {hint}")
-        verb = self._verbs[name]
+        verb = self.verbs[name]
         parser: OptionsParser[Any] = OptionsParser(f"{self._module} {name}", verb.options(), verb.description)
         options, debug = parser.parse(rest)
         return lambda: verb.run(options), debug
@@ -251,10 +264,17 @@ def _types_of(options: Any) -> dict[str, Any]:
     """Map each option's flag to its type, through nested dataclasses."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(options) if dataclasses.is_dataclass(options) else ():
+        kind = get_type_hints(options, include_extras=True)[field.name]
+        if get_origin(kind) is Annotated and get_args(Positional[int])[1] in get_args(kind):
+            continue
         kind = get_type_hints(options)[field.name]
         nested = _types_of(kind)
         found |= nested if nested else {f"--{field.name.replace('_', '-')}": kind}
     return found
+
+
+def _is_repeatable(kind: Any) -> bool:
+    return kind == tuple[Path, ...] or get_origin(kind) is Mapping
 
 
 def _merge_repeated(argv: list[str], kinds: Mapping[str, Any]) -> list[str]:
@@ -268,8 +288,7 @@ def _merge_repeated(argv: list[str], kinds: Mapping[str, Any]) -> list[str]:
         if not flag.startswith("--"):
             rest.append(flag)
             continue
-        repeatable = kinds.get(flag) == tuple[Path, ...] or get_origin(kinds.get(flag)) is Mapping
-        if repeatable:
+        if _is_repeatable(kinds.get(flag)):
             values = merged.setdefault(flag, [])
             if parts and not parts[0].startswith("--"):
                 values.append(parts.pop(0))

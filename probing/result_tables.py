@@ -48,6 +48,7 @@ _RENAMED = {
     "p_holm": "p_value_holm",
     "p_mcnemar": "p_value_mcnemar",
     "says": "statement",
+    "place": "site",
     **{
         f"{name}_p{end}": f"{name}_p_value{end}" for name in ("gain", "own_gain", "difference") for end in ("", "_holm")
     },

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from probing.commands import CommandParser, check_output_file, check_output_folder, named_values, run_command
+from probing.commands import check_output_file, check_output_folder, run_command
 from probing.errors import UserError
+from probing.options import OptionsParser, VerbsParser
 
 COMMANDS = (
     "extract",
     "store",
-    "fit",
-    "analyse",
-    "tokens",
-    "similarity",
+    "measure",
     "figures",
     "score",
     "audit",
@@ -36,62 +36,86 @@ COMMANDS = (
 
 
 def parsers_of(name):
-    parser = importlib.import_module(f"probing.{name}").build_parser()
-    parsers = [parser]
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            parsers += action.choices.values()
-    return parsers
+    """The parsers of a command's options: its own, or those of its verbs."""
+    parser = importlib.import_module(f"probing.{name}").PARSER
+    if isinstance(parser, VerbsParser):
+        return [OptionsParser(f"probing.{name} {verb}", entry.options(), "") for verb, entry in parser.verbs.items()]
+    return [parser]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_of_one_value_refuses_a_second(name):
+def test_a_second_value_of_an_option_is_refused(name):
     for parser in parsers_of(name):
-        for action in parser._actions:
-            taken_once = (
-                action.option_strings and action.nargs is None and not isinstance(action, argparse._AppendAction)
-            )
-            if not taken_once or isinstance(action, argparse._HelpAction | argparse._VersionAction):
-                continue
-            value = str(next(iter(action.choices))) if action.choices else "1"
-            options = [action.option_strings[0], value] * 2
-            parser.exit_on_error = False
-            with pytest.raises(argparse.ArgumentError, match="given more than once"):
-                argparse.ArgumentParser.parse_known_args(_fresh(parser), options)
-
-
-def _fresh(parser):
-    parser.given.clear()
-    for action in parser._actions:
-        action.required = False
-    return parser
+        for flag in parser.single_flags:
+            with pytest.raises(UserError, match=f"{flag} is given more than once"):
+                parser.parse([flag, "1", flag, "2"])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_shows_no_empty_default(name):
+def test_help_shows_every_option_and_no_default_of_python(name, capsys):
     for parser in parsers_of(name):
-        text = " ".join(parser.format_help().split())
-        assert "(default: None)" not in text and "(default: [])" not in text and "(default: False)" not in text
+        with pytest.raises(SystemExit) as stop:
+            parser.parse(["--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        assert stop.value.code == 0 and "(default: None)" not in text and "(default: ())" not in text
+        assert all(flag.removeprefix("--") in text for flag in parser.single_flags)
 
 
-def test_help_shows_defaults_in_command_line_syntax():
-    parser = CommandParser("probing.x")
-    parser.add_argument("--depths", default=[0.25, 1.0], help="depths")
-    parser.add_argument("--share", default="5%", help="share")
-    text = parser.format_help()
-    assert "depths (default: 0.25,1.0)" in text and "share (default: 5%)" in text
+@dataclass(frozen=True)
+class Options:
+    """Options of a test.
+
+    Attributes:
+        depths: Depths.
+        share: Share.
+        store: Stores.
+        names: Names.
+    """
+
+    depths: tuple[float, ...] = (0.25, 1.0)
+    share: str = "5%"
+    seed: int | None = None
+    store: tuple[Path, ...] = ()
+    names: Mapping[str, float] = field(default_factory=dict)
 
 
-def test_an_option_can_be_given_again_in_the_next_run():
-    parser = CommandParser("probing.x")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--store", action="append")
-    assert [parser.parse_args(["--seed", "3", "--store", "a", "--store", "b"]).seed for _ in range(2)] == [3, 3]
-    assert parser.parse_args([]).seed == 0
+PARSER = OptionsParser("probing.x", Options, "A test.")
+
+
+def test_help_shows_defaults_as_they_are_typed(capsys):
+    with pytest.raises(SystemExit):
+        PARSER.parse(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Depths. (default: 0.25,1)" in text and "Share. (default: 5%)" in text
+
+
+def test_repeated_options_are_collected_and_parsers_can_be_used_again():
+    options, debug = PARSER.parse(
+        ["--store", "a", "--seed=3", "--names", "x=1", "--store=b", "--names", "y=2.5", "--debug"]
+    )
+    assert options == Options(seed=3, store=(Path("a"), Path("b")), names={"x": 1.0, "y": 2.5}) and debug
+    assert PARSER.parse([]) == (Options(), False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--depths", "0.1,x"], "--depths: expected a number, got 'x'"),
+        (["--seed", "1.5"], "--seed: expected an integer, got '1.5'"),
+        (["--depth", "1"], "did you mean --depths"),
+        (["--names", "x"], "--names: expected NAME=VALUE, got 'x'"),
+        (["--names", "x=1", "--names", "x=2"], "'x' is given twice"),
+        (["--names", "a\udcff=1"], "is not UTF-8 text"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, message):
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        PARSER.parse(arguments)
+    assert "\n" not in str(error.value) and "│" not in str(error.value)
 
 
 def run(main, capsys, **options):
-    status = run_command(main, CommandParser("probing.x"), [], **options)
+    status = run_command(main, PARSER, [], **options)
     return status, capsys.readouterr()
 
 
@@ -157,11 +181,16 @@ def python(code, **options):
 
 
 PRINTS = """
-    from probing.commands import CommandParser, run_command
+    from dataclasses import dataclass
+    from probing.commands import run_command
+    from probing.options import OptionsParser
+    @dataclass
+    class Options:
+        "None."
     def main(arguments):
         for _ in range({times}):
             print("σ = 0.5, \\u65e5 \\udcff")
-    raise SystemExit(run_command(main, CommandParser("probing.x"), []))
+    raise SystemExit(run_command(main, OptionsParser("probing.x", Options, ""), []))
 """
 
 
@@ -215,9 +244,3 @@ def test_checking_an_output_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="is a folder"):
         check_output_file(tmp_path)
-
-
-def test_a_name_that_is_not_utf8_is_refused():
-    with pytest.raises(UserError, match="is not UTF-8 text"):
-        named_values("--reference", ["a\udcff=file.csv"], "x=y")
-    assert named_values("--reference", ["cost $5 {}=file.csv"], "x=y") == {"cost $5 {}": "file.csv"}

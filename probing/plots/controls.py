@@ -76,7 +76,7 @@ def plot_controls(table: pd.DataFrame, *, facet: str, ax: Axes | None = None, le
         ax.set_ylim(-len(rows) + 0.4, _TOP)
         ax.xaxis.set_major_formatter(style.percent())
         ax.set_xlabel("pair accuracy")
-        ax.set_title(panel_title(facet, trained["place"], rows), fontsize=10, pad=16)
+        ax.set_title(panel_title(facet, trained["site"], rows), fontsize=10, pad=16)
         if legend:
             style.legend_below(ax, style.handles_of(_STYLES, set(rows["kind"])), columns=2)
     return ax

@@ -33,7 +33,7 @@ class SimilaritySettings:
     Attributes:
         sigmas: Noise levels in [0, 1] of the pictures.
         streams: Token streams, of image and text.
-        measures: Measures of similarity, of cka and cosine.
+        measures: Measures of similarity, of cka, cosine, cosine_token, procrustes and knn.
         trajectory_steps: 0-indexed denoising steps to read; none reads pictures only.
         steps: Denoising steps of the sampler.
         guidance: Scale of classifier-free guidance; 1 for none.
