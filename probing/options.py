@@ -18,7 +18,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pandas as pd
 import tyro
@@ -183,16 +183,21 @@ def _commas(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """Read an optional number, text or path."""
     kind, optional = _without_none(info.type)
-    if not optional or kind not in _WORDS:
+    choices = get_args(kind) if get_origin(kind) is Literal else None
+    if not optional or not (choices or kind in _WORDS):
         return None
-    convert, metavar = _checked(kind), {float: "NUMBER", int: "INTEGER", str: "TEXT", Path: "PATH"}[kind]
-    return PrimitiveConstructorSpec(
-        1,
-        metavar,
-        lambda texts: convert(texts[0]),
-        lambda _: True,
-        lambda value: ["not given" if value is None else str(value)],
-    )
+    convert = _checked(str if choices else kind)
+    metavar = f"{{{','.join(choices)}}}" if choices else _METAVARS[kind]
+
+    def read(texts: list[str]) -> Any:
+        if choices and texts[0] not in choices:
+            raise ValueError(f"expected one of {', '.join(choices)}, got {texts[0]!r}")
+        return convert(texts[0])
+
+    def write(value: Any) -> list[str]:
+        return ["not given" if value is None else str(value)]
+
+    return PrimitiveConstructorSpec(1, metavar, read, lambda _: True, write)
 
 
 @_registry.primitive_rule
@@ -247,6 +252,7 @@ def _without_none(kind: Any) -> tuple[Any, bool]:
     return kind, False
 
 
+_METAVARS = {float: "NUMBER", int: "INTEGER", str: "TEXT", Path: "PATH"}
 _WORDS = {float: "a number", int: "an integer", str: "text", Path: "a path"}
 
 

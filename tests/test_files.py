@@ -77,9 +77,9 @@ def test_a_damaged_table_is_reported(tmp_path):
     write_parquet(path, TABLE)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"t\.parquet is damaged.*write it again with python -m probing\.fit"):
-        read_parquet(path, "python -m probing.fit")
+        read_parquet(path, "python -m probing.measure")
     with pytest.raises(UserError, match=r"no table at .*python -m probing\.fit writes it"):
-        read_parquet(tmp_path / "none.parquet", "python -m probing.fit")
+        read_parquet(tmp_path / "none.parquet", "python -m probing.measure")
     assert read_metadata(path) == {}
 
 

@@ -19,7 +19,7 @@ from tests.features.user_pairs import make_data
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Children fork from a process that has imported everything: a kill interrupts the work, not the imports.
-_CONTEXT.set_forkserver_preload(["probing.extract", "probing.fit", "probing.analyse", "probing.store", __name__])
+_CONTEXT.set_forkserver_preload(["probing.extract", "probing.measure", "probing.store", __name__])
 
 
 def _command(name: str, argv: list[str]) -> None:
@@ -209,12 +209,12 @@ def test_one_of_several_simultaneous_creations_succeeds(tmp_path):
         assert check(path) == [] and not list(tmp_path.glob("*.partial"))
 
 
-def _fitted(module: str, options: list[str], tmp_path: Path, kills: int) -> None:
+def _fitted(options: list[str], tmp_path: Path, kills: int) -> None:
     store = tmp_path / "s.zarr"
     _make_store(store)
 
     def command(output: Path) -> tuple:
-        return (module, [*options, "--store", str(store), "--output", str(output)])
+        return ("probing.measure", [*options, "--store", str(store), "--output", str(output)])
 
     undisturbed = timed(_command, command(tmp_path / "whole"))
     expected = contents(tmp_path / "whole")
@@ -228,9 +228,9 @@ def _fitted(module: str, options: list[str], tmp_path: Path, kills: int) -> None
 
 @pytest.mark.parametrize("kills", KILLS)
 def test_fitting(tmp_path, kills):
-    _fitted("probing.fit", ["--shuffles", "1"], tmp_path, kills)
+    _fitted(["reward-curve", "--shuffles", "1"], tmp_path, kills)
 
 
 @pytest.mark.parametrize("kills", KILLS)
 def test_analysis(tmp_path, kills):
-    _fitted("probing.analyse", ["noise"], tmp_path, kills)
+    _fitted(["noise"], tmp_path, kills)

@@ -342,7 +342,7 @@ def test_another_model_path_is_the_same_command(tiny_folder, tmp_path, capsys):
     command = ["--model", str(tiny_folder), "--data", "testbed", "--split", "test", "--limit", "8", "--t5-length", "12"]
     assert main([*command, "--output", str(output)]) == 0
     printed = capsys.readouterr().out
-    assert str(output) in printed and "probing.fit" in printed
+    assert str(output) in printed and "probing.measure" in printed
     store = FeatureStore.open(output)
     assert store.num_blocks == BLOCKS
     assert np.isfinite(store.read("image", "mean", 0.005, BLOCKS - 1)).all()

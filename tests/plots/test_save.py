@@ -64,7 +64,7 @@ def test_csv_alone_draws_every_figure_again(results, tmp_path, capsys):
 def test_missing_tables_are_one_sentence(tmp_path, capsys):
     assert main(["--results", str(tmp_path), "--output", str(tmp_path / "figures")]) == 2
     error = capsys.readouterr().err
-    assert "nor a figure's CSV" in error and "run python -m probing.fit first" in error
+    assert "nor a figure's CSV" in error and "run python -m probing.measure first" in error
     assert "reward_curve.parquet" in error and "Traceback" not in error and error.strip().count("\n") == 0
 
 
