@@ -9,6 +9,7 @@ import pytest
 
 from probing.analyse import main
 from probing.figures import main as draw
+from probing.result_tables import measured_rows
 from tests.analysis.fake_store import make_pairs
 from tests.analysis.test_fit_command import write_store
 
@@ -38,7 +39,8 @@ def test_each_experiment_writes_its_table_and_says_what_it_found(stores, tmp_pat
         said = capsys.readouterr().out
         table = pd.read_parquet(tmp_path / f"{experiment}.parquet")
         assert f"{experiment}.parquet ({len(table):,} rows)" in said
-        assert set(table["facet"]) == {"quality"} and set(table["sigma"].dropna()) == {0.005}
+        measured = measured_rows(table)
+        assert set(measured["facet"]) == {"quality"} and set(measured["sigma"].dropna()) == {0.005}
     assert "the random-initialised backbone" in said
     assert not list(tmp_path.glob("*-cells"))
     combined = pd.read_parquet(tmp_path / "combinations.parquet")
