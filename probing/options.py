@@ -114,7 +114,8 @@ class VerbsParser:
         if name in ("-h", "--help"):
             lines = "\n".join(f"  {verb:<14}{entry.description}" for verb, entry in self.verbs.items())
             print(
-                f"usage: {self.prog} {self._metavar} [OPTIONS]\n\n{self._description}\n\n{lines}\n\nEach has its own --help."
+                f"usage: {self.prog} {self._metavar} [OPTIONS]\n\n{self._description}\n\n{lines}\n\n"
+                "Each has its own --help."
             )
             raise SystemExit(0)
         if name not in self.verbs:
