@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 from tqdm import tqdm
 
@@ -14,6 +14,7 @@ FIRST_SECONDS, EVERY_SECONDS = 10.0, 30.0
 """When the first plain line is written, and how long after it each further one."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What :func:`progress` gives."""
 
