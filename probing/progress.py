@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 from tqdm import tqdm
 
@@ -14,6 +14,7 @@ FIRST_SECONDS, EVERY_SECONDS = 10.0, 30.0
 """Seconds until the first plain line, and between further ones."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Counter that :func:`progress` yields."""
 

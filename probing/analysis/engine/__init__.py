@@ -19,8 +19,8 @@ from probing.analysis.engine.results import (
     gains,
 )
 from probing.analysis.engine.run import Run
-from probing.analysis.engine.sites import ALL, Curve, Site, Sites, choose
-from probing.analysis.engine.source import FeatureSource, digest_of, flatten, name_of, read_latent_reduction, read_site
+from probing.analysis.engine.sites import ALL, Curve, Site, Sites, choose, read_site
+from probing.analysis.engine.source import FeatureSource, digest_of, flatten, name_of, read_latent_reduction
 from probing.analysis.engine.store_identity import StoreIdentity, check_comparable
 
 __all__ = [

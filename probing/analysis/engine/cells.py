@@ -14,8 +14,8 @@ from probing.analysis.engine.provenance import provenance
 from probing.analysis.engine.recipe import LOGISTIC, Recipe
 from probing.analysis.engine.results import CellResults, cell_results, concatenate_facets
 from probing.analysis.engine.run import Run
-from probing.analysis.engine.sites import ALL, Sites, choose
-from probing.analysis.engine.source import FeatureSource, read_latent_reduction, read_site
+from probing.analysis.engine.sites import ALL, Sites, choose, read_site
+from probing.analysis.engine.source import FeatureSource, read_latent_reduction
 from probing.progress import progress
 
 LATENTS = "latents"

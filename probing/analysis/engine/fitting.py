@@ -18,8 +18,8 @@ from probing.analysis.engine.facets import Facet
 from probing.analysis.engine.journal import Entry, Journal, journal_settings
 from probing.analysis.engine.recipe import Recipe
 from probing.analysis.engine.run import Run
-from probing.analysis.engine.sites import Curve
-from probing.analysis.engine.source import FeatureSource, flatten, read_site
+from probing.analysis.engine.sites import Curve, read_site
+from probing.analysis.engine.source import FeatureSource, flatten
 from probing.analysis.engine.store_identity import StoreIdentity
 from probing.progress import Progress
 from probing.statistics import outcomes

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from probing.analysis.engine.source import FeatureSource
+import numpy as np
+from jaxtyping import Float
+
+from probing.analysis.engine.source import FeatureSource, require_finite
 from probing.errors import UserError
 
 _Name = TypeVar("_Name", str, float, int)
@@ -98,6 +101,16 @@ class Sites:
 ALL = Sites()
 
 
+def read_site(store: FeatureSource, site: Site) -> Float[np.ndarray, "item ..."]:
+    """Read the features of one site.
+
+    Raises:
+        UserError: A written item has a NaN or an infinity there.
+    """
+    label = f"{site.stream}/{site.reduction} at σ = {site.sigma:g}, block {site.block}"
+    return require_finite(store, store.read(*site), label)
+
+
 def choose(kind: str, selected: Sequence[_Name] | None, available: Collection[_Name]) -> list[_Name]:
     """Return the selected names in the order of the available ones; all of them for None.
 
@@ -114,5 +127,5 @@ def choose(kind: str, selected: Sequence[_Name] | None, available: Collection[_N
     return [name for name in available if name in selected]
 
 
-def _distinct(names) -> list[str]:
+def _distinct(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))

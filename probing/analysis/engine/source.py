@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from probing.errors import UserError
 
-if TYPE_CHECKING:
-    from probing.analysis.engine.sites import Site
 
-
+@runtime_checkable
 class FeatureSource(Protocol):
     """The reading side of :class:`probing.features.FeatureStore`; any object with these members works."""
 
@@ -64,23 +62,13 @@ def name_of(store: FeatureSource) -> str | None:
     return None if path is None else os.fsencode(path.name).decode("utf-8", "backslashreplace")
 
 
-def read_site(store: FeatureSource, site: Site) -> Float[np.ndarray, "item ..."]:
-    """Read the features of one site.
-
-    Raises:
-        UserError: A written item has a NaN or an infinity there.
-    """
-    label = f"{site.stream}/{site.reduction} at σ = {site.sigma:g}, block {site.block}"
-    return _require_finite(store, store.read(*site), label)
-
-
 def read_latent_reduction(store: FeatureSource, reduction: str) -> Float[np.ndarray, "item ..."]:
     """Read the pooled VAE latents under a reduction.
 
     Raises:
         UserError: A written item has a NaN or an infinity there.
     """
-    return _require_finite(store, store.read_latents(reduction), f"latents/{reduction}")
+    return require_finite(store, store.read_latents(reduction), f"latents/{reduction}")
 
 
 def flatten(features: Float[np.ndarray, "item ..."]) -> Float[np.ndarray, "item channel"]:
@@ -88,7 +76,12 @@ def flatten(features: Float[np.ndarray, "item ..."]) -> Float[np.ndarray, "item 
     return features.reshape(len(features), -1)
 
 
-def _require_finite(store: FeatureSource, features: Float[np.ndarray, "item ..."], label: str) -> np.ndarray:
+def require_finite(store: FeatureSource, features: Float[np.ndarray, "item ..."], label: str) -> np.ndarray:
+    """Return features; refuse a NaN or an infinity of a written item.
+
+    Raises:
+        UserError: With the first such item.
+    """
     bad = ~np.isfinite(features).reshape(len(features), -1).all(axis=1) & np.asarray(store.written)
     if bad.any():
         raise UserError(

@@ -93,7 +93,7 @@ def check_comparable(one: FeatureSource, other: FeatureSource, *, apart_from: Co
     difference = identities[0].difference(identities[1], apart_from=apart_from)
     if difference is not None:
         raise UserError(
-            f"{identities[1].label} differs from {identities[0].label} in more than {' or '.join(apart_from)}: "
+            f"{identities[0].label} and {identities[1].label} differ in more than {' or '.join(apart_from)}: "
             f"{difference}; extract both with the same settings from the same data."
         )
 

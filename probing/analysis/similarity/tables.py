@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,7 @@ COLUMNS = (
 """Columns of :func:`similarity_table`: every two blocks once, ``block`` ≤ ``other``. ``std`` is over prompts."""
 
 
+@runtime_checkable
 class Matrices(Protocol):
     """Block × block matrices of one site, a prompt each: :class:`probing.features.block_similarity.BlockSimilarity`."""
 

@@ -163,7 +163,7 @@ def test_incomparable_stores_are_refused(pairs):
     one = make(pairs, ridge, revision="a")
     with pytest.raises(UserError, match=r"hold the same noise \(seed 0, independent\)"):
         measure_noise([one, make(pairs, ridge)], pairs)
-    with pytest.raises(UserError, match="in more than noise: revision is 'b' and 'a'"):
+    with pytest.raises(UserError, match="in more than noise: revision is 'a' and 'b'"):
         measure_noise([one, make(pairs, ridge, draw=1, revision="b")], pairs)
     with pytest.raises(UserError, match="lacks streams, noise levels or blocks"):
         measure_noise([one, PlantedStore(pairs, ridge, num_blocks=2, sigmas=SIGMAS, draw=1, config_hash="3x8")], pairs)
