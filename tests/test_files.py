@@ -76,9 +76,9 @@ def test_a_damaged_table_is_reported(tmp_path):
     path = tmp_path / "t.parquet"
     write_parquet(path, TABLE)
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match=r"t\.parquet is damaged.*write it again with python -m probing\.fit"):
+    with pytest.raises(UserError, match=r"t\.parquet is damaged.*write it again with python -m probing\.measure"):
         read_parquet(path, "python -m probing.measure")
-    with pytest.raises(UserError, match=r"no table at .*python -m probing\.fit writes it"):
+    with pytest.raises(UserError, match=r"no table at .*python -m probing\.measure writes it"):
         read_parquet(tmp_path / "none.parquet", "python -m probing.measure")
     assert read_metadata(path) == {}
 

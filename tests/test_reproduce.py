@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from probing import measure, reproduce
+from probing import reproduce
 from probing.experiments import EXPERIMENTS
+from probing.measure import options_of
 from probing.options import OptionsParser
 from probing.reproduce import ReproduceOptions
 
@@ -26,7 +27,7 @@ def parsed(step):
     """The options of a step: output path, and paths of stores."""
     if step.module == "probing.measure":
         experiment = EXPERIMENTS[step.arguments[0]]
-        options, _ = OptionsParser("x", measure.options_of(experiment), "").parse(step.arguments[1:])
+        options, _ = OptionsParser("x", options_of(experiment), "").parse(step.arguments[1:])
         stores = options.stores.store if "stores" in experiment.inputs else ()
         return SimpleNamespace(output=options.run.output, store=stores)
     module = importlib.import_module(step.module)
