@@ -6,10 +6,12 @@ import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from probing import reproduce
 from probing.experiments import EXPERIMENTS
+from probing.files import write_parquet
 from probing.measure import options_of
 from probing.options import OptionsParser
 from probing.reproduce import ReproduceOptions
@@ -25,6 +27,12 @@ def commands(monkeypatch, tmp_path):
 
 def parsed(step):
     """The options of a step: output path, and paths of stores."""
+    # Tables of earlier steps are read when the options are parsed.
+    table = pd.DataFrame({"item_id": ["a"], "reward": 0.0, "stage": "B1", "first_block": 0, "last_block": 1})
+    for argument in step.arguments:
+        path = Path(argument.partition("=")[2] or argument)
+        if path.suffix == ".parquet":
+            write_parquet(path, table.assign(block=0, other=1, value=1.0))
     if step.module == "probing.measure":
         experiment = EXPERIMENTS[step.arguments[0]]
         options, _ = OptionsParser("x", options_of(experiment), "").parse(step.arguments[1:])
