@@ -121,7 +121,7 @@ def test_a_damaged_table_of_similarity_or_stages_is_refused(stores, tmp_path, ca
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 cut")
     pd.DataFrame({"block": [1]}).to_csv(tmp_path / "few.csv", index=False)
     for options, message in (
-        (["--similarity", str(tmp_path / "cut.parquet")], "is damaged or no Parquet table"),
+        (["--similarity", str(tmp_path / "cut.parquet")], "is damaged or not a Parquet table"),
         (["--stages", str(tmp_path / "few.csv")], "few.csv has no stage, first_block, last_block"),
         (["--similarity", str(tmp_path / "few.csv")], "few.csv has no other, value"),
     ):
