@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from probing.preferences.audit import audit as audit_pairs
 
 if sys.argv[:1] == ["-m"]:
-    # Python sets this name while it looks for the module of ``python -m probing.X``: a command is starting.
+    # Python sets this name while it searches for the module of ``python -m probing.X``: a command is starting.
     from probing.interrupts import exit_at_signals
 
     exit_at_signals()

@@ -175,6 +175,6 @@ def test_each_part_is_coded_by_earlier_parts_alone():
 
 
 @pytest.mark.parametrize("parts", [(), (0.5,), (0.5, 0.2, 1.0), (0.0, 1.0)])
-def test_parts_that_do_not_rise_to_one_are_refused(parts):
-    with pytest.raises(ValueError, match="rise to 1"):
+def test_parts_that_do_not_increase_to_one_are_refused(parts):
+    with pytest.raises(ValueError, match="increase to 1"):
         online_code_length(*make_code(1.0), parts=parts)
