@@ -123,8 +123,7 @@ def run(experiment: Experiment, options: Any) -> None:
         overwrite=options.run.overwrite,
         report=print,
     )
-    report = experiment.hook("report")
-    for line in result.statements if report is None else report(result.tables):
+    for line in result.summary:
         print(f"  {line}")
     print(
         f"Tables:   {', '.join(f'{name}.parquet' for name in result.tables)} in {options.run.output}\n"

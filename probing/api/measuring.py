@@ -73,6 +73,7 @@ def measure(
     opened = open_stores(stores)
     if "stores" in spec.inputs and not opened:
         raise UserError(f"{experiment} needs a feature store; make one with probing.extract.")
+    pictures = _data(spec, data, settings)
     context = Context(
         stores=opened,
         pairs=_pairs(opened) if pairs is None else pairs,
@@ -81,7 +82,8 @@ def measure(
         recipe=recipe,
         run=run or Run(),
         model=_model(spec, model, opened),
-        data=_data(spec, data, settings),
+        data=pictures,
+        split=None if opened or pictures is None else _only_split(pictures),
     )
     return measure_context(spec, context, _settings(spec, settings), output=output, keep=keep, overwrite=overwrite)
 
@@ -204,7 +206,9 @@ def _settings(experiment: Experiment, settings: dict[str, Any]) -> Any:
         )
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
     if isinstance(curve := values.get("curve"), Result):
-        values["curve"] = curve.table
+        # A table on disk records the pairs and the recipe that it was fitted with.
+        main = experiment_of(curve.experiment).table_names[0]
+        values["curve"] = curve.table if curve.folder is None else str(curve.folder / f"{main}.parquet")
     return cls(**values)
 
 
@@ -227,6 +231,12 @@ def _data(experiment: Experiment, data: Any, settings: dict[str, Any]) -> Prefer
         return data
     needed = "data" in experiment.inputs or (data is not None) or bool(settings.get("image_stats"))
     return load_pairs("testbed" if data is None else str(data)) if needed else None
+
+
+def _only_split(data: PreferenceData) -> str | None:
+    """Return the split of the data; None if they have several."""
+    splits = data.pairs["split"].unique()
+    return str(splits[0]) if len(splits) == 1 else None
 
 
 def _identity(experiment: Experiment, context: Context, settings: Any) -> Identity | None:

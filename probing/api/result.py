@@ -10,6 +10,7 @@ import pandas as pd
 
 from probing.errors import UserError
 from probing.experiments import EXPERIMENTS, Experiment, FigureSpec, resolve
+from probing.report.findings import statements
 from probing.result_tables import read_result
 
 if TYPE_CHECKING:
@@ -45,14 +46,15 @@ class Result:
 
     @property
     def statements(self) -> list[str]:
-        """The sentences of all tables about the whole."""
-        sentences: list[str] = []
-        for table in self.tables.values():
-            if "statement" not in table:
-                continue
-            overall = table[table["scope"] == "overall"] if "scope" in table else table
-            sentences += overall["statement"].dropna().loc[lambda text: text != ""].tolist()
-        return list(dict.fromkeys(sentences))
+        """The sentences of all tables about the whole, each with its facet and site."""
+        sentences = [sentence for table in self.tables.values() for sentence in statements(table)]
+        return list(dict.fromkeys(sentence.text for sentence in sentences if sentence.overall))
+
+    @property
+    def summary(self) -> list[str]:
+        """The lines that ``python -m probing.measure`` prints: the experiment's own report, or the statements."""
+        report = self._spec.hook("report")
+        return self.statements if report is None else report(self.tables)
 
     @property
     def figures(self) -> list[str]:

@@ -10,6 +10,8 @@ import pandas as pd
 from probing.report.grid import Grid, cell, grid
 from probing.result_tables import best_cell
 
+_TREND = "fit"
+"""Kind of a row of the scaling table with a trend over models; its ``head`` is part of what it is about."""
 _SITE = ("stream", "reduction", "sigma")
 _CURVE = ["model", "facet", *_SITE]
 _NEEDED = {*_CURVE, "control", "block", "cv_accuracy", "value", "ci_low", "ci_high", "n_pairs", "n_prompts"}
@@ -34,10 +36,12 @@ def statements(table: pd.DataFrame) -> list[Statement]:
         facet = cell(row.get("facet"))
         if facet and not text.startswith(f"{facet}:"):
             site = [("σ = " if name == "sigma" else "") + word for name in _SITE if (word := cell(row.get(name)))]
-            text = f"{', '.join([facet, *site])}: {text}"
+            head = [f"head {row['head']}"] if row.get("kind") == _TREND else []
+            text = f"{', '.join([facet, *head, *site])}: {text}"
         if several and cell(row["model"]):
             text = f"{row['model']}, {text}"
-        overall = row.get("scope", "overall") == "overall"
+        # Trends of the head on the best block are about the whole; those at one depth are not.
+        overall = row["head"] == "best" if row.get("kind") == _TREND else row.get("scope", "overall") == "overall"
         # The best of one stream may be the best of all: of two equal statements, keep the overall one.
         if overall or text not in by_text:
             by_text.pop(text, None)
