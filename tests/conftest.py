@@ -16,4 +16,4 @@ from hypothesis import settings
 settings.register_profile("project", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("project")
 
-pytest_plugins = ["tests.tiny_sd3"]
+pytest_plugins = ["tests.fakes.tiny_sd3"]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from probing.extract import main as extract
 from probing.figures import main as draw
 from probing.measure import main as measure
-from tests.tiny_sd3 import T5_LENGTH
+from tests.fakes.tiny_sd3 import T5_LENGTH
 
 
 def tokens(arguments):
