@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from probing.backbones import Backbone, load_backbone, part_digests, resolve
 from probing.errors import UserError
-from tests.tiny_sd3 import T5_LENGTH
+from tests.fakes.tiny_sd3 import T5_LENGTH
 
 WEIGHTED = ["transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"]
 CONFIGS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from probing.backbones import identity, load_backbone, part_digests, resolve, revision_of
 from probing.errors import UserError
 from tests.backbones.model_folders import config_path, copied, edit_config, edit_json, edit_weights, load, weights_path
-from tests.tiny_sd3 import T5_LENGTH
+from tests.fakes.tiny_sd3 import T5_LENGTH
 
 WEIGHTED = ["transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"]
 TOKENIZERS = ["tokenizer", "tokenizer_2", "tokenizer_3"]

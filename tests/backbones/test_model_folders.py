@@ -29,7 +29,7 @@ from tests.backbones.model_folders import (
     refused,
     weights_path,
 )
-from tests.tiny_sd3 import T5_LENGTH
+from tests.fakes.tiny_sd3 import T5_LENGTH
 
 ONE_OF = {
     "transformer": "proj_out.bias",

@@ -9,7 +9,7 @@ from diffusers import StableDiffusion3Pipeline
 from probing.backbones import load_backbone, resolve
 from probing.backbones.sampling import denoise
 from probing.errors import UserError
-from tests.tiny_sd3 import T5_LENGTH
+from tests.fakes.tiny_sd3 import T5_LENGTH
 
 PROMPTS = ["a small red circle", "a star"]
 STEPS = 5

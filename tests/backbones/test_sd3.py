@@ -13,7 +13,7 @@ from probing.backbones import load_backbone, pick_compute_dtype, pick_device, re
 from probing.errors import UserError
 from probing.testbed.recipes.text import CAPTION_LENGTH
 from tests.backbones.model_folders import copied, edit_json, load
-from tests.tiny_sd3 import BLOCKS, T5_LENGTH
+from tests.fakes.tiny_sd3 import BLOCKS, T5_LENGTH
 
 CPU = torch.device("cpu")
 PROMPTS = ["a small red circle", "", "a small green square on a white background"]

@@ -15,9 +15,9 @@ from probing.features.noise import item_noise
 from probing.features.reading import check_steps, read_images, read_trajectories
 from probing.features.token_similarity import MEASURES
 from probing.preferences import prepare
+from tests.fakes.tiny_sd3 import BLOCKS, T5_LENGTH
 from tests.features.test_extraction import make_data
 from tests.features.test_trace import hooked
-from tests.tiny_sd3 import BLOCKS, T5_LENGTH
 
 SIGMAS = (0.005, 0.6)
 STEPS, GUIDANCE, READ_AT = 4, 3.0, (0, 2, 3)

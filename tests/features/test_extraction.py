@@ -22,8 +22,8 @@ from probing.features import ExtractionSettings, FeatureStore, extract, make_pla
 from probing.features.noise import add_noise, item_noise
 from probing.preferences import DrawnImages, PreferenceData
 from probing.testbed.recipes.text import CAPTION_LENGTH
+from tests.fakes.tiny_sd3 import BLOCKS, T5_LENGTH
 from tests.features.test_trace import hooked
-from tests.tiny_sd3 import BLOCKS, T5_LENGTH
 
 CPU = torch.device("cpu")
 PROMPTS = ["a small red circle", "a star on a white background", "a square", "a small green square on a background"]

@@ -14,8 +14,8 @@ from probing.errors import UserError
 from probing.extract import main
 from probing.features.prompts import given_prompts
 from probing.testbed.recipes.text import CAPTION_LENGTH
+from tests.fakes.tiny_sd3 import T5_LENGTH
 from tests.features.test_extraction import CPU, PROMPTS, make_data, run
-from tests.tiny_sd3 import T5_LENGTH
 
 ITEMS = pd.DataFrame(
     [(f"p{i}-{side}", f"p{i}", f"words {i}") for i in range(20) for side in "ab"],

@@ -9,8 +9,8 @@ import torch
 from probing.backbones import load_backbone, resolve
 from probing.errors import UserError
 from probing.features.tokens import check_same_model, read_image_tokens, settings_of
+from tests.fakes.tiny_sd3 import T5_LENGTH
 from tests.features.test_extraction import make_data, run
-from tests.tiny_sd3 import T5_LENGTH
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 
 from probing.backbones import load_backbone, resolve
 from probing.features.trace import BlockTrace
-from tests.tiny_sd3 import BLOCKS, T5_LENGTH
+from tests.fakes.tiny_sd3 import BLOCKS, T5_LENGTH
 
 
 def hooked(transformer, inputs):

@@ -159,7 +159,7 @@ def check_made_from(curve: pd.DataFrame | str, rows: pd.DataFrame, store: Featur
         for name in (name for name in ("model", "store", "revision") if name in rows):
             values = {_text(value) for value in trained[name]}
             if values != {_text(origin[name])}:
-                raise UserError(f"{made_from}: {name} is {_first(values)} there and {origin[name]} here; {fix}.")
+                raise UserError(f"{made_from}: {name} is {_first(values)} in the curve and {origin[name]} here; {fix}.")
         return
     if digest_of(store) not in _digests(stores):
         raise UserError(f"{made_from}: its features are those of {_name(subjects_of(Path(str(curve))) or [])}; {fix}.")

@@ -32,7 +32,6 @@ from probing.probes import LinearProbe
 from probing.result_tables import best_cell
 
 STREAM, REDUCTION = "image", "mean"
-SELECTIONS = ("highest", "lowest", "wrong")
 COLUMNS = column_names(
     "model data split facet stream reduction sigma block depth probe scaling selection rank pair_id prompt_id prompt "
     "choice margin item_id side chosen reward store_reward rows columns scores picture n_pairs n_prompts"

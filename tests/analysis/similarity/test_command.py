@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from probing.analysis.similarity.tables import COLUMNS
 from probing.figures import main as draw
 from probing.measure import main as measure
-from tests.tiny_sd3 import BLOCKS, T5_LENGTH
+from tests.fakes.tiny_sd3 import BLOCKS, T5_LENGTH
 
 SMALL = ["--data", "testbed", "--limit", "24", "--resolution", "16", "--t5-length", str(T5_LENGTH)]
 

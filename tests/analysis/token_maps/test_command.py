@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from probing.extract import main as extract
 from probing.figures import main as draw
 from probing.measure import main as measure
-from tests.tiny_sd3 import T5_LENGTH
+from tests.fakes.tiny_sd3 import T5_LENGTH
 
 
 def tokens(arguments):
@@ -62,7 +62,7 @@ def test_a_store_of_another_transformer_needs_that_transformer(tiny_folder, tmp_
     capsys.readouterr()
     assert tokens(command) == 2
     error = capsys.readouterr().err
-    assert "tiny-sd3+tuned there and tiny-sd3 here" in error and "by --transformer" in error
+    assert "tiny-sd3+tuned in the store and tiny-sd3 here" in error and "by --transformer" in error
     assert tokens(["--store", str(store), *curve, *data]) == 2
     assert "made with another transformer, tuned; give its folder by --transformer" in capsys.readouterr().err
     assert tokens([*command, "--transformer", str(tiny_folder / "transformer")]) == 2
@@ -92,7 +92,7 @@ def test_a_curve_of_another_store_is_refused(tiny_folder, fitted, tmp_path, caps
     # A curve of an older version is compared by its columns.
     old, rows = tmp_path / "old.parquet", pd.read_parquet(curve)
     rows.assign(revision="another").to_parquet(old)
-    assert "revision is another there" in refused(old)
+    assert "revision is another in the curve" in refused(old)
     rows.drop(columns="scaling").to_parquet(old)
     assert "has no scaling" in refused(old)
     old.write_bytes(b"PAR1 cut")
@@ -108,7 +108,7 @@ def test_mistakes_end_in_status_2_and_one_sentence(tiny_folder, fitted, tmp_path
     for options, message in (
         (
             ["--model", "testbed-xs", *curve_option],
-            "The store was made with another model: model is tiny-sd3 there and testbed-xs here",
+            "The store was made with another model: model is tiny-sd3 in the store and testbed-xs here",
         ),
         (
             ["--model", str(tiny_folder), *curve_option, "--sigma", "0.4"],
