@@ -177,9 +177,9 @@ class PublishedCost:
 
 
 PAPER_COST: tuple[PublishedCost, ...] = (
-    PublishedCost("DiT-Reward from pixels", 154, 27.2),
-    PublishedCost("HPSv3", 89, 16.0),
-    PublishedCost("DiT-Reward from latents", 54, 16.1),
+    PublishedCost("DiT-Reward from pixels", 154.0, 27.2),
+    PublishedCost("HPSv3", 89.0, 16.0),
+    PublishedCost("DiT-Reward from latents", 54.0, 16.1),
 )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from probing.errors import UserError
 
 
-def item_noise(seed: int, key: str, shape: tuple[int, ...]) -> Float[np.ndarray, ...]:
+def item_noise(seed: int, key: str, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
     """Draw standard normal noise for one item.
 
     The generator is NumPy's Philox, keyed by a hash of (seed, key): order of items, batch, worker and device do not
