@@ -68,7 +68,7 @@ def test_a_difference_is_that_of_the_named_cells(curve, comparisons):
     assert (row["ci_low"], row["ci_high"], row["p_value"]) == pytest.approx(
         (expected.low, expected.high, expected.p_value)
     )
-    np.testing.assert_allclose(comparisons["p_value_holm"], holm(comparisons["p_value"]))
+    np.testing.assert_allclose(comparisons["p_value_holm"], holm(comparisons["p_value"].to_numpy()))
 
 
 def test_the_selection_ignores_the_test_split(curve, comparisons):
