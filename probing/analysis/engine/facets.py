@@ -89,8 +89,8 @@ def facets_of(store: FeatureSource, pairs: pd.DataFrame, facets: Sequence[str] |
     pairs = pairs[pairs["split"].isin(["train", "test"])]
     _refuse_leaks(pairs)
     if pairs["pair_id"].duplicated().any():
-        twice = pairs.loc[pairs["pair_id"].duplicated(), "pair_id"].iloc[0]
-        raise UserError(f"Pair {twice} is in the table more than once; give each pair its own pair_id.")
+        repeated = pairs.loc[pairs["pair_id"].duplicated(), "pair_id"].iloc[0]
+        raise UserError(f"Pair {repeated} is in the table more than once; give each pair its own pair_id.")
     if not pairs["choice"].isin([0.0, 0.5, 1.0]).all():
         raise UserError("Some choices are not 1 (first), 0 (second) or 0.5 (tie); round the annotators' shares before.")
     names = choose("facet", facets, sorted(pairs["facet"].unique()))

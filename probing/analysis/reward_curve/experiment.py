@@ -133,8 +133,8 @@ def measure_reward_curve(
     tables = dict(zip(TABLES, values, strict=True))
     if settings.linearity is not None:
         network = replace(recipe, probe=settings.linearity, scaling="standard", code_length=False)
-        other = measure_cells(trained, pairs, sites=sites, facets=facets, recipe=network, run=run)
-        tables["linearity"] = compare_probes(results.trained, other, margin=settings.delta, seed=run.seed)
+        of_network = measure_cells(trained, pairs, sites=sites, facets=facets, recipe=network, run=run)
+        tables["linearity"] = compare_probes(results.trained, of_network, margin=settings.delta, seed=run.seed)
     return tables
 
 
