@@ -166,10 +166,9 @@ def _cell_rows(fits: dict[Site, Fit], facet: Facet, levels: dict[_Key, list[Site
 
 def _agreement(fits: Sequence[Fit], facet: Facet, seed: int) -> np.ndarray:
     """Return how often each fit is the best in bootstrap resamples of training prompts; ties are shared."""
-    y = facet.train.choices
-    right = np.stack([outcomes(fit.train_margins, y) for fit in fits], axis=1)
-    if not np.isfinite(right[y != 0.5]).all() or any(np.isnan(fit.train_margins).any() for fit in fits):
+    if any(np.isnan(fit.train_margins).any() for fit in fits):
         return np.full(len(fits), np.nan)
+    right = np.stack([outcomes(fit.train_margins, facet.train.choices) for fit in fits], axis=1)
     by_group, _ = sums_by_group(right, facet.train.prompts)
     means = resampled_means(by_group, RESAMPLES, seed, joint=True)
     wins = means >= means.max(axis=1, keepdims=True) - 1e-12
