@@ -17,7 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from probing.analysis.comparisons import _statement
 
-from probing.figures import FIGURES, main
+from probing.experiments import FIGURES, resolve
+from probing.figures import main
 from probing.plots import save_figure, style
 from probing.plots.grid import add_caption
 from probing.plots.text import LONGEST, fonts, missing_characters, shown_name
@@ -102,7 +103,7 @@ def drawn_texts(figure, *, draw=False):
 @pytest.mark.parametrize("figure_name", ["reward_curves", "depth_curves", "combinations", "noise", "scaling"])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_further_figures_show_every_name(tables, name, figure_name):
-    source, function = FIGURES[figure_name]
+    source, function = FIGURES[figure_name].table, resolve(FIGURES[figure_name].draw)
     words = " ".join(" ".join(drawn_texts(function(renamed(tables[source], name)))).split())
     assert " ".join(shown_name(name).split()) in words
 
@@ -110,7 +111,7 @@ def test_further_figures_show_every_name(tables, name, figure_name):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_figures_show_every_name(tables, name):
     for figure_name in ("comparisons", "controls"):
-        source, function = FIGURES[figure_name]
+        source, function = FIGURES[figure_name].table, resolve(FIGURES[figure_name].draw)
         texts = drawn_texts(function(renamed(tables[source], name)))
         words = " ".join(" ".join(texts).split())
         assert " ".join(shown_name(name).split()) in words, figure_name
@@ -123,7 +124,7 @@ QUICK = ("comparisons", "controls", "token_maps")
     "figure_name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in FIGURES if name not in QUICK)]
 )
 def test_every_figure_is_written_with_hostile_names(tables, figure_name, tmp_path):
-    source, function = FIGURES[figure_name]
+    source, function = FIGURES[figure_name].table, resolve(FIGURES[figure_name].draw)
     name = "_m$$ {}%s$5 <b>\t\n\x00\u65e5"
     table = renamed(tables[source], name)
     with missing_characters():
@@ -170,7 +171,7 @@ def test_missing_characters_are_reported_once(tables, tmp_path, capsys):
 def test_names_are_unchanged_by_the_csv(tables, tmp_path):
     for name in ("NA", "007", "None", "null", "1e5", "a,b", '"q"', "line\nbreak"):
         table = tables["comparisons"].assign(facet=name, model=name)
-        (_, _, csv, _) = save_figure(FIGURES["comparisons"][1](table), table, tmp_path, "x", provenance={})
+        (_, _, csv, _) = save_figure(resolve(FIGURES["comparisons"].draw)(table), table, tmp_path, "x", provenance={})
         again = read_result(csv, "a test")
         assert set(again["facet"]) == {name} and set(again["model"]) == {name}
 

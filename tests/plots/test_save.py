@@ -8,7 +8,8 @@ import json
 import pandas as pd
 import pytest
 
-from probing.figures import FIGURES, main
+from probing.experiments import FIGURES
+from probing.figures import main
 from probing.plots import figure_comparisons, save_figure
 from tests.plots.figure_tables import comparison_table, curve_table
 from tests.plots.similarity_tables import similarity_tables, token_table

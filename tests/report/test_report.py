@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from probing.figures import FIGURES, main
+from probing.api.figures import sections
+from probing.experiments import FIGURES
+from probing.figures import main
 from probing.plots import NothingToDraw, figure_comparisons
-from probing.report import SECTIONS, build_page, collect
+from probing.report import build_page, collect
 from probing.report.drawing import draw_picture
 from probing.report.sources import FigureInput
 from tests.plots.figure_tables import comparison_table, curve_table
@@ -126,7 +128,7 @@ def test_captions_questions_and_provenance_are_text(page):
         "Bands: 95% percentile cluster bootstrap over prompts.",
         "both chosen by cross-validation on training pairs",
         f"{len(small_curve())} rows of reward_curve.parquet",
-        SECTIONS["comparisons"].question,
+        sections()["comparisons"].question,
         "drawn by python -m probing.figures --results results --output drawn",
         "SHA-256 of its CSV",
         "1,234",
@@ -160,7 +162,7 @@ def test_constant_columns_are_shown_once(tmp_path):
 
 
 def test_overall_statements_are_at_the_top(page):
-    top = page.visible_text.split(SECTIONS["reward_curve"].question)[0]
+    top = page.visible_text.split(sections()["reward_curve"].question)[0]
     assert "alignment: better than latents by overall of text." in top and "by stream of" not in top
     assert (
         page.visible_text.count("quality: better than random-init by stream of image.") >= 2
@@ -253,7 +255,7 @@ def test_same_tables_give_same_bytes(results, tmp_path):
 
 
 def test_every_experiment_with_a_figure_has_a_section():
-    assert {table for table, _ in FIGURES.values()} <= set(SECTIONS)
+    assert {figure.table for figure in FIGURES.values()} <= set(sections())
 
 
 def test_bad_input_ends_in_one_sentence_and_no_page(results, tmp_path, capsys):
