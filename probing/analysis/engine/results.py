@@ -62,7 +62,7 @@ class CellResults:
         table = pd.concat([part.table for part in parts], ignore_index=True)
         if table["cell"].duplicated().any():
             repeated = table.loc[table["cell"].duplicated(), "cell"].iloc[0]
-            raise ValueError(f"Got cell {repeated} twice, expected it once; join results of different stores or controls.")
+            raise ValueError(f"Got cell {repeated} twice, expected it once; join results of other stores or controls.")
         outcomes, margins = (
             reduce(
                 lambda left, right: left.merge(right, on=KEYS, how="outer", validate="one_to_one"),

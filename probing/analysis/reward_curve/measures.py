@@ -120,6 +120,6 @@ def _candidates(cells: pd.DataFrame, outcomes: pd.DataFrame, prompts: np.ndarray
             "may_be_best",
             best_candidates(outcomes[curve["cell"]].to_numpy(), prompts, seed=seed).members.astype(float),
         )
-        for _, curve in blocks.groupby(_CURVE, dropna=False)
+        for _, curve in blocks.groupby(_CURVE, dropna=False, sort=False)
         if len(curve) > 1
     ]
