@@ -36,6 +36,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
         "PROBING_MODEL": "testbed-xs",
         "PROBING_LIMIT": "400",
         "PROBING_FEW": "24",
+        "PROBING_OTHERS": "testbed-m testbed-s testbed-xs-step00650 testbed-xs-step01950",
         "OMP_NUM_THREADS": "1",  # Several workers of pytest on few cores otherwise slow each other down.
     }
     folder = tmp_path_factory.mktemp("folder")
