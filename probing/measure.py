@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -87,7 +87,8 @@ def options_of(experiment: Experiment) -> type:
     parts: list[tuple[str, type, Any]] = []
     if "stores" in experiment.inputs:
         parts.append(("stores", StoreOptions, field()))
-    parts.append(("settings", experiment.settings_class, field()))
+    if fields(experiment.settings_class):
+        parts.append(("settings", experiment.settings_class, field()))
     if "model" in experiment.inputs:
         parts.append(("model", ModelOptions, field(default_factory=ModelOptions)))
     else:
@@ -107,9 +108,10 @@ def options_of(experiment: Experiment) -> type:
 def run(experiment: Experiment, options: Any) -> None:
     """Measure, write the tables and print a summary."""
     context = context_of(experiment, options)
+    settings = settings_of(experiment, options)
     describe = experiment.hook("describe")
     if describe is not None:
-        print(describe(context, options.settings), f"{'output':>9}  {options.run.output}", sep="\n", flush=True)
+        print(describe(context, settings), f"{'output':>9}  {options.run.output}", sep="\n", flush=True)
     if options.run.dry_run:
         if describe is None:
             print(f"{experiment.name}: {', '.join(map(str, options.stores.store))}; output {options.run.output}")
@@ -117,7 +119,7 @@ def run(experiment: Experiment, options: Any) -> None:
     result = measure_context(
         experiment,
         context,
-        options.settings,
+        settings,
         output=options.run.output,
         keep=options.run.keep,
         overwrite=options.run.overwrite,
@@ -129,6 +131,11 @@ def run(experiment: Experiment, options: Any) -> None:
         f"Tables:   {', '.join(f'{name}.parquet' for name in result.tables)} in {options.run.output}\n"
         f"Next:     python -m probing.figures --results {options.run.output}"
     )
+
+
+def settings_of(experiment: Experiment, options: Any) -> Any:
+    """Return the experiment's settings; those of an experiment without any are empty."""
+    return getattr(options, "settings", None) or experiment.settings_class()
 
 
 def context_of(experiment: Experiment, options: Any) -> Context:
@@ -172,7 +179,7 @@ def _model(options: ModelOptions, stores: Sequence[Any]) -> Model:
 
 
 def _data(experiment: Experiment, options: Any) -> PreferenceData | None:
-    if "data" in experiment.inputs or getattr(options.settings, "image_stats", False):
+    if "data" in experiment.inputs or getattr(settings_of(experiment, options), "image_stats", False):
         return options.data.load(None if "stores" in experiment.inputs else options.split.split)
     return None
 

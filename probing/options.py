@@ -275,8 +275,8 @@ def _types_of(options: Any) -> dict[str, Any]:
         if get_origin(kind) is Annotated and get_args(Positional[int])[1] in get_args(kind):
             continue
         kind = get_type_hints(options)[field.name]
-        nested = _types_of(kind)
-        found |= nested if nested else {f"--{field.name.replace('_', '-')}": kind}
+        nested = dataclasses.is_dataclass(kind)
+        found |= _types_of(kind) if nested else {f"--{field.name.replace('_', '-')}": kind}
     return found
 
 
@@ -312,13 +312,21 @@ def _split(argument: str) -> list[str]:
     return [flag, value] if equals and flag.startswith("--") else [argument]
 
 
+def _unframed(line: str) -> str:
+    """Remove the frame from a line of tyro's box; a rule becomes empty."""
+    content = line.strip("│|╭╮╰╯ \t")
+    return content.strip("─ ") if content.strip("─-") else ""
+
+
 def _first_error(text: str) -> str:
     """Return the first message of tyro's box as one sentence without its end."""
-    lines = [line.strip("│ \t") for line in text.splitlines() if line.startswith("│")]
-    flags = [line.split()[0] for line in lines if line.startswith("--")]
+    rows = [_unframed(line) for line in text.splitlines()]
+    flags = [row.split()[0] for row in rows if row.startswith("--")]
     if "Required options" in text:
         return f"{' and '.join(dict.fromkeys(flags)) or 'An argument'} must be given"
-    message = " ".join(itertools.takewhile(lambda line: not line or set(line) != {"─"}, lines)) or text
+    # A title, perhaps a rule, the message, a rule or a gap, and further help.
+    after_title = itertools.dropwhile(lambda row: not row, list(itertools.dropwhile(lambda row: not row, rows))[1:])
+    message = " ".join(itertools.takewhile(bool, after_title)) or text
     message = re.sub(r"\s+", " ", message).strip().rstrip(".")
     # The error of a settings' class is a sentence of its own; an option's names the option.
     message = re.sub(r"^Error parsing (?!-)[^:]*: ", "", message)

@@ -10,13 +10,14 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     # Workers that each take all cores cost one another several times what they gain.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
-import beartype
 import jaxtyping
 import pytest
 from hypothesis import settings
 
+from tests.type_checks import check
 
-@beartype.beartype
+
+@check
 def _load_beartype(value: int) -> None:
     """Decorate once now: beartype loads the rest of itself then, and cannot after nnsight has patched ``object``."""
 

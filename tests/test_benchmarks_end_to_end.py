@@ -5,8 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from probing import audit, extract, fit, score
+from probing.audit import main as audit
+from probing.extract import main as extract
+from probing.measure import main as measure
 from probing.preferences import BENCHMARKS, load_pairs
+from probing.score import main as score
 from probing.statistics import RULES
 from tests.preferences.published import write
 
@@ -30,12 +33,12 @@ def test_from_disk_to_features_to_a_scored_table(tiny_folder, tmp_path, capsys, 
     data = ["--data", name, "--data-root", str(root)]
     store, results, table = tmp_path / "s.zarr", tmp_path / "results", tmp_path / "table.csv"
     command = ["--model", str(tiny_folder), *data, "--resolution", "16", "--t5-length", "12", "--blocks", "1,3"]
-    assert audit.main([*data, "--least-side", "8", "--output", str(tmp_path / "audit")]) == 0
-    assert extract.main([*command, "--output", str(store)]) == 0
-    assert fit.main(["--store", str(store), *split, "--shuffles", "0", "--output", str(results)]) == 0
+    assert audit([*data, "--least-side", "8", "--output", str(tmp_path / "audit")]) == 0
+    assert extract([*command, "--output", str(store)]) == 0
+    assert measure(["reward-curve", "--store", str(store), *split, "--shuffles", "0", "--output", str(results)]) == 0
     capsys.readouterr()
     scored = ["--scores", str(results / "rewards.parquet"), "--output", str(table)]
-    assert score.main([*data, *scored, *(["--partial"] if split is BY_PROMPT else [])]) == 0
+    assert score([*data, *scored, *(["--partial"] if split is BY_PROMPT else [])]) == 0
     printed = capsys.readouterr().out
     assert f"* {BENCHMARKS[name].rule}" in printed and "the rule of the benchmark's authors" in printed
     rows = pd.read_csv(table)
@@ -59,7 +62,7 @@ def test_a_split_by_source_model_end_to_end(tiny_folder, tmp_path, capsys):
     root = write("hpdv3", tmp_path / "data", 40)
     data = ["--data", "hpdv3", "--data-root", str(root)]
     command = ["--model", str(tiny_folder), *data, "--resolution", "16", "--t5-length", "12", "--blocks", "3"]
-    assert extract.main([*command, "--output", str(tmp_path / "s.zarr")]) == 0
+    assert extract([*command, "--output", str(tmp_path / "s.zarr")]) == 0
     options = [
         "--store",
         str(tmp_path / "s.zarr"),
@@ -70,10 +73,10 @@ def test_a_split_by_source_model_end_to_end(tiny_folder, tmp_path, capsys):
         "--shuffles",
         "0",
     ]
-    assert fit.main([*options, "--output", str(tmp_path / "results")]) == 0
+    assert measure(["reward-curve", *options, "--output", str(tmp_path / "results")]) == 0
     outcomes = pd.read_parquet(tmp_path / "results" / "outcomes.parquet")
     pairs = load_pairs("hpdv3", root=root).pairs.set_index("pair_id")
     source_models = pairs.loc[outcomes["pair_id"], ["source_model_first", "source_model_second"]]
     assert (source_models == "flux").any(axis=1).all()
-    assert fit.main([*options[:-3], "dalle"]) == 2
+    assert measure(["reward-curve", *options[:-3], "dalle"]) == 2
     assert "source models dalle to hold out" in capsys.readouterr().err

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
+from dataclasses import dataclass, field
 
 import pandas as pd
 import pytest
 
 from probing import preferences
-from probing.data_options import DataOptions, SplitOptions, add_data_options, add_split_options, load_data, split_pairs
+from probing.data_options import DataOptions, SplitOptions
+from probing.options import OptionsParser
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser()
-    add_data_options(made)
-    add_split_options(made)
-    made.add_argument("--seed", type=int, default=0)
-    return made
+@dataclass(frozen=True)
+class Options:
+    """Both."""
+
+    data: DataOptions = field(default_factory=DataOptions)
+    split: SplitOptions = field(default_factory=SplitOptions)
+
+
+PARSER = OptionsParser("probing.x", Options, "")
 
 
 def test_defaults_are_those_of_the_dataclasses():
-    arguments = parser().parse_args([])
-    for options in (DataOptions(), SplitOptions()):
-        for name, default in dataclasses.asdict(options).items():
-            assert getattr(arguments, name) == (list(default) if isinstance(default, tuple) else default)
+    assert PARSER.parse([])[0] == Options()
 
 
-@pytest.mark.parametrize("options", [DataOptions, SplitOptions])
-def test_every_option_has_its_help_text(options):
-    helps = {action.dest: action.help for action in parser()._actions}
-    for field in dataclasses.fields(options):
-        assert len(helps[field.name]) > 20, field.name
+def test_every_option_has_its_help_text(capsys):
+    with pytest.raises(SystemExit):
+        PARSER.parse(["--help"])
+    text = capsys.readouterr().out
+    for words in ("largest number of items", "condition on columns", "values are distributed alike", "to hold out"):
+        assert words in " ".join(text.replace("│", " ").split())
 
 
 def test_parsed_options_load_as_keyword_arguments_do():
-    arguments = parser().parse_args(["--where", "facet == 'quality'", "--limit", "60"])
-    loaded = load_data(arguments, split="test")
+    options, _ = PARSER.parse(["--where", "facet == 'quality'", "--limit", "60"])
+    loaded = options.data.load("test")
     expected = preferences.load_pairs("testbed", split="test", where="facet == 'quality'", limit=60)
     assert loaded.fingerprint == expected.fingerprint
     assert set(loaded.pairs["facet"]) == {"quality"} and len(loaded.items) <= 60
@@ -46,6 +47,6 @@ def test_parsed_options_split_as_keyword_arguments_do():
     pairs = pd.DataFrame({"prompt_id": [f"p{n}" for n in range(50)], "split": "train"})
     for side in ("first", "second"):
         pairs[f"source_model_{side}"] = ["flux", "sdxl"] * 25
-    arguments = parser().parse_args(["--split-by", "source-model", "--held-out", "flux", "--seed", "3"])
+    options, _ = PARSER.parse(["--split-by", "source-model", "--held-out", "flux"])
     expected = preferences.split_pairs(pairs, "source-model", held_out=["flux"], seed=3)
-    assert split_pairs(pairs, arguments).equals(expected)
+    assert options.split.split(pairs, seed=3).equals(expected)

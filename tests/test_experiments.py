@@ -80,7 +80,9 @@ def test_one_entry_gives_function_command_figure_and_page(pair_counts, tmp_path)
     result = experiment_function(pair_counts)(store, pairs, ties=True, output=tmp_path, keep=True)
     assert result.table.set_index("facet")["value"].to_dict() == pairs.groupby("facet").size().to_dict()
     assert result.plot().axes and result.figures == ["pair_counts"]
-    assert probing.measure("pair-counts", store, pairs, ties=True, output=tmp_path, keep=True).table.equals(result.table)
+    assert probing.measure("pair-counts", store, pairs, ties=True, output=tmp_path, keep=True).table.equals(
+        result.table
+    )
     options, _ = OptionsParser("x", options_of(pair_counts), "").parse(["--store", "s", "--ties", "--facets", "a,b"])
     assert options.settings.ties and options.run.facets == ("a", "b")
     drawn = probing.draw_figures(tmp_path, tmp_path / "figures")

@@ -81,7 +81,7 @@ def test_every_experiment_has_help_with_defaults(capsys):
         assert stop.value.code == 0
         output = capsys.readouterr().out
         assert "--store" in output and "(default: cache/results)" in output
-    assert_refused(capsys, ["alchemy"], "Unknown experiment 'alchemy'")
+    assert_refused(capsys, ["alchemy"], "Unknown 'alchemy': choose one of reward-curve")
 
 
 def test_keep_leaves_a_table_of_the_same_inputs(stores, tmp_path, capsys):
@@ -128,7 +128,7 @@ def test_a_damaged_table_of_similarity_or_stages_is_refused(stores, tmp_path, ca
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 cut")
     pd.DataFrame({"block": [1]}).to_csv(tmp_path / "few.csv", index=False)
     for options, message in (
-        (["--similarity", str(tmp_path / "cut.parquet")], "is damaged or no Parquet table"),
+        (["--similarity", str(tmp_path / "cut.parquet")], "is damaged or not a Parquet table"),
         (["--stages", str(tmp_path / "few.csv")], "few.csv has no stage, first_block, last_block"),
         (["--similarity", str(tmp_path / "few.csv")], "few.csv has no other, value"),
     ):

@@ -40,9 +40,9 @@ def test_labels_are_read_again(tiny_folder, store, data, capsys, monkeypatch):
     changed[0] = (*changed[0][:3], True, changed[0][4])
     changed.append((2, "2b", "2a", False, "test"))
     write_pairs(data.parent, changed)
-    monkeypatch.setattr("probing.extract.load_backbone", None)
+    monkeypatch.setattr("probing.backbones.load_backbone", None)
     assert extract(tiny_folder, data, store, *SIGMAS) == 0
-    assert "0 items computed, 8 were there; the pairs are new" in capsys.readouterr().out
+    assert "0 items computed, 8 were in the store; the pairs are new" in capsys.readouterr().out
     assert contents(store) == before
     pairs = FeatureStore.open(store).read_pairs()
     assert len(pairs) == 5 and (pairs["choice"] == 0.5).sum() == 1
@@ -87,7 +87,7 @@ def test_items_are_added_and_old_ones_keep_their_values(tiny_folder, store, data
     capsys.readouterr()
     assert extract(tiny_folder, data, store, *SIGMAS) == 0
     printed = capsys.readouterr().out
-    assert "8 items; adds 4 items; 8 forwards to run" in printed and "4 items computed, 8 were there" in printed
+    assert "8 items; adds 4 items; 8 forwards to run" in printed and "4 items computed, 8 were in the store" in printed
     after = FeatureStore.open(store)
     assert after.complete and len(after.item_ids) == 12 and after.extents == [8, 12] and check(store) == []
     np.testing.assert_array_equal(after.read("image", "mean", 0.6, 3)[:8], old)
@@ -136,7 +136,7 @@ def test_changes_of_values_are_refused_before_loading(
     tiny_folder, store, data, capsys, monkeypatch, options, difference, dry
 ):
     before = contents(store)
-    monkeypatch.setattr("probing.extract.load_backbone", None)
+    monkeypatch.setattr("probing.backbones.load_backbone", None)
     assert extract(tiny_folder, data, store, *SIGMAS, *options, *(["--dry-run"] if dry else [])) == 2
     error = capsys.readouterr().err
     assert difference in error and error.count("\n") == 1
@@ -155,7 +155,7 @@ def test_pictures_that_were_copied_are_the_same(tiny_folder, store, data, capsys
     shutil.copytree(data.parent, data.parent.parent / "elsewhere")
     shutil.rmtree(data.parent)
     assert extract(tiny_folder, data.parent.parent / "elsewhere" / "pairs.csv", store, *SIGMAS) == 0
-    assert "0 items computed, 8 were there" in capsys.readouterr().out
+    assert "0 items computed, 8 were in the store" in capsys.readouterr().out
 
 
 def test_another_prompt_under_the_same_picture_name_is_another_item(tiny_folder, store, data):
@@ -236,7 +236,7 @@ def test_a_complete_store_is_not_written(tiny_folder, store, data, monkeypatch):
 
 def test_a_bad_picture_is_found_before_any_forward(tiny_folder, data, tmp_path, capsys, monkeypatch):
     (data.parent / "img" / "3b.png").write_bytes(b"not a picture")
-    monkeypatch.setattr("probing.extract.load_backbone", None)
+    monkeypatch.setattr("probing.backbones.load_backbone", None)
     assert extract(tiny_folder, data, tmp_path / "s.zarr") == 2
     error = capsys.readouterr().err
     assert "1 of 8 pictures" in error and "3b.png" in error and "--skip-bad-images" in error
@@ -273,7 +273,7 @@ def test_long_prompts_are_counted_in_one_line(tiny_folder, data, tmp_path, capfd
     data.write_text(content)
     assert extract(tiny_folder, data, tmp_path / "s.zarr") == 0
     captured = capfd.readouterr()
-    assert "2 items have a prompt of more than the 22 tokens that CLIP takes" in captured.out
+    assert "2 items have a prompt of more than the 22 tokens that CLIP reads" in captured.out
     assert "<|endoftext|>" not in captured.err and "truncated" not in captured.err
     tokens = FeatureStore.open(tmp_path / "s.zarr").read_column("prompt_clip_tokens")
     assert (tokens > 22).sum() == 2

@@ -15,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from probing.analysis.comparisons import _statement
 
+from probing.analysis.reward_curve.comparisons import _statement
 from probing.experiments import FIGURES, resolve
 from probing.figures import main
 from probing.plots import save_figure, style

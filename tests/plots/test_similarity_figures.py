@@ -9,9 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from probing.analysis.stage_table import select_stages
 
 from probing.analysis.published import PAPER_SIMILARITY, add_published_stages
+from probing.analysis.similarity import select_stages
 from probing.plots import (
     figure_image_similarity,
     figure_stage_similarity,

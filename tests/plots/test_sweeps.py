@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from probing.analysis.marks import mark_curve
 
 from probing.analysis.published import PAPER_CURVE, add_published_curve, published
+from probing.analysis.reward_curve import mark_curve
 from probing.errors import UserError
 from probing.plots import (
     figure_combinations,

@@ -293,7 +293,7 @@ def test_failed_write_keeps_the_old_page(results, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("probing.files.os.fsync", full)
-    monkeypatch.setattr("probing.figures.save_figure", lambda *_, **__: [])
+    monkeypatch.setattr("probing.api.figures.save_figure", lambda *_, **__: [])
     assert main(["--results", str(results), "--output", str(tmp_path), "--page", str(tmp_path / "report.html")]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text() == "old"

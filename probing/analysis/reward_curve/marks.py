@@ -43,7 +43,7 @@ def mark_curve(
             site = {name: cells[name].iloc[0] for name in _CURVE}
             if "model" in stages and site["model"] not in set(stages["model"]):
                 continue
-            blocks = sorted(cells["block"].astype(int).unique())
+            blocks = sorted(cells["block"].astype(int).unique().tolist())
             try:
                 runs = stage_runs(blocks, stages, **site)
             except UserError as error:

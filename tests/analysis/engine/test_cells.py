@@ -162,8 +162,8 @@ def test_tokens_are_concatenated(pairs):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("oracle",), "choose one of logistic"),
-        (("logistic", "louder"), "choose one of raw"),
+        (("oracle",), "known are logistic"),
+        (("logistic", "louder"), "known are raw"),
         (("mlp", "whiten"), "always standardises"),
     ],
 )

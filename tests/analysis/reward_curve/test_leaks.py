@@ -12,7 +12,7 @@ from probing.analysis.engine import CellResults, Recipe, Sites, facets_of, measu
 from probing.analysis.reward_curve import compare
 from probing.analysis.reward_curve import comparisons as comparisons_module
 from probing.probes import ALPHAS, LogisticProbe, MLPProbe
-from probing.probes import logistic as logistic_module
+from probing.probes import _logistic as logistic_module
 from tests.fakes.fake_store import FakeStore, make_pairs
 
 IMAGE, QUALITY = {"streams": ("image",), "sigmas": (0.6,)}, ["quality"]
@@ -101,7 +101,7 @@ def leaky_stopping(monkeypatch) -> None:
         )
         y = np.concatenate([facet.train.choices, facet.test.choices])
         probe.fit(np.concatenate([train, test]), y, items=self._items(features))
-        probe.validation_margins_ = np.zeros(len(train))  # one a training pair
+        probe.cv_margins_ = np.zeros(len(train))  # one a training pair
         return probe
 
     monkeypatch.setattr(Recipe, "fit", fit)
@@ -146,6 +146,8 @@ def test_selecting_a_block_never_uses_a_test_prompt():
 
 
 def test_a_planted_leak_into_selecting_a_block_is_caught(monkeypatch):
-    monkeypatch.setattr(comparisons_module, "best", lambda cells: cells.iloc[int(cells["value"].to_numpy().argmax())])
+    monkeypatch.setattr(
+        comparisons_module, "best_cell", lambda cells: cells.iloc[int(cells["value"].to_numpy().argmax())]
+    )
     true, flipped_choices = selected_blocks()
     assert true != flipped_choices

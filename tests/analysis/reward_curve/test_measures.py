@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from probing.probes.coding import online_code_length
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
@@ -12,7 +11,7 @@ from probing.analysis.engine import Recipe, Sites, measure_cells
 from probing.analysis.reward_curve import compare_probes, massive_activations, measure_curve, measures
 from probing.analysis.reward_curve.measures import COLUMNS
 from probing.errors import UserError
-from probing.probes import LogisticProbe
+from probing.probes import LogisticProbe, online_code_length
 from tests.fakes.fake_store import CHANNELS, FIRST_WITH_SIGNAL, FakeStore, make_pairs
 
 
@@ -133,7 +132,7 @@ def test_a_planted_massive_channel_is_named(pairs):
     assert row["largest"] == pytest.approx(500.0)
     assert row["share_of_power"] > 0.99
     assert (table.drop(index=[("image", 2, 0.6), ("image", 2, 0.005)])["massive"] == 0).all()
-    some = massive_activations(FakeStore(pairs), item_ids=FakeStore(pairs).item_ids[:10])
+    some = massive_activations(FakeStore(pairs), item_ids=FakeStore(pairs).item_ids[:10].tolist())
     assert (some["items"] == 10).all() and some["ratio"].between(1, CHANNELS).all()
 
 

@@ -189,7 +189,7 @@ def test_sizes_are_read_or_counted_by_name(pairs):
     [
         ({}, {"steps": {"nobody": 5}}, "Steps are given for 'nobody', and no store has this name; there are s, xs"),
         ({}, {"steps": {"xs": 0}}, "Training steps are above 0"),
-        ({}, {"depths": [0.0]}, "above 0 and up to 1, got 0"),
+        ({}, {"depths": (0.0,)}, "above 0 and up to 1, got 0"),
         ({"prompts": "foreign"}, {}, "was not extracted with own prompts"),
     ],
 )
@@ -215,6 +215,6 @@ def test_incomparable_stores_are_refused(pairs):
 @pytest.mark.parametrize(
     ("model", "steps"), [("testbed-xs", STEPS), *CHECKPOINTS, ("sd35-large", np.nan), ("no-model", np.nan)]
 )
-def test_steps_come_from_the_card_beside_the_weights(model, steps):
+def test_steps_come_from_the_card_beside_the_weights(model, steps, unchecked_shapes):
     store = SimpleNamespace(attributes={"model": model})
     assert training_steps(store) == pytest.approx(steps, nan_ok=True)

@@ -14,6 +14,7 @@ from probing.analysis.engine import LOGISTIC, Recipe
 from probing.analysis.reward_curve import measure_curve
 from probing.analysis.token_maps.maps import COLUMNS, TokenCell, choose_pairs, token_cells, token_maps
 from probing.errors import UserError
+from probing.probes import LogisticProbe
 from tests.fakes.fake_store import FakeStore, make_pairs
 
 GRID = (3, 4)
@@ -59,7 +60,7 @@ def test_the_mean_of_token_scores_is_the_reward(store, pairs, table):
     train = pairs[(pairs["split"] == "train") & (pairs["facet"] == "quality")]
     row_of = {item: row for row, item in enumerate(store.item_ids)}
     first, second = (features[[row_of[i] for i in train[side]]].astype(float) for side in ("first", "second"))
-    probe = LOGISTIC._probe().fit(first - second, train["choice"].to_numpy(), train["prompt_id"].to_numpy())
+    probe = LogisticProbe().fit(first - second, train["choice"].to_numpy(), train["prompt_id"].to_numpy())
     for item in table.to_dict("records"):
         scores = np.array([float(score) for score in item["scores"].split()])
         reward = probe.decision_function(features[[row_of[item["item_id"]]]].astype(float)).item()
