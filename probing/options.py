@@ -240,7 +240,9 @@ def _table(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     kind, _ = _without_none(info.type)
     if kind != pd.DataFrame | str:
         return None
-    return PrimitiveConstructorSpec(1, "FILE", lambda texts: texts[0], lambda _: True, lambda value: [str(value)])
+    return PrimitiveConstructorSpec(
+        1, "FILE", lambda texts: texts[0], lambda _: True, lambda value: ["not given" if value is None else str(value)]
+    )
 
 
 def _without_none(kind: Any) -> tuple[Any, bool]:
