@@ -15,7 +15,8 @@ from probing.backbones.parts import Part
 from probing.errors import UserError
 
 with quiet_imports():
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+    from diffusers import AutoencoderKL as AutoencoderKL
+    from diffusers import FlowMatchEulerDiscreteScheduler
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 

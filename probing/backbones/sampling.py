@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
@@ -83,7 +84,7 @@ def denoise(
     yield DenoisingState(steps, 0.0, latents)
 
 
-def _shift(scheduler, backbone: Backbone, noise: Tensor) -> dict[str, float]:
+def _shift(scheduler: Any, backbone: Backbone, noise: Tensor) -> dict[str, float]:
     """Return the shift by token count, where the scheduler's configuration has one."""
     config = scheduler.config
     if not config.get("use_dynamic_shifting"):

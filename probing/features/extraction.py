@@ -117,7 +117,7 @@ def repair_quickly(output: Path) -> list[str]:
     return [str(problem) for problem in problems]
 
 
-def check_quickly(output: Path) -> list:
+def check_quickly(output: Path) -> list[Any]:
     """List lost and cut files; none for a folder that is no store of this schema."""
     try:
         return check(output, deep=False)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from probing.backbones import BackboneSpec
 from probing.errors import UserError
@@ -230,7 +231,7 @@ def _lay_out(spec: BackboneSpec, settings: ExtractionSettings, blocks: tuple[int
     return tuple(arrays)
 
 
-def _check_distinct(what: str, values: Sequence) -> None:
+def _check_distinct(what: str, values: Sequence[Any]) -> None:
     if not values:
         raise UserError(f"At least one {what} is needed; got none.")
     if len(set(values)) != len(values):

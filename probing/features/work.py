@@ -297,7 +297,7 @@ def _refuse_other_pictures(store: FeatureStore, data: PreferenceData, items: pd.
 
 def _digests(data: PreferenceData, rows: list[tuple[int, str]]) -> Iterator[tuple[int, bytes]]:
     """Digest pictures in threads, a bounded number ahead; yield them by row, in order."""
-    waiting: deque = deque()
+    waiting: deque[Any] = deque()
     with ThreadPoolExecutor(_WORKERS) as pool:
         for row, item_id in rows:
             waiting.append((row, pool.submit(lambda name: picture_digest(data.open_image(name)), item_id)))

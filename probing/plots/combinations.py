@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -145,7 +147,7 @@ def _chosen_heads(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(selected)
 
 
-def _label(row: dict) -> str:
+def _label(row: dict[Any, Any]) -> str:
     if row["head"] == "widened":
         return f"block {row['blocks']} widened ({row['channels']})"
     if row["kind"] == "mix":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -95,7 +97,7 @@ def _rows_of(ax: Axes) -> list[str]:
     return [label.get_text() for label in ax.get_yticklabels()]
 
 
-def _label(row: dict | pd.Series, *, with_facet: bool) -> str:
+def _label(row: dict[Any, Any] | pd.Series, *, with_facet: bool) -> str:
     label = "best σ and stream" if row["scope"] == "overall" else f"{row['stream']}, σ = {row['sigma']:g}"
     if row["baseline"] == "reference":
         label = f"minus {shown_name(row['baseline_chosen'])}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -236,12 +237,18 @@ def figure_noise_draws(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _sigma_styles(table: pd.DataFrame) -> dict:
+def _sigma_styles(table: pd.DataFrame) -> dict[Any, style.Style]:
     return style.sigma_styles(table["sigma"].dropna().tolist())
 
 
 def _draw_by_block(
-    ax: Axes, rows: pd.DataFrame, by: str, styles: dict, columns: tuple[str, str, str], *, scale: float
+    ax: Axes,
+    rows: pd.DataFrame,
+    by: str,
+    styles: dict[Any, style.Style],
+    columns: tuple[str, str, str],
+    *,
+    scale: float,
 ) -> None:
     """Draw a curve with bars for each value of ``by``, side by side so that none hides another."""
     names = [name for name in styles if name in set(rows[by])]

@@ -228,7 +228,7 @@ def _draw_references(ax: Axes, part: pd.DataFrame) -> None:
         _draw_level(ax, row, colour, alpha=0.12, linestyle=_REFERENCE_LINE, linewidth=1.6)
 
 
-def _draw_level(ax: Axes, row: pd.Series, colour: str, *, alpha: float, **line) -> None:
+def _draw_level(ax: Axes, row: pd.Series, colour: str, *, alpha: float, **line: Any) -> None:
     """Draw a measurement without a block as a horizontal line with its interval."""
     ax.axhspan(row["ci_low"], row["ci_high"], color=colour, alpha=alpha, linewidth=0, zorder=0)
     ax.axhline(row["value"], color=colour, zorder=2, **line)

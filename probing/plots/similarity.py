@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -166,7 +167,7 @@ def _limits(rows: pd.DataFrame, value: str) -> tuple[float, float]:
     return min(math.floor(20 * rows["value"].min()) / 20, 0.95), 1.0
 
 
-def _evenly_spread(positions: list) -> list:
+def _evenly_spread(positions: list[Any]) -> list[Any]:
     """Select at most :data:`_MAX_COLUMNS`, evenly spread, the first and last among them."""
     if len(positions) <= _MAX_COLUMNS:
         return positions

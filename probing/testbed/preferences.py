@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -207,7 +208,9 @@ def _make(seed: int) -> tuple[pd.DataFrame, Callable[[str], Image.Image], pd.Dat
     return table, open_image, choose(table, compared, seed)
 
 
-def _pictures(prompt: Prompt, rng: np.random.Generator):
+def _pictures(
+    prompt: Prompt, rng: np.random.Generator
+) -> tuple[dict[str, tuple[Scene, int, str, float]], dict[str, Any]]:
     """Choose the four images of a prompt, and the ``attribute`` of the pair of each facet."""
     strengths = rng.random(2)
     while abs(strengths[0] - strengths[1]) < _LEAST_DIFFERENCE:
@@ -229,7 +232,7 @@ def _pictures(prompt: Prompt, rng: np.random.Generator):
     return made, about
 
 
-def choose(items: pd.DataFrame, compared: list[tuple], seed: int) -> pd.DataFrame:
+def choose(items: pd.DataFrame, compared: list[tuple[Any, ...]], seed: int) -> pd.DataFrame:
     """Randomise the sides of each pair, and draw the annotators' choices.
 
     Args:

@@ -6,6 +6,7 @@ A scene is drawn at four times its size with integer coordinates and colours, th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -107,7 +108,7 @@ def _layout(scene: Scene, rng: np.random.Generator) -> list[Place]:
                 return [(float(x), float(y), r) for (x, y), r in zip(places, radii, strict=True)]
 
 
-def _line(ranges, rng: np.random.Generator, *, down: bool) -> list[Place]:
+def _line(ranges: Sequence[tuple[float, float]], rng: np.random.Generator, *, down: bool) -> list[Place]:
     """Place things one after another along a line, with random gaps and a small random offset from the line."""
     radii = [float(rng.uniform(*limits)) for limits in ranges]
     gaps = RESOLUTION - 2 * sum(radii) - _MARGIN * (len(radii) + 1)
@@ -122,7 +123,7 @@ def _line(ranges, rng: np.random.Generator, *, down: bool) -> list[Place]:
     return places
 
 
-def _apart(places, radii) -> bool:
+def _apart(places: Sequence[tuple[float, ...]], radii: Sequence[float]) -> bool:
     for i in range(len(places)):
         for j in range(i):
             gap = math.dist(places[i], places[j]) - radii[i] - radii[j]
@@ -131,7 +132,7 @@ def _apart(places, radii) -> bool:
     return True
 
 
-def _relation_holds(relation: str | None, places, radii) -> bool:
+def _relation_holds(relation: str | None, places: Sequence[tuple[float, ...]], radii: Sequence[float]) -> bool:
     """Check that two things are apart along the axis of the relation and close across it."""
     if relation is None:
         return True

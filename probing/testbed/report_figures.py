@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probing.testbed.judge import EACH, WHOLE
@@ -152,7 +153,7 @@ def _with_seeds(cards: Cards, trainings: Cards) -> list[tuple[str, dict[str, Any
     return [*cards.items(), *((name, card) for name, card in trainings.items() if not is_along(name))]
 
 
-def _plain(ax) -> None:
+def _plain(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8)
     ax.title.set_fontsize(9)

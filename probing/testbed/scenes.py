@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -267,10 +269,10 @@ def _another_background(rng: np.random.Generator, background: str) -> str:
     return " to ".join(names)
 
 
-def _choice(rng, values) -> str:
+def _choice(rng: np.random.Generator, values: Iterable[Any]) -> Any:
     values = list(values)
     return values[int(rng.integers(len(values)))]
 
 
-def _another(rng, values, but):
+def _another(rng: np.random.Generator, values: Iterable[Any], but: Any) -> Any:
     return _choice(rng, [value for value in values if value != but])

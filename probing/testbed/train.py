@@ -119,8 +119,9 @@ def _backbone(options: TrainOptions) -> None:
             print(f"Weights: {folder}")
     else:
         from probing.testbed.recipes import card
+        from probing.testbed.recipes.assemble import WEIGHTS
 
-        print(f"Card: {card.run(runs, options.size, options.output or card.WEIGHTS)}")
+        print(f"Card: {card.run(runs, options.size, options.output or WEIGHTS)}")
 
 
 def _family(options: TrainOptions) -> None:
@@ -149,9 +150,10 @@ def _judge(options: TrainOptions) -> None:
 
 
 def _generated(options: TrainOptions) -> None:
+    from probing.testbed.generated import FOLDER
     from probing.testbed.recipes import generated
 
-    folder = options.output / "generated" if options.output else generated.FOLDER
+    folder = options.output / "generated" if options.output else FOLDER
     written = generated.run(
         options.runs,
         options.models or generated.default_models(),

@@ -88,7 +88,7 @@ class StoredArrays:
         with zarr.config.set({"array.write_empty_chunks": True}):
             self._open(name)[where] = values
 
-    def _open(self, name: str) -> zarr.Array:
+    def _open(self, name: str) -> zarr.Array[Any]:
         """Open an array, and compare its form with the root document: a damaged shape could take all memory."""
         array = self._group[name]
         if not isinstance(array, zarr.Array):

@@ -71,12 +71,12 @@ COLUMNS = (
 """Columns of items, written with their features."""
 
 
-def to_json(arrays: Sequence[ArraySpec]) -> list[list]:
+def to_json(arrays: Sequence[ArraySpec]) -> list[list[Any]]:
     """Return the specs as JSON values."""
     return [[a.name, None if a.blocks is None else list(a.blocks), list(a.shape), a.dtype] for a in arrays]
 
 
-def from_json(arrays: list[list] | dict[str, list]) -> tuple[ArraySpec, ...]:
+def from_json(arrays: list[list[Any]] | dict[str, list[Any]]) -> tuple[ArraySpec, ...]:
     """Return the specs of JSON values; schema 1 has a dictionary by name, with an empty list for no blocks."""
     rows = [[name, *row] for name, row in arrays.items()] if isinstance(arrays, dict) else arrays
     return tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,7 @@ def fingerprint(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def _update(digest, column: pa.Array) -> None:
+def _update(digest: Any, column: pa.Array) -> None:
     valid = np.asarray(column.is_valid())
     digest.update(np.packbits(valid).tobytes())
     if _is_text(column.type):

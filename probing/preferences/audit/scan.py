@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import imagehash
 import numpy as np
@@ -67,7 +67,7 @@ def scan_images(
     missing = set(data.images.missing(pictures["image"]))
     rows = []
 
-    def scan(picture: tuple[str, str]) -> tuple[tuple, np.uint64, np.ndarray | None]:
+    def scan(picture: tuple[str, str]) -> tuple[tuple[Any, ...], np.uint64, np.ndarray | None]:
         name, item_id = picture
         if name in missing:
             return ("missing", "there is no such file", 0, 0, ""), np.uint64(0), None

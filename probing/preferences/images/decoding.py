@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from probing.errors import UserError
 from probing.preferences.images.preparation import upright
@@ -97,7 +97,7 @@ def _reason(error: Exception) -> str:
 def _identify(data: bytes) -> Image.Image:
     try:
         return Image.open(BytesIO(data), formats=_readable_formats())
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         names = ", ".join(FORMATS[:-1])
         raise ValueError(f"it is no picture in {names} or {FORMATS[-1]}") from error
     except Image.DecompressionBombError as error:

@@ -91,7 +91,7 @@ def many(reading: Reading, expected: str, *, least: int = 1, most: int | None = 
         most: Largest number of entries.
     """
 
-    def read(value: Any) -> list:
+    def read(value: Any) -> list[Any]:
         if isinstance(value, str):
             try:
                 value = json.loads(value)
@@ -209,7 +209,7 @@ class _RecordNames:
     field: str | None
     prefix: str
 
-    def of(self, record: dict, index: int) -> str:
+    def of(self, record: dict[str, Any], index: int) -> str:
         name = record.get(self.field) if self.field else None
         if isinstance(name, str | int):
             return f"Record {shown(name)} of {self.path}"
@@ -217,7 +217,7 @@ class _RecordNames:
 
 
 def _column(
-    batch: list[dict], field: str, reading: Reading, may_lack: bool, before: int, names: _RecordNames
+    batch: list[dict[str, Any]], field: str, reading: Reading, may_lack: bool, before: int, names: _RecordNames
 ) -> pa.Array:
     quick = _quick(batch, field, reading)
     if quick is not None:
@@ -246,7 +246,7 @@ def _column(
         ) from None
 
 
-def _quick(batch: list[dict], field: str, reading: Reading) -> pa.Array | None:
+def _quick(batch: list[dict[str, Any]], field: str, reading: Reading) -> pa.Array | None:
     """Read a column at once if every value has the plain type; else return None, and each value is read by itself."""
     try:
         column = pa.array([record[field] for record in batch])
@@ -280,8 +280,8 @@ def _fields_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def _batches(path: Path) -> Iterator[list[dict]]:
-    batch: list[dict] = []
+def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
     for record in _records(path):
         batch.append(record)
         if len(batch) == _BATCH:
@@ -291,7 +291,7 @@ def _batches(path: Path) -> Iterator[list[dict]]:
         yield batch
 
 
-def _records(path: Path) -> Iterator[dict]:
+def _records(path: Path) -> Iterator[dict[str, Any]]:
     """Decode one record after another, without the whole file in memory."""
     if not path.is_file():
         raise UserError(f"{path} is missing; --data-root is the folder that holds {path.name}.")

@@ -148,7 +148,7 @@ def measure(pipeline: StableDiffusion3Pipeline, size: str, record: dict[str, Any
 
 
 @torch.inference_mode()
-def generate(pipeline: StableDiffusion3Pipeline, captions: list[str], seed: int = 0) -> list:
+def generate(pipeline: StableDiffusion3Pipeline, captions: list[str], seed: int = 0) -> list[Any]:
     """Generate one image a caption by stock calls, with the arguments that the card documents."""
     generator = torch.Generator().manual_seed(seed)
     images = []

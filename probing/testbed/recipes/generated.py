@@ -90,7 +90,7 @@ def generate(planned: pd.DataFrame, specs: Sequence[BackboneSpec], cache: Path) 
     return [images[item_id] for item_id in planned["item_id"]]
 
 
-def _generate_batch(pipeline, batch: pd.DataFrame, t5_length: int, paths: Sequence[Path]) -> None:
+def _generate_batch(pipeline: Any, batch: pd.DataFrame, t5_length: int, paths: Sequence[Path]) -> None:
     images = pipeline(
         list(batch["prompt"]),
         max_sequence_length=t5_length,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -185,7 +185,15 @@ def _optimizers(
     return optimizers
 
 
-def _save_checkpoint(folder: Path, step: int, modules, optimizers, averages, schedule: Schedule, inputs: str) -> None:
+def _save_checkpoint(
+    folder: Path,
+    step: int,
+    modules: Mapping[str, nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer],
+    averages: list[Tensor],
+    schedule: Schedule,
+    inputs: str,
+) -> None:
     state = {
         "step": step,
         "modules": {name: module.state_dict() for name, module in modules.items()},
@@ -207,7 +215,14 @@ def _save_weights(folder: Path, step: int, modules: Mapping[str, nn.Module], ave
         write_bytes(folder / f"{name}-step{step:05d}.safetensors", content)
 
 
-def _resume(folder: Path, modules, optimizers, averages, schedule: Schedule, inputs: str) -> int:
+def _resume(
+    folder: Path,
+    modules: Mapping[str, nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer],
+    averages: list[Tensor],
+    schedule: Schedule,
+    inputs: str,
+) -> int:
     path = folder / "checkpoint.pt"
     if not path.exists():
         return 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -162,7 +163,9 @@ class EncodedScenes:
                 bar.update(len(pixels))
 
 
-def flow_matching_loss(model, latents: Tensor, tokens: Tensor, pooled: Tensor, sigmas: Tensor, noise: Tensor) -> Tensor:
+def flow_matching_loss(
+    model: Callable[..., Any], latents: Tensor, tokens: Tensor, pooled: Tensor, sigmas: Tensor, noise: Tensor
+) -> Tensor:
     """Compute the mean squared error of the velocity ε − x0 at x_σ = (1 − σ)·x0 + σ·ε, one value for each item."""
     level = sigmas[:, None, None, None]
     predicted = model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def run(runs: Path, weights: Path = WEIGHTS, *, data: PreferenceData | None = No
     return write_card(weights.parent, "rival_card", card)
 
 
-def _accuracies(data: PreferenceData, score) -> dict[str, Any]:
+def _accuracies(data: PreferenceData, score: Callable[..., Any]) -> dict[str, Any]:
     scores = score_items(data, score)
     rewards = dict(zip(scores["item_id"], scores["reward"], strict=True))
     alignment = data.keep((data.pairs["facet"] == "alignment").to_numpy())
