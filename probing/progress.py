@@ -10,7 +10,7 @@ from typing import Protocol, TextIO, runtime_checkable
 
 from tqdm import tqdm
 
-FIRST_SECONDS, EVERY_SECONDS = 10.0, 30.0
+FIRST_SECONDS, LINE_SECONDS = 10.0, 30.0
 """Seconds until the first plain line, and between further ones."""
 
 
@@ -56,36 +56,36 @@ def progress(
 class _Lines:
     def __init__(self, total: int, desc: str, unit: str, stream: TextIO | None, clock: Callable[[], float]) -> None:
         self._total, self._desc, self._unit, self._stream, self._clock = total, desc, unit, stream, clock
-        self._done, self._began = 0, clock()
-        self._next = self._began + FIRST_SECONDS
+        self._done, self._start = 0, clock()
+        self._next_line = self._start + FIRST_SECONDS
 
     def update(self, n: int = 1) -> None:
         """Count ``n`` more, and write a line if one is due."""
         self._done += n
         now = self._clock()
-        if now < self._next or self._done >= self._total:
+        if now < self._next_line or self._done >= self._total:
             return
-        self._next = now + EVERY_SECONDS
-        rate = self._done / (now - self._began)
-        left = f", {_duration((self._total - self._done) / rate)} left" if rate > 0 else ""
-        self._write(f"{self._desc}: {self._done:,} of {self._total:,} {self._unit}, {_rate(rate)}/s{left}")
+        self._next_line = now + LINE_SECONDS
+        rate = self._done / (now - self._start)
+        left = f", {_format_duration((self._total - self._done) / rate)} left" if rate > 0 else ""
+        self._write(f"{self._desc}: {self._done:,} of {self._total:,} {self._unit}, {_format_rate(rate)}/s{left}")
 
     def end(self) -> None:
         """Write the last line, if the work took long."""
-        seconds = self._clock() - self._began
+        seconds = self._clock() - self._start
         if seconds >= FIRST_SECONDS:
-            self._write(f"{self._desc}: {self._done:,} {self._unit} in {_duration(seconds)}")
+            self._write(f"{self._desc}: {self._done:,} {self._unit} in {_format_duration(seconds)}")
 
     def _write(self, line: str) -> None:
         if self._stream is not None:
             print(line, file=self._stream, flush=True)
 
 
-def _rate(rate: float) -> str:
+def _format_rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.2g}"
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

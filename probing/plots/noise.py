@@ -147,7 +147,7 @@ def plot_gain_of_many(
     with style.house_style():
         ax = style.new_axes(ax, (5.4, 3.4))
         ax.axhline(0, color=style.REFERENCE, linewidth=1.0, zorder=1)
-        _draw_by_block(ax, rows, by, styles, ("gain", "gain_low", "gain_high"), scale=100.0)
+        _draw_curves(ax, rows, by, styles, ("gain", "gain_low", "gain_high"), scale=100.0)
         ax.set_ylabel("gain (points)")
         ax.set_title(f"{shown_name(facet)}, {stream}\n{title}", fontsize=9)
         if legend:
@@ -184,7 +184,7 @@ def plot_redraws(
     styles = _sigma_styles(table)
     with style.house_style():
         ax = style.new_axes(ax, (5.4, 3.4))
-        _draw_by_block(ax, rows, "sigma", styles, ("value", "ci_low", "ci_high"), scale=1.0)
+        _draw_curves(ax, rows, "sigma", styles, ("value", "ci_low", "ci_high"), scale=1.0)
         # Fix the bottom only: panels that share the axis have points of their own above.
         ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]), auto=True)
         ax.set_ylabel(_METRICS[metric], fontsize=9.5)
@@ -241,24 +241,32 @@ def _sigma_styles(table: pd.DataFrame) -> dict[Any, style.Style]:
     return style.sigma_styles(table["sigma"].dropna().tolist())
 
 
-def _draw_by_block(
+def _draw_curves(
     ax: Axes,
     rows: pd.DataFrame,
-    by: str,
+    group: str,
     styles: dict[Any, style.Style],
     columns: tuple[str, str, str],
     *,
     scale: float,
 ) -> None:
-    """Draw a curve with bars for each value of ``by``, side by side so that none hides another."""
-    names = [name for name in styles if name in set(rows[by])]
-    for number, name in enumerate(names):
-        part = rows[rows[by] == name].sort_values("block")
-        blocks = part["block"].astype(float) + 0.18 * (number - (len(names) - 1) / 2)
+    """Draw a curve with bars for each value of the column ``group``, side by side so that none hides another."""
+    names = [name for name in styles if name in set(rows[group])]
+    for index, name in enumerate(names):
+        part = rows[rows[group] == name].sort_values("block")
+        blocks = part["block"].astype(float) + 0.18 * (index - (len(names) - 1) / 2)
         value, low, high = (scale * part[column] for column in columns)
-        one = styles[name]
-        ax.vlines(blocks, low, high, color=one.colour, linewidth=1.4)
-        ax.plot(blocks, value, color=one.colour, marker=one.marker, linestyle=one.line, linewidth=1.0, markersize=4.5)
+        series = styles[name]
+        ax.vlines(blocks, low, high, color=series.colour, linewidth=1.4)
+        ax.plot(
+            blocks,
+            value,
+            color=series.colour,
+            marker=series.marker,
+            linestyle=series.line,
+            linewidth=1.0,
+            markersize=4.5,
+        )
     style.block_axis(ax)
 
 

@@ -23,12 +23,16 @@ _CAPTION = (
     "Similarity of two blocks' tokens, averaged over prompts, and its standard deviation over prompts (std). Squares: "
     "stages, the runs of similar blocks that the rule finds; none where it finds one stage."
 )
-_MAPS = {"value": "viridis", "std": "cividis"}
+_COLOUR_MAPS = {"value": "viridis", "std": "cividis"}
 _ROW = ["measure", "stream", "part"]
 
 
 def plot_similarity(
-    table: pd.DataFrame, *, value: str = "value", limits: tuple[float, float] | None = None, ax: Axes | None = None
+    table: pd.DataFrame,
+    *,
+    value: str = "value",
+    colour_limits: tuple[float, float] | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw one matrix, its first block in the upper left corner, its stages as squares.
 
@@ -36,7 +40,7 @@ def plot_similarity(
         table: Rows of :func:`probing.analysis.similarity.similarity_table` of one control, measure, part, and noise
             level or step; or of its CSV.
         value: ``value``, or ``std`` (over prompts).
-        limits: Limits of the colours; those of the matrix if None.
+        colour_limits: Limits of the colours; those of the matrix if None.
         ax: Axes to draw on; new ones if None.
 
     Returns:
@@ -49,14 +53,14 @@ def plot_similarity(
         raise ValueError(f"Expected each pair of blocks of one matrix once, got {len(table)} rows.")
     first, last = int(table["block"].min()), int(table["other"].max())
     matrix = np.full((last - first + 1, last - first + 1), np.nan)
-    row, column = table["block"].to_numpy(dtype=int) - first, table["other"].to_numpy(dtype=int) - first
-    matrix[row, column] = matrix[column, row] = table[value]
+    rows, columns = table["block"].to_numpy(dtype=int) - first, table["other"].to_numpy(dtype=int) - first
+    matrix[rows, columns] = matrix[columns, rows] = table[value]
     with style.house_style():
         ax = style.new_axes(ax, (3.4, 3.2))
-        low, high = limits or (float(np.nanmin(matrix)), float(np.nanmax(matrix)))
+        low, high = colour_limits or (float(np.nanmin(matrix)), float(np.nanmax(matrix)))
         ax.imshow(
             matrix,
-            cmap=_MAPS[value],
+            cmap=_COLOUR_MAPS[value],
             vmin=low,
             vmax=high,
             interpolation="nearest",
@@ -110,7 +114,7 @@ def _heatmaps(table: pd.DataFrame, source: str) -> Figure:
             limits = _limits(rows[(rows[_ROW] == line[_ROW].iloc[0]).all(axis=1)], value)
             for ax, position in zip(row, columns, strict=True):
                 matrix = line[line[column_of] == position]
-                plot_similarity(matrix, value=value, limits=limits, ax=ax)
+                plot_similarity(matrix, value=value, colour_limits=limits, ax=ax)
                 if number == 0:
                     ax.set_title(_title(matrix.iloc[0], source), fontsize=12)
                 ax.tick_params(labelbottom=lowest, labelleft=ax is row[0])

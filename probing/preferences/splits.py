@@ -90,12 +90,12 @@ def hold_out_models(pairs: pd.DataFrame, models: Sequence[str], *, seed: int = 0
     Raises:
         UserError: The pairs name no source models, or not a given one, or a split would be empty.
     """
-    sides = ("source_model_first", "source_model_second")
-    if any(side not in pairs for side in sides):
+    model_columns = ("source_model_first", "source_model_second")
+    if any(column not in pairs for column in model_columns):
         raise UserError(
             "These pairs name no source models; a split by source model needs source_model_first, …_second."
         )
-    counts = pd.concat([pairs[side] for side in sides]).value_counts()
+    counts = pd.concat([pairs[column] for column in model_columns]).value_counts()
     unknown = [model for model in models if model not in counts.index]
     if unknown or not models:
         have = ", ".join(f"{model} ({count:,})" for model, count in counts.items())
@@ -103,13 +103,13 @@ def hold_out_models(pairs: pd.DataFrame, models: Sequence[str], *, seed: int = 0
     split = pairs["split"]
     if "test" not in set(split) or "train" not in set(split):
         split = split_by_prompt(pairs["prompt_id"], seed=seed)
-    held_out = pairs[sides[0]].isin(models) | pairs[sides[1]].isin(models)
-    used = ((split == "train") & ~held_out) | ((split == "test") & held_out)
-    chosen = pairs[used].assign(split=split[used]).reset_index(drop=True)
-    for name, which in (("train", "without"), ("test", "with")):
-        if not (chosen["split"] == name).any():
-            raise UserError(f"No {name} pair {which} {', '.join(models)} is left; hold out other source models.")
-    return chosen
+    held_out = pairs[model_columns[0]].isin(models) | pairs[model_columns[1]].isin(models)
+    kept = ((split == "train") & ~held_out) | ((split == "test") & held_out)
+    result = pairs[kept].assign(split=split[kept]).reset_index(drop=True)
+    for name, preposition in (("train", "without"), ("test", "with")):
+        if not (result["split"] == name).any():
+            raise UserError(f"No {name} pair {preposition} {', '.join(models)} is left; hold out other source models.")
+    return result
 
 
 def split_pairs(

@@ -124,17 +124,17 @@ def _loss(card: dict[str, Any]) -> float:
 
 
 def _summary(name: str, card: dict[str, Any]) -> dict[str, Any]:
-    mean = [row for row in card["held_out_loss"] if row.get("sigma") is None]
-    judged = {row["attribute"]: format_interval(row) for row in card["judged"]}
-    discriminated = {row["attribute"]: format_interval(row) for row in card["told_apart"]}
+    overall = [row for row in card["held_out_loss"] if row.get("sigma") is None]
+    obeyed = {row["attribute"]: format_interval(row) for row in card["judged"]}
+    discriminated = {row["attribute"]: format_interval(row) for row in card["discriminated"]}
     return {
         "model": f"testbed-{name}",
         "parameters": f"{card['parameters']:,}",
         "steps": f"{card['steps']:,}",
-        "held-out loss": f"{mean[0]['loss']:.4f} ± {mean[0]['half_width']:.4f}" if mean else None,
+        "held-out loss": f"{overall[0]['loss']:.4f} ± {overall[0]['half_width']:.4f}" if overall else None,
         "attributes discriminated, %": discriminated.get(EACH),
-        "attributes matched, %": judged.get(EACH),
-        "whole caption matched, %": judged.get(WHOLE),
+        "attributes matched, %": obeyed.get(EACH),
+        "whole caption matched, %": obeyed.get(WHOLE),
     }
 
 

@@ -53,7 +53,7 @@ def judged_by_size(cards: Cards, trainings: Cards) -> Figure:
 def discrimination_by_size(cards: Cards, trainings: Cards) -> Figure:
     """Plot caption discrimination as :func:`judged_by_size` does; a dash marks chance."""
     halves = {**dict.fromkeys(ATTRIBUTES, 0.5), EACH: 0.5}
-    return _by_size(cards, trainings, "told_apart", lambda card: halves, "share discriminated")
+    return _by_size(cards, trainings, "discriminated", lambda card: halves, "share discriminated")
 
 
 def _by_size(

@@ -31,7 +31,7 @@ def card(size: str, parameters: int, steps: int = 100) -> dict:
         "parameters": parameters,
         "steps": steps,
         "held_out_loss": [{"sigma": s, "loss": 0.3, "half_width": 0.01} for s in SIGMAS],
-        "told_apart": judged(0.7),
+        "discriminated": judged(0.7),
         "judged": judged(0.8),
         "chance": judged(0.2),
     }

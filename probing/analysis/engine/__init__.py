@@ -20,7 +20,7 @@ from probing.analysis.engine.results import (
 )
 from probing.analysis.engine.run import Run
 from probing.analysis.engine.sites import ALL, Curve, Site, Sites, choose, read_site
-from probing.analysis.engine.source import FeatureSource, digest_of, flatten, name_of, read_latent_reduction
+from probing.analysis.engine.source import FeatureSource, digest_of, flatten, read_latent_reduction, store_name
 from probing.analysis.engine.store_identity import StoreIdentity, check_comparable
 
 __all__ = [
@@ -70,11 +70,11 @@ __all__ = [
     "in_order",
     "measure_cells",
     "measure_latents",
-    "name_of",
     "package_version",
     "provenance",
     "read_latent_reduction",
     "read_site",
     "refuse_others",
+    "store_name",
     "table_digest",
 ]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from probing.analysis.engine.provenance import REFERENCE, package_version, provenance
 from probing.analysis.engine.recipe import Recipe
-from probing.analysis.engine.source import FeatureSource, digest_of, name_of
+from probing.analysis.engine.source import FeatureSource, digest_of, store_name
 from probing.errors import UserError
 from probing.files import read_metadata, write_parquet
 
@@ -106,8 +106,8 @@ def identify(
     """
     measured = stores[:1] if subjects is None else subjects
     return Identity(
-        tuple((_text(store.attributes.get("model")), name_of(store)) for store in measured),
-        tuple((name_of(store), digest_of(store)) for store in stores),
+        tuple((_text(store.attributes.get("model")), store_name(store)) for store in measured),
+        tuple((store_name(store), digest_of(store)) for store in stores),
         table_digest(pairs),
         {name: _option(value) for name, value in options.items()},
     )
@@ -150,7 +150,7 @@ def check_made_from(curve: pd.DataFrame | str, rows: pd.DataFrame, store: Featur
     """
     metadata = read_metadata(Path(curve)) if isinstance(curve, str) else {}
     label = str(curve) if isinstance(curve, str) else "The reward curve"
-    made_from = f"{label} was not made from {name_of(store)} as it is now"
+    made_from = f"{label} was not made from {store_name(store)} as it is now"
     fix = "run python -m probing.measure reward-curve on this store, or give its curve"
     stores = metadata.get("stores")
     if not _is_list_of_pairs(stores):

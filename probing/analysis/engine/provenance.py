@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Any
 
-from probing.analysis.engine.source import FeatureSource, name_of
+from probing.analysis.engine.source import FeatureSource, store_name
 
 KEYS = ["pair_id", "prompt_id", "facet"]
 """Columns that identify a test pair."""
@@ -33,7 +33,7 @@ def provenance(store: FeatureSource) -> dict[str, Any]:
     return {
         "model": attributes.get("model"),
         "data": attributes.get("data"),
-        "store": name_of(store),
+        "store": store_name(store),
         "revision": attributes.get("revision"),
         "config_hash": attributes.get("config_hash"),
         "data_fingerprint": attributes.get("data_fingerprint"),

@@ -48,11 +48,11 @@ def digest_of(store: FeatureSource) -> str:
     """
     digest = str(store.digest or "")
     if not digest:
-        raise UserError(f"{name_of(store)} has no digest, so results cannot be bound to it; extract it again.")
+        raise UserError(f"{store_name(store)} has no digest, so results cannot be bound to it; extract it again.")
     return digest
 
 
-def name_of(store: FeatureSource) -> str | None:
+def store_name(store: FeatureSource) -> str | None:
     """Return the last part of a store's path; None without a path.
 
     Store the name, not the path: tables are published. Bytes that are not UTF-8 are escaped, since Parquet holds
@@ -85,7 +85,7 @@ def require_finite(store: FeatureSource, features: Float[np.ndarray, "item ..."]
     bad = ~np.isfinite(features).reshape(len(features), -1).all(axis=1) & np.asarray(store.written)
     if bad.any():
         raise UserError(
-            f"{name_of(store) or 'The store'} has features that are not finite: {label}, "
+            f"{store_name(store) or 'The store'} has features that are not finite: {label}, "
             f"item {str(np.asarray(store.item_ids)[bad][0])!r} first, {int(bad.sum()):,} items in all; "
             f"extract them again, or leave the site out by --streams, --reductions, --sigmas or --blocks."
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from probing.analysis.engine.source import FeatureSource, name_of
+from probing.analysis.engine.source import FeatureSource, store_name
 from probing.errors import UserError
 
 ASPECTS: dict[str, tuple[str, ...]] = {
@@ -39,7 +39,7 @@ class StoreIdentity:
     @property
     def label(self) -> str:
         """The store's name, else its model with the seed."""
-        return name_of(self.store) or f"{self.attributes.get('model')} (seed {self.attributes.get('seed')})"
+        return store_name(self.store) or f"{self.attributes.get('model')} (seed {self.attributes.get('seed')})"
 
     @property
     def random_init(self) -> bool:

@@ -76,22 +76,23 @@ def measure_reference(
     item_ids = np.asarray(store.item_ids)
     return concatenate_facets(
         [
-            cell_results(facet, [site], [_reference_fit(name, facet, rewards, item_ids)], common, seed)
+            cell_results(facet, [site], [_fit_of_rewards(name, facet, rewards, item_ids)], common, seed)
             for facet in facets_of(store, pairs, facets)
         ]
     )
 
 
-def _reference_fit(name: str, facet: Facet, rewards: pd.DataFrame, item_ids: np.ndarray) -> Fit:
+def _fit_of_rewards(name: str, facet: Facet, rewards: pd.DataFrame, item_ids: np.ndarray) -> Fit:
+    """Put the margins of given rewards into a fit, without fitting."""
     rewards = rewards[rewards["facet"] == facet.name] if "facet" in rewards else rewards
     reward_of = rewards.set_index(rewards["item_id"].astype(str))["reward"].astype(float)
     first, second = (reward_of.reindex(item_ids[rows].astype(str)) for rows in (facet.test.first, facet.test.second))
-    for items in (first, second):
-        bad = ~np.isfinite(items.to_numpy())
+    for side in (first, second):
+        bad = ~np.isfinite(side.to_numpy())
         if bad.any():
             raise UserError(
                 f"The rewards of {name} lack a finite one for {int(bad.sum()):,} items of {facet.name}'s test pairs, "
-                f"the first being {items.index[bad][0]!r}; score all items of the pairs."
+                f"the first being {side.index[bad][0]!r}; score all items of the pairs."
             )
     return Fit(
         cell=f"{REFERENCE}/{facet.name}/{name}",

@@ -97,7 +97,7 @@ def similarity_table(
             "ci_high": interval.high,
         }
         site = site_columns(one)
-        name_of = _stage_of_block(stages, site)
+        stage_of_block = _stage_of_block(stages, site)
         blocks = np.array(one.blocks)
         table = pd.DataFrame(
             {
@@ -111,7 +111,7 @@ def similarity_table(
                 "num_blocks": num_blocks,
             }
         )
-        table["stage"], table["other_stage"] = (table[side].map(name_of) for side in ("block", "other"))
+        table["stage"], table["other_stage"] = (table[side].map(stage_of_block) for side in ("block", "other"))
         parts.append(table)
     return tidy(parts, COLUMNS)
 

@@ -153,10 +153,11 @@ def _run(store: FeatureStore, run: int, deep: bool, advance: Callable[[int], Any
         for sigma in array.sigmas(len(store.sigmas)):
             if record.has(array.name, sigma):
                 advance(1)
-                yield from _file(store, run, record, (array.name, sigma), deep)
+                yield from _check_file(store, run, record, (array.name, sigma), deep)
 
 
-def _file(store: FeatureStore, run: int, record: RunRecord, part: Part, deep: bool) -> Iterator[Problem]:
+def _check_file(store: FeatureStore, run: int, record: RunRecord, part: Part, deep: bool) -> Iterator[Problem]:
+    """Compare one file of a run with its record: existence and size, and if ``deep`` its bytes and values."""
     array = store.spec(part[0])
     name = array.file(run, part[1])
     file = store.path / name
@@ -235,7 +236,7 @@ def repair(path: Path, problems: list[Problem]) -> list[str]:
     path = Path(path)
     changes = []
     if any(problem.file in (DOCUMENT, f"{RUNS}/{DOCUMENT}") for problem in problems):
-        changes.append(_restore_root(path))
+        changes.append(_restore_root_document(path))
         problems = check(path)
     attributes = read_document(path)
     if any(problem.run is None for problem in problems):
@@ -253,7 +254,8 @@ def repair(path: Path, problems: list[Problem]) -> list[str]:
     return changes
 
 
-def _restore_root(path: Path) -> str:
+def _restore_root_document(path: Path) -> str:
+    """Restore the root's ``zarr.json`` from its copy, or the copy from it; only a sealed one lists ``documents``."""
     for folder, restored in ((path, f"the copy of {DOCUMENT}"), (path / RUNS, DOCUMENT)):
         try:
             attributes = read_document(folder)
@@ -262,7 +264,7 @@ def _restore_root(path: Path) -> str:
         if "documents" in attributes:
             commit(path, {name: value for name, value in attributes.items() if name != "documents"})
             return f"{restored}: restored"
-    raise UserError(f"zarr.json of {path} and its copy are both damaged; delete the store and extract it again.")
+    raise UserError(f"{DOCUMENT} of {path} and its copy are both damaged; delete the store and extract it again.")
 
 
 def _restore_documents(path: Path, attributes: dict[str, Any], problems: list[Problem]) -> list[str]:

@@ -129,8 +129,9 @@ def measure(pipeline: StableDiffusion3Pipeline, size: str, record: dict[str, Any
         record: The record of the transformer's training.
 
     Returns:
-        The content of ``card.json``, the record included. ``told_apart`` is :func:`caption_discrimination`, ``judged``
-        the match of generated images with their captions, ``chance`` their match with the caption of another image.
+        The content of ``card.json``, the record included. ``discriminated`` is :func:`caption_discrimination`,
+        ``judged`` the match of generated images with their captions, ``chance`` their match with the caption of
+        another image.
     """
     scenes = HeldOut.draw(pipeline.vae, _SCENES)
     losses = scenes.losses(pipeline)
@@ -141,7 +142,7 @@ def measure(pipeline: StableDiffusion3Pipeline, size: str, record: dict[str, Any
         **record,
         "parameters": sum(p.numel() for p in pipeline.transformer.parameters()),
         "held_out_loss": losses_by_level(losses).to_dict("records"),
-        "told_apart": caption_discrimination(pipeline, scenes, losses[:, :_JUDGED]).to_dict("records"),
+        "discriminated": caption_discrimination(pipeline, scenes, losses[:, :_JUDGED]).to_dict("records"),
         "judged": judged_accuracy(images, captions).to_dict("records"),
         "chance": judged_accuracy(images, [*captions[1:], captions[0]]).to_dict("records"),
     }

@@ -118,20 +118,26 @@ def _bumps(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def judge_loss(network: JudgeNetwork, pixels: Tensor, targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
     """Sum the focal loss of positions and the cross-entropies of attributes, background and strength of degradation."""
-    found, attributes, ends, damage = network(pixels)
-    what = sum(
+    centres, attributes, ends, damage = network(pixels)
+    attribute_loss = sum(
         (
             F.cross_entropy(logits, targets["things"][..., column], ignore_index=_NO_LABEL)
             for column, logits in enumerate(attributes.values())
         ),
         torch.zeros(()),
     )
-    where = focal_loss(found, targets["heights"])
-    background = F.cross_entropy(ends.flatten(0, 1), targets["ends"].flatten())
-    strength = F.binary_cross_entropy_with_logits(damage, targets["damage"])
-    error = (damage.detach().sigmoid() - targets["damage"]).abs().mean()
-    numbers = {"where": where, "what": what, "background": background, "damage_error": error}
-    return where + what + background + strength, {name: float(value.detach()) for name, value in numbers.items()}
+    position_loss = focal_loss(centres, targets["heights"])
+    background_loss = F.cross_entropy(ends.flatten(0, 1), targets["ends"].flatten())
+    damage_loss = F.binary_cross_entropy_with_logits(damage, targets["damage"])
+    damage_error = (damage.detach().sigmoid() - targets["damage"]).abs().mean()
+    metrics = {
+        "where": position_loss,
+        "what": attribute_loss,
+        "background": background_loss,
+        "damage_error": damage_error,
+    }
+    total = position_loss + attribute_loss + background_loss + damage_loss
+    return total, {name: float(value.detach()) for name, value in metrics.items()}
 
 
 def focal_loss(logits: Tensor, heights: Tensor) -> Tensor:
