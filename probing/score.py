@@ -29,7 +29,6 @@ class ScoreOptions:
         scores: Rewards: .csv, .parquet or .jsonl with item_id (or prompt and image) and reward.
         rules: Scoring rules; default: all.
         partial: Leave out pairs whose items have no reward.
-        seed: Seed of the bootstrap.
         output: Write the table too, as .csv or .parquet.
         list_items: Write the items that need a reward as .csv, and stop.
     """
@@ -39,7 +38,6 @@ class ScoreOptions:
     scores: Path | None = None
     rules: tuple[str, ...] | None = None
     partial: bool = False
-    seed: int = 0
     output: Path | None = None
     list_items: Path | None = None
 
@@ -63,12 +61,7 @@ def run(options: ScoreOptions) -> None:
         return
     assert options.scores is not None
     table = score_by_rules(
-        data,
-        read_rewards(options.scores),
-        rules=options.rules,
-        split=options.split,
-        partial=options.partial,
-        seed=options.seed,
+        data, read_rewards(options.scores), rules=options.rules, split=options.split, partial=options.partial
     )
     _report(options.data.data, table)
     if options.output is not None:

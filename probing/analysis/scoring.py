@@ -22,7 +22,6 @@ def score_by_rules(
     rules: Sequence[str] | None = None,
     split: str = "test",
     partial: bool = False,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Score rewards by several rules, facet by facet.
 
@@ -33,7 +32,6 @@ def score_by_rules(
         rules: Names in :data:`probing.statistics.RULES`; all if None.
         split: The split to score.
         partial: Leave out pairs without both rewards; rules of whole rankings still need every pair of a ranking.
-        seed: Seed of the bootstrap.
 
     Returns:
         One row a facet and rule, with the columns :data:`COLUMNS`; a rule that does not apply to these pairs has no
@@ -62,7 +60,7 @@ def score_by_rules(
         for rule in selected:
             row = {"data": data.name, "split": split, "facet": facet, "rule": rule}
             try:
-                result = score(rule, scored, validation, seed=seed)
+                result = score(rule, scored, validation)
                 values = (result.value, result.low, result.high, result.pairs, result.prompts, result.note)
             except ValueError as reason:
                 values = (np.nan, np.nan, np.nan, 0, 0, str(reason))

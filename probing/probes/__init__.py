@@ -9,7 +9,7 @@ from probing.probes._coding import CodeLength, online_code_length
 from probing.probes._floors import MeanDifferenceProbe, PrincipalDirectionProbe
 from probing.probes._logistic import ALPHAS, LogisticProbe
 from probing.probes._neural import AttentionProbe, MLPProbe, NeuralProbe
-from probing.probes._refits import bootstrap_refits
+from probing.probes._refits import bootstrap_refits, relabelled_margins
 from probing.probes._ridge import RidgeProbe
 from probing.probes._scalings import MASSIVE, SCALINGS
 from probing.probes._selection import check_apart, grouped_folds
@@ -71,4 +71,5 @@ __all__ = [
     "grouped_folds",
     "make_probe",
     "online_code_length",
+    "relabelled_margins",
 ]

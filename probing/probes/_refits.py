@@ -1,13 +1,14 @@
-"""Refit a probe to bootstrap resamples of its training prompts, to measure the spread of its direction."""
+"""Refit a probe to resampled prompts or to other labels, all refits in one problem."""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, Real
 from numpy.typing import ArrayLike
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from probing.probes._base import check_choices, check_training
+from probing.probes._base import Probe, check_choices, check_training, differences
 from probing.probes._logistic import LogisticProbe
 from probing.probes._scalings import find_scaling
 from probing.probes._solver import Design, solve
@@ -56,3 +57,51 @@ def bootstrap_refits(
     weights = drawn.T[member].astype(np.float64)
     b = solve(design, y, weights / weights.sum(axis=0), np.full(resamples, probe.alpha_), tolerance=tolerance)
     return np.stack([scaling.back(column) for column in design.coefficients(b).T])
+
+
+def relabelled_margins(
+    probe: Probe,
+    items: Float[np.ndarray, "item *shape"],
+    rows: Int[np.ndarray, "pair 2"],
+    labels: Float[np.ndarray, "pair refit"],
+    test_rows: Int[np.ndarray, "test 2"],
+    groups: ArrayLike | None = None,
+    sample_weight: Real[np.ndarray, " pair"] | None = None,
+    *,
+    tolerance: float = 1e-9,
+) -> Float[np.ndarray, "test refit"]:
+    """Refit a probe to other labels at the strength and scaling that it chose; return the margins of test pairs.
+
+    The refits of a logistic probe are one problem: each pair stands in it twice, once for each of its items as the
+    chosen one, weighted by its label. Other probes are refitted one by one.
+
+    Args:
+        probe: Probe fitted to the same pairs.
+        items: Features of all items.
+        rows: Rows of each training pair's first and second item.
+        labels: Labels in [0, 1], a column a refit.
+        test_rows: Rows of each test pair's first and second item.
+        groups: Prompt group of each training pair.
+        sample_weight: Weight of each training pair.
+        tolerance: Relative distance of a refit's objective from its optimum.
+
+    Raises:
+        ValueError: As :meth:`Probe.fit_pairs`, or a probe that is not fitted.
+    """
+    check_is_fitted(probe)
+    if not isinstance(probe, LogisticProbe):
+        refit = clone(probe)
+        if "alphas" in refit.get_params():
+            refit.set_params(alphas=(probe.alpha_,), scaling=probe.scaling_)
+        refits = (clone(refit).fit_pairs(items, rows, column, groups, sample_weight) for column in labels.T)
+        return np.stack([fitted.pair_margins(items, test_rows).mean(axis=1) for fitted in refits], axis=1)
+    X, _, _, weights = check_training(LogisticProbe(), differences(items, rows), labels[:, 0], groups, sample_weight)
+    check_choices(labels)
+    scaling = find_scaling(probe.scaling_, X, weights)
+    design = Design.prepare(np.concatenate([scaling.apply(X)] * 2), probe.device)
+    targets = np.repeat([1.0, 0.0], len(X))
+    column_weights = np.concatenate([weights[:, None] * labels, weights[:, None] * (1 - labels)])
+    b = solve(design, targets, column_weights, np.full(labels.shape[1], probe.alpha_), tolerance=tolerance)
+    coefficients = np.stack([scaling.back(column) for column in design.coefficients(b).T], axis=1)
+    margins: Float[np.ndarray, "test refit"] = differences(items, test_rows) @ coefficients
+    return margins

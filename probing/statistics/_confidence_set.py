@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from probing.statistics._bootstrap import RESAMPLES, resampled_means, sums_by_group
+from probing.statistics._bootstrap import RESAMPLES, resampled_means
+from probing.statistics._groups import sums_by_group
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def best_candidates(
         seed: Seed of the resamples.
 
     Raises:
-        ValueError: Candidates on different pairs, or as :func:`probing.statistics.cluster_bootstrap`.
+        ValueError: Candidates on different pairs, or as :func:`probing.statistics.mean_interval`.
     """
     values = np.asarray(values, dtype=float)
     missing = np.isnan(values)
@@ -53,7 +54,7 @@ def best_candidates(
         raise ValueError("Candidates are compared on the same pairs; leave out pairs that one of them lacks.")
     by_group, _ = sums_by_group(values, groups)
     estimate = by_group.estimate
-    noise = resampled_means(by_group, resamples, seed, joint=True) - estimate
+    noise = resampled_means(by_group, resamples, seed) - estimate
     remaining = list(range(len(estimate)))
     p_values = np.ones(len(estimate))
     largest = 0.0

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.stats import norm
 
-from probing.statistics._bootstrap import difference_of, sums_by_group
+from probing.statistics._groups import difference_of, sums_by_group
+from probing.statistics._paired import centre_and_error
 
 
 def variance_of_difference(
@@ -17,16 +18,17 @@ def variance_of_difference(
     """Measure, in a pilot, the variance of a paired difference per prompt, and the mean number of pairs per prompt.
 
     Returns:
-        G · Var(mean difference), which does not depend on the number of prompts G (the mean over pairs is linearised as
-        a ratio; Cochran 1977, section 6.4), and the mean number of pairs per prompt.
+        G · Var(mean difference), which does not depend on the number of prompts G, from the standard error of
+        :func:`probing.statistics.paired_difference`, so it is above 0 where no pair differs; and the mean number of
+        pairs per prompt.
 
     Raises:
         ValueError: As :func:`probing.statistics.paired_difference`.
     """
     by_group, _ = sums_by_group(difference_of(first, second), groups)
-    pairs = float(by_group.counts.mean())
-    residual = (by_group.sums - by_group.counts * by_group.estimate)[:, 0] / pairs
-    return float(residual @ residual / (len(residual) - 1)), pairs
+    _, error = centre_and_error(by_group)
+    present = by_group.counts[by_group.counts > 0]
+    return float(error[0] ** 2 * len(present)), float(present.mean())
 
 
 def prompts_needed(delta: float, variance: float, *, power: float = 0.8, level: float = 0.05) -> int:

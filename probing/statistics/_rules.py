@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from probing.statistics._bootstrap import RESAMPLES, cluster_bootstrap
 from probing.statistics._scoring import outcomes
+from probing.statistics._shares import share_interval
 
 THRESHOLDS = np.arange(11) / 10
 """Candidate thresholds: a difference of probabilities up to the threshold is a predicted tie."""
@@ -102,24 +102,22 @@ class Rule:
         description: Definition in one line.
         count: Function that computes the values, from scored pairs and validation pairs.
         validated: Whether it tunes a threshold on validation pairs.
+        least: Smallest possible value: 0 for an accuracy, −1 for a correlation; the largest is 1.
     """
 
     description: str
     count: Callable[[ScoredPairs, ScoredPairs | None], _Counted] = field(repr=False)
     validated: bool = False
+    least: float = 0.0
 
 
-def score(
-    rule: str, scored: ScoredPairs, validation: ScoredPairs | None = None, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Score:
-    """Score by a rule of :data:`RULES`, with a cluster bootstrap over prompts; tuned thresholds stay fixed in it.
+def score(rule: str, scored: ScoredPairs, validation: ScoredPairs | None = None) -> Score:
+    """Score by a rule of :data:`RULES`, with an interval over prompts, in which tuned thresholds stay fixed.
 
     Args:
         rule: Name of the rule.
         scored: Pairs to score.
         validation: Pairs of other prompts, for rules that tune a threshold.
-        resamples: Number of bootstrap resamples.
-        seed: Seed of the resamples.
 
     Raises:
         ValueError: Unknown rule, pairs that do not fit the rule, or no pair that counts; with the reason.
@@ -137,8 +135,10 @@ def score(
     values = counted.values[keep]
     low = high = float("nan")
     if distinct > 1:
-        interval = cluster_bootstrap(values, prompts, resamples=resamples, seed=seed)
-        low, high = float(interval.low), float(interval.high)
+        # A correlation is mapped to a share and back.
+        least = RULES[rule].least
+        interval = share_interval((values - least) / (1 - least), prompts)
+        low, high = (float(least + (1 - least) * end) for end in (interval.low, interval.high))
     return Score(rule, float(values.mean()), low, high, counted.pairs, distinct, counted.note)
 
 
@@ -281,8 +281,8 @@ RULES: dict[str, Rule] = {
         validated=True,
     ),
     "four-way": Rule("all pairs: left, right, tie or both bad", _four_way),
-    "kendall": Rule("Kendall's τ-b, mean over lists", _kendall),
-    "spearman": Rule("Spearman's ρ, mean over lists", _spearman),
+    "kendall": Rule("Kendall's τ-b, mean over lists", _kendall, least=-1.0),
+    "spearman": Rule("Spearman's ρ, mean over lists", _spearman, least=-1.0),
 }
 """Rules by name. HPDv3 and ImageReward score by micro-wrong, HPSv2's script for ImageReward by macro-wrong, HPDv2 by
 inversions (with a predicted tie, which its script breaks by order, counting one half), Pick-a-Pic by tuned-tie,

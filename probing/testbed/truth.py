@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from probing.preferences import PreferenceData
-from probing.statistics import cluster_bootstrap, outcomes
+from probing.statistics import outcomes, share_interval
 
 
 def ceilings(pairs: pd.DataFrame, by: tuple[str, ...] = ("split", "facet")) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def accuracy(
         seed: Of the bootstrap.
 
     Returns:
-        One row for each group: ``by``, ``accuracy, ci_low, ci_high`` (95% bootstrap over prompts; NaN for one prompt),
+        One row for each group: ``by``, ``accuracy, ci_low, ci_high`` (95% over prompts; NaN for one prompt),
         ``ceiling``, ``n_pairs``.
 
     Raises:
@@ -50,23 +50,23 @@ def accuracy(
         prompts = pairs["prompt_id"].to_numpy()[at]
         ends = (np.nan, np.nan)
         if len(np.unique(prompts)) > 1:
-            interval = cluster_bootstrap(right[at], prompts, seed=seed)
+            interval = share_interval(right[at], prompts)
             ends = float(interval.low), float(interval.high)
         rows.append((*(key if isinstance(key, tuple) else (key,)), float(np.nanmean(right[at])), *ends))
     table = pd.DataFrame(rows, columns=[*by, "accuracy", "ci_low", "ci_high"])
     return table.merge(ceilings(pairs, by), on=list(by), how="left")
 
 
-def truth_check(data: PreferenceData, by: tuple[str, ...] = ("split", "facet"), *, seed: int = 0) -> pd.DataFrame:
+def truth_check(data: PreferenceData, by: tuple[str, ...] = ("split", "facet")) -> pd.DataFrame:
     """Measure the accuracy of the true reward with :func:`accuracy`; it equals the ceiling within its interval."""
-    return accuracy(data, dict(zip(data.items["item_id"], data.items["reward"], strict=True)), by, seed=seed)
+    return accuracy(data, dict(zip(data.items["item_id"], data.items["reward"], strict=True)), by)
 
 
-def shortcut_check(data: PreferenceData, rewards: Mapping[str, float], *, seed: int = 0) -> pd.DataFrame:
+def shortcut_check(data: PreferenceData, rewards: Mapping[str, float]) -> pd.DataFrame:
     """Measure accuracy with the planted mark on the chosen and on the rejected image.
 
     Returns:
         A table as of :func:`accuracy`, by ``split`` and ``marked_chosen``. A reward that ignores the mark has the same
         accuracy in both rows of a split.
     """
-    return accuracy(data, rewards, ("split", "marked_chosen"), seed=seed)
+    return accuracy(data, rewards, ("split", "marked_chosen"))

@@ -10,10 +10,15 @@ import numpy as np
 import pandas as pd
 
 from probing.analysis.combinations.heads import Head, Heads, count_heads, measure_heads
-from probing.analysis.combinations.relation import relate, similarity_of
+from probing.analysis.combinations.relation import PREDICTS, relate, similarity_of
 from probing.analysis.engine import (
+    ABOVE,
     ALL,
+    BELOW,
     LOGISTIC,
+    OPEN,
+    TOO_LITTLE,
+    WORDS,
     Context,
     CurveReader,
     Facet,
@@ -27,6 +32,8 @@ from probing.analysis.engine import (
     accuracies,
     column_names,
     common_columns,
+    correct,
+    facet_columns,
     facets_of,
     format_difference,
     gains,
@@ -36,7 +43,7 @@ from probing.analysis.similarity.stage_input import MADE_BY, load_stages
 from probing.analysis.similarity.stage_runs import StageRuns, stage_runs
 from probing.errors import UserError
 from probing.progress import progress
-from probing.statistics import LEVEL, holm, paired_difference
+from probing.statistics import paired_difference
 
 LARGEST = 4
 """Blocks of the greedy head, as many as the paper's head reads."""
@@ -45,8 +52,9 @@ MOST_STAGES = 6
 
 COLUMNS = column_names(
     "model data split facet stream reduction sigma kind head blocks stages first second channels chosen metric value "
-    "ci_low ci_high p_value p_value_holm gain gain_low gain_high gain_p_value gain_p_value_holm own_gain own_gain_low "
-    "own_gain_high own_gain_p_value own_gain_p_value_holm cv_accuracy weights statement stage_source stage_runs "
+    "ci_low ci_high p_value p_value_holm family verdict gain gain_low gain_high gain_p_value gain_p_value_holm "
+    "gain_family gain_verdict own_gain own_gain_low own_gain_high own_gain_p_value own_gain_p_value_holm "
+    "own_gain_family own_gain_verdict cv_accuracy weights statement stage_source stage_runs "
     "n_pairs n_prompts n_train_pairs ceiling probe seed"
 )
 """Columns of the table.
@@ -56,8 +64,18 @@ difference of accuracies, in ``value``) or ``relation`` (of similarity and gain,
 (blocks side by side), ``pca`` or ``random`` (the same at one block's width), ``widened`` (one block at the width of
 several); the name of a contrast or relation. ``channels`` is the number of a linear head's parameters. ``chosen``
 marks the best of its kind by training pairs. ``gain`` is against the best single block, ``own_gain`` of a pair against
-the better of its two; both are selected on training pairs. P-values are corrected by Holm over the rows of a kind.
+the better of its two; both are selected on training pairs. Gains are corrected by Holm over the
+heads of a kind in one curve and facet, contrasts and relations over those of their name in the table; see
+:func:`probing.analysis.engine.correct`.
 """
+
+
+_GAINS = {
+    ABOVE: "gain more than",
+    BELOW: "gain less than",
+    OPEN: "do not measurably gain more or less than",
+    TOO_LITTLE: "cannot be compared, on so few prompts that differ, with",
+}
 
 
 @dataclass(frozen=True)
@@ -147,10 +165,7 @@ def measure_combinations(
             for facet in selected:
                 fitter = Fitter(store, [facet], recipe, run, bar=bar)
                 heads = measure_heads(reader, fitter, stage_blocks, largest=largest, seed=run.seed)
-                rows = [
-                    _head_rows(heads, stage_blocks, facet, run.seed),
-                    _contrasts(heads, stage_blocks, facet, run.seed),
-                ]
+                rows = [_head_rows(heads, stage_blocks, facet), _contrasts(heads, stage_blocks, facet)]
                 if similarities is not None:
                     rows.append(relate(heads, similarities, facet, run.seed))
                 common = common_columns(store, facet, recipe, run.seed) | curve._asdict()
@@ -161,19 +176,22 @@ def measure_combinations(
     return table.reindex(columns=list(COLUMNS)).astype({"first": "Int64", "second": "Int64", "channels": "Int64"})
 
 
-def _head_rows(heads: Heads, stages: StageRuns, facet: Facet, seed: int) -> pd.DataFrame:
-    """Measure each head's accuracy and its gain over the best single block; all share their resamples."""
+def _head_rows(heads: Heads, stages: StageRuns, facet: Facet) -> pd.DataFrame:
+    """Measure each head's accuracy and its gain over the best single block."""
     prompts = facet.test.prompts
     matrix = np.stack([head.fit.outcomes for head in heads.heads], axis=1)
     rows = pd.DataFrame([_describe(head, stages) for head in heads.heads])
-    rows = rows.assign(metric="accuracy", **accuracies(matrix, prompts, seed))
-    rows = rows.assign(**gains(matrix, heads.single(heads.best).outcomes, prompts, seed))
+    rows = rows.assign(metric="accuracy", **accuracies(matrix, prompts), **facet_columns(facet))
+    rows = rows.assign(**gains(matrix, heads.single(heads.best).outcomes, prompts))
     is_pair = (rows["kind"] == "pair").to_numpy()
     better = np.stack([better_block(heads, head).outcomes for head in np.array(heads.heads)[is_pair]], axis=1)
-    for name, values in gains(matrix[:, is_pair], better, prompts, seed, "own_gain").items():
+    for name, values in gains(matrix[:, is_pair], better, prompts, "own_gain").items():
         rows.loc[is_pair, name] = values
-    for name in ("gain_p_value", "own_gain_p_value"):
-        rows[f"{name}_holm"] = rows.groupby("kind")[name].transform(_holm)
+    # The best block has no gain over itself, whatever the kind of head that it stands in.
+    itself = (rows["head"] == "full") & (rows["blocks"] == str(heads.best))
+    rows.loc[itself, ["gain_p_value", "gain_smallest_p_value"]] = np.nan
+    for name in ("gain", "own_gain"):
+        rows = correct(rows, name, by=["kind"], prefix=f"{name}_")
     return rows
 
 
@@ -199,7 +217,7 @@ def _describe(head: Head, stage_blocks: StageRuns) -> dict[str, Any]:
     }
 
 
-def _contrasts(heads: Heads, stages: StageRuns, facet: Facet, seed: int) -> pd.DataFrame:
+def _contrasts(heads: Heads, stages: StageRuns, facet: Facet) -> pd.DataFrame:
     """Test what the gains come from: other stages, or more parameters."""
     contrasts: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     pairs = heads.of("pair")
@@ -213,13 +231,12 @@ def _contrasts(heads: Heads, stages: StageRuns, facet: Facet, seed: int) -> pd.D
         for head in heads.of(kind):
             selected = head.blocks == heads.representative if kind == "subset" else head.chosen
             if selected and len(head.blocks) > 1:
-                wide = heads.widened(len(head.blocks)).outcomes
-                contrasts.append((f"{kind}-widened", label, "the best block at its width", head.fit.outcomes, wide))
+                wide = heads.of_width(len(head.blocks)).outcomes
+                contrasts.append((f"{kind}-widened", label, "the best block, widened or not", head.fit.outcomes, wide))
     rows = []
     for name, label, baseline_label, head_outcomes, baseline_outcomes in contrasts:
-        test = paired_difference(head_outcomes, baseline_outcomes, facet.test.prompts, seed=seed)
+        test = paired_difference(head_outcomes, baseline_outcomes, facet.test.prompts)
         value, low, high = float(test.estimate), float(test.low), float(test.high)
-        verdict = _verdict(low, high, across="across" in name)
         rows.append(
             {
                 "kind": "contrast",
@@ -229,36 +246,24 @@ def _contrasts(heads: Heads, stages: StageRuns, facet: Facet, seed: int) -> pd.D
                 "ci_low": low,
                 "ci_high": high,
                 "p_value": float(test.p_value),
-                "statement": f"{label} {verdict} {baseline_label}: {format_difference(value, low, high)}.",
+                "smallest_p_value": float(test.smallest_p_value),
+                "statement": f"{label}|{baseline_label}: {format_difference(value, low, high)}.",
                 "chosen": False,
             }
         )
     return pd.DataFrame(rows)
 
 
-def _verdict(low: float, high: float, *, across: bool) -> str:
-    if low <= 0 <= high:
-        return "do not measurably gain more or less than" if across else "is not distinguished from"
-    if across:
-        return "gain more than" if low > 0 else "gain less than"
-    return "is above" if low > 0 else "is below"
-
-
 def _correct(table: pd.DataFrame) -> pd.DataFrame:
-    """Correct the p-values of contrasts and relations over the table; amend statements that do not survive."""
+    """Correct the p-values of contrasts and relations over the table, and put their verdicts into words."""
     tested = table["p_value"].notna()
-    table["p_value_holm"] = table[tested].groupby("kind")["p_value"].transform(_holm) if tested.any() else np.nan
-    excludes_zero = (table["ci_low"] > 0) | (table["ci_high"] < 0)
-    for row in table.index[tested & excludes_zero & (table["p_value_holm"] > LEVEL)]:
-        table.loc[row, "statement"] = f"{str(table.loc[row, 'statement'])[:-1]}, but not after Holm's correction."
+    table = correct(table, "value", by=["kind", "head"])
+    for row in table.index[tested]:
+        words = _GAINS if table.loc[row, "head"] == "across-within" else WORDS
+        words = PREDICTS if table.loc[row, "kind"] == "relation" else words
+        verdict = words[str(table.loc[row, "verdict"])]
+        table.loc[row, "statement"] = str(table.loc[row, "statement"]).replace("|", f" {verdict} ", 1).strip()
     return table
-
-
-def _holm(p_values: pd.Series) -> pd.Series:
-    tested = p_values.notna()
-    adjusted = p_values.copy()
-    adjusted[tested] = holm(p_values[tested].to_numpy(dtype=float))
-    return adjusted
 
 
 def _describe_stages(stages: StageRuns) -> str:

@@ -56,10 +56,15 @@ class Heads:
     def single(self, block: int) -> Fit:
         return next(head.fit for head in self.of("single") if head.blocks == (block,))
 
-    def widened(self, blocks: int) -> Fit:
-        """Return the fit of the best block, widened to the width of that many blocks."""
-        width = blocks * self.single(self.best).channels
-        return next(head.fit for head in self.of("single", "widened") if head.fit.channels == width)
+    def of_width(self, blocks: int) -> Fit:
+        """Return the best block's fit as it is, or widened to that many blocks: the better out of fold.
+
+        So the control of width is never weaker than the block by choice, and a gain over it is no gain of width.
+        """
+        plain = self.single(self.best)
+        width = blocks * plain.channels
+        wide = next(head.fit for head in self.of("single", "widened") if head.fit.channels == width)
+        return wide if wide.cv_accuracy > plain.cv_accuracy else plain
 
 
 def count_heads(blocks: int, stages: int, largest: int) -> int:

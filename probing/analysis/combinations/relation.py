@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from scipy.stats import rankdata
 
 from probing.analysis.combinations.heads import Heads
-from probing.analysis.engine import Curve, Facet
+from probing.analysis.engine import ABOVE, BELOW, OPEN, TOO_LITTLE, Curve, Facet
 from probing.analysis.similarity.nearest import nearest_rows
 from probing.errors import UserError
 from probing.statistics import resampled_means, sums_by_group
@@ -16,6 +18,12 @@ from probing.statistics import resampled_means, sums_by_group
 RESAMPLES = 2000
 PERMUTATIONS = 1999
 LEAST_BLOCKS = 4
+PREDICTS = {
+    ABOVE: "pairs of more similar blocks gain more",
+    BELOW: "pairs of less similar blocks gain more",
+    OPEN: "similarity does not measurably predict the gain of a pair",
+    TOO_LITTLE: "too few blocks or prompts to test whether similarity predicts the gain of a pair",
+}
 
 
 def similarity_of(table: pd.DataFrame | None, model: str | None, curve: Curve) -> pd.Series | None:
@@ -76,16 +84,10 @@ def relate(measured: Heads, similarity: pd.Series, facet: Facet, seed: int) -> p
     )
     by_group, _ = sums_by_group(gain, facet.test.prompts)
     value = float(spearman(similarities[None], by_group.estimate[None])[0])
-    resampled = resampled_means(by_group, RESAMPLES, seed, joint=True)
+    resampled = resampled_means(by_group, RESAMPLES, seed)
     low, high = np.nanquantile(spearman(np.broadcast_to(similarities, resampled.shape), resampled), [0.025, 0.975])
     p = _mantel([head.blocks for head in pairs], blocks, similarities, by_group.estimate, seed)
-    if low <= 0 <= high:
-        verdict = "similarity does not measurably predict the gain of a pair"
-    else:
-        verdict = f"pairs of {'less' if value < 0 else 'more'} similar blocks gain more"
-    statement = (
-        f"{verdict}: Spearman {value:+.2f} [{low:+.2f}, {high:+.2f}], {len(pairs)} pairs, p = {p:.2g} by permutation"
-    )
+    measured_text = f"Spearman {value:+.2f} [{low:+.2f}, {high:+.2f}] over prompts, {len(pairs)} pairs of blocks"
     return pd.DataFrame(
         [
             {
@@ -96,7 +98,8 @@ def relate(measured: Heads, similarity: pd.Series, facet: Facet, seed: int) -> p
                 "ci_low": float(low),
                 "ci_high": float(high),
                 "p_value": p,
-                "statement": statement + " of blocks.",
+                "smallest_p_value": max(1 / math.factorial(len(blocks)), 1 / (PERMUTATIONS + 1)),
+                "statement": f"|: {measured_text}, p = {p:.2g} by permutation of blocks.",
                 "chosen": False,
             }
         ]

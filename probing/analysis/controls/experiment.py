@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,17 @@ import pandas as pd
 
 from probing.analysis.controls.shortcuts import fit_shortcuts
 from probing.analysis.engine import (
+    ABOVE,
     ALL,
+    BELOW,
     LATENTS,
     LOGISTIC,
+    OPEN,
+    SHUFFLED,
+    TOO_LITTLE,
+    WORDS,
     CellResults,
     Context,
-    Facet,
     FeatureSource,
     Fitter,
     Recipe,
@@ -25,9 +30,11 @@ from probing.analysis.engine import (
     StoreIdentity,
     Tables,
     accuracies,
+    average_draws,
     check_comparable,
     column_names,
     common_columns,
+    correct,
     facets_of,
     format_difference,
     gains,
@@ -39,7 +46,7 @@ from probing.analysis.reward_curve.curve import SHUFFLES
 from probing.errors import UserError
 from probing.preferences.audit import item_image_stats
 from probing.result_tables import best_cell
-from probing.statistics import LEVEL, holm
+from probing.statistics import paired_difference
 
 TRAINED = "trained"
 LABELS = {
@@ -55,19 +62,29 @@ LABELS = {
     "source model": "the name of the source model",
     "shuffled": "shuffled training choices",
 }
-"""Every control with its label in a sentence, in the order of the table."""
+"""Every control with its label in a sentence, in the order of the table; named properties follow."""
 
 COLUMNS = column_names(
-    "model data split facet control kind site stream reduction sigma block metric value ci_low ci_high difference "
-    "difference_low difference_high difference_p_value difference_p_value_holm statement cv_accuracy n_pairs n_prompts "
+    "model data split facet control kind site stream reduction sigma block metric value ci_low ci_high "
+    "p_value p_value_holm family verdict draws draw_low draw_high difference "
+    "difference_low difference_high difference_p_value difference_p_value_holm difference_family "
+    "difference_verdict statement cv_accuracy n_pairs n_prompts "
     "n_train_pairs ceiling probe seed"
 )
-"""Columns of the table: one row a facet and control. ``difference`` is the trained backbone's accuracy less the
-control's, on the same pairs; p-values are corrected by Holm over the table. ``kind`` is trained, part, control or
-shortcut."""
+"""Columns of the table: one row a facet and control. ``p_value`` and ``verdict`` compare it with chance, of all but
+shuffled choices. ``difference`` is the trained backbone's accuracy less the control's, on the same pairs. Both kinds of
+p-values are corrected by Holm over the table. ``kind`` is trained, part, control or shortcut. Random-initialised and
+shuffled rows are means over ``draws``, of which ``draw_low`` and ``draw_high`` bound 95%."""
 
 _PARTS, _SHORTCUTS = ("image stream", "text stream"), ("image stats", "size", "source model")
 _SITE = ("stream", "reduction", "sigma", "block")
+_DRAWS = ("draws", "draw_low", "draw_high")
+_CHANCE = {
+    ABOVE: "above chance",
+    BELOW: "below chance",
+    OPEN: "not distinguished from chance",
+    TOO_LITTLE: "too few prompts for a verdict",
+}
 
 
 @dataclass(frozen=True)
@@ -75,12 +92,15 @@ class ControlSettings:
     """Controls beyond those of the stores.
 
     Attributes:
-        shuffles: Number of shuffles of the training choices.
+        shuffles: Refits of the trained probe to shuffled training choices; 0, or 2 and more.
         image_stats: Open the pictures of the data and fit a probe on size, brightness and the like.
+        shortcuts: Properties that the pairs state of both items, as NAME_first and NAME_second; a probe reads each
+            alone.
     """
 
     shuffles: int = SHUFFLES
     image_stats: bool = False
+    shortcuts: tuple[str, ...] = ()
 
 
 def measure_controls(
@@ -98,14 +118,14 @@ def measure_controls(
 
     Each control gets the best of its cells, selected like the trained one by out-of-fold accuracy on training pairs, so
     that no control is weak for lack of candidates. Only shuffled choices are measured in the trained backbone's best
-    cell, as the mean over shuffles.
+    cell. Random-initialised backbones are averaged over the draws of weights before their best cell is selected.
 
     Args:
-        stores: The trained backbone's, and any of: random-initialised, extracted with foreign prompts, with empty ones.
-            The store's settings decide which is which.
+        stores: The trained backbone's, and any of: random-initialised (one a draw), extracted with foreign
+            prompts, with empty ones. The store's settings decide which is which.
         pairs: As for :func:`probing.analysis.engine.measure_cells`; with ``source_model_first`` and ``_second`` the
             names of the source models are a shortcut too.
-        settings: Shuffles.
+        settings: Shuffles, and properties of pairs.
         image_stats: ``item_id`` and numbers of each picture, of :func:`probing.preferences.audit.item_image_stats`.
         sites: Which sites.
         facets: Which facets; all if None.
@@ -116,38 +136,48 @@ def measure_controls(
         One row a facet and control, with the columns :data:`COLUMNS`.
 
     Raises:
-        UserError: No trained store or two, two of the same control, stores that do not belong together, and what
+        UserError: No trained store or two, two of the same prompts, stores that do not belong together, and what
             :func:`probing.analysis.engine.measure_cells` refuses.
     """
-    run, shuffles = run or Run(), (settings or ControlSettings()).shuffles
+    run, settings = run or Run(), settings or ControlSettings()
+    shuffles = settings.shuffles
     roles = _roles(stores)
-    trained = roles[TRAINED]
+    (trained,) = roles.pop(TRAINED)
     options: dict[str, Any] = {"recipe": recipe, "run": run}
-    results = {
-        role: measure_cells(store, pairs, sites=sites, facets=facets, **options) for role, store in roles.items()
-    }
+    options |= {"sites": sites, "facets": facets}
+    results = {TRAINED: measure_cells(trained, pairs, shuffles=shuffles, **options)}
+    for role, draws in roles.items():
+        results[role] = average_draws([measure_cells(store, pairs, **options) for store in draws])
     if reductions := sites.latent_reductions_of(trained):
-        results[LATENTS] = measure_latents(trained, pairs, reductions=reductions, facets=facets, **options)
+        results[LATENTS] = measure_latents(trained, pairs, reductions=reductions, facets=facets, recipe=recipe, run=run)
     tables = []
     for facet in facets_of(trained, pairs, facets):
         rows, columns = [], []
         for control, cell, right in _best_cells(results, facet.name):
-            site = {name: cell[name] for name in _SITE}
-            rows.append({"control": control, **site, "cv_accuracy": cell["cv_accuracy"], "site": describe_cell(cell)})
             columns.append(right)
+            row = {name: cell[name] for name in (*_SITE, *_DRAWS, "cv_accuracy")}
+            rows.append({"control": control, **row, "site": describe_cell(cell)})
         if shuffles > 0:
-            columns.append(_shuffled_outcomes(trained, pairs, facet, rows[0], shuffles, options))
-            rows.append({**{name: rows[0][name] for name in (*_SITE, "site")}, "control": "shuffled"})
+            cell, right = _shuffled_cell(results[TRAINED], facet.name, rows[0])
+            columns.append(right)
+            row = {name: cell[name] for name in (*_SITE, *_DRAWS, "value", "ci_low", "ci_high")}
+            rows.append({"control": SHUFFLED, **row, "site": rows[0]["site"]})
         # Shortcuts are a few numbers an item, whatever probe reads the features.
         fitter = Fitter(trained, [facet], LOGISTIC, run)
         facet_pairs = pd.concat([facet.train.table, facet.test.table])
-        for name, fit in fit_shortcuts(fitter, np.asarray(trained.item_ids), facet_pairs, image_stats).items():
+        item_ids = np.asarray(trained.item_ids)
+        for name, fit in fit_shortcuts(fitter, item_ids, facet_pairs, image_stats, settings.shortcuts).items():
             rows.append({"control": name, "site": "", "cv_accuracy": fit.cv_accuracy})
             columns.append(fit.outcomes)
         matrix, prompts = np.stack(columns, axis=1), facet.test.prompts
         trained_right = np.broadcast_to(matrix[:, :1], matrix.shape)
-        table = pd.DataFrame(rows).assign(**accuracies(matrix, prompts, run.seed))
-        table = table.assign(**gains(trained_right, matrix, prompts, run.seed, "difference"))
+        table = pd.DataFrame(rows)
+        # Shuffled choices have an interval of their own, for other shuffles too.
+        for name, values in accuracies(matrix, prompts).items():
+            table[name] = np.where(table["control"] == SHUFFLED, table.get(name, np.nan), values)
+        chance = paired_difference(matrix, np.where(np.isnan(matrix), np.nan, 0.5), prompts)
+        table = table.assign(p_value=chance.p_value, smallest_p_value=chance.smallest_p_value)
+        table = table.assign(**gains(trained_right, matrix, prompts, "difference"))
         tables.append(table.assign(**common_columns(trained, facet, recipe, run.seed)))
     return _finish(pd.concat(tables, ignore_index=True))
 
@@ -156,7 +186,7 @@ def _best_cells(results: dict[str, CellResults], facet: str) -> list[tuple[str, 
     """Select the best cell of the trained backbone, of each of its streams, and of each control."""
     selected = []
     for role, of_role in results.items():
-        cells = of_role.table[of_role.table["facet"] == facet]
+        cells = of_role.table[(of_role.table["facet"] == facet) & (of_role.table["control"] != SHUFFLED)]
         right = of_role.outcomes[of_role.outcomes["facet"] == facet]
         groups = [(role, cells)]
         if role == TRAINED and cells["stream"].nunique() > 1:
@@ -167,79 +197,55 @@ def _best_cells(results: dict[str, CellResults], facet: str) -> list[tuple[str, 
     return selected
 
 
-def _shuffled_outcomes(
-    store: FeatureSource,
-    pairs: pd.DataFrame,
-    facet: Facet,
-    cell: Mapping[str, Any],
-    shuffles: int,
-    options: Mapping[str, Any],
-) -> np.ndarray:
-    """Measure one cell with shuffled training choices; the mean over shuffles."""
-    site = Sites((cell["stream"],), (cell["reduction"],), (cell["sigma"],), (int(cell["block"]),))
-    recipe, run = options["recipe"], options["run"]
-    parts = []
-    for shuffle in range(shuffles):
-        results = measure_cells(
-            store,
-            pairs,
-            sites=site,
-            facets=[facet.name],
-            recipe=recipe,
-            shuffled=True,
-            run=replace(run, seed=run.seed + shuffle),
-        )
-        parts.append(results.outcomes[results.table["cell"].iloc[0]])
-    return np.mean(parts, axis=0)
+def _shuffled_cell(results: CellResults, facet: str, best: Mapping[str, Any]) -> tuple[pd.Series, np.ndarray]:
+    """Return the shuffled measurement of the trained backbone's best cell, and its mean outcomes."""
+    rows = results.table[(results.table["control"] == SHUFFLED) & (results.table["facet"] == facet)]
+    for name in _SITE:
+        rows = rows[rows[name] == best[name]]
+    cell = rows.iloc[0]
+    return cell, results.outcomes.loc[results.outcomes["facet"] == facet, cell["cell"]].to_numpy()
 
 
 def _finish(table: pd.DataFrame) -> pd.DataFrame:
-    """Order the controls, correct p-values and state what the intervals allow."""
-    order = list(LABELS)
+    """Order the controls, correct p-values and state the verdicts."""
+    order = list(dict.fromkeys([*LABELS, *table["control"]]))
     table = table.assign(_order=table["control"].map(order.index)).sort_values(["facet", "_order"], kind="stable")
-    kinds = dict.fromkeys(_PARTS, "part") | dict.fromkeys(_SHORTCUTS, "shortcut") | {TRAINED: TRAINED}
+    table = table.reset_index(drop=True)
+    shortcuts = {*_SHORTCUTS, *(name for name in order if name not in LABELS)}
+    kinds = dict.fromkeys(_PARTS, "part") | dict.fromkeys(shortcuts, "shortcut") | {TRAINED: TRAINED}
     table["kind"] = table["control"].map(kinds).fillna("control")
+    # A probe of shuffled choices has a random direction: it is no question whether it is above chance.
+    table.loc[table["control"] == SHUFFLED, "p_value"] = np.nan
+    table = correct(table.assign(above_chance=table["value"] - 0.5), "above_chance")
     trained = table["control"] == TRAINED
-    table.loc[trained, [name for name in table if str(name).startswith("difference")]] = np.nan
-    table["difference_p_value_holm"] = np.nan
-    if (~trained).any():
-        p_values = table.loc[~trained, "difference_p_value"].to_numpy(dtype=float)
-        table.loc[~trained, "difference_p_value_holm"] = holm(p_values)
     best_site = table[trained].set_index("facet")["site"]
-    table["statement"] = [_statement(row, best_site[row["facet"]]) for row in table.to_dict("records")]
-    return table.reindex(columns=list(COLUMNS)).astype({"block": "Int64"}).reset_index(drop=True)
+    itself = (table["kind"] == "part") & (table["site"] == table["facet"].map(best_site))
+    columns = [name for name in table if str(name).startswith("difference")]
+    table.loc[trained | itself, columns] = np.nan
+    table = correct(table, "difference", prefix="difference_")
+    table["statement"] = [_statement(row) for row in table.to_dict("records")]
+    return table.reindex(columns=list(COLUMNS)).astype({"block": "Int64", "draws": "Int64"})
 
 
-def _statement(row: Mapping[Any, Any], best_site: str) -> str:
+def _statement(row: Mapping[Any, Any]) -> str:
     """State whether the control is above chance, and whether the trained backbone is above the control."""
-    if row["ci_low"] > 0.5:
-        chance = "above chance"
-    elif row["ci_high"] < 0.5:
-        chance = "below chance"
-    else:
-        chance = "not distinguished from chance"
     accuracy = f"{100 * row['value']:.1f}% [{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]"
-    statement = f"{row['facet']}: {LABELS[row['control']]}: {chance}, {accuracy}"
+    statement = f"{row['facet']}: {LABELS.get(row['control'], row['control'])}: "
+    statement += accuracy if row["control"] == SHUFFLED else f"{_CHANCE[row['verdict']]}, {accuracy}"
+    if row["control"] == SHUFFLED or (row["control"] == "random-init" and row["draws"] > 1):
+        low, high = (f"{100 * row[name]:.1f}" for name in ("draw_low", "draw_high"))
+        statement += f", mean of {row['draws']} draws from {low} to {high}"
     if row["control"] == TRAINED:
         return f"{statement} ({row['site']})."
-    low, high = row["difference_low"], row["difference_high"]
-    if row["kind"] == "part" and row["site"] == best_site:
+    if row["difference_verdict"] is None:
         return f"{statement}; the trained backbone's best cell is one of these."
-    if low > 0:
-        comparison = "the trained backbone is above it"
-    elif high < 0:
-        comparison = "the trained backbone is below it"
-    else:
-        comparison = "the trained backbone is not distinguished from it"
-    statement = f"{statement}; {comparison}, {format_difference(row['difference'], low, high)}"
-    if (low > 0 or high < 0) and row["difference_p_value_holm"] > LEVEL:
-        statement += f", but not after Holm's correction (p = {row['difference_p_value_holm']:.2g})"
-    return f"{statement}."
+    difference = format_difference(*(row[name] for name in ("difference", "difference_low", "difference_high")))
+    return f"{statement}; the trained backbone {WORDS[row['difference_verdict']]} it, {difference}."
 
 
-def _roles(stores: Sequence[FeatureSource]) -> dict[str, FeatureSource]:
-    """Read from each store which control it is; the trained store comes first."""
-    roles: dict[str, FeatureSource] = {}
+def _roles(stores: Sequence[FeatureSource]) -> dict[str, list[FeatureSource]]:
+    """Read from each store which control it is; the trained store comes first, alone in its list."""
+    roles: dict[str, list[FeatureSource]] = {}
     for store in stores:
         identity = StoreIdentity(store)
         if identity.random_init and identity.prompt_rule != "own":
@@ -247,14 +253,17 @@ def _roles(stores: Sequence[FeatureSource]) -> dict[str, FeatureSource]:
                 f"A store is random-initialised and has {identity.prompt_rule} prompts; change one thing at a time."
             )
         role = identity.control.replace("-prompt", " prompt")
-        if role in roles:
+        if role in roles and not identity.random_init:
             raise UserError(f"Two stores are {role}; give one of each.")
-        roles[role] = store
+        roles.setdefault(role, []).append(store)
     if TRAINED not in roles:
         raise UserError("None of the stores is of a trained backbone with its own prompts; give that one too.")
     trained = roles.pop(TRAINED)
-    for control in roles.values():
-        check_comparable(trained, control, apart_from=("weights", "prompts"))
+    for role, of_role in roles.items():
+        # Another seed of the weights is another seed of the noise.
+        apart = ("weights", "prompts", *(["noise"] if role == "random-init" else []))
+        for control in of_role:
+            check_comparable(trained[0], control, apart_from=apart)
     return {TRAINED: trained, **roles}
 
 

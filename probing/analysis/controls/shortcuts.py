@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -32,20 +34,29 @@ def image_stat_features(
     return stats if (np.ptp(stats, axis=0) > 0).any() else None
 
 
-def source_features(item_ids: np.ndarray, pairs: pd.DataFrame) -> Float[np.ndarray, "item name"] | None:
-    """Return the source model of a store's items as one channel a name; None if no pair's two items differ in it.
+def column_features(item_ids: np.ndarray, pairs: pd.DataFrame, column: str) -> Float[np.ndarray, "item channel"] | None:
+    """Return a property that pairs state of both items; None if no pair's two items differ in it.
 
-    All channels of an item without a source model are 0.
+    A number is one channel; text is one channel a name. All channels of an item without a value are 0.
+
+    Args:
+        item_ids: Items of the store.
+        pairs: With ``COLUMN_first`` and ``COLUMN_second``.
+        column: The property, such as ``source_model``.
     """
-    if any(f"source_model_{side}" not in pairs for side in _SIDES):
+    names_of_side = [f"{column}_{side}" for side in _SIDES]
+    if any(name not in pairs for name in names_of_side):
         return None
-    complete = pairs.dropna(subset=[f"source_model_{side}" for side in _SIDES])
-    if (complete["source_model_first"] == complete["source_model_second"]).all():
+    complete = pairs.dropna(subset=names_of_side)
+    if (complete[names_of_side[0]] == complete[names_of_side[1]]).all():
         return None
-    sources = pd.concat(
-        [pd.Series(pairs[f"source_model_{side}"].to_numpy(), index=pairs[side].to_numpy()) for side in _SIDES]
+    values = pd.concat(
+        [pd.Series(pairs[f"{column}_{side}"].to_numpy(), index=pairs[side].to_numpy()) for side in _SIDES]
     ).dropna()
-    of_item = sources[~sources.index.duplicated()].astype(str).reindex(item_ids)
+    values = values[~values.index.duplicated()]
+    if pd.api.types.is_numeric_dtype(values.infer_objects()):
+        return values.astype(float).reindex(item_ids).fillna(0.0).to_numpy()[:, None]
+    of_item = values.astype(str).reindex(item_ids)
     names = sorted(of_item.dropna().unique())
     if len(names) < 2:
         return None
@@ -53,15 +64,27 @@ def source_features(item_ids: np.ndarray, pairs: pd.DataFrame) -> Float[np.ndarr
 
 
 def fit_shortcuts(
-    fitter: Fitter, item_ids: np.ndarray, pairs: pd.DataFrame, image_stats: pd.DataFrame | None
+    fitter: Fitter,
+    item_ids: np.ndarray,
+    pairs: pd.DataFrame,
+    image_stats: pd.DataFrame | None,
+    properties: Sequence[str] = (),
 ) -> dict[str, Fit]:
-    """Fit a probe on each shortcut of the data: ``image stats``, ``size`` alone, ``source model``."""
+    """Fit a probe on each shortcut of the data: ``image stats``, ``size`` alone, ``source model``, named properties.
+
+    Raises:
+        UserError: The pairs lack a named property.
+    """
+    for name in properties:
+        if any(f"{name}_{side}" not in pairs for side in _SIDES):
+            raise UserError(f"The pairs have no columns {name}_first and {name}_second; leave out --shortcuts {name}.")
     columns = [] if image_stats is None else [str(name) for name in image_stats if name != "item_id"]
     size = [name for name in columns if name in SIZE]
     shortcuts = {
         "image stats": None if image_stats is None else image_stat_features(item_ids, image_stats, columns),
         "size": None if image_stats is None or not size else image_stat_features(item_ids, image_stats, size),
-        "source model": source_features(item_ids, pairs),
+        "source model": column_features(item_ids, pairs, "source_model"),
+        **{name: column_features(item_ids, pairs, name) for name in properties},
     }
     jobs = {name: features for name, features in shortcuts.items() if features is not None}
     fits = fitter.fit_facet([Job(f"shortcut/{name}/{array_digest(f)}", lambda f=f: f) for name, f in jobs.items()])  # type: ignore[misc]

@@ -3,18 +3,21 @@
 from probing.analysis.engine.cells import LATENTS, measure_cells, measure_latents
 from probing.analysis.engine.context import Context, Model, Tables
 from probing.analysis.engine.facets import Facet, PairSet, facets_of
-from probing.analysis.engine.fitting import CurveReader, Fit, Fitter, Job, cell_name, control_name, in_order
+from probing.analysis.engine.fitting import CurveReader, Fit, Fitter, Job, cell_name, in_order
 from probing.analysis.engine.identity import Identity, check_made_from, identify, refuse_others, table_digest
 from probing.analysis.engine.journal import Journal, clear_journal
 from probing.analysis.engine.provenance import KEYS, PROVENANCE, REFERENCE, column_names, package_version, provenance
 from probing.analysis.engine.recipe import LOGISTIC, Recipe
 from probing.analysis.engine.results import (
     RESAMPLES,
+    SHUFFLED,
     CellResults,
     accuracies,
+    average_draws,
     cell_results,
     common_columns,
     concatenate_facets,
+    facet_columns,
     format_difference,
     gains,
 )
@@ -22,15 +25,23 @@ from probing.analysis.engine.run import Run
 from probing.analysis.engine.sites import ALL, Curve, Site, Sites, choose, read_site
 from probing.analysis.engine.source import FeatureSource, digest_of, flatten, read_latent_reduction, store_name
 from probing.analysis.engine.store_identity import StoreIdentity, check_comparable
+from probing.analysis.engine.verdicts import ABOVE, BELOW, MIN_PROMPTS, OPEN, TOO_LITTLE, WORDS, correct, decided
 
 __all__ = [
+    "ABOVE",
     "ALL",
+    "BELOW",
     "KEYS",
     "LATENTS",
     "LOGISTIC",
+    "MIN_PROMPTS",
+    "OPEN",
     "PROVENANCE",
     "REFERENCE",
     "RESAMPLES",
+    "SHUFFLED",
+    "TOO_LITTLE",
+    "WORDS",
     "CellResults",
     "Context",
     "Curve",
@@ -51,6 +62,7 @@ __all__ = [
     "StoreIdentity",
     "Tables",
     "accuracies",
+    "average_draws",
     "cell_name",
     "cell_results",
     "check_comparable",
@@ -60,8 +72,10 @@ __all__ = [
     "column_names",
     "common_columns",
     "concatenate_facets",
-    "control_name",
+    "correct",
+    "decided",
     "digest_of",
+    "facet_columns",
     "facets_of",
     "flatten",
     "format_difference",

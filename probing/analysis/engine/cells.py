@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from probing.analysis.engine.facets import facets_of
-from probing.analysis.engine.fitting import Fitter, Job, control_name
+from probing.analysis.engine.fitting import Fitter, Job
 from probing.analysis.engine.provenance import provenance
 from probing.analysis.engine.recipe import LOGISTIC, Recipe
-from probing.analysis.engine.results import CellResults, cell_results, concatenate_facets
+from probing.analysis.engine.results import CellResults, cell_results, concatenate_facets, shuffled_results
 from probing.analysis.engine.run import Run
 from probing.analysis.engine.sites import ALL, Sites, choose, read_site
 from probing.analysis.engine.source import FeatureSource, read_latent_reduction
+from probing.analysis.engine.store_identity import StoreIdentity
 from probing.progress import progress
 
 LATENTS = "latents"
@@ -28,7 +29,7 @@ def measure_cells(
     sites: Sites = ALL,
     facets: Sequence[str] | None = None,
     recipe: Recipe = LOGISTIC,
-    shuffled: bool = False,
+    shuffles: int = 0,
     run: Run | None = None,
 ) -> CellResults:
     """Fit one probe for each cell on the pairs of split ``train`` and score it once on those of ``test``.
@@ -40,8 +41,8 @@ def measure_cells(
         sites: Which sites.
         facets: Which facets; all if None.
         recipe: The probe.
-        shuffled: Fit to shuffled training choices: see :class:`probing.analysis.engine.Fitter`.
-        run: How to run; its seed is that of the shuffle and of the bootstrap.
+        shuffles: Refits of each probe to shuffled training choices, whose mean is a row of control ``shuffled``.
+        run: How to run; its seed is that of the shuffles.
 
     Raises:
         UserError: A prompt in both splits, items that are missing or unwritten, too few pairs, or sites that the store
@@ -50,7 +51,7 @@ def measure_cells(
     selected = sites.of(store)
     jobs = [Job(str(site), partial(read_site, store, site)) for site in selected]
     columns = [{**site._asdict(), "depth": (site.block + 1) / store.num_blocks} for site in selected]
-    return _measure(store, pairs, jobs, columns, facets, recipe, run or Run(), shuffled=shuffled)
+    return _measure(store, pairs, jobs, columns, facets, recipe, run or Run(), shuffles=shuffles)
 
 
 def measure_latents(
@@ -91,17 +92,18 @@ def _measure(
     recipe: Recipe,
     run: Run,
     *,
-    shuffled: bool = False,
+    shuffles: int = 0,
     control: str | None = None,
 ) -> CellResults:
     selected = facets_of(store, pairs, facets)
-    control = control_name(store, shuffled=shuffled) if control is None else control
+    control = StoreIdentity(store).control if control is None else control
     with progress(len(jobs) * len(selected), f"probes ({control})", "fits", enabled=run.progress) as bar:
-        fits = Fitter(store, selected, recipe, run, shuffled=shuffled, control=control, bar=bar).fit(jobs)
+        fits = Fitter(store, selected, recipe, run, shuffles=shuffles, control=control, bar=bar).fit(jobs)
     common = {**provenance(store), "probe": recipe.probe, "control": control, "seed": run.seed}
-    return concatenate_facets(
-        [
-            cell_results(facet, columns, [of_job[number] for of_job in fits], common, run.seed)
-            for number, facet in enumerate(selected)
-        ]
-    )
+    parts = []
+    for number, facet in enumerate(selected):
+        of_facet = [of_job[number] for of_job in fits]
+        results = cell_results(facet, columns, of_facet, common)
+        shuffled = [shuffled_results(facet, columns, of_facet, common)] if shuffles else []
+        parts.append(CellResults.join(results, *shuffled))
+    return concatenate_facets(parts)

@@ -14,6 +14,8 @@ from probing.analysis.engine.source import FeatureSource
 from probing.errors import UserError
 from probing.preferences.pair_counts import LEAST_TEST_PROMPTS, LEAST_TRAINING_PROMPTS
 
+ALL_FACETS = "all"
+"""The facet of every pair together."""
 _COLUMNS = ("pair_id", "prompt_id", "first", "second", "choice", "split", "facet")
 
 
@@ -79,6 +81,9 @@ class Facet:
 def facets_of(store: FeatureSource, pairs: pd.DataFrame, facets: Sequence[str] | None = None) -> list[Facet]:
     """Find each facet's pairs in a store; only the splits ``train`` and ``test`` are used.
 
+    Pairs of several facets also give the facet ``all``, every pair together: one probe trained on all, as a reward
+    model is.
+
     Raises:
         UserError: A column is missing, a prompt is in both splits, an item is not in the store or not written yet, a
             choice is not 0, 0.5 or 1, or a facet has too few prompts.
@@ -93,10 +98,12 @@ def facets_of(store: FeatureSource, pairs: pd.DataFrame, facets: Sequence[str] |
         raise UserError(f"Pair {repeated} is in the table more than once; give each pair its own pair_id.")
     if not pairs["choice"].isin([0.0, 0.5, 1.0]).all():
         raise UserError("Some choices are not 1 (first), 0 (second) or 0.5 (tie); round the annotators' shares before.")
-    names = choose("facet", facets, sorted(pairs["facet"].unique()))
-    pairs = pairs[pairs["facet"].isin(names)]
-    rows = _rows(store, pairs)
-    return [_facet(name, pairs[pairs["facet"] == name], rows) for name in names]
+    by_name = {name: pairs["facet"] == name for name in sorted(pairs["facet"].unique())}
+    if len(by_name) > 1 and ALL_FACETS not in by_name:
+        by_name = {ALL_FACETS: pairs["facet"].notna(), **by_name}
+    names = choose("facet", facets, list(by_name))
+    rows = _rows(store, pairs[np.logical_or.reduce([by_name[name] for name in names])])
+    return [_facet(name, pairs[by_name[name]].assign(facet=name), rows) for name in names]
 
 
 def _facet(name: str, pairs: pd.DataFrame, rows: pd.Series) -> Facet:

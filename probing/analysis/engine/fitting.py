@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from probing.analysis.engine.facets import Facet
@@ -49,7 +49,7 @@ class Fit:
     """A fitted probe's measurement on one facet.
 
     Attributes:
-        cell: Name of the cell: control, facet, features, and the seed of a shuffle.
+        cell: Name of the cell: control, facet and features.
         cv_accuracy: Out-of-fold accuracy on training pairs: the only number that selects anything.
         temperature: Divides margins into log odds; NaN if the probe has no out-of-fold margins.
         alpha: L2 strength; NaN if the probe has none.
@@ -60,6 +60,7 @@ class Fit:
         margins: Margins of the test pairs, for each of the probe's seeds.
         train_margins: Out-of-fold margins of the training pairs; NaN if the probe has none.
         scored: Result of the job's ``score``; empty without one.
+        shuffled: Margins of the test pairs by refits to shuffled training choices; no column without shuffles.
     """
 
     cell: str
@@ -73,6 +74,7 @@ class Fit:
     margins: Float[np.ndarray, "pair seed"]
     train_margins: Float[np.ndarray, " training"]
     scored: np.ndarray
+    shuffled: Float[np.ndarray, "pair shuffle"]
 
     @property
     def seed_outcomes(self) -> Float[np.ndarray, "seed pair"]:
@@ -101,10 +103,8 @@ class Fitter:
         store: Features.
         facets: Pairs of each facet, as rows of the store.
         recipe: The probe.
-        run: Workers and journal; its seed is the seed of the shuffle.
-        shuffled: Permute the training labels among the training pairs of each cell, after a random swap of each pair's
-            two items (a permutation alone would change nothing if the chosen item always came first). Test choices
-            stay.
+        run: Workers and journal; its seed is the seed of shuffles.
+        shuffles: Refits of each fitted probe to shuffled training choices.
         control: Name of the control; None derives it from the store.
         bar: Advanced by one a fit.
     """
@@ -116,16 +116,18 @@ class Fitter:
         recipe: Recipe,
         run: Run,
         *,
-        shuffled: bool = False,
+        shuffles: int = 0,
         control: str | None = None,
         bar: Progress | None = None,
     ) -> None:
         self.facets, self._recipe, self._run, self._bar = list(facets), recipe, run, bar
-        self.control = control_name(store, shuffled=shuffled) if control is None else control
-        self._shuffle_seed = run.seed if shuffled else None
+        self.control = StoreIdentity(store).control if control is None else control
+        self._shuffles = shuffles
+        shuffling = {"shuffles": shuffles, "seed": run.seed} if shuffles else {}
         self._journals = {
             facet.name: Journal(
-                run.journal, {} if run.journal is None else journal_settings(store, _pairs_of(facet), recipe)
+                run.journal,
+                {} if run.journal is None else journal_settings(store, _pairs_of(facet), recipe) | shuffling,
             )
             for facet in self.facets
         }
@@ -157,7 +159,7 @@ class Fitter:
         features: Float[np.ndarray, "item ..."] | None = None
         fits = []
         for facet in self.facets:
-            cell = cell_name(self.control, facet.name, job.name, self._shuffle_seed)
+            cell = cell_name(self.control, facet.name, job.name)
             journal = self._journals[facet.name]
             entry = journal.read(cell)
             if entry is None:
@@ -169,12 +171,15 @@ class Fitter:
         return fits
 
     def _measure(self, cell: str, job: Job, facet: Facet, features: Float[np.ndarray, "item ..."]) -> Entry:
-        labels, swap = self._recipe.labels_of(facet.train), None
-        if self._shuffle_seed is not None:
-            swap, labels = shuffle_labels(
-                labels, np.random.default_rng([self._shuffle_seed, zlib.crc32(cell.encode())])
-            )
-        probe = self._recipe.fit(features, facet.train, labels=labels, swap=swap)
+        labels = self._recipe.labels_of(facet.train)
+        probe = self._recipe.fit(features, facet.train)
+        # The stream depends on the cell's name alone, so neither order nor workers change it.
+        rng = np.random.default_rng([self._run.seed, zlib.crc32(cell.encode())])
+        shuffled = (
+            self._recipe.shuffled_margins(probe, features, facet.train, facet.test, self._shuffles, rng)
+            if self._shuffles
+            else np.empty((len(facet.test.choices), 0))
+        )
         # A network has out-of-fold margins of its validation part only, and cannot be compared pair by pair.
         complete = not np.isnan(probe.cv_margins_).any()
         values = {
@@ -182,13 +187,14 @@ class Fitter:
             "temperature": float(self._recipe.temperature(probe, labels)),
             "alpha": float(getattr(probe, "alpha_", np.nan)),
             "scaling": str(getattr(probe, "scaling_", "standard")),
-            "compression": float(self._recipe.compression(features, facet.train, labels, swap)),
+            "compression": float(self._recipe.compression(features, facet.train, labels)),
             "channels": int(np.prod(features.shape[1:])),
         }
         arrays = {
             "margins": self._recipe.margins(probe, features, facet.test),
             "train_margins": probe.cv_margins_ if complete else np.full(len(labels), np.nan),
             "scored": np.empty(0) if job.score is None else job.score(probe),
+            "shuffled": shuffled,
         }
         return Entry(values, arrays)
 
@@ -215,30 +221,9 @@ class CurveReader:
         return np.concatenate([self.read(block) for block in blocks], axis=1)
 
 
-def control_name(store: FeatureSource, *, shuffled: bool = False) -> str:
-    """Name the control of a store: ``trained``, ``random-init``, ``shuffled``, ``foreign-prompt-shuffled``, …"""
-    control = StoreIdentity(store).control
-    if not shuffled:
-        return control
-    return "shuffled" if control == "trained" else f"{control}-shuffled"
-
-
-def cell_name(control: str, facet: str, features: str, shuffle_seed: int | None = None) -> str:
-    """Name a cell: ``trained/quality/image/mean/0.005/7``; a shuffle appends its seed."""
-    name = f"{control}/{facet}/{features}"
-    return name if shuffle_seed is None else f"{name}/seed{shuffle_seed}"
-
-
-def shuffle_labels(
-    y: Float[np.ndarray, " pair"], rng: np.random.Generator
-) -> tuple[Bool[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
-    """Draw which pairs swap their items, and permute the labels.
-
-    Returns:
-        Swapped pairs, and the label of each pair after its swap.
-    """
-    swap = ~(rng.random(len(y)) < 0.5)
-    return swap, rng.permutation(np.where(swap, 1 - y, y))
+def cell_name(control: str, facet: str, features: str) -> str:
+    """Name a cell: ``trained/quality/image/mean/0.005/7``."""
+    return f"{control}/{facet}/{features}"
 
 
 def in_order(function: Callable[[_In], _Out], inputs: Iterable[_In], workers: int) -> Iterator[_Out]:

@@ -21,7 +21,7 @@ from probing.analysis.engine.recipe import Recipe
 from probing.analysis.engine.source import FeatureSource, digest_of
 from probing.files import write_bytes
 
-_FORMAT = 3
+_FORMAT = 4
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
 _FILE_NAME = re.compile(r"[0-9a-f]{24}\.npz|\.[0-9a-f]{24}\.npz\..*\.partial")
 """An entry, or one that was being written when the process was killed."""

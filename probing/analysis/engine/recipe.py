@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from probing.analysis.engine.facets import PairSet
 from probing.analysis.engine.source import flatten
 from probing.errors import UserError
-from probing.probes import LogisticProbe, Probe, make_probe, online_code_length
+from probing.probes import LogisticProbe, Probe, make_probe, online_code_length, relabelled_margins
 from probing.statistics import fit_temperature
 
 
@@ -43,26 +43,33 @@ class Recipe:
         if self.code_length and self.probe != "logistic":
             raise UserError("Code lengths are measured only of the logistic probe; leave out --code-length.")
 
-    def fit(
-        self,
-        features: Float[np.ndarray, "item ..."],
-        pairs: PairSet,
-        *,
-        labels: Float[np.ndarray, " pair"] | None = None,
-        swap: Bool[np.ndarray, " pair"] | None = None,
-    ) -> Probe:
-        """Fit a probe.
-
-        Args:
-            features: Features of all items of the store.
-            pairs: Training pairs.
-            labels: Labels instead of those of :meth:`labels_of`.
-            swap: Pairs whose two items are exchanged (shuffled control).
-        """
-        y = self.labels_of(pairs) if labels is None else labels
-        rows = pairs.rows if swap is None else np.where(swap[:, None], pairs.rows[:, ::-1], pairs.rows)
+    def fit(self, features: Float[np.ndarray, "item ..."], pairs: PairSet) -> Probe:
+        """Fit a probe to training pairs, given the features of all items of the store."""
         probe = self._probe(device=self.resolved_device)
-        return probe.fit_pairs(self._items(features), rows, y, pairs.prompts, self._weights_of(pairs))
+        y, weights = self.labels_of(pairs), self._weights_of(pairs)
+        return probe.fit_pairs(self._items(features), pairs.rows, y, pairs.prompts, weights)
+
+    def shuffled_margins(
+        self,
+        probe: Probe,
+        features: Float[np.ndarray, "item ..."],
+        train: PairSet,
+        test: PairSet,
+        shuffles: int,
+        rng: np.random.Generator,
+    ) -> Float[np.ndarray, "pair shuffle"]:
+        """Return the margins of test pairs by refits of a fitted probe to shuffled training labels.
+
+        A shuffle swaps the two items of each pair with probability one half and permutes the labels among pairs: a
+        permutation alone would change nothing if the chosen item always came first. Refits keep the strength and
+        scaling of the probe.
+        """
+        y = self.labels_of(train)
+        swapped = rng.random((shuffles, len(y))) < 0.5
+        permuted = np.stack([rng.permutation(np.where(swap, 1 - y, y)) for swap in swapped])
+        labels = np.where(swapped, 1 - permuted, permuted).T
+        weights = self._weights_of(train)
+        return relabelled_margins(probe, self._items(features), train.rows, labels, test.rows, train.prompts, weights)
 
     def labels_of(self, pairs: PairSet) -> Float[np.ndarray, " pair"]:
         """Return the training labels of pairs.
@@ -86,19 +93,13 @@ class Recipe:
         return fit_temperature(probe.cv_margins_[finite], labels[finite]) if finite.any() else float("nan")
 
     def compression(
-        self,
-        features: Float[np.ndarray, "item ..."],
-        pairs: PairSet,
-        labels: Float[np.ndarray, " pair"],
-        swap: Bool[np.ndarray, " pair"] | None = None,
+        self, features: Float[np.ndarray, "item ..."], pairs: PairSet, labels: Float[np.ndarray, " pair"]
     ) -> float:
         """Divide the bits of a fair coin by the bits of the labels given the features; NaN if not requested."""
         probe = self._probe(device=self.resolved_device)
         if not self.code_length or not isinstance(probe, LogisticProbe):
             return float("nan")
-        X = pairs.differences(features)
-        X = X if swap is None else np.where(swap[:, None], -X, X)
-        return online_code_length(X, labels, pairs.prompts, probe=probe).compression
+        return online_code_length(pairs.differences(features), labels, pairs.prompts, probe=probe).compression
 
     def margins(
         self, probe: Probe, features: Float[np.ndarray, "item ..."], pairs: PairSet

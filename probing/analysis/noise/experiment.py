@@ -30,6 +30,7 @@ from probing.analysis.engine import (
     check_comparable,
     column_names,
     common_columns,
+    correct,
     digest_of,
     facets_of,
     flatten,
@@ -39,18 +40,20 @@ from probing.analysis.engine import (
 from probing.analysis.noise.redraws import score_redraws, variance_ratios
 from probing.errors import UserError
 from probing.progress import progress
-from probing.statistics import holm, outcomes, resampled_means, sums_by_group
+from probing.statistics import outcomes, resampled_means, sums_by_group
 
 COLUMNS = column_names(
     "model data split facet stream reduction sigma block depth kind method draws pair_noise metric value ci_low "
-    "ci_high gain gain_low gain_high gain_p_value gain_p_value_holm best_sigma agreement cv_accuracy n_pairs n_prompts "
+    "ci_high gain gain_low gain_high gain_p_value gain_p_value_holm gain_family "
+    "gain_verdict best_sigma agreement cv_accuracy n_pairs n_prompts "
     "n_train_pairs ceiling probe seed"
 )
 """Columns of the table.
 
 ``kind``: ``cell``; ``sigmas`` (all noise levels of a block together; sigma is NaN), gained over the block's best level;
 ``draws`` (several draws together), gained over the mean of the draws alone; ``redraw`` (effect of redrawn noise);
-``pairing`` (shared noise), gained over independent noise. ``method`` of combining: ``rewards`` (mean of log odds, each
+``pairing`` (shared noise), gained over independent noise. Gains are corrected by Holm over
+the rows of a kind in a facet. ``method`` of combining: ``rewards`` (mean of log odds, each
 from another probe) or ``features`` (one probe; levels concatenated, draws averaged). ``best_sigma`` marks the level of
 highest out-of-fold accuracy on training pairs; ``agreement`` is how often each is best in bootstrap resamples of
 training prompts. Metrics of ``redraw``: ``reward_ratio``, variance of an item's reward over draws ÷ variance of rewards
@@ -118,24 +121,23 @@ def measure_noise(
                     jobs = [_job(stores[index], site, redraws, recipe, draw_facets) for site in selected]
                     fits[index] = dict(zip(selected, fitters[index].fit_facet(jobs), strict=True))
             rows = [_cell_rows(fits[0], facet, levels, run.seed)]
-            rows += _level_rows(first, fits[0], facet, levels, fitters[0], run.seed)
+            rows += _level_rows(first, fits[0], facet, levels, fitters[0])
             for pairing, group in groups.items():
                 if len(group) > 1:
                     of_group = [stores[index] for index in group], [fits[index] for index in group]
-                    draw_rows = _draw_rows(*of_group, facet, fitters[group[0]], run.seed)
+                    draw_rows = _draw_rows(*of_group, facet, fitters[group[0]])
                     rows.append(draw_rows.assign(pair_noise=pairing))
                     rows.append(variance_ratios(fits[group[0]], facet, run.seed).assign(pair_noise=pairing))
-            rows += _pairing_rows(groups, fits, facet, run.seed)
+            rows += _pairing_rows(groups, fits, facet)
             table = pd.concat(rows, ignore_index=True)
             common = common_columns(first, facet, recipe, run.seed)
             tables.append(table.assign(**{name: value for name, value in common.items() if name not in table}))
     table = pd.concat(tables, ignore_index=True)
-    table = table.reindex(columns=list(COLUMNS))
+    needed = ("gain", "gain_p_value", "gain_smallest_p_value")
+    table = table.assign(**{name: np.nan for name in needed if name not in table})
+    table = correct(table, "gain", by=["facet", "kind"], prefix="gain_").reindex(columns=list(COLUMNS))
     table["pair_noise"] = table["pair_noise"].astype(object).fillna(StoreIdentity(first).pair_noise)
     table["depth"] = (table["block"].astype(float) + 1) / first.num_blocks
-    table["gain_p_value_holm"] = table.groupby(["facet", "kind"])["gain_p_value"].transform(
-        lambda p: p if p.isna().all() else holm(p.to_numpy(dtype=float))
-    )
     return table.astype({"block": "Int64", "draws": "Int64"})
 
 
@@ -156,7 +158,7 @@ def _cell_rows(fits: dict[Site, Fit], facet: Facet, levels: dict[_Key, list[Site
         kind="cell", metric="accuracy", cv_accuracy=[fits[site].cv_accuracy for site in sites], best_sigma=False
     )
     matrix = np.stack([fits[site].outcomes for site in sites], axis=1)
-    rows = rows.assign(**accuracies(matrix, facet.test.prompts, seed))
+    rows = rows.assign(**accuracies(matrix, facet.test.prompts))
     for candidates in levels.values():
         rows.loc[sites.index(_best(fits, candidates)), "best_sigma"] = True
         indices = [sites.index(site) for site in candidates]
@@ -170,13 +172,13 @@ def _agreement(fits: Sequence[Fit], facet: Facet, seed: int) -> np.ndarray:
         return np.full(len(fits), np.nan)
     right = np.stack([outcomes(fit.train_margins, facet.train.choices) for fit in fits], axis=1)
     by_group, _ = sums_by_group(right, facet.train.prompts)
-    means = resampled_means(by_group, RESAMPLES, seed, joint=True)
+    means = resampled_means(by_group, RESAMPLES, seed)
     wins = means >= means.max(axis=1, keepdims=True) - 1e-12
     return (wins / wins.sum(axis=1, keepdims=True)).mean(axis=0)
 
 
 def _level_rows(
-    store: FeatureSource, fits: dict[Site, Fit], facet: Facet, levels: dict[_Key, list[Site]], fitter: Fitter, seed: int
+    store: FeatureSource, fits: dict[Site, Fit], facet: Facet, levels: dict[_Key, list[Site]], fitter: Fitter
 ) -> list[pd.DataFrame]:
     """Combine all noise levels of a block, by rewards and by features."""
     several = {key: candidates for key, candidates in levels.items() if len(candidates) > 1}
@@ -198,15 +200,15 @@ def _level_rows(
             kind="sigmas",
             method=method,
             metric="accuracy",
-            **accuracies(np.stack(right, axis=1), prompts, seed),
-            **gains(np.stack(right, axis=1), reference, prompts, seed),
+            **accuracies(np.stack(right, axis=1), prompts),
+            **gains(np.stack(right, axis=1), reference, prompts),
         )
         for method, right in by_method.items()
     ]
 
 
 def _draw_rows(
-    stores: Sequence[FeatureSource], fits: Sequence[dict[Site, Fit]], facet: Facet, fitter: Fitter, seed: int
+    stores: Sequence[FeatureSource], fits: Sequence[dict[Site, Fit]], facet: Facet, fitter: Fitter
 ) -> pd.DataFrame:
     """Combine 2, 3, … draws by rewards, and all of them by features."""
     sites = list(fits[0])
@@ -222,14 +224,12 @@ def _draw_rows(
         methods = [("rewards", by_rewards)] + ([("features", by_features)] if count == len(stores) else [])
         for method, columns in methods:
             matrix = np.stack(columns, axis=1)
-            values = accuracies(matrix, prompts, seed) | gains(matrix, single, prompts, seed)
+            values = accuracies(matrix, prompts) | gains(matrix, single, prompts)
             parts.append(rows.assign(kind="draws", method=method, draws=count, metric="accuracy", **values))
     return pd.concat(parts, ignore_index=True)
 
 
-def _pairing_rows(
-    groups: dict[str, list[int]], fits: dict[int, dict[Site, Fit]], facet: Facet, seed: int
-) -> list[pd.DataFrame]:
+def _pairing_rows(groups: dict[str, list[int]], fits: dict[int, dict[Site, Fit]], facet: Facet) -> list[pd.DataFrame]:
     """Compare shared with independent noise, each the mean over its draws."""
     if set(groups) != {"independent", "shared"}:
         return []
@@ -244,8 +244,8 @@ def _pairing_rows(
             kind="pairing",
             pair_noise="shared",
             metric="accuracy",
-            **accuracies(shared, prompts, seed),
-            **gains(shared, independent, prompts, seed),
+            **accuracies(shared, prompts),
+            **gains(shared, independent, prompts),
         )
     ]
 

@@ -64,7 +64,7 @@ def variance_ratios(fits: dict[Site, Fit], facet: Facet, seed: int) -> pd.DataFr
         ahead = (margins > 0).sum(axis=0)
         flips = 2 * ahead * (draws - ahead) / (draws * (draws - 1))
         sums, _ = sums_by_group(np.stack([*by_pair.values(), *by_margin.values(), flips], axis=1), prompts)
-        estimate, resampled = sums.estimate[None], resampled_means(sums, RESAMPLES, seed, joint=True)
+        estimate, resampled = sums.estimate[None], resampled_means(sums, RESAMPLES, seed)
         for metric in ("reward_ratio", "margin_ratio", "flip_rate"):
             low, high = np.quantile(_measure(metric, resampled, draws), [0.025, 0.975])
             rows.append(

@@ -7,37 +7,35 @@ from typing import Any
 
 import pandas as pd
 
-from probing.analysis.engine import REFERENCE, CellResults, column_names
+from probing.analysis.engine import OPEN, REFERENCE, WORDS, CellResults, column_names, correct, format_difference
 from probing.errors import UserError
 from probing.result_tables import best_cell
-from probing.statistics import LEVEL, holm, paired_difference
+from probing.statistics import paired_difference
 
-RESAMPLES = 10_000
 BASELINES = {"random-init": "the random-initialised backbone", "latents": "the pooled latents"}
 
 COLUMNS = column_names(
-    "model data split facet scope sigma stream baseline metric difference ci_low ci_high p_value p_value_holm n_pairs "
-    "n_prompts value baseline_value chosen baseline_chosen block baseline_block cell baseline_cell probe seed "
-    "statement",
+    "model data split facet scope sigma stream baseline metric difference ci_low ci_high p_value p_value_holm family "
+    "verdict n_pairs n_prompts value baseline_value chosen baseline_chosen block baseline_block cell baseline_cell "
+    "probe seed statement",
     with_provenance=False,
 )
 
 
-def compare(results: CellResults, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+def compare(results: CellResults, *, seed: int = 0) -> pd.DataFrame:
     """Compare the best cell of the trained backbone with the best of each control, and with each reference.
 
     Compared are, for every facet × sigma × stream (scope ``stream``) and over all sites of a facet (scope ``overall``),
     the cells of highest cross-validated accuracy **on training pairs**; the test pairs are used once, for the
-    difference. P-values are corrected by Holm over all rows of the table.
+    difference. P-values are corrected by Holm over all rows of the table; see :func:`probing.analysis.engine.correct`.
 
     Args:
         results: Cells of :func:`probing.analysis.reward_curve.measure_curve`, joined with references.
-        resamples: Resamples of the paired bootstrap over prompts; the smallest p-value is 2 / (resamples + 1).
-        seed: Seed of the bootstrap.
+        seed: Seed of the run, a column of the table.
 
     Returns:
         One row a comparison, with the columns :data:`COLUMNS`; differences are trained minus control, and
-        ``statement`` is a sentence that claims no more than interval and corrected p-value allow.
+        ``statement`` says the ``verdict`` in a sentence.
 
     Raises:
         UserError: No trained cell, or no control to compare it with.
@@ -47,9 +45,8 @@ def compare(results: CellResults, *, resamples: int = RESAMPLES, seed: int = 0) 
         raise UserError(
             "There is nothing to compare: the results need trained cells and a control; give a random-init store."
         )
-    rows = [_row(results.outcomes, *match, resamples=resamples, seed=seed) for match in matches]
-    table = pd.DataFrame(rows)
-    table["p_value_holm"] = holm(table["p_value"].to_numpy())
+    rows = [_row(results.outcomes, *match, seed=seed) for match in matches]
+    table = correct(pd.DataFrame(rows), "difference")
     table["statement"] = [_statement(row) for row in table.to_dict("records")]
     return table[list(COLUMNS)].astype({"block": "Int64", "baseline_block": "Int64"})
 
@@ -73,22 +70,11 @@ def _matches(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series, pd.Seri
 
 
 def _row(
-    outcomes: pd.DataFrame,
-    scope: str,
-    baseline: str,
-    trained: pd.Series,
-    control: pd.Series,
-    *,
-    resamples: int,
-    seed: int,
+    outcomes: pd.DataFrame, scope: str, baseline: str, trained: pd.Series, control: pd.Series, *, seed: int
 ) -> dict[str, Any]:
     pairs = outcomes[outcomes["facet"] == trained["facet"]]
     difference = paired_difference(
-        pairs[trained["cell"]].to_numpy(),
-        pairs[control["cell"]].to_numpy(),
-        pairs["prompt_id"].to_numpy(),
-        resamples=resamples,
-        seed=seed,
+        pairs[trained["cell"]].to_numpy(), pairs[control["cell"]].to_numpy(), pairs["prompt_id"].to_numpy()
     )
     return {
         **{name: trained[name] for name in ("model", "data", "split", "facet", "sigma", "stream", "metric", "probe")},
@@ -98,6 +84,7 @@ def _row(
         "ci_low": float(difference.low),
         "ci_high": float(difference.high),
         "p_value": float(difference.p_value),
+        "smallest_p_value": float(difference.smallest_p_value),
         "n_pairs": int(trained["n_pairs"]),
         "n_prompts": int(trained["n_prompts"]),
         "value": float(trained["value"]),
@@ -122,17 +109,9 @@ def describe_cell(cell: pd.Series) -> str:
 
 
 def _statement(row: Mapping[Any, Any]) -> str:
-    """Claim no more than the interval and the corrected p-value allow."""
-    measured = (
-        f"{100 * row['difference']:+.1f} points, 95% interval [{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}]"
-    )
+    measured = format_difference(row["difference"], row["ci_low"], row["ci_high"])
     cell, value = row["baseline_chosen"], f"{100 * row['baseline_value']:.1f}%"
     control = f"{cell} ({value})" if row["baseline"] == REFERENCE else f"{BASELINES[row['baseline']]} ({cell}; {value})"
-    if row["ci_low"] <= 0 <= row["ci_high"]:
-        verdict = "is not distinguished from"
-    else:
-        verdict = "is above" if row["difference"] > 0 else "is below"
-        if row["p_value_holm"] > LEVEL:
-            measured += f", but not after Holm's correction (p = {row['p_value_holm']:.2g})"
     trained = f"the trained backbone ({row['chosen']}; {100 * row['value']:.1f}%)"
-    return f"{row['facet']}: {trained} {verdict} {control}: {measured}."
+    p_value = f", p = {row['p_value_holm']:.2g} after Holm" if row["verdict"] == OPEN else ""
+    return f"{row['facet']}: {trained} {WORDS[row['verdict']]} {control}: {measured}{p_value}."

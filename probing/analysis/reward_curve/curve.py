@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -17,20 +16,21 @@ from probing.analysis.engine import (
     Run,
     Sites,
     StoreIdentity,
+    average_draws,
     check_comparable,
     measure_cells,
     measure_latents,
 )
 from probing.errors import UserError
 
-SHUFFLES = 3
+SHUFFLES = 20
 
 
 def measure_curve(
     store: FeatureSource,
     pairs: pd.DataFrame,
     *,
-    random_init: FeatureSource | None = None,
+    random_init: Sequence[FeatureSource] = (),
     sites: Sites = ALL,
     facets: Sequence[str] | None = None,
     recipe: Recipe = LOGISTIC,
@@ -42,34 +42,31 @@ def measure_curve(
     Args:
         store: Features of the trained backbone.
         pairs: As for :func:`probing.analysis.engine.measure_cells`.
-        random_init: Features of the same items in the same architecture with random weights.
+        random_init: Features of the same items in the same architecture with random weights, a store a draw.
         sites: Which sites; the latents have the same reductions.
         facets: Which facets; all if None.
         recipe: The probe.
-        shuffles: Number of shuffles of the training choices; their seeds count up from the run's. A probe that has
-            learned nothing has a random direction, so a single shuffle can score away from one half if few directions
-            of the features matter; only their mean must be at chance.
+        shuffles: Refits of each trained probe to shuffled training choices.
         run: How to run.
 
     Raises:
         UserError: As :func:`probing.analysis.engine.measure_cells`; or the stores cannot be compared.
     """
     run = run or Run()
-    if shuffles < 0:
-        raise UserError(f"Got {shuffles} shuffles, expected 0 or more; 3 is usual.")
+    if shuffles < 0 or shuffles == 1:
+        raise UserError(f"Got {shuffles} shuffles, expected 0, or 2 and more; 20 are usual.")
     _require_trained(store)
-    if random_init is not None:
-        _require_random_init(random_init)
-        check_comparable(store, random_init, apart_from=("weights",))
+    for draw in random_init:
+        _require_random_init(draw)
+        # Another seed of the weights is another seed of the noise.
+        check_comparable(store, draw, apart_from=("weights", "noise"))
     options: dict[str, Any] = {"facets": facets, "recipe": recipe}
-    parts = [measure_cells(store, pairs, sites=sites, run=run, **options)]
-    if random_init is not None:
-        parts.append(measure_cells(random_init, pairs, sites=sites, run=run, **options))
+    parts = [measure_cells(store, pairs, sites=sites, shuffles=shuffles, run=run, **options)]
+    if random_init:
+        draws = [measure_cells(draw, pairs, sites=sites, run=run, **options) for draw in random_init]
+        parts.append(average_draws(draws))
     if reductions := sites.latent_reductions_of(store) or store.latent_reductions():
         parts.append(measure_latents(store, pairs, reductions=reductions, run=run, **options))
-    for shuffle in range(shuffles):
-        seeded = replace(run, seed=run.seed + shuffle)
-        parts.append(measure_cells(store, pairs, sites=sites, shuffled=True, run=seeded, **options))
     return CellResults.join(*parts)
 
 

@@ -44,14 +44,14 @@ class RewardCurveSettings:
     """Measurements beyond the trained cells.
 
     Attributes:
-        shuffles: Number of shuffles of the training choices.
+        shuffles: Refits of each trained probe to shuffled training choices; 0, or 2 and more.
         delta: Smallest difference of accuracy that matters, in comparisons of blocks and probes; 0.01 is one point.
         linearity: A network to fit on the trained cells too, to test whether it reads more than the probe.
         references: Other models' rewards of the same items, as NAME=FILE (.csv, .parquet or .jsonl with item_id,
             reward).
 
     Raises:
-        UserError: A delta that is not above 0, or fewer than 0 shuffles.
+        UserError: A delta that is not above 0, or a number of shuffles without an interval.
     """
 
     shuffles: int = SHUFFLES
@@ -62,8 +62,8 @@ class RewardCurveSettings:
     def __post_init__(self) -> None:
         if not self.delta > 0:
             raise UserError(f"Got a delta of {self.delta}, expected a number above 0; 0.01 is one point.")
-        if self.shuffles < 0:
-            raise UserError(f"Got {self.shuffles} shuffles, expected 0 or more; 3 is usual.")
+        if self.shuffles < 0 or self.shuffles == 1:
+            raise UserError(f"Got {self.shuffles} shuffles, expected 0, or 2 and more; 20 are usual.")
         rewards = {
             name: read_rewards(Path(table)) if isinstance(table, str | Path) else table
             for name, table in self.references.items()
@@ -84,8 +84,8 @@ def measure_reward_curve(
     """Measure the reward curve of a trained backbone with its controls and references.
 
     Args:
-        stores: The trained backbone's, and optionally one of the same items in the same architecture with random
-            weights.
+        stores: The trained backbone's, and optionally those of the same items in the same architecture with random
+            weights, one a draw.
         pairs: As for :func:`probing.analysis.engine.measure_cells`.
         settings: Shuffles, references, and the smallest difference that matters.
         sites: Which sites.
@@ -124,7 +124,7 @@ def measure_reward_curve(
         results.outcomes,
         results.margins,
         measures(results, pairs, seed=run.seed),
-        compare_blocks(results, delta=settings.delta, seed=run.seed),
+        compare_blocks(results, delta=settings.delta),
         massive_activations(
             trained, item_ids=pd.unique(train[["first", "second"]].to_numpy().ravel()).tolist(), progress=run.progress
         ),
@@ -134,20 +134,20 @@ def measure_reward_curve(
     if settings.linearity is not None:
         network = replace(recipe, probe=settings.linearity, scaling="standard", code_length=False)
         of_network = measure_cells(trained, pairs, sites=sites, facets=facets, recipe=network, run=run)
-        tables["linearity"] = compare_probes(results.trained, of_network, margin=settings.delta, seed=run.seed)
+        tables["linearity"] = compare_probes(results.trained, of_network, margin=settings.delta)
     return tables
 
 
-def _roles(stores: Sequence[FeatureSource]) -> tuple[FeatureSource, FeatureSource | None]:
-    """Return the trained store and the random-initialised one."""
+def _roles(stores: Sequence[FeatureSource]) -> tuple[FeatureSource, list[FeatureSource]]:
+    """Return the trained store and the random-initialised ones."""
     trained = [store for store in stores if not StoreIdentity(store).random_init]
     random_init = [store for store in stores if StoreIdentity(store).random_init]
-    if len(trained) != 1 or len(random_init) > 1:
+    if len(trained) != 1:
         raise UserError(
             f"Got {len(trained)} stores of trained weights and {len(random_init)} of random ones; give one of trained "
-            f"weights, and at most one made with probing.extract --random-init."
+            f"weights, and those made with probing.extract --random-init beside it."
         )
-    return trained[0], random_init[0] if random_init else None
+    return trained[0], random_init
 
 
 def run_reward_curve(context: Context, settings: RewardCurveSettings) -> Tables:

@@ -8,15 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from probing.analysis.engine import CellResults
-from probing.statistics import (
-    auroc,
-    best_candidates,
-    cluster_bootstrap,
-    paired_difference,
-    reliability,
-    usable_information,
-)
+from probing.analysis.engine import SHUFFLED, CellResults
+from probing.statistics import auroc, best_candidates, mean_interval, paired_difference, reliability, usable_information
 
 _CURVE = ["model", "control", "probe", "facet", "stream", "reduction", "sigma"]
 _SITE = ["model", "facet", "probe", "stream", "reduction", "sigma", "block"]
@@ -35,14 +28,14 @@ def measures(results: CellResults, pairs: pd.DataFrame, *, seed: int = 0) -> pd.
       upwards and a bootstrap's more so.
     - ``auroc``: area under the ROC curve of margins against choices, with both orders of each pair (which item is first
       has no meaning); its interval is Obuchowski's over prompts.
-    - ``selectivity``: accuracy less that of the same cell fitted to shuffled choices, mean over shuffles (Hewitt and
-      Liang 2019); of trained cells with shuffles.
+    - ``selectivity``: accuracy less the mean of the same cell's refits to shuffled choices (Hewitt and Liang 2019), for
+      other prompts and other shuffles; of trained cells with shuffles.
     - ``may_be_best``: 1 if a block is in the 95% confidence set of the best block of its curve, else 0.
 
     Args:
         results: Cells, with their margins.
         pairs: The pairs that they were measured on.
-        seed: Seed of the bootstrap.
+        seed: Seed of the bootstrap of the confidence set.
 
     Returns:
         One row a cell and metric, with the columns :data:`COLUMNS`; intervals are 95% over prompts, NaN without one.
@@ -55,9 +48,9 @@ def measures(results: CellResults, pairs: pd.DataFrame, *, seed: int = 0) -> pd.
         choices = choice_of.loc[outcomes["pair_id"]].to_numpy(dtype=np.float64)
         prompts = outcomes["prompt_id"].to_numpy(dtype=str)
         parts += [
-            *_calibration(cells, margins, choices, prompts, seed),
+            *_calibration(cells, margins, choices, prompts),
             _areas(cells, margins, choices, prompts),
-            *_selectivity(cells, outcomes, prompts, seed),
+            *_selectivity(cells, outcomes, prompts),
             *_candidates(cells, outcomes, prompts, seed),
         ]
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
@@ -68,7 +61,7 @@ def _rows(cells: pd.DataFrame, metric: str, value: Any, low: Any = np.nan, high:
 
 
 def _calibration(
-    cells: pd.DataFrame, margins: pd.DataFrame, choices: Float[np.ndarray, " pair"], prompts: np.ndarray, seed: int
+    cells: pd.DataFrame, margins: pd.DataFrame, choices: Float[np.ndarray, " pair"], prompts: np.ndarray
 ) -> list[pd.DataFrame]:
     """Measure information and calibration of the cells that have a temperature."""
     cells = cells[cells["temperature"].notna()]
@@ -76,7 +69,7 @@ def _calibration(
         return []
     log_odds = margins[cells["cell"]].to_numpy() / cells["temperature"].to_numpy()
     bits = np.stack([usable_information(column, choices) for column in log_odds.T], axis=1)
-    information = cluster_bootstrap(bits, prompts, seed=seed)
+    information = mean_interval(bits, prompts)
     untied = choices != 0.5
     errors = [reliability(column[untied], choices[untied]).error for column in log_odds.T]
     return [
@@ -98,22 +91,25 @@ def _areas(
     return _rows(cells, "auroc", area.areas, *area.interval())
 
 
-def _selectivity(cells: pd.DataFrame, outcomes: pd.DataFrame, prompts: np.ndarray, seed: int) -> list[pd.DataFrame]:
-    """Compare trained cells with the same cells fitted to shuffled choices."""
-    shuffles = cells[cells["control"] == "shuffled"].groupby(_SITE, dropna=False)["cell"].agg(list)
+def _selectivity(cells: pd.DataFrame, outcomes: pd.DataFrame, prompts: np.ndarray) -> list[pd.DataFrame]:
+    """Compare trained cells with their refits to shuffled choices."""
+    shuffled = cells[cells["control"] == SHUFFLED].set_index(_SITE)
     trained = cells[cells["control"] == "trained"]
-    matches = [shuffles.get(tuple(row[key] for key in _SITE)) for row in trained.to_dict("records")]
-    trained = trained[[match is not None for match in matches]]
+    trained = trained[pd.MultiIndex.from_frame(trained[_SITE]).isin(shuffled.index)]
     if not len(trained):
         return []
-    shuffled = [outcomes[match].to_numpy().mean(axis=1) for match in matches if match is not None]
-    test = paired_difference(outcomes[trained["cell"]].to_numpy(), np.stack(shuffled, axis=1), prompts, seed=seed)
-    return [_rows(trained, "selectivity", test.estimate, test.low, test.high)]
+    matches = shuffled.loc[list(pd.MultiIndex.from_frame(trained[_SITE]))]
+    test = paired_difference(outcomes[trained["cell"]].to_numpy(), outcomes[matches["cell"]].to_numpy(), prompts)
+    # The error of the shuffled mean, for other shuffles too, joins that of the difference over prompts.
+    of_shuffles = (matches["ci_high"] - matches["ci_low"]).to_numpy() / 2
+    low = test.estimate - np.hypot(test.estimate - test.low, of_shuffles)
+    high = test.estimate + np.hypot(test.high - test.estimate, of_shuffles)
+    return [_rows(trained, "selectivity", test.estimate, low, high)]
 
 
 def _candidates(cells: pd.DataFrame, outcomes: pd.DataFrame, prompts: np.ndarray, seed: int) -> list[pd.DataFrame]:
     """Mark the blocks of each curve's confidence set of the best block."""
-    blocks = cells[cells["block"].notna() & (cells["control"] != "shuffled")]
+    blocks = cells[cells["block"].notna() & (cells["control"] != SHUFFLED)]
     return [
         _rows(
             curve,

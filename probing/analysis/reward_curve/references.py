@@ -76,7 +76,7 @@ def measure_reference(
     item_ids = np.asarray(store.item_ids)
     return concatenate_facets(
         [
-            cell_results(facet, [site], [_fit_of_rewards(name, facet, rewards, item_ids)], common, seed)
+            cell_results(facet, [site], [_fit_of_rewards(name, facet, rewards, item_ids)], common)
             for facet in facets_of(store, pairs, facets)
         ]
     )
@@ -106,4 +106,5 @@ def _fit_of_rewards(name: str, facet: Facet, rewards: pd.DataFrame, item_ids: np
         margins=(first.to_numpy() - second.to_numpy())[:, None],
         train_margins=np.empty(0),
         scored=np.empty(0),
+        shuffled=np.empty((len(facet.test.choices), 0)),
     )

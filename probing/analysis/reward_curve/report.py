@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
+from probing.analysis.engine import ABOVE
 from probing.analysis.reward_curve.comparisons import describe_cell
 from probing.result_tables import best_cell
-from probing.statistics import LEVEL
 
 
 def report_reward_curve(tables: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -58,7 +58,7 @@ def _pairs_needed(blocks: pd.DataFrame, cell: pd.Series) -> Iterator[str]:
 def _linearity(table: pd.DataFrame) -> Iterator[str]:
     """Count, for each facet, the cells where the network is better, and those where both are equivalent."""
     for facet, cells in table.groupby("facet"):
-        more = (cells["p_value_holm"] <= LEVEL) & (cells["difference"] > 0)
+        more = cells["verdict"] == ABOVE
         yield (
             f"{facet}, {cells['other'].iloc[0]} less {cells['probe'].iloc[0]}: above in {int(more.sum())} of "
             f"{len(cells)} cells after Holm's correction; the same to within {100 * cells['margin'].iloc[0]:g} points "

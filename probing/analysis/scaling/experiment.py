@@ -30,13 +30,14 @@ from probing.analysis.engine import (
     check_comparable,
     column_names,
     common_columns,
+    correct,
     facets_of,
 )
 from probing.analysis.engine.table_input import TableInput, loaded
 from probing.analysis.engine.width import reduce_width
 from probing.analysis.published import add_published_scaling
 from probing.analysis.scaling.model_sizes import size_of, training_steps
-from probing.analysis.scaling.trends import finished, trends
+from probing.analysis.scaling.trends import finished, statement, trends
 from probing.analysis.similarity.stage_input import load_stages
 from probing.analysis.similarity.stage_runs import stage_runs
 from probing.errors import UserError
@@ -46,22 +47,23 @@ DEPTHS = (0.25, 0.5, 0.75, 1.0)
 COLUMNS = (
     *column_names(
         "model data split facet stream reduction sigma kind head series control against block depth blocks channels "
-        "parameters forward_flops steps width num_blocks metric value ci_low ci_high models_low models_high finished "
-        "intercept residual_deviation n_models statement cv_accuracy stage_source n_pairs n_prompts n_train_pairs "
-        "ceiling probe seed"
+        "parameters forward_flops steps width num_blocks metric value ci_low ci_high p_value p_value_holm family "
+        "verdict sizes_low sizes_high finished intercept residual_deviation n_models n_sizes statement cv_accuracy "
+        "stage_source n_pairs n_prompts n_train_pairs ceiling probe seed"
     ),
     "citation",
 )
 """Columns of the table.
 
 ``kind``: ``cell`` (one block of one store), ``point`` (one store in a trend), ``fit`` (a trend; ``value`` is the slope,
-accuracy a tenfold of ``against``, ``ci_low`` and ``ci_high`` its interval over prompts, ``models_low`` and
-``models_high`` over models, of three or more) , ``residual`` (of a point from a trend) or ``published`` (see
-:func:`probing.analysis.published.add_published_scaling`). ``head``: ``best`` (the block
-of highest out-of-fold accuracy on training pairs), ``best-matched`` (its features reduced by principal components to
-the width of the narrowest model), ``depth 0.5`` and the like (the block nearest to that relative depth), ``stages``
-(one block of every stage, side by side). ``series``: ``trained``, ``random-init``, or ``checkpoints`` of one
-architecture. ``finished`` is false of checkpoints that are not the last of their architecture."""
+accuracy a tenfold of ``against``, ``ci_low`` and ``ci_high`` its interval over prompts, ``sizes_low`` and
+``sizes_high`` for other sizes and trainings, of three sizes or more), ``residual`` (of a size from a trend) or
+``published`` (see :func:`probing.analysis.published.add_published_scaling`). ``head``: ``best`` (the block of highest
+out-of-fold accuracy on training pairs), ``best-matched`` (its features reduced by principal components to the width of
+the narrowest model), ``depth 0.5`` and the like (the block nearest to that relative depth), ``stages`` (one block of
+every stage, side by side). ``series``: ``trained``, ``random-init``, ``trained less random-init``, or the ``training``
+of one architecture, by its steps. P-values are corrected by Holm over the slopes of a series against one measure of
+size. ``finished`` is false of checkpoints that are not the last of their architecture."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,8 @@ def measure_scaling(
     """Measure every store with the same heads on the same pairs, and fit accuracy = a + b·log10(size).
 
     Trends are over parameters and over forward FLOPs of one item, separately for trained and for random-initialised
-    stores; and over training steps among checkpoints of one architecture. The checkpoint of most steps represents its
-    model in the first two. A trend's interval is by bootstrap over test prompts, the same in all stores, and holds for
-    these models only; with three models or more a second interval, by Student's t on the residuals, is over models.
+    stores and for their difference; and over the steps of one training. The checkpoint of most steps represents its
+    model in the first three. See :func:`probing.analysis.scaling.trends.trends` for the intervals.
 
     Args:
         stores: Features of the same items in several backbones.
@@ -180,13 +181,17 @@ def measure_scaling(
                 matrix = np.stack(right, axis=1)
                 # Pairs have the same order in every store: facets come from one table.
                 prompts = facets_by_store[0][number].test.prompts
-                rows = rows.assign(**accuracies(matrix, prompts, run.seed))
+                rows = rows.assign(**accuracies(matrix, prompts))
                 for _, part in rows.groupby("head"):
                     rows.loc[part.index, "finished"] = finished(part)
-                tables += [rows, trends(rows, matrix, prompts, run.seed)]
+                tables += [rows, trends(rows, matrix, prompts)]
     table = pd.concat([part for part in tables if len(part)], ignore_index=True)
-    table = table.reindex(columns=list(COLUMNS)).astype({"block": "Int64", "channels": "Int64", "n_models": "Int64"})
-    return add_published_scaling(table)
+    if "p_value" in table:
+        table = correct(table, "value", by=["series", "against"])
+        fits = table["kind"] == "fit"
+        table.loc[fits, "statement"] = [statement(row) for row in table[fits].to_dict("records")]
+    table = table.reindex(columns=list(COLUMNS))
+    return add_published_scaling(table.astype(dict.fromkeys(("block", "channels", "n_models", "n_sizes"), "Int64")))
 
 
 def _measure_store(

@@ -1,8 +1,9 @@
-"""Trends of accuracy over models: accuracy = a + b·log10(x), with intervals over prompts and over models."""
+"""Trends of accuracy over sizes and training steps: accuracy = a + b·log10(x), with intervals over prompts and sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,96 +11,134 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import t as student
 
-from probing.analysis.engine import column_names
+from probing.analysis.engine import ABOVE, BELOW, OPEN, TOO_LITTLE, column_names
 from probing.result_tables import over_training
-from probing.statistics import resampled_means, sums_by_group
+from probing.statistics import mean_interval, sign_flip_p_value, sums_by_group
 
-RESAMPLES = 2000
+CONTRAST = "trained less random-init"
 _LABELS = {"parameters": "parameters", "forward_flops": "forward FLOPs", "steps": "training steps"}
-_CURVE = ["stream", "reduction", "sigma"]
+_WORDS = {
+    ABOVE: "rises with",
+    BELOW: "falls with",
+    OPEN: "is not measurably related to",
+    TOO_LITTLE: "cannot be related, on so few prompts, to",
+}
 _COMMON = column_names(
-    "data split facet stream reduction sigma head control probe seed metric n_pairs n_prompts n_train_pairs",
+    "data split facet stream reduction sigma head probe seed metric n_pairs n_prompts n_train_pairs",
     with_provenance=False,
 )
 
 
-def trends(rows: pd.DataFrame, outcomes: Float[np.ndarray, "pair row"], prompts: np.ndarray, seed: int) -> pd.DataFrame:
+@dataclass(frozen=True)
+class _Line:
+    """A least-squares line through one point a size; a size is the mean of its trainings.
+
+    Attributes:
+        x: Logarithm of each size.
+        weights: Weight of each row of outcomes in each size.
+    """
+
+    x: Float[np.ndarray, " size"]
+    weights: Float[np.ndarray, "row size"]
+
+    @property
+    def slope(self) -> Float[np.ndarray, " size"]:
+        """Weights of the sizes in the slope."""
+        centred = self.x - self.x.mean()
+        slope: Float[np.ndarray, " size"] = centred / (centred @ centred)
+        return slope
+
+
+def trends(rows: pd.DataFrame, outcomes: Float[np.ndarray, "pair row"], prompts: np.ndarray) -> pd.DataFrame:
     """Fit every trend that the points allow, with its residuals.
+
+    A slope is a weighted sum of accuracies on the same pairs, so its interval and its p-value over prompts are those of
+    a mean over pairs: of each pair's weighted outcomes. Trainings of one size are averaged before the fit. With three
+    sizes or more a second interval, by Student's t on the residuals of the sizes, is for other sizes and trainings; it
+    is not corrected, and no verdict rests on it. The points of one training have none.
 
     Args:
         rows: ``kind`` (points are fitted), ``head``, ``control``, ``config_hash``, ``parameters``, ``forward_flops``,
             ``steps``, ``value``; of one curve and facet.
         outcomes: Outcomes of the test pairs, one column for each row.
         prompts: Prompts of the test pairs.
-        seed: Seed of the bootstrap, whose resamples of prompts are the same in all models.
 
     Returns:
         Rows of kind ``fit`` and ``residual``; none for fewer than two different sizes.
     """
     fits: list[dict[str, Any]] = []
     for head, points in rows[rows["kind"] == "point"].groupby("head", sort=False):
-        for series, against, members in _series(points):
-            x = np.log10(members[against].to_numpy(dtype=float))
-            if len(np.unique(x)) < 2:
+        for series, against, members, signs in _series(points):
+            line = _line(members, against, signs)
+            if line is None:
                 continue
-            by_group, _ = sums_by_group(outcomes[:, members.index], prompts)
-            estimate = by_group.estimate
-            resamples = resampled_means(by_group, RESAMPLES, seed, joint=True)
-            slope, intercept = fit_line(x, estimate[None])
-            low, high = np.quantile(fit_line(x, resamples)[0], [0.025, 0.975])
-            residuals = estimate - intercept - slope * x
-            over_models = _over_models(x, slope[0], residuals)
+            by_size = outcomes[:, members.index] @ line.weights
+            slope = line.slope
+            of_pairs = by_size @ slope
+            interval = mean_interval(of_pairs, prompts)
+            sums, _ = sums_by_group(of_pairs, prompts)
+            differ = int((np.abs(sums.sums[:, 0]) > 1e-12).sum())
+            estimate = np.nanmean(by_size, axis=0)
+            intercept = float(estimate.mean() - float(interval.estimate) * line.x.mean())
+            residuals = estimate - intercept - float(interval.estimate) * line.x
+            over_sizes = (float("nan"),) * 2
+            if against != "steps":
+                over_sizes = _over_sizes(line.x, float(interval.estimate), residuals)
             common = {key: members[key].iloc[0] for key in _COMMON}
-            common |= {"head": head, "series": series, "against": against, "n_models": len(x)}
-            # A line through two models leaves no residuals.
-            spread = np.sqrt((residuals**2).sum() / (len(x) - 2)) if len(x) > 2 else np.nan
+            common |= {"head": head, "series": series, "against": against, "n_models": len(members)}
+            common |= {
+                "n_sizes": len(line.x),
+                "control": "trained" if series == CONTRAST else members["control"].iloc[0],
+            }
+            # A line through two sizes leaves no residuals.
+            spread = np.sqrt((residuals**2).sum() / (len(line.x) - 2)) if len(line.x) > 2 else np.nan
             fits.append(
                 {
                     **common,
                     "kind": "fit",
                     "metric": "slope",
-                    "value": float(slope[0]),
-                    "ci_low": float(low),
-                    "ci_high": float(high),
-                    "intercept": float(intercept[0]),
+                    "value": float(interval.estimate),
+                    "ci_low": float(interval.low),
+                    "ci_high": float(interval.high),
+                    "p_value": sign_flip_p_value(sums.sums[:, 0]),
+                    "smallest_p_value": 0.5 ** max(differ - 1, 0),
+                    "intercept": intercept,
                     "residual_deviation": float(spread),
-                    "models_low": over_models[0],
-                    "models_high": over_models[1],
-                    "statement": _statement(
-                        series, against, float(slope[0]), (float(low), float(high)), over_models, len(x)
-                    ),
+                    "sizes_low": over_sizes[0],
+                    "sizes_high": over_sizes[1],
                 }
             )
-            for row, residual in zip(members.to_dict("records"), residuals, strict=True):
+            for x, residual in zip(line.x, residuals, strict=True):
                 fits.append(
                     {
                         **common,
                         "kind": "residual",
                         "metric": "residual",
-                        "model": row["model"],
-                        "store": row["store"],
                         "value": float(residual),
-                        "parameters": row["parameters"],
-                        "forward_flops": row["forward_flops"],
-                        "steps": row["steps"],
+                        against: float(10**x),
                     }
                 )
     return pd.DataFrame(fits)
 
 
-def fit_line(
-    x: Float[np.ndarray, " model"], y: Float[np.ndarray, "draw model"]
-) -> tuple[Float[np.ndarray, " draw"], Float[np.ndarray, " draw"]]:
-    """Fit each row of y to x by least squares; return slopes and intercepts."""
-    centred = x - x.mean()
-    slope = (y - y.mean(axis=1, keepdims=True)) @ centred / (centred @ centred)
-    return slope, y.mean(axis=1) - slope * x.mean()
+def _line(members: pd.DataFrame, against: str, signs: Float[np.ndarray, " row"]) -> _Line | None:
+    """Return the line's sizes; None for fewer than two. With two signs, only sizes that have both are used."""
+    x = np.log10(members[against].to_numpy(dtype=float))
+    sizes = [size for size in np.unique(x) if all(((x == size) & (signs == sign)).any() for sign in np.unique(signs))]
+    if len(sizes) < 2:
+        return None
+    weights = np.zeros((len(members), len(sizes)))
+    for column, size in enumerate(sizes):
+        for sign in np.unique(signs):
+            at = (x == size) & (signs == sign)
+            weights[at, column] = sign / at.sum()
+    return _Line(np.array(sizes), weights)
 
 
-def _over_models(
-    x: Float[np.ndarray, " model"], slope: float, residuals: Float[np.ndarray, " model"]
+def _over_sizes(
+    x: Float[np.ndarray, " size"], slope: float, residuals: Float[np.ndarray, " size"]
 ) -> tuple[float, float]:
-    """Return Student's 95% interval of a least-squares slope; NaN for two models, which leave no residual."""
+    """Return Student's 95% interval of a least-squares slope; NaN for two sizes, which leave no residual."""
     degrees = len(x) - 2
     if degrees < 1:
         return float("nan"), float("nan")
@@ -115,35 +154,33 @@ def finished(points: pd.DataFrame) -> pd.Series:
     return points["steps"].isna() | points.index.isin(checkpoints.index[checkpoints["steps"] == most])
 
 
-def _series(points: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield (series, against, points of the trend): models by size, checkpoints by steps."""
+def _series(points: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame, Float[np.ndarray, " row"]]]:
+    """Yield (series, against, points of the trend, their signs): models by size, steps of one training by steps."""
     trained = points[points["control"] == "trained"]
+    trained = trained[finished(trained)]
+    random_init = points[points["control"] == "random-init"]
     for against in ("parameters", "forward_flops"):
-        yield "trained", against, trained[finished(trained)]
-        yield "random-init", against, points[points["control"] == "random-init"]
+        yield "trained", against, trained, np.ones(len(trained))
+        if len(random_init):
+            yield "random-init", against, random_init, np.ones(len(random_init))
+            both = pd.concat([trained, random_init])
+            yield CONTRAST, against, both, np.where(both["control"] == "trained", 1.0, -1.0)
     for _, part in over_training(points).groupby("config_hash", dropna=False):
         sizes = part["parameters"].iloc[0]
-        yield f"checkpoints of {sizes:.3g} parameters", "steps", part
+        yield f"training of {sizes:.3g} parameters", "steps", part, np.ones(len(part))
 
 
-def _statement(
-    series: str, against: str, slope: float, prompts: tuple[float, float], models: tuple[float, float], count: int
-) -> str:
-    """State for these models what the interval over prompts allows, for others what the one over models allows."""
-    low, high = prompts
-    if low > 0:
-        verdict = "rises with"
-    elif high < 0:
-        verdict = "falls with"
-    else:
-        verdict = "is not measurably related to"
-    statement = (
-        f"{series}: among these {count} models accuracy {verdict} {_LABELS[against]}, {100 * slope:+.1f} points a "
-        f"tenfold [{100 * low:+.1f}, {100 * high:+.1f}] over prompts; "
-    )
-    if count < 3:
-        return f"{statement}two models give no interval over models."
-    over_models = f"[{100 * models[0]:+.1f}, {100 * models[1]:+.1f}] over models"
-    return statement + (
-        f"not distinguished from 0, {over_models}." if models[0] <= 0 <= models[1] else f"{over_models}."
-    )
+def statement(row: Mapping[Any, Any]) -> str:
+    """State the verdict among these models, and the interval for other sizes and trainings beside it."""
+    slope, low, high = (100 * row[name] for name in ("value", "ci_low", "ci_high"))
+    measured = f"{slope:+.1f} points a tenfold [{low:+.1f}, {high:+.1f}] over prompts"
+    p_value = f", p = {row['p_value_holm']:.2g} after Holm" if row["verdict"] == OPEN else ""
+    relation = f"{_WORDS[row['verdict']]} {_LABELS[row['against']]}, {measured}{p_value}"
+    where = f"{row['facet']}, {row['stream']} at σ = {row['sigma']:g}, {row['head']}: "
+    if row["against"] == "steps":
+        return f"{where}over the {row['series']} ({row['n_models']} steps of one run) accuracy {relation}."
+    other = f"[{100 * row['sizes_low']:+.1f}, {100 * row['sizes_high']:+.1f}] over sizes, uncorrected"
+    if row["n_sizes"] < 3:
+        other = "two sizes say nothing of others"
+    what = "the accuracy of trained less random weights" if row["series"] == CONTRAST else f"{row['series']} accuracy"
+    return f"{where}among these {row['n_models']} models of {row['n_sizes']} sizes {what} {relation}; {other}."

@@ -14,7 +14,7 @@ from probing.analysis.engine import column_names
 from probing.analysis.published import PAPER_SIMILARITY, add_published_stages
 from probing.analysis.similarity.tables import PROVENANCE, SITE, SUBJECT, Matrices, check_prompts, site_columns, tidy
 from probing.errors import UserError
-from probing.statistics import MAX_SEGMENTS, SEGMENT_RESAMPLES, cluster_bootstrap, find_segments, stationary
+from probing.statistics import MAX_SEGMENTS, SEGMENT_RESAMPLES, find_segments, mean_interval, stationary
 
 COLUMNS = (
     *SUBJECT,
@@ -145,7 +145,7 @@ def stage_similarity(
             if not masks:
                 continue
             means = np.stack([one.values[:, mask].mean(axis=1) for mask in masks.values()], axis=1)
-            interval = cluster_bootstrap(means, one.prompt_ids, seed=seed)
+            interval = mean_interval(means, one.prompt_ids)
             drift = stationary(one.values.mean(axis=0))
             table = pd.DataFrame(list(masks), columns=["kind", "stage", "other_stage"]).assign(
                 **subject,

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from probing.analysis.engine import PROVENANCE as STORE_PROVENANCE
 from probing.analysis.engine import column_names
 from probing.errors import UserError
-from probing.statistics import cluster_bootstrap
+from probing.statistics import mean_interval
 
 SITE = ("source", "sigma", "step", "stream", "part", "measure")
 """Columns of a similarity's site. ``source`` is images or trajectory; ``step`` is missing for images; ``part`` is all
@@ -89,7 +89,7 @@ def similarity_table(
     parts = []
     for one in measured:
         row, column = np.triu_indices(len(one.blocks))
-        interval = cluster_bootstrap(one.values[:, row, column], one.prompt_ids, seed=seed)
+        interval = mean_interval(one.values[:, row, column], one.prompt_ids)
         entries = {
             "value": interval.estimate,
             "std": one.values[:, row, column].std(axis=0, ddof=1),

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from probing.preferences.audit.scan import ScannedImages
 from probing.preferences.data import PreferenceData
 from probing.preferences.splits import stratified_folds
-from probing.statistics import cluster_bootstrap, outcomes
+from probing.statistics import outcomes, share_interval
 
 FOLDS = 5
 LEAST_PAIRS = 50
@@ -112,7 +112,7 @@ def _measured(right: np.ndarray, prompts: pd.Series, table: pd.DataFrame) -> Sho
     count = prompts.nunique()
     if len(right) < LEAST_PAIRS or count < FOLDS:
         return Shortcut(float("nan"), float("nan"), float("nan"), len(right), count, table)
-    interval = cluster_bootstrap(right, prompts.to_numpy(dtype=str))
+    interval = share_interval(right, prompts.to_numpy(dtype=str))
     return Shortcut(float(interval.estimate), float(interval.low), float(interval.high), len(right), count, table)
 
 

@@ -1,0 +1,78 @@
+"""Verdicts: p-values corrected over a named family, and one rule that decides a statement and its mark alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from probing.statistics import LEVEL, holm
+
+MIN_PROMPTS = 20
+"""No verdict is given on fewer test prompts."""
+ABOVE, BELOW, OPEN, TOO_LITTLE = "above", "below", "not distinguished", "too little data"
+NAMES = ("p_value_holm", "family", "verdict")
+"""Columns that :func:`correct` adds, after the prefix."""
+
+
+def correct(table: pd.DataFrame, estimate: str, *, by: Sequence[str] = (), prefix: str = "") -> pd.DataFrame:
+    """Correct p-values by Holm over a family, and decide each row.
+
+    Args:
+        table: ``PREFIXp_value`` (NaN: not tested, no part of a family), ``PREFIXsmallest_p_value`` (the least that the
+            test could have given), ``n_prompts``, and the estimate.
+        estimate: Column with the difference from the null, whose sign gives the direction.
+        by: Columns whose values divide the table into families; one family without any.
+        prefix: Of the columns that are read and added.
+
+    Returns:
+        The table with ``PREFIXp_value_holm``, ``PREFIXfamily`` (in words, with its number of tests) and
+        ``PREFIXverdict``: ``above`` or ``below`` if the corrected p-value is at most 5%; ``too little data`` on fewer
+        than :data:`MIN_PROMPTS` prompts, or where no outcome of these pairs could have been significant; else
+        ``not distinguished``. None where nothing was tested.
+    """
+    table = table.copy()
+    adjusted = np.full(len(table), np.nan)
+    families = np.full(len(table), None, dtype=object)
+    verdicts = np.full(len(table), None, dtype=object)
+    p_values = table[f"{prefix}p_value"].to_numpy(dtype=float)
+    smallest = table[f"{prefix}smallest_p_value"].to_numpy(dtype=float)
+    enough = table["n_prompts"].to_numpy(dtype=float) >= MIN_PROMPTS
+    signs = np.sign(table[estimate].to_numpy(dtype=float))
+    keys = table[list(by)].astype(object).agg(tuple, axis=1) if by else pd.Series([()] * len(table), index=table.index)
+    for key in dict.fromkeys(keys):
+        rows = np.flatnonzero((keys == key).to_numpy() & ~np.isnan(p_values))
+        if not len(rows):
+            continue
+        adjusted[rows] = holm(p_values[rows])
+        name = ", ".join(f"{column} {value}" for column, value in zip(by, key, strict=True))
+        families[rows] = f"{name or 'all rows'}: {len(rows)} tests"
+        possible = enough[rows] & (_smallest_adjusted(p_values[rows], smallest[rows]) <= LEVEL)
+        significant = adjusted[rows] <= LEVEL
+        words = np.where(signs[rows] > 0, ABOVE, BELOW)
+        verdicts[rows] = np.where(~possible, TOO_LITTLE, np.where(significant, words, OPEN))
+    for name, values in zip(NAMES, (adjusted, families, verdicts), strict=True):
+        table[f"{prefix}{name}"] = values
+    return table
+
+
+def _smallest_adjusted(p_values: np.ndarray, smallest: np.ndarray) -> np.ndarray:
+    """Return the least corrected p-value that each test could have had beside the others' results."""
+    ordered = np.sort(p_values)
+    smaller = np.minimum(np.searchsorted(ordered, smallest, side="left"), len(p_values) - 1)
+    return smallest * (len(p_values) - smaller)
+
+
+def decided(verdicts: pd.Series) -> pd.Series:
+    """Return where a verdict is ``above`` or ``below``: the rows that figures mark."""
+    return verdicts.isin([ABOVE, BELOW])
+
+
+WORDS = {
+    ABOVE: "is above",
+    BELOW: "is below",
+    OPEN: "is not distinguished from",
+    TOO_LITTLE: "cannot be compared, on so few prompts that differ, with",
+}
+"""How one thing compares with another, by verdict."""
