@@ -101,6 +101,8 @@ def _with_present_names(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+DECIDED = ("above", "below")
+"""Verdicts that figures mark."""
 PUBLISHED = "published"
 """The control of rows with published values; their ``citation`` names the paper and its table or figure."""
 

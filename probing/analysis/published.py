@@ -237,8 +237,10 @@ def add_published_scaling(table: pd.DataFrame, benchmark: str = "hpdv3") -> pd.D
 
     Returns:
         As for :func:`add_published_curve`; ``kind`` is ``published`` too, ``model`` the reward and ``series`` the
-        training of its backbone.
+        training of its backbone. The table itself if its pairs are not of that benchmark.
     """
+    if benchmark not in set(table["data"]):
+        return table
     return _add(
         table,
         [

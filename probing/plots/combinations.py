@@ -10,16 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probing.plots import style
-from probing.plots.curves import best_curve, describe_curve, describe_models, facet_rows, panel_title
+from probing.plots.curves import best_curve, describe_curve, describe_models, facet_rows, facets_in, panel_title
 from probing.plots.grid import facet_grid
 from probing.plots.heatmap import accuracy_bar, block_ticks, draw_heatmap, limits_of
-from probing.statistics import LEVEL
+from probing.result_tables import DECIDED
 
 CAPTION = (
-    "Left: accuracy of a probe on two blocks side by side, in percent; on the diagonal one block alone. Framed: chosen "
-    "on training pairs. Lines: borders of stages. Right: accuracy minus that of the best single block, in brackets the "
-    "number of channels of the head; bars: 95% paired cluster bootstrap over prompts. Filled: p ≤ 0.05 after Holm's "
-    "correction."
+    "Left: accuracy of a probe on two blocks side by side, in percent; on the diagonal one block alone. Framed: "
+    "chosen on training pairs. Lines: borders of stages, B1, B2, … from shallow to deep. Right: accuracy minus that "
+    "of the best single block, in brackets the number of channels of the head; bars: 95% paired over prompts. Filled: "
+    "p ≤ 0.05 after Holm's correction."
 )
 _STYLES = {
     "full": style.Style("#0072B2", "o", "blocks side by side"),
@@ -86,7 +86,7 @@ def plot_gains(table: pd.DataFrame, *, facet: str, ax: Axes | None = None, legen
         style.vertical_line(ax, 0)
         for number, row in enumerate(heads):
             values = 100 * row["gain"], 100 * row["gain_low"], 100 * row["gain_high"]
-            style.draw_interval(ax, -number, values, _STYLES[row["head"]], filled=row["gain_p_value_holm"] <= LEVEL)
+            style.draw_interval(ax, -number, values, _STYLES[row["head"]], filled=row["gain_verdict"] in DECIDED)
         ax.set_yticks(range(0, -len(heads), -1), [_label(row) for row in heads], fontsize=8.5)
         ax.set_ylim(-len(heads) + 0.4, 0.6)
         ax.set_xlabel("gain over the best single block (points)")
@@ -104,7 +104,9 @@ def figure_combinations(table: pd.DataFrame) -> Figure:
     Args:
         table: Result of :func:`probing.analysis.combinations.combinations`, or its CSV.
     """
-    facets = sorted(table["facet"].unique())
+    facets = facets_in(table)
+    shown = pd.concat([_curve_of(table, facet) for facet in facets])
+    limits = limits_of(shown.loc[shown["kind"].isin(["single", "pair"]), "value"].to_numpy(dtype=float))
     with facet_grid(
         len(facets),
         2,
@@ -116,11 +118,9 @@ def figure_combinations(table: pd.DataFrame) -> Figure:
         width_ratios=[1.15, 1.0],
     ) as (figure, grid):
         for (heatmap, gains), facet in zip(grid, facets, strict=True):
-            rows = _curve_of(table, facet)
-            limits = limits_of(rows.loc[rows["kind"].isin(["single", "pair"]), "value"].to_numpy(dtype=float))
             plot_pairs_of_blocks(table, facet=facet, ax=heatmap, limits=limits)
-            accuracy_bar([heatmap], limits)
             plot_gains(table, facet=facet, ax=gains, legend=False)
+        accuracy_bar(list(grid[:, 0]), limits)
     return figure
 
 
@@ -132,19 +132,16 @@ def _curve_of(table: pd.DataFrame, facet: str) -> pd.DataFrame:
 def _chosen_heads(rows: pd.DataFrame) -> pd.DataFrame:
     """Select the chosen head of each kind, the head on all stages, their matched forms, and the mix."""
     full = rows[rows["head"] == "full"]
-    stages = full[full["kind"] == "subset"]
     chosen = full[full["chosen"].astype(bool)]
-    parts = [
-        chosen[chosen["kind"] == "pair"],
-        stages[stages["channels"] == stages["channels"].max()],
-        chosen[chosen["kind"] == "greedy"],
-    ]
+    largest = full[full["kind"] == "subset"].sort_values("channels").tail(1)
+    parts = [chosen[chosen["kind"] == "pair"], largest, chosen[chosen["kind"] == "greedy"]]
     selected = []
     for part in parts:
-        matched = rows[rows["blocks"].isin(part["blocks"])]
+        matched = rows[rows["blocks"].isin(part["blocks"]) & rows["kind"].isin(part["kind"])]
         selected += [part, *(matched[matched["head"] == head] for head in ("pca", "random"))]
     selected += [rows[rows["head"] == "widened"].sort_values("channels"), full[full["kind"] == "mix"]]
-    return pd.concat(selected)
+    # A set of blocks may be the best of several kinds: it is one head, and one row.
+    return pd.concat(selected).drop_duplicates(["head", "blocks", "channels"])
 
 
 def _label(row: dict[Any, Any]) -> str:

@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probing.plots import style
-from probing.plots.curves import describe_counts, facet_rows
+from probing.plots.curves import describe_counts, facet_rows, facets_in
 from probing.plots.grid import facet_grid
 from probing.plots.text import shown_name
-from probing.statistics import LEVEL
+from probing.result_tables import DECIDED
 
 CAPTION = (
     "Accuracy of the trained backbone's best block minus that of the control's best, both chosen by cross-validation "
-    "on training pairs. Bars: 95% paired cluster bootstrap over prompts. Filled: p ≤ 0.05 after Holm's correction."
+    "on training pairs. Bars: 95% paired over prompts. Filled: p ≤ 0.05 after Holm's correction."
 )
 _REFERENCES = " Nothing is chosen for another reward."
 _STYLES = {
@@ -52,7 +52,7 @@ def plot_comparisons(
         for row, label in zip(rows.to_dict("records"), labels, strict=True):
             y = heights[label] + offsets.get(row["baseline"], 0.0)
             values = 100 * row["difference"], 100 * row["ci_low"], 100 * row["ci_high"]
-            style.draw_interval(ax, y, values, _STYLES[row["baseline"]], filled=row["p_value_holm"] <= LEVEL)
+            style.draw_interval(ax, y, values, _STYLES[row["baseline"]], filled=row["verdict"] in DECIDED)
         ax.set_yticks(list(heights.values()), list(heights))
         ax.set_ylim(min(heights.values()) - 0.6, 0.6)
         ax.set_xlabel("difference (percentage points)")
@@ -68,7 +68,7 @@ def figure_comparisons(table: pd.DataFrame) -> Figure:
     Args:
         table: Result of :func:`probing.analysis.compare`, or its CSV.
     """
-    facets = sorted(table["facet"].unique())
+    facets = facets_in(table)
     labels = table.apply(lambda row: _label(row, with_facet=False), axis=1)
     lines = int(labels.groupby(table["facet"]).nunique().max())
     across = min(len(facets), 2)

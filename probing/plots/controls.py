@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probing.plots import style
-from probing.plots.curves import describe_models, facet_rows, panel_title
+from probing.plots.curves import describe_models, facet_rows, facets_in, panel_title
 from probing.plots.grid import facet_grid
-from probing.statistics import LEVEL
+from probing.result_tables import DECIDED
 
 CAPTION = (
-    "Each row: the best of its cells, chosen on training pairs; accuracy on the same test pairs. Bars: 95% cluster "
-    "bootstrap over prompts. At the right: the trained backbone minus the row, in points, with its paired interval; "
-    "bold where p ≤ 0.05 after Holm's correction."
+    "Each row: the best of its cells, chosen on training pairs; accuracy on the same test pairs. Bars: 95% over "
+    "prompts; thin: range of single draws of weights or shuffles. At the right: the trained backbone minus the row, "
+    "in points, with its paired interval; bold where p ≤ 0.05 after Holm's correction."
 )
 _STYLES = {
     "trained": style.Style(style.TRAINED, "o", "trained"),
@@ -58,6 +58,8 @@ def plot_controls(table: pd.DataFrame, *, facet: str, ax: Axes | None = None, le
         ax.axvspan(trained["ci_low"], trained["ci_high"], color=style.TRAINED, alpha=0.10, linewidth=0, zorder=0)
         style.ceiling_line(ax, trained["ceiling"], _TOP)
         for number, row in enumerate(rows.to_dict("records")):
+            if pd.notna(row["draws"]) and row["draws"] > 1:
+                ax.plot([row["draw_low"], row["draw_high"]], [-number] * 2, color="#BBBBBB", linewidth=0.9, zorder=1)
             style.draw_interval(ax, -number, (row["value"], row["ci_low"], row["ci_high"]), _STYLES[row["kind"]])
             if pd.notna(row["difference"]):
                 value, low, high = (100 * row[f"difference{end}"] for end in ("", "_low", "_high"))
@@ -69,7 +71,7 @@ def plot_controls(table: pd.DataFrame, *, facet: str, ax: Axes | None = None, le
                     textcoords="offset points",
                     va="center",
                     fontsize=8,
-                    fontweight="bold" if row["difference_p_value_holm"] <= LEVEL else "normal",
+                    fontweight="bold" if row["difference_verdict"] in DECIDED else "normal",
                     annotation_clip=False,
                 )
         ax.set_yticks(range(0, -len(rows), -1), [_NAMES.get(name, name) for name in rows["control"]], fontsize=9)
@@ -88,7 +90,7 @@ def figure_controls(table: pd.DataFrame) -> Figure:
     Args:
         table: Result of :func:`probing.analysis.controls.controls`, or its CSV.
     """
-    facets = sorted(table["facet"].unique())
+    facets = facets_in(table)
     most = int(table.groupby("facet").size().max())
     with facet_grid(
         len(facets),

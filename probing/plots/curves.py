@@ -16,6 +16,11 @@ class NothingToDraw(ValueError):
     """A table has nothing of what a figure shows: it was measured with less, which is no mistake."""
 
 
+def facets_in(rows: pd.DataFrame) -> list[str]:
+    """List the facets of a table: every pair together (``all``) first."""
+    return sorted(rows["facet"].unique(), key=lambda facet: (facet != "all", facet))
+
+
 def facet_rows(table: pd.DataFrame, facet: str) -> pd.DataFrame:
     """Select the rows of a facet.
 

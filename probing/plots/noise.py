@@ -16,6 +16,7 @@ from probing.plots.curves import (
     describe_counts,
     describe_models,
     describe_tokens,
+    facets_in,
     panel_title,
     panels_of,
 )
@@ -28,7 +29,7 @@ CAPTION = (
     "brackets the percentage of bootstrap resamples of training prompts in which it is the best."
 )
 DRAWS_CAPTION = (
-    "Points: measured on test pairs. Bars: 95% cluster bootstrap over prompts, paired where a gain is shown. Rewards: "
+    "Points: measured on test pairs. Bars: 95% over prompts, paired where a gain is shown. Rewards: "
     "mean of log odds, a probe each. Features: one probe on levels side by side, or on the mean over draws."
 )
 _METHODS = {
@@ -91,8 +92,9 @@ def figure_noise(table: pd.DataFrame) -> Figure:
         table: Result of :func:`probing.analysis.noise.noise`, or its CSV.
     """
     cells = table[table["kind"] == "cell"]
-    facets, panels = sorted(cells["facet"].unique()), panels_of(cells)
+    facets, panels = facets_in(cells), panels_of(cells)
     blocks, sigmas = cells["block"].nunique(), cells["sigma"].nunique()
+    limits = limits_of(cells["value"].to_numpy(dtype=float))
     width = max(len(panels) * max(3.2, 0.42 * min(blocks, 24)) + 1.6, 6.5)
     with facet_grid(
         len(facets),
@@ -103,10 +105,9 @@ def figure_noise(table: pd.DataFrame) -> Figure:
         outer_labels=True,
     ) as (figure, grid):
         for row, facet in zip(grid, facets, strict=True):
-            limits = limits_of(cells.loc[cells["facet"] == facet, "value"].to_numpy(dtype=float))
             for ax, (stream, reduction) in zip(row, panels, strict=True):
                 plot_noise(table, facet=facet, stream=stream, reduction=reduction, ax=ax, limits=limits)
-            accuracy_bar(list(row), limits)
+        accuracy_bar(list(grid.flat), limits)
     return figure
 
 
@@ -206,7 +207,7 @@ def figure_noise_draws(table: pd.DataFrame) -> Figure:
     Raises:
         NothingToDraw: It holds neither several levels nor several draws.
     """
-    facets = sorted(table["facet"].unique())
+    facets = facets_in(table)
     stream, reduction = panels_of(table[table["kind"] == "cell"])[0]
     kinds = set(table.loc[(table["stream"] == stream) & (table["reduction"] == reduction), "kind"])
     gains = [kind for kind in ("sigmas", "draws", "pairing") if kind in kinds]

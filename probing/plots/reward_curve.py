@@ -6,24 +6,27 @@ from itertools import product
 from typing import Any
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from probing.plots import style
-from probing.plots.curves import describe_models, describe_tokens, panel_title, panels_of
+from probing.plots.curves import describe_models, describe_tokens, facets_in, panel_title, panels_of
 from probing.plots.grid import facet_grid
 from probing.plots.stages import mark_stages
 from probing.plots.text import shown_name
 from probing.result_tables import published_rows
 
 CAPTION = (
-    "Bands: 95% percentile cluster bootstrap over prompts. Points: the measured accuracies on test pairs. "
-    "Filled: trained. Hollow: random-initialised."
+    "Bands: 95% over prompts. Points: the measured accuracies on test pairs. Filled: trained. Hollow, dashed: random- "
+    "initialised, in the colour of its σ, with bars from the least to the largest draw of weights. Grey band: 95% of "
+    "single shuffles of the training choices."
 )
 _REFERENCES = " Finely dotted, with its interval: other rewards on the same pairs."
 _BEST = " Ticks along the lower edge: blocks that may be the best of their curve (95% confidence set)."
-_STAGES = " Every second stage is shaded (stages of image tokens at the lowest σ)."
+_STAGES = " B1, B2, …: stages, runs of similar blocks (image tokens, lowest σ); every second one is shaded."
 _REFERENCE_LINE = (0, (1, 1))
 _REFERENCE_COLOURS = ("#CC79A7", "#B8860B", "#56B4E9")
 
@@ -66,7 +69,7 @@ def plot_reward_curve(
         ax = style.new_axes(ax, (5.8, 4.6))
         _draw_shuffled(ax, cells[cells["control"] == "shuffled"])
         for sigma, part in cells[cells["control"] == "random-init"].groupby("sigma"):
-            _draw_curve(ax, part, style.Style(style.RANDOM_INIT, styles[sigma].marker if sigma in styles else "."))
+            _draw_curve(ax, part, styles.get(sigma, style.Style(style.RANDOM_INIT, ".")))
         for sigma, part in trained.groupby("sigma"):
             _draw_curve(ax, part, styles[sigma])
         _draw_latents(ax, rows[rows["control"] == "latents"], str(reduction))
@@ -89,7 +92,7 @@ def figure_reward_curves(table: pd.DataFrame) -> Figure:
     Args:
         table: Result of :func:`probing.analysis.reward_curve`, or its CSV.
     """
-    facets, panels = sorted(_trained(table)["facet"].unique()), panels_of(_trained(table))
+    facets, panels = facets_in(_trained(table)), panels_of(_trained(table))
     caption = CAPTION + (_BEST if "may_be_best" in table else "")
     caption += _STAGES if "stage" in table and table["stage"].notna().any() else ""
     if len(published := published_rows(table)):
@@ -120,13 +123,15 @@ def figure_reward_curves(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _handles(table: pd.DataFrame) -> list[Line2D]:
+def _handles(table: pd.DataFrame) -> list[Artist]:
     """Make the legend of the curves and controls of a table."""
     styles = style.sigma_styles(_trained(table)["sigma"].tolist())
-    handles = style.handles_of({sigma: one._replace(label=f"trained, {one.label}") for sigma, one in styles.items()})
-    shuffles = table.loc[table["control"] == "shuffled", "seed"].nunique()
-    shuffled = "shuffled choices" + (f" (mean of {shuffles})" if shuffles > 1 else "")
-    controls = {
+    handles: list[Artist] = [
+        *style.handles_of({sigma: one._replace(label=f"trained, {one.label}") for sigma, one in styles.items()})
+    ]
+    draws = {name: table.loc[table["control"] == name, "draws"].max() for name in ("random-init", "shuffled")}
+    random_init = "random-initialised" + (f" (mean of {draws['random-init']})" if draws["random-init"] > 1 else "")
+    controls: dict[str, Artist] = {
         "random-init": Line2D(
             [],
             [],
@@ -135,10 +140,10 @@ def _handles(table: pd.DataFrame) -> list[Line2D]:
             linewidth=1.2,
             marker="o",
             markerfacecolor="white",
-            label="random-initialised",
+            label=random_init,
         ),
         "latents": Line2D([], [], color=style.LATENTS, linestyle=":", linewidth=2.2, label="pooled VAE latents"),
-        "shuffled": Line2D([], [], color=style.SHUFFLED, linestyle="", marker="x", markersize=4, label=shuffled),
+        "shuffled": Patch(color=style.SHUFFLED, alpha=0.3, label=f"{draws['shuffled']} shuffles of the choices"),
     }
     handles += [handle for control, handle in controls.items() if (table["control"] == control).any()]
     for name, colour in _reference_colours(table[table["control"] == "reference"]).items():
@@ -153,6 +158,8 @@ def _trained(table: pd.DataFrame) -> pd.DataFrame:
 def _draw_curve(ax: Axes, part: pd.DataFrame, one: style.Style) -> None:
     part = part.sort_values("block")
     trained = part["control"].iloc[0] == "trained"
+    if not trained and (part["draws"] > 1).all():
+        ax.vlines(part["block"].astype(float), part["draw_low"], part["draw_high"], color=one.colour, linewidth=0.8)
     style.draw_band(
         ax,
         part["block"].astype(float),
@@ -210,8 +217,11 @@ def _draw_published(ax: Axes, table: pd.DataFrame, trained: pd.DataFrame, stream
 
 
 def _draw_shuffled(ax: Axes, part: pd.DataFrame) -> None:
-    means = part.groupby(["sigma", "block"], as_index=False)["value"].mean()
-    ax.plot(means["block"].astype(float), means["value"], "x", color=style.SHUFFLED, markersize=4, zorder=2)
+    """Draw where single shuffles of the training choices fall, over all noise levels."""
+    if len(part):
+        band = part.groupby("block").agg(low=("draw_low", "min"), high=("draw_high", "max"))
+        blocks = band.index.to_numpy(dtype=float)
+        ax.fill_between(blocks, band["low"], band["high"], color=style.SHUFFLED, alpha=0.3, linewidth=0, zorder=0)
 
 
 def _draw_latents(ax: Axes, part: pd.DataFrame, reduction: str) -> None:

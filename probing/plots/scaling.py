@@ -11,20 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from probing.plots import style
-from probing.plots.curves import CURVE, NothingToDraw, best_curve, describe_curve, panel_title
+from probing.plots.curves import CURVE, NothingToDraw, best_curve, describe_curve, facets_in, panel_title
 from probing.plots.grid import facet_grid
 from probing.plots.text import shown_name
 from probing.result_tables import measured_rows, over_training, published_rows
 
 CAPTION = (
-    "One head recipe for all models. Points: accuracy on test pairs; bars: 95% cluster bootstrap over prompts. Lines: "
-    "least squares on the logarithm; slopes with intervals over the same prompts, and, of three models or more, over "
-    "models (Student's t). Hollow: the best block of random-initialised models. A facet's stream and noise level are "
-    "the best on training pairs, over all trained models."
+    "One head recipe for all models. Points: accuracy on test pairs; bars: 95% over prompts. Lines: least squares on "
+    "the logarithm, through the mean of each size; slopes with intervals over the same prompts, and, of three sizes "
+    "or more, over sizes (Student's t, not corrected). Hollow: the best block of random-initialised models. A facet's "
+    "stream and noise level are the best on training pairs, over all trained models."
 )
 _PUBLISHED = " In grey, in their own panel: published values of other models."
 DEPTH_CAPTION = (
-    "Bands: 95% cluster bootstrap over prompts. Points: accuracies of single blocks on test pairs. Dashed and hollow: "
+    "Bands: 95% over prompts. Points: accuracies of single blocks on test pairs. Dashed and hollow: "
     "random-initialised. All at the lowest noise level; of checkpoints the last."
 )
 AGAINST = {"parameters": "parameters", "forward_flops": "FLOPs of one forward", "steps": "training steps"}
@@ -80,15 +80,20 @@ def plot_scaling(
                 face = one.colour if control == "trained" else "white"
                 ax.vlines(x, part["ci_low"], part["ci_high"], color=one.colour, linewidth=1.2, alpha=0.8, zorder=2)
                 ax.plot(x, part["value"], one.marker, color=one.colour, markerfacecolor=face, markersize=5.5, zorder=3)
-                for fit in fits[(fits["head"] == head) & (fits["control"] == control)].to_dict("records"):
+                lines = fits[(fits["head"] == head) & (fits["series"].eq(control) | (fits["against"] == "steps"))]
+                for fit in lines.to_dict("records"):
                     ends = np.array([part[against].min(), part[against].max()], dtype=float)
                     y = fit["intercept"] + fit["value"] * np.log10(ends)
                     ax.plot(ends * offset, y, color=one.colour, linestyle=one.line, linewidth=1.3, alpha=0.9, zorder=1)
         style.accuracy_axis(ax, points["ceiling"].iloc[0])
         _size_axis(ax, sorted(points[against].astype(float).unique()), "G" if against == "forward_flops" else "B")
         ax.set_xlabel(AGAINST[against])
-        slope = fits[(fits["head"] == "best") & (fits["control"] == "trained")]
-        statement = "" if slope.empty else "\n" + _describe_slope(slope.iloc[0])
+        slopes = fits[fits["series"].eq("trained") | (fits["against"] == "steps")]
+        statement = "".join(
+            f"\n{label}: {_describe_slope(slope)}"
+            for head, label in (("best", "best block"), ("best-matched", "narrowed"))
+            for _, slope in slopes[slopes["head"] == head].head(1).iterrows()
+        )
         ax.set_title(panel_title(facet, describe_curve(points.iloc[0]), points) + statement, fontsize=9)
         if legend:
             style.legend_below(ax, style.handles_of(styles), columns=2)
@@ -149,7 +154,7 @@ def figure_scaling(table: pd.DataFrame) -> Figure:
         table: Result of :func:`probing.analysis.scaling.scaling`, or its CSV.
     """
     measured, published = measured_rows(table), len(published_rows(table)) > 0
-    facets = sorted(measured["facet"].unique())
+    facets = facets_in(measured)
     columns = [name for name in ("parameters", "steps") if len(_points(measured, name))]
     points = measured[measured["kind"] == "point"]
     with facet_grid(
@@ -220,7 +225,7 @@ def figure_depth_curves(table: pd.DataFrame) -> Figure:
         table: Result of :func:`probing.analysis.scaling.scaling`, or its CSV.
     """
     cells = table[table["kind"] == "cell"]
-    facets = sorted(cells["facet"].unique())
+    facets = facets_in(cells)
     streams = sorted(cells["stream"].unique(), key=lambda stream: (stream != "image", stream))
     width = max(3.8 * len(streams), 5.6)
     with facet_grid(
@@ -277,11 +282,10 @@ def _size_axis(ax: Axes, sizes: list[float], giga: str) -> None:
 
 def _describe_slope(fit: pd.Series) -> str:
     value, low, high = (100 * fit[name] for name in ("value", "ci_low", "ci_high"))
-    over_models = f", {fit['n_models']:.0f} models"
-    if fit["n_models"] > 2:
-        interval = f"[{100 * fit['models_low']:+.1f}, {100 * fit['models_high']:+.1f}]"
-        over_models = f", {interval} over {fit['n_models']:.0f} models"
-    return f"best block: {value:+.1f} points a tenfold\n[{low:+.1f}, {high:+.1f}] over prompts{over_models}"
+    described = f"{value:+.1f} points a tenfold [{low:+.1f}, {high:+.1f}]"
+    if pd.notna(fit["sizes_low"]):
+        described += f", sizes [{100 * fit['sizes_low']:+.1f}, {100 * fit['sizes_high']:+.1f}]"
+    return described
 
 
 def _finished_cells(table: pd.DataFrame) -> pd.DataFrame:

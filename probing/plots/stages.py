@@ -17,7 +17,7 @@ from probing.plots.text import shown_name
 from probing.result_tables import published_rows
 
 CAPTION = (
-    "Mean similarity of two different blocks, of one stage and of two. Bands: 95% percentile cluster bootstrap over "
+    "Mean similarity of two different blocks, of one stage and of two. Bands: 95% over "
     "prompts. Hollow: the same pairs of blocks if similarity depended on their distance alone. "
     "The stages of the lowest noise level are used at every level."
 )

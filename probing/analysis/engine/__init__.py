@@ -25,7 +25,7 @@ from probing.analysis.engine.run import Run
 from probing.analysis.engine.sites import ALL, Curve, Site, Sites, choose, read_site
 from probing.analysis.engine.source import FeatureSource, digest_of, flatten, read_latent_reduction, store_name
 from probing.analysis.engine.store_identity import StoreIdentity, check_comparable
-from probing.analysis.engine.verdicts import ABOVE, BELOW, MIN_PROMPTS, OPEN, TOO_LITTLE, WORDS, correct, decided
+from probing.analysis.engine.verdicts import ABOVE, BELOW, MIN_PROMPTS, OPEN, TOO_LITTLE, WORDS, correct
 
 __all__ = [
     "ABOVE",
@@ -73,7 +73,6 @@ __all__ = [
     "common_columns",
     "concatenate_facets",
     "correct",
-    "decided",
     "digest_of",
     "facet_columns",
     "facets_of",

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from probing.result_tables import DECIDED
 from probing.statistics import LEVEL, holm
 
 MIN_PROMPTS = 20
 """No verdict is given on fewer test prompts."""
-ABOVE, BELOW, OPEN, TOO_LITTLE = "above", "below", "not distinguished", "too little data"
+ABOVE, BELOW = DECIDED
+OPEN, TOO_LITTLE = "not distinguished", "too little data"
 NAMES = ("p_value_holm", "family", "verdict")
 """Columns that :func:`correct` adds, after the prefix."""
 
@@ -62,11 +64,6 @@ def _smallest_adjusted(p_values: np.ndarray, smallest: np.ndarray) -> np.ndarray
     ordered = np.sort(p_values)
     smaller = np.minimum(np.searchsorted(ordered, smallest, side="left"), len(p_values) - 1)
     return smallest * (len(p_values) - smaller)
-
-
-def decided(verdicts: pd.Series) -> pd.Series:
-    """Return where a verdict is ``above`` or ``below``: the rows that figures mark."""
-    return verdicts.isin([ABOVE, BELOW])
 
 
 WORDS = {

@@ -1,4 +1,4 @@
-"""Trends of accuracy over sizes and training steps: accuracy = a + b·log10(x), with intervals over prompts and sizes."""
+"""Trends over sizes and training steps: accuracy = a + b·log10(x), with intervals over prompts and sizes."""
 
 from __future__ import annotations
 
