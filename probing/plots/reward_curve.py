@@ -20,9 +20,9 @@ from probing.plots.text import shown_name
 from probing.result_tables import published_rows
 
 CAPTION = (
-    "Bands: 95% over prompts. Points: the measured accuracies on test pairs. Filled: trained. Hollow, dashed: random- "
-    "initialised, in the colour of its σ, with bars from the least to the largest draw of weights. Grey band: 95% of "
-    "single shuffles of the training choices."
+    "Bands: 95% over prompts. Points: the measured accuracies on test pairs. Filled: trained. Hollow, dashed: "
+    "random-initialised, in the colour of its σ, with bars from the least to the largest draw of weights. Grey band: "
+    "95% of single shuffles of the training choices."
 )
 _REFERENCES = " Finely dotted, with its interval: other rewards on the same pairs."
 _BEST = " Ticks along the lower edge: blocks that may be the best of their curve (95% confidence set)."

@@ -96,7 +96,7 @@ def relabelled_margins(
         refits = (clone(refit).fit_pairs(items, rows, column, groups, sample_weight) for column in labels.T)
         return np.stack([fitted.pair_margins(items, test_rows).mean(axis=1) for fitted in refits], axis=1)
     X, _, _, weights = check_training(LogisticProbe(), differences(items, rows), labels[:, 0], groups, sample_weight)
-    check_choices(labels)
+    check_choices(labels.ravel())
     scaling = find_scaling(probe.scaling_, X, weights)
     design = Design.prepare(np.concatenate([scaling.apply(X)] * 2), probe.device)
     targets = np.repeat([1.0, 0.0], len(X))

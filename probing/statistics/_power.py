@@ -31,12 +31,16 @@ def variance_of_difference(
     return float(error[0] ** 2 * len(present)), float(present.mean())
 
 
-def prompts_needed(delta: float, variance: float, *, power: float = 0.8, level: float = 0.05) -> int:
+def prompts_needed(
+    delta: float, variance: float, pairs: float = 1.0, *, power: float = 0.8, level: float = 0.05
+) -> int:
     """Return the number of prompts at which a two-sided test detects a difference ``delta`` with the given power.
 
     Args:
         delta: True difference of accuracies, for instance 0.01 for one percentage point.
         variance: Per prompt, by :func:`variance_of_difference`.
+        pairs: Pairs a prompt. One pair is the step in which a difference moves, which the exact test waits for: the
+            number is corrected for it (Fleiss, Tytun and Ury 1980).
         power: Chance that the test detects the difference.
         level: Significance level of the test.
 
@@ -50,4 +54,7 @@ def prompts_needed(delta: float, variance: float, *, power: float = 0.8, level: 
     if not 0 < power < 1:
         raise ValueError(f"power lies between 0 and 1, got {power}.")
     reach = float(norm.ppf(1 - level / 2) + norm.ppf(power))
-    return max(2, math.ceil(reach**2 * variance / delta**2))
+    prompts = reach**2 * variance / delta**2
+    if prompts > 0:
+        prompts *= (1 + math.sqrt(1 + 4 / (prompts * pairs * abs(delta)))) ** 2 / 4
+    return max(2, math.ceil(prompts))

@@ -9,7 +9,7 @@ from scipy.stats import t as student
 from probing.statistics._groups import CONFIDENCE, Interval, sums_by_group
 
 _PRIOR_PROMPTS = 3
-"""Informative prompts at which the measured dependence within prompts has most of the weight."""
+"""Prompts with a wrong (or right) pair from which on the measured dependence within prompts counts most."""
 
 
 def share_interval(
@@ -19,8 +19,8 @@ def share_interval(
 
     Wilson's score interval (1927) at the effective number of pairs n·v / (n²·V), where v is the variance of the values
     and V the variance of their mean over groups, linearised as a ratio (Korn and Graubard 1998), with Student's
-    quantile of G − 1 degrees for G groups (Dean and Pagano 2015). V is measured badly by few groups that hold both
-    right and wrong pairs: with D of them, a weight of (3 / (D + 3))³ goes to full dependence within groups.
+    quantile of G − 1 degrees for G groups (Dean and Pagano 2015). V is measured badly where few groups hold a
+    wrong pair, or few a right one: with D of them, a weight of (3 / (D + 3))³ goes to full dependence within groups.
 
     Args:
         values: One row per pair: 1 right, 0 wrong, and values between. NaN is left out, column by column.
@@ -43,8 +43,8 @@ def share_interval(
         over_groups = (residuals**2).sum(axis=0) / n**2 * n_groups / (n_groups - 1)
         full = (by_group.counts**2).sum(axis=0) / n
         dependence = np.where(spread > 0, over_groups / (spread / n), full)
-        minority = np.where(share >= 0.5, by_group.counts - by_group.sums, by_group.sums)
-        informative = (minority > 0).sum(axis=0)
+        wrong, right = by_group.counts - by_group.sums, by_group.sums
+        informative = np.minimum((wrong > 0).sum(axis=0), (right > 0).sum(axis=0))
         weight = (_PRIOR_PROMPTS / (informative + _PRIOR_PROMPTS)) ** 3
         dependence = dependence + weight * np.maximum(full - dependence, 0.0)
         # Values between 0 and 1 vary less than outcomes of the same mean.

@@ -39,7 +39,7 @@ def test_each_experiment_writes_its_table_and_a_summary(stores, tmp_path, capsys
         "combinations": ["--store", trained, "--stages", "0-2,3-5", "--largest", "2"],
         "noise": ["--store", trained],
         "scaling": ["--store", trained, "--store", random_init, "--steps", "fake.zarr=600"],
-        "controls": ["--store", trained, "--store", random_init, "--shuffles", "1"],
+        "controls": ["--store", trained, "--store", random_init, "--shuffles", "2"],
     }
     for experiment, options in options_of.items():
         assert main([experiment, *options, *FEW_CELLS, "--output", str(tmp_path)]) == 0, experiment

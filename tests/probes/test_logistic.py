@@ -13,7 +13,7 @@ from probing.probes import LogisticProbe, bootstrap_refits, grouped_folds
 from probing.probes._scalings import find_scaling
 from probing.probes._solver import Design, solve
 from probing.probes._solver._device_rows import DeviceRows
-from probing.statistics import cluster_bootstrap, outcomes
+from probing.statistics import outcomes, share_interval
 
 
 def make_pairs(seed=0, pairs=600, channels=24, strength=1.5, planted=3):
@@ -98,7 +98,7 @@ def test_shuffled_choices_give_chance():
     X, y, groups, _ = make_pairs(7, pairs=3000, strength=0.0)
     rng = np.random.default_rng(7)
     probe = LogisticProbe().fit(X[:2000], rng.permutation(y[:2000]), groups[:2000])
-    interval = cluster_bootstrap(outcomes(probe.decision_function(X[2000:]), y[2000:]), groups[2000:])
+    interval = share_interval(outcomes(probe.decision_function(X[2000:]), y[2000:]), groups[2000:])
     assert interval.low <= 0.5 <= interval.high
     assert probe.cv_scores_.min() == pytest.approx(np.log(2), abs=0.01)
 

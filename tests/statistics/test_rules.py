@@ -47,7 +47,7 @@ LISTS = st.lists(
 
 def value_or_none(rule, scored):
     try:
-        return score(rule, scored, resamples=20).value
+        return score(rule, scored).value
     except ValueError as error:
         if "no pair counts" not in str(error):
             raise
@@ -80,7 +80,7 @@ def test_inversions_are_those_counted_one_by_one(lists):
             chosen, predicted = np.sign(ranks[j] - ranks[i]), np.sign(rewards[i] - rewards[j])
             inverted += 0.5 * (chosen != 0 and predicted == 0) + (chosen * predicted < 0)
         expected.append(1 - inverted / (len(ranks) * (len(ranks) - 1) / 2))
-    assert score("inversions", pairs_of(lists), resamples=20).value == pytest.approx(np.mean(expected))
+    assert score("inversions", pairs_of(lists)).value == pytest.approx(np.mean(expected))
 
 
 def test_a_list_by_hand():
@@ -140,7 +140,7 @@ def test_the_tuned_tie_after_its_definition(validation, test):
     thresholds = [t / 10 for t in range(11)]
     best = thresholds[int(np.argmax([accuracy(validation, t) for t in thresholds]))]
     scored, tuned = (plain(*(np.array(c) for c in zip(*pairs, strict=True))) for pairs in (test, validation))
-    assert score("tuned-tie", scored, tuned, resamples=20).value == pytest.approx(accuracy(test, best))
+    assert score("tuned-tie", scored, tuned).value == pytest.approx(accuracy(test, best))
 
 
 def test_four_ways_by_hand():
@@ -187,21 +187,17 @@ def test_two_lists_of_one_prompt_are_drawn_together():
     one, two = (score("macro-half", pairs_of(lists, prompts=prompts)) for prompts in (["p", "p"], ["p", "q"]))
     assert (one.value, two.value) == (0.5, 0.5)
     assert np.isnan(one.low) and one.prompts == 1
-    assert (two.low, two.high) == (0.0, 1.0)
+    # Two prompts with opposite results say next to nothing.
+    assert two.low < 0.1 and two.high > 0.9
 
 
 def test_the_interval_covers():
     """The interval contains the truth in 95 ± 4% of 300 samples with correlated pairs."""
     rng, covered = np.random.default_rng(1), []
-    for seed in range(300):
+    for _ in range(300):
         chance = rng.beta(6, 3, 80)
         right = rng.random((80, 4)) < chance[:, None]
-        result = score(
-            "micro-half",
-            plain(np.ones(320), np.where(right, 1.0, -1.0).ravel(), np.repeat(range(80), 4)),
-            resamples=400,
-            seed=seed,
-        )
+        result = score("micro-half", plain(np.ones(320), np.where(right, 1.0, -1.0).ravel(), np.repeat(range(80), 4)))
         covered.append(result.low <= 2 / 3 <= result.high)
     assert np.mean(covered) == pytest.approx(0.95, abs=0.04)
 

@@ -181,7 +181,7 @@ def _head_rows(heads: Heads, stages: StageRuns, facet: Facet) -> pd.DataFrame:
     prompts = facet.test.prompts
     matrix = np.stack([head.fit.outcomes for head in heads.heads], axis=1)
     rows = pd.DataFrame([_describe(head, stages) for head in heads.heads])
-    rows = rows.assign(metric="accuracy", **accuracies(matrix, prompts), **facet_columns(facet))
+    rows = rows.assign(metric="accuracy", **accuracies(matrix, prompts), n_prompts=facet_columns(facet)["n_prompts"])
     rows = rows.assign(**gains(matrix, heads.single(heads.best).outcomes, prompts))
     is_pair = (rows["kind"] == "pair").to_numpy()
     better = np.stack([better_block(heads, head).outcomes for head in np.array(heads.heads)[is_pair]], axis=1)
@@ -192,7 +192,7 @@ def _head_rows(heads: Heads, stages: StageRuns, facet: Facet) -> pd.DataFrame:
     rows.loc[itself, ["gain_p_value", "gain_smallest_p_value"]] = np.nan
     for name in ("gain", "own_gain"):
         rows = correct(rows, name, by=["kind"], prefix=f"{name}_")
-    return rows
+    return rows.drop(columns="n_prompts")
 
 
 def better_block(heads: Heads, pair: Head) -> Fit:
@@ -262,7 +262,9 @@ def _correct(table: pd.DataFrame) -> pd.DataFrame:
         words = _GAINS if table.loc[row, "head"] == "across-within" else WORDS
         words = PREDICTS if table.loc[row, "kind"] == "relation" else words
         verdict = words[str(table.loc[row, "verdict"])]
-        table.loc[row, "statement"] = str(table.loc[row, "statement"]).replace("|", f" {verdict} ", 1).strip()
+        table.loc[row, "statement"] = (
+            str(table.loc[row, "statement"]).replace("|", f" {verdict} ", 1).strip().replace(" : ", ": ")
+        )
     return table
 
 

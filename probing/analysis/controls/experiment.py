@@ -237,7 +237,7 @@ def _statement(row: Mapping[Any, Any]) -> str:
         statement += f", mean of {row['draws']} draws from {low} to {high}"
     if row["control"] == TRAINED:
         return f"{statement} ({row['site']})."
-    if row["difference_verdict"] is None:
+    if pd.isna(row["difference_verdict"]):
         return f"{statement}; the trained backbone's best cell is one of these."
     difference = format_difference(*(row[name] for name in ("difference", "difference_low", "difference_high")))
     return f"{statement}; the trained backbone {WORDS[row['difference_verdict']]} it, {difference}."

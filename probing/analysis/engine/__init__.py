@@ -2,7 +2,7 @@
 
 from probing.analysis.engine.cells import LATENTS, measure_cells, measure_latents
 from probing.analysis.engine.context import Context, Model, Tables
-from probing.analysis.engine.facets import Facet, PairSet, facets_of
+from probing.analysis.engine.facets import ALL_FACETS, Facet, PairSet, facets_of
 from probing.analysis.engine.fitting import CurveReader, Fit, Fitter, Job, cell_name, in_order
 from probing.analysis.engine.identity import Identity, check_made_from, identify, refuse_others, table_digest
 from probing.analysis.engine.journal import Journal, clear_journal
@@ -30,6 +30,7 @@ from probing.analysis.engine.verdicts import ABOVE, BELOW, MIN_PROMPTS, OPEN, TO
 __all__ = [
     "ABOVE",
     "ALL",
+    "ALL_FACETS",
     "BELOW",
     "KEYS",
     "LATENTS",

@@ -133,7 +133,8 @@ def shuffled_results(
                 "draw_high": float(high),
             }
         )
-    table = pd.DataFrame(rows).assign(**{**columns, **facet_columns(facet)}, control=SHUFFLED, probe_seeds=1)
+    shared = {**columns, **facet_columns(facet), "control": SHUFFLED, "probe_seeds": 1}
+    table = pd.DataFrame(rows).assign(**shared)
     return _results(facet, table, np.stack(right, axis=1), np.stack(margins, axis=1))
 
 

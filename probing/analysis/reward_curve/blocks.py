@@ -64,7 +64,7 @@ def _compare_curve(outcomes: pd.DataFrame, curve: pd.DataFrame, delta: float) ->
     needed = []
     for column in second.T:
         variance, per_prompt = variance_of_difference(first, column, prompts)
-        count = prompts_needed(delta, variance, power=POWER)
+        count = prompts_needed(delta, variance, per_prompt, power=POWER)
         needed.append((count, math.ceil(count * per_prompt)))
     table = others[[*CURVE, "block", "n_pairs", "n_prompts", "cell"]].assign(
         chosen_block=chosen["block"],

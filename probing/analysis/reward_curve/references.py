@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from probing.analysis.engine import (
+    ALL_FACETS,
     REFERENCE,
     CellResults,
     Facet,
@@ -78,6 +79,8 @@ def measure_reference(
         [
             cell_results(facet, [site], [_fit_of_rewards(name, facet, rewards, item_ids)], common)
             for facet in facets_of(store, pairs, facets)
+            # Rewards of their own for each facet are not one reward of every pair.
+            if "facet" not in rewards or facet.name != ALL_FACETS or (rewards["facet"] == ALL_FACETS).any()
         ]
     )
 

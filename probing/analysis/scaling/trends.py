@@ -178,9 +178,9 @@ def statement(row: Mapping[Any, Any]) -> str:
     relation = f"{_WORDS[row['verdict']]} {_LABELS[row['against']]}, {measured}{p_value}"
     where = f"{row['facet']}, {row['stream']} at σ = {row['sigma']:g}, {row['head']}: "
     if row["against"] == "steps":
-        return f"{where}over the {row['series']} ({row['n_models']} steps of one run) accuracy {relation}."
+        return f"{where}over the {row['series']} ({row['n_models']:.0f} steps of one run) accuracy {relation}."
     other = f"[{100 * row['sizes_low']:+.1f}, {100 * row['sizes_high']:+.1f}] over sizes, uncorrected"
     if row["n_sizes"] < 3:
         other = "two sizes say nothing of others"
     what = "the accuracy of trained less random weights" if row["series"] == CONTRAST else f"{row['series']} accuracy"
-    return f"{where}among these {row['n_models']} models of {row['n_sizes']} sizes {what} {relation}; {other}."
+    return f"{where}among these {row['n_models']:.0f} models of {row['n_sizes']:.0f} sizes {what} {relation}; {other}."

@@ -9,7 +9,7 @@ import pytest
 from probing.analysis.combinations import CombinationSettings, measure_combinations
 from probing.analysis.combinations.experiment import COLUMNS
 from probing.analysis.combinations.mix import fit_mix, mixed_features
-from probing.analysis.engine import ALL, CurveReader, Run, Sites, facets_of
+from probing.analysis.engine import ALL, CurveReader, Run, Sites, correct, facets_of
 from probing.errors import UserError
 from probing.probes import LogisticProbe
 from probing.statistics import holm, paired_difference
@@ -99,17 +99,47 @@ def test_nothing_gains_over_a_block_with_the_whole_reward(alone):
     with_it = full[full["blocks"].str.contains("2") & (full["kind"] != "mix")]
     # More parameters may cost a little accuracy, and never gain.
     assert ((with_it["gain_low"] <= 0) & (with_it["gain_high"] >= -0.02)).all()
-    assert ((with_it["gain_p_value_holm"] > 0.05) | (with_it["gain"] < 0)).all()
+    assert (with_it["gain_verdict"] != "above").all()
     for name in ("pair-widened", "subset-widened"):
         contrast = row(alone, kind="contrast", head=name)
-        assert contrast["ci_low"] <= 0, contrast["statement"]
+        assert contrast["verdict"] != "above" and "is above" not in contrast["statement"], contrast["statement"]
     weights = np.array(row(alone, kind="mix")["weights"].split(), dtype=float)
     assert weights.argmax() == 2 and weights[2] > 0.6
 
 
+def test_copies_of_one_block_gain_nothing():
+    """The same features in every block: no head is above the block itself, nor above it at its width."""
+    claimed = []
+    for seed in range(6):
+        pairs = planted_pairs(test=300, seed=seed)
+        store = PlantedStore(pairs, lambda *_: (0.9, 0.9), num_blocks=3, seed=seed)
+        first = store.read("image", "mean", 0.1, 0)
+        store.read = lambda *_, features=first: features
+        table = measure_combinations(store, pairs)
+        contrasts = table[(table["kind"] == "contrast") & (table["head"] != "across-within")]
+        claimed += [*(contrasts["verdict"] == "above"), *(table["gain_verdict"] == "above")]
+    assert np.mean(claimed) < 0.02
+
+
+def test_a_family_of_hundreds_can_be_significant():
+    """Pairs of 24 blocks are 276 tests; a planted gain is found among them."""
+    table = pd.DataFrame({"p_value": [1e-6, *[0.5] * 299], "smallest_p_value": 1e-30, "n_prompts": 400, "gain": 0.1})
+    verdicts = correct(table, "gain")["verdict"]
+    assert verdicts[0] == "above" and set(verdicts[1:]) == {"not distinguished"}
+    few = correct(table.assign(smallest_p_value=1e-3), "gain")
+    # With seven prompts that differ, no test of three hundred can be significant, and the table says so.
+    assert set(few["verdict"][1:]) == {"too little data"} and set(few["family"]) == {"all rows: 300 tests"}
+    assert set(correct(table.assign(n_prompts=15), "gain")["verdict"]) == {"too little data"}
+
+
 def test_gains_are_paired_differences_corrected_by_kind(alone):
     single = alone.query("kind == 'single'")
-    np.testing.assert_allclose(single["gain_p_value_holm"], holm(single["gain_p_value"].to_numpy(dtype=float)))
+    # The best block is no test of itself.
+    itself = (single["blocks"] == "2") & (single["head"] == "full")
+    assert single.loc[itself, "gain_p_value_holm"].isna().all() and itself.sum() == 1
+    tested = single[~itself]
+    np.testing.assert_allclose(tested["gain_p_value_holm"], holm(tested["gain_p_value"].to_numpy(dtype=float)))
+    assert set(tested["gain_family"]) == {f"kind single: {len(tested)} tests"}
     pair = row(alone, kind="pair", head="full", blocks="2+5")
     assert pair["gain"] == pytest.approx(pair["value"] - row(alone, kind="single", head="full", blocks="2")["value"])
     assert pair["channels"] == 16 and pair["own_gain"] == pytest.approx(pair["gain"])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from probing.analysis.controls import ControlSettings, measure_controls
 from probing.analysis.controls.experiment import COLUMNS, LABELS, _statement
-from probing.analysis.controls.shortcuts import image_stat_features, source_features
+from probing.analysis.controls.shortcuts import column_features, image_stat_features
 from probing.analysis.engine import Sites
 from probing.errors import UserError
 from probing.preferences import DrawnImages, PreferenceData
@@ -71,6 +71,7 @@ def test_planted_differences_are_distinguished(table):
     for control in ("random-init", "foreign prompt", "latents", "image stats", "shuffled", "text stream"):
         assert row.loc[control, "difference_low"] > 0, control
         assert "the trained backbone is above it" in row.loc[control, "statement"]
+        assert row.loc[control, "difference_verdict"] == "above"
     for control in ("random-init", "latents", "image stats", "shuffled"):
         assert row.loc[control, "ci_low"] < 0.53 and row.loc[control, "value"] == pytest.approx(0.5, abs=0.08)
     assert abs(row.loc["empty prompt", "difference"]) < 0.05
@@ -80,13 +81,44 @@ def test_planted_differences_are_distinguished(table):
     assert row.loc["trained", "statement"].endswith(f"({row.loc['trained', 'site']}).")
 
 
+def test_shuffled_choices_have_a_range_and_no_verdict(table):
+    row = table.set_index("control").loc["shuffled"]
+    assert row["draws"] == 20 and row["draw_low"] < 0.5 < row["draw_high"] and pd.isna(row["verdict"])
+    assert "chance" not in row["statement"] and "mean of 20 draws from" in row["statement"]
+
+
+def test_draws_of_random_weights_are_one_row(pairs):
+    draws = [store(pairs, 0.0, seed=seed, random_init=True) for seed in (5, 6, 7)]
+    for seed, draw in enumerate(draws):
+        draw.attributes["seed"] = seed
+    table = measure_controls([store(pairs, 1.0), *draws], pairs, ControlSettings(shuffles=0))
+    row = table.set_index("control").loc["random-init"]
+    assert row["draws"] == 3 and row["draw_low"] <= row["value"] <= row["draw_high"]
+    assert "not distinguished from chance" in row["statement"] and "mean of 3 draws from" in row["statement"]
+
+
+def test_a_property_of_the_pairs_is_a_shortcut(pairs):
+    """Always the picture with the larger number: right where the choice says so."""
+    rng = np.random.default_rng(4)
+    numbers = pairs.assign(strength_first=rng.random(len(pairs)), strength_second=rng.random(len(pairs)))
+    table = measure_controls([store(pairs, 1.0)], numbers, ControlSettings(shuffles=0, shortcuts=("strength",)))
+    row = table.set_index("control").loc["strength"]
+    test = numbers[numbers["split"] == "test"]
+    larger = (test["strength_first"] > test["strength_second"]) == (test["choice"] == 1)
+    assert row["kind"] == "shortcut" and row["value"] in (larger.mean(), 1 - larger.mean())
+    with pytest.raises(UserError, match="no columns beauty_first"):
+        measure_controls([store(pairs, 1.0)], numbers, ControlSettings(shuffles=0, shortcuts=("beauty",)))
+
+
 def test_differences_are_paired_and_corrected(table):
-    controls = table[table["control"] != "trained"]
+    controls = table[(table["control"] != "trained") & (table["control"] != "image stream")]
     np.testing.assert_allclose(
         controls["difference_p_value_holm"], holm(controls["difference_p_value"].to_numpy(dtype=float))
     )
     trained = table["value"].iloc[0]
     np.testing.assert_allclose(controls["difference"], trained - controls["value"])
+    itself = table[table["control"] == "image stream"].iloc[0]
+    assert np.isnan(itself["difference"]) and pd.isna(itself["difference_family"])
     assert table.loc[0, ["difference", "difference_low", "difference_p_value_holm"]].isna().all()
 
 
@@ -101,13 +133,15 @@ def test_a_shortcut_matches_a_calculation_by_hand(pairs, table):
     assert row["difference"] == pytest.approx(expected.estimate)
 
 
-def test_statements_follow_the_correction(table):
-    """An interval away from zero counts after Holm's correction only."""
+def test_statements_follow_the_verdicts(table):
+    """An interval away from zero is no verdict."""
     row = table[table["control"] == "random-init"].iloc[0].to_dict()
-    row |= {"difference": 0.02, "difference_low": 0.001, "difference_high": 0.04, "difference_p_value_holm": 0.11}
-    assert _statement(row, "").endswith("[+0.1, +4.0], but not after Holm's correction (p = 0.11).")
-    assert "Holm" not in _statement({**row, "difference_p_value_holm": 0.04}, "")
-    assert "Holm" not in _statement({**row, "difference_low": -0.01}, "")
+    row |= {"difference": 0.02, "difference_low": 0.001, "difference_high": 0.04}
+    open_, above = ({**row, "difference_verdict": name} for name in ("not distinguished", "above"))
+    assert _statement(open_).endswith("the trained backbone is not distinguished from it, +2.0 points [+0.1, +4.0].")
+    assert "is above it" in _statement(above)
+    assert ": below chance," in _statement({**row, "verdict": "below"})
+    assert "too few prompts for a verdict" in _statement({**row, "verdict": "too little data"})
 
 
 def test_a_shared_source_model_is_no_shortcut(pairs):
@@ -135,7 +169,7 @@ def test_clashing_stores_are_refused(pairs):
 
 def test_features_of_shortcuts(pairs, image_stats):
     ids = PlantedStore(pairs, lambda *_: (0.0, 0.0)).item_ids
-    features = source_features(ids, pairs)
+    features = column_features(ids, pairs, "source_model")
     assert features.shape == (len(ids), 2) and (features.sum(axis=1) == 1).all()
     pair = pairs.iloc[0]
     assert features[list(ids).index(pair["first"])].tolist() == [
@@ -145,7 +179,7 @@ def test_features_of_shortcuts(pairs, image_stats):
     with pytest.raises(UserError, match="has no image statistics"):
         image_stat_features(ids, image_stats.iloc[1:], ["brightness"])
     partial = pairs.assign(source_model_first=None, source_model_second="one")
-    assert source_features(ids, partial) is None
+    assert column_features(ids, partial, "source_model") is None
 
 
 def test_image_stats_describe_the_pictures():

@@ -6,10 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probing.analysis.engine import KEYS, CellResults, Recipe, Run, Sites, measure_cells, measure_latents
+from probing.analysis.engine import (
+    KEYS,
+    CellResults,
+    Recipe,
+    Run,
+    Sites,
+    average_draws,
+    facets_of,
+    measure_cells,
+    measure_latents,
+)
 from probing.analysis.engine.results import COLUMNS
 from probing.errors import UserError
-from probing.statistics import cluster_bootstrap
+from probing.probes import LogisticProbe
+from probing.statistics import share_interval
 from tests.fakes.fake_store import FIRST_WITH_SIGNAL, NUM_BLOCKS, PROMPTS, FakeStore, make_pairs
 from tests.features.small_store import make_small_store
 
@@ -28,7 +39,7 @@ def trained(pairs):
 
 
 def test_planted_signals_are_measured_at_their_site_only(trained):
-    for row in trained.table.itertuples():
+    for row in trained.table[trained.table["facet"] != "all"].itertuples():
         planted = row.block >= FIRST_WITH_SIGNAL[row.stream] and (row.stream == "image" or row.facet == "alignment")
         if planted:
             assert row.ci_low > 0.55, row.cell
@@ -36,6 +47,8 @@ def test_planted_signals_are_measured_at_their_site_only(trained):
         else:
             # 99.9% limits of chance for 150 prompts, since there are many cells.
             assert abs(row.value - 0.5) < 0.135, row.cell
+    together = trained.table.query("facet == 'all' and stream == 'image' and block >= @FIRST_WITH_SIGNAL['image']")
+    assert (together["ci_low"] > 0.6).all()
     early = trained.table.query("stream == 'image' and block < 3")
     assert early["value"].mean() == pytest.approx(0.5, abs=0.03)
 
@@ -43,16 +56,18 @@ def test_planted_signals_are_measured_at_their_site_only(trained):
 def test_each_cell_is_a_row_and_a_column(trained):
     table, outcomes = trained.table, trained.outcomes
     assert tuple(table.columns) == COLUMNS
-    assert len(table) == 2 * 2 * (NUM_BLOCKS + NUM_BLOCKS - 1)
+    assert len(table) == 3 * 2 * (NUM_BLOCKS + NUM_BLOCKS - 1)
     assert list(outcomes.columns[:3]) == KEYS and set(outcomes.columns[3:]) == set(table["cell"])
-    assert len(outcomes) == 2 * PROMPTS["test"]
+    assert len(outcomes) == 4 * PROMPTS["test"]
     row = table.iloc[5]
     of_facet = outcomes[outcomes["facet"] == row["facet"]]
     assert row["value"] == of_facet[row["cell"]].mean()
-    interval = cluster_bootstrap(of_facet[row["cell"]].to_numpy(), of_facet["prompt_id"].to_numpy())
+    interval = share_interval(of_facet[row["cell"]].to_numpy(), of_facet["prompt_id"].to_numpy())
     assert (row["ci_low"], row["ci_high"]) == pytest.approx((interval.low, interval.high))
     assert outcomes.loc[outcomes["facet"] != row["facet"], row["cell"]].isna().all()
-    assert (table["n_pairs"] == PROMPTS["test"]).all() and (table["n_train_pairs"] == PROMPTS["train"]).all()
+    pairs = table["facet"].map({"all": 2}).fillna(1)
+    assert (table["n_pairs"] == pairs * PROMPTS["test"]).all() and (table["n_prompts"] == PROMPTS["test"]).all()
+    assert (table["n_train_pairs"] == pairs * PROMPTS["train"]).all()
     assert (table["depth"] == (table["block"] + 1) / NUM_BLOCKS).all()
     assert set(table["control"]) == {"trained"} and set(table["model"]) == {"fake"}
 
@@ -69,12 +84,10 @@ def test_the_ceiling_is_the_annotators_agreement(trained, pairs):
 
 def test_controls_are_at_chance_and_named(pairs):
     random_init = measure_cells(FakeStore(pairs, random_init=True, seed=1), pairs).table
-    shuffled = measure_cells(FakeStore(pairs), pairs, shuffled=True, sites=Sites(blocks=(3, 4, 5))).table
     latents = measure_latents(FakeStore(pairs), pairs).table
-    for table, name, tolerance in ((random_init, "random-init", 0.03), (shuffled, "shuffled", 0.1)):
-        assert set(table["control"]) == {name}
-        assert table["value"].mean() == pytest.approx(0.5, abs=tolerance)
-        assert table["cv_accuracy"].mean() == pytest.approx(0.5, abs=0.03)
+    assert set(random_init["control"]) == {"random-init"}
+    assert random_init["value"].mean() == pytest.approx(0.5, abs=0.03)
+    assert random_init["cv_accuracy"].mean() == pytest.approx(0.5, abs=0.03)
     assert set(latents["control"]) == {"latents"}
     assert latents["block"].isna().all() and latents["sigma"].isna().all()
     assert latents["value"].mean() == pytest.approx(0.5, abs=0.1)
@@ -87,15 +100,44 @@ def test_shuffling_works_with_the_chosen_item_always_first(pairs):
     first["choice"] = 1.0
     selection = {"sites": Sites(("image",), sigmas=(0.005,)), "facets": ["quality"]}
     store = FakeStore(pairs)
-    true = measure_cells(store, first, **selection).table
+    true = measure_cells(store, first, shuffles=40, **selection).table
     same = measure_cells(store, pairs, **selection).table
-    np.testing.assert_allclose(true["value"], same["value"])
-    cv = [
-        measure_cells(store, first, shuffled=True, **selection, run=Run(seed=seed)).table["cv_accuracy"]
-        for seed in range(3)
-    ]
-    assert np.mean(cv) == pytest.approx(0.5, abs=0.03)
-    assert len({tuple(values) for values in cv}) == 3
+    np.testing.assert_allclose(true.query("control == 'trained'")["value"], same["value"])
+    shuffled = true[true["control"] == "shuffled"]
+    assert len(shuffled) == len(same) and (shuffled["draws"] == 40).all()
+    assert ((shuffled["ci_low"] < 0.5) & (shuffled["ci_high"] > 0.5)).mean() > 0.8
+    # A single shuffle has a random direction; their range is far wider than the interval of their mean.
+    assert ((shuffled["draw_low"] < shuffled["ci_low"]) & (shuffled["ci_high"] < shuffled["draw_high"])).all()
+
+
+def test_shuffles_are_refits_at_the_probes_own_strength(pairs):
+    """The labels of one shuffle, fitted by a probe with that strength alone, give the same margins."""
+    store = FakeStore(pairs)
+    (facet,) = facets_of(store, pairs, ["quality"])
+    features = store.read("image", "mean", 0.6, 4)
+    recipe = Recipe()
+    probe = recipe.fit(features, facet.train)
+    margins = recipe.shuffled_margins(probe, features, facet.train, facet.test, 3, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    y = facet.train.choices
+    swapped = rng.random((3, len(y))) < 0.5
+    for number, swap in enumerate(swapped):
+        permuted = rng.permutation(np.where(swap, 1 - y, y))
+        rows = np.where(swap[:, None], facet.train.rows[:, ::-1], facet.train.rows)
+        alone = LogisticProbe(alphas=(probe.alpha_,)).fit_pairs(features, rows, permuted, facet.train.prompts)
+        np.testing.assert_allclose(margins[:, number], alone.pair_margins(features, facet.test.rows)[:, 0], atol=1e-3)
+
+
+def test_draws_of_random_weights_are_averaged(pairs):
+    selection = {"sites": Sites(("image",), sigmas=(0.6,)), "facets": ["quality"]}
+    draws = [measure_cells(FakeStore(pairs, random_init=True, seed=seed), pairs, **selection) for seed in (1, 2, 3)]
+    mean = average_draws(draws).table
+    by_draw = np.stack([draw.table["value"] for draw in draws], axis=1)
+    np.testing.assert_allclose(mean["value"], by_draw.mean(axis=1))
+    np.testing.assert_allclose(mean["draw_low"], by_draw.min(axis=1))
+    assert (mean["draws"] == 3).all() and ((mean["ci_low"] < 0.5) & (mean["ci_high"] > 0.5)).mean() > 0.6
+    with pytest.raises(ValueError, match="the same cells"):
+        average_draws([draws[0], measure_cells(FakeStore(pairs), pairs, **selection)])
 
 
 def test_the_order_of_items_and_pairs_changes_nothing(pairs, trained):
@@ -140,7 +182,9 @@ def test_ties_are_not_scored(pairs):
     tied = pairs.copy()
     tied.loc[tied.query("split == 'test'").index[:40], "choice"] = 0.5
     table = measure_cells(FakeStore(pairs), tied, sites=Sites(blocks=(5,), sigmas=(0.6,), streams=("image",))).table
-    assert (table["n_pairs"] == PROMPTS["test"] - 20).all() and (table["n_prompts"] == PROMPTS["test"] - 20).all()
+    quality = table[table["facet"] == "quality"]
+    assert (quality["n_pairs"] == PROMPTS["test"] - 20).all()
+    assert (quality["n_prompts"] == PROMPTS["test"] - 20).all()
 
 
 def test_a_stream_may_lack_the_last_block(pairs):
@@ -270,8 +314,8 @@ def test_an_interrupted_run_continues(pairs, trained, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         measure_cells(Interrupted(pairs), pairs, run=Run(journal=tmp_path))
-    # Seven sites of two facets.
-    assert len(list(tmp_path.glob("*.npz"))) == 14
+    # Seven sites of three facets.
+    assert len(list(tmp_path.glob("*.npz"))) == 21
 
     class Counting(FakeStore):
         reads = 0
@@ -282,7 +326,7 @@ def test_an_interrupted_run_continues(pairs, trained, tmp_path):
 
     store = Counting(pairs)
     resumed = measure_cells(store, pairs, run=Run(journal=tmp_path))
-    assert store.reads == len(trained.table) // 2 - 7
+    assert store.reads == len(trained.table) // 3 - 7
     pd.testing.assert_frame_equal(resumed.table, trained.table)
     pd.testing.assert_frame_equal(resumed.outcomes, trained.outcomes)
     cell = {"sites": Sites(("image",), sigmas=(0.6,), blocks=(5,)), "run": Run(journal=tmp_path)}
@@ -294,7 +338,7 @@ def test_an_interrupted_run_continues(pairs, trained, tmp_path):
 
     # Other settings or pairs are another measurement; fewer facets are not.
     assert count_reads(pairs, recipe=Recipe("ridge")) == 1
-    assert count_reads(pairs, shuffled=True) == 1
+    assert count_reads(pairs, shuffles=2) == 1
     assert count_reads(pairs.assign(choice=1 - pairs["choice"])) == 1
     assert count_reads(pairs, facets=["quality"]) == 0
 
@@ -353,7 +397,7 @@ def test_bad_pairs_are_refused(pairs, damage, message):
         ({"sites": Sites(blocks=(6,))}, "no block 6; it has 0, 1, 2, 3, 4, 5"),
         ({"sites": Sites(("audio",))}, "no stream audio"),
         ({"sites": Sites(reductions=("max",))}, "no reduction max"),
-        ({"facets": ["charm"]}, "no facet charm; it has alignment, quality"),
+        ({"facets": ["charm"]}, "no facet charm; it has all, alignment, quality"),
         ({"sites": Sites(("text",), blocks=(5,))}, "leave nothing"),
     ],
 )

@@ -114,6 +114,7 @@ def test_ratios_match_a_one_way_analysis_of_variance(pairs):
         margins=rewards[0, 0][:, None],
         train_margins=np.empty(0),
         scored=rewards,
+        shuffled=np.empty((len(facet.test.choices), 0)),
     )
     ratios = variance_ratios({Site("image", "mean", 0.1, 0): fit}, facet, 0).set_index("metric")["value"]
     flat = rewards.reshape(draws, -1)

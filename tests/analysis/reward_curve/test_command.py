@@ -33,7 +33,7 @@ def stores(tmp_path_factory):
 
 def test_tables_are_written_and_drawn(stores, tmp_path, capsys):
     store, random_init = map(str, stores)
-    options = ["--sigmas", "0.005", "--shuffles", "1", "--output", str(tmp_path / "results")]
+    options = ["--sigmas", "0.005", "--shuffles", "2", "--output", str(tmp_path / "results")]
     assert main(["--store", store, "--store", random_init, *options]) == 0
     output = capsys.readouterr().out
     assert "quality: image mean, σ = 0.005, block" in output and "is above the random-initialised backbone" in output

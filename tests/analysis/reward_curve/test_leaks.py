@@ -136,7 +136,7 @@ def selected_blocks() -> list[list[int]]:
         store = FakeStore(pairs)
         latents = measure_latents(store, pairs, facets=QUALITY)
         results = CellResults.join(measure_cells(store, pairs, sites=Sites(**IMAGE), facets=QUALITY), latents)
-        blocks.append(compare(results, resamples=100)["block"].tolist())
+        blocks.append(compare(results)["block"].tolist())
     return blocks
 
 

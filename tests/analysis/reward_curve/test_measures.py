@@ -24,7 +24,7 @@ def pairs():
 def measured(pairs):
     store, random_init = FakeStore(pairs), FakeStore(pairs, random_init=True, seed=1)
     results = measure_curve(
-        store, pairs, random_init=random_init, shuffles=2, sites=Sites(streams=("image",), sigmas=(0.6,))
+        store, pairs, random_init=[random_init], shuffles=20, sites=Sites(streams=("image",), sigmas=(0.6,))
     )
     table = measures(results, pairs)
     assert tuple(table.columns) == COLUMNS
@@ -57,7 +57,8 @@ def test_true_log_odds_have_the_exact_information(measured, pairs):
     truth = pairs.set_index("pair_id").eval("reward_first - reward_second")
     margins = results.margins.assign(**{cell: truth.loc[results.margins["pair_id"]].to_numpy()})
     row = measures(type(results)(table, results.outcomes, margins), pairs).query("metric == 'information'").iloc[0]
-    p = pairs[(pairs["split"] == "test") & (pairs["facet"] == table["facet"].iloc[0])]["probability"]
+    facet = table["facet"].iloc[0]
+    p = pairs[(pairs["split"] == "test") & ((facet == "all") | (pairs["facet"] == facet))]["probability"]
     exact = 1 + np.mean(p * np.log2(p) + (1 - p) * np.log2(1 - p))
     assert row["ci_low"] < exact < row["ci_high"]
 
@@ -77,12 +78,12 @@ def test_the_area_uses_both_orders_of_each_pair(measured, pairs):
 def test_selectivity_is_accuracy_less_that_of_shuffles(measured):
     results, table = measured
     rows, informed = of(table, "selectivity")
-    assert (rows.loc[informed, "ci_low"] > 0.1).all()
+    # The interval is for other shuffles too, whose accuracies differ by ten points and more.
+    assert (rows.loc[informed, "ci_low"] > 0.05).all()
     cell = rows.iloc[-1]
     value = results.table.set_index("cell")["value"]
     site = cell["cell"].removeprefix("trained/")
-    shuffled = [value[f"shuffled/{site}/seed{seed}"] for seed in range(2)]
-    assert cell["value"] == pytest.approx(value[cell["cell"]] - np.mean(shuffled))
+    assert cell["value"] == pytest.approx(value[cell["cell"]] - value[f"shuffled/{site}"])
 
 
 def test_margins_are_nearly_calibrated(measured):
@@ -112,7 +113,7 @@ def test_a_linear_signal_needs_no_network(pairs):
     assert (row["probe"], row["other"]) == ("logistic", "mlp")
     assert row["difference"] == pytest.approx(two.table["value"].iloc[0] - one.table["value"].iloc[0])
     assert row["ci_low"] < 0.02
-    assert bool(row["equivalent"])
+    assert bool(row["equivalent"]) and row["verdict"] == "not distinguished"
     assert not compare_probes(one, two, margin=1e-6)["equivalent"].any()
     with pytest.raises(UserError, match="share no cell"):
         compare_probes(one, measure_cells(store, pairs, sites=Sites(("image",), sigmas=(0.6,), blocks=(3,)), **quality))

@@ -31,7 +31,7 @@ def truth(pairs):
 
 def test_the_true_reward_reaches_the_ceiling(pairs, truth):
     table = measure_reference("truth", truth, FakeStore(pairs), pairs).table
-    assert table["control"].tolist() == ["reference"] * 2 and set(table["model"]) == {"truth"}
+    assert table["control"].tolist() == ["reference"] * 3 and set(table["model"]) == {"truth"}
     assert ((table["ci_low"] <= table["ceiling"]) & (table["ceiling"] <= table["ci_high"])).all()
 
 
@@ -44,7 +44,7 @@ def test_only_the_order_of_rewards_counts(pairs, truth):
     right = (reward_of.loc[test["first"]].to_numpy() > reward_of.loc[test["second"]].to_numpy()) == (
         test["choice"] == 1
     )
-    by_hand = right.groupby(test["facet"]).mean()
+    by_hand = pd.concat([pd.Series({"all": right.mean()}), right.groupby(test["facet"]).mean()])
     assert results.table.set_index("facet")["value"].to_dict() == pytest.approx(by_hand.to_dict())
     monotone = rewards.assign(reward=np.exp(3 * rewards["reward"]))
     again = measure_reference("other", monotone, store, pairs)
@@ -56,6 +56,8 @@ def test_each_facet_may_have_its_rewards(pairs, truth):
         [truth.assign(facet="alignment"), truth.assign(facet="quality", reward=-truth["reward"])], ignore_index=True
     )
     values = measure_reference("turned", both, FakeStore(pairs), pairs).table.set_index("facet")["value"]
+    # They are not one reward of every pair.
+    assert set(values.index) == {"alignment", "quality"}
     straight = measure_reference("truth", truth, FakeStore(pairs), pairs).table.set_index("facet")["value"]
     assert values["alignment"] == straight["alignment"]
     assert values["quality"] == pytest.approx(1 - straight["quality"])
@@ -66,7 +68,7 @@ def test_each_facet_may_have_its_rewards(pairs, truth):
     [
         (lambda t: t.drop(columns="reward"), "have no column reward"),
         (lambda t: pd.concat([t, t.head(1)]), "twice"),
-        (lambda t: t.iloc[:-1], "lack a finite one for 1 items of quality's test pairs"),
+        (lambda t: t.iloc[:-1], "lack a finite one for 1 items of all's test pairs"),
         (lambda t: t.assign(reward=t["reward"].where(t.index > 700, np.nan)), "lack a finite one"),
     ],
 )
@@ -77,11 +79,11 @@ def test_bad_rewards_are_refused(pairs, truth, damage, message):
 
 def test_a_reference_is_compared_and_drawn(pairs, truth):
     store = FakeStore(pairs)
-    curve = measure_curve(store, pairs, shuffles=1, sites=Sites(sigmas=(0.6,)))
+    curve = measure_curve(store, pairs, shuffles=2, sites=Sites(sigmas=(0.6,)))
     joined = CellResults.join(curve, measure_reference("truth", truth, store, pairs))
-    compared = compare(joined, resamples=2000)
+    compared = compare(joined)
     references = compared[compared["baseline"] == "reference"].set_index("facet")
-    assert set(references.index) == {"alignment", "quality"} and set(references["baseline_chosen"]) == {"truth"}
+    assert set(references.index) == {"all", "alignment", "quality"} and set(references["baseline_chosen"]) == {"truth"}
     # The planted direction carries the reward and noise, so no probe can be above the reward itself.
     assert (references["ci_low"] < 0).all() and references["statement"].str.contains("truth (", regex=False).all()
     drawn = plot_reward_curve(joined.table, facet="quality")

@@ -14,7 +14,6 @@ from probing.analysis.engine import Sites
 from probing.analysis.scaling import ScalingSettings, measure_scaling
 from probing.analysis.scaling.experiment import COLUMNS
 from probing.analysis.scaling.model_sizes import size_of, training_steps
-from probing.analysis.scaling.trends import fit_line
 from probing.errors import UserError
 from probing.plots.scaling import _points
 from probing.testbed.recipes.assemble import WEIGHTS
@@ -71,10 +70,17 @@ def test_only_planted_slopes_are_claimed(planted):
     for head in ("best", "stages", "depth 0.5", "best-matched"):
         fit = fit_of(planted, head)
         assert fit["ci_low"] > 0 and fit["n_models"] == 4 and fit["value"] > 0.03, head
-    null = fit_of(planted, "depth 0.5", "random-init")
-    assert min(null["ci_low"], null["models_low"]) <= 0 <= max(null["ci_high"], null["models_high"])
-    steps = fit_of(planted, "stages", "checkpoints of 1e+07 parameters", "steps")
-    assert steps["n_models"] == 3 and steps["ci_low"] > 0
+        assert (
+            fit["verdict"] == "above" and "among these 4 models of 4 sizes trained accuracy rises" in fit["statement"]
+        )
+        contrast = fit_of(planted, head, "trained less random-init")
+        assert contrast["verdict"] == "above" and contrast["n_models"] == 8 and contrast["n_sizes"] == 4
+        null = fit_of(planted, head, "random-init")
+        assert null["verdict"] == "not distinguished" and "is not measurably related" in null["statement"]
+        assert contrast["value"] == pytest.approx(fit["value"] - null["value"])
+    steps = fit_of(planted, "stages", "training of 1e+07 parameters", "steps")
+    assert steps["n_models"] == 3 and steps["verdict"] == "above" and np.isnan(steps["sizes_low"])
+    assert "3 steps of one run" in steps["statement"] and "over sizes" not in steps["statement"]
 
 
 @pytest.mark.parametrize("with_steps", [True, False])
@@ -88,9 +94,13 @@ def test_a_further_seed_is_a_model_and_no_checkpoint(pairs, with_steps):
     ]
     steps = {"s-step100": 100, "s": 10000} | ({"s-seed1": 10000} if with_steps else {})
     table = measure_scaling(stores, pairs, ScalingSettings(steps=steps, depths=(1.0,)))
-    best = table[(table["head"] == "best") & (table["kind"] == "residual")]
-    assert list(best.loc[best["against"] == "parameters", "model"]) == ["xs", "s", "s-seed1"]
-    assert list(best.loc[best["against"] == "steps", "model"]) == ["s-step100", "s"]
+    best = table[(table["head"] == "best") & (table["kind"] == "fit")].set_index("against")
+    assert (best.loc["parameters", "n_models"], best.loc["parameters", "n_sizes"]) == (3, 2)
+    assert best.loc["steps", "n_models"] == 2
+    points = table[(table["kind"] == "point") & (table["head"] == "best")].set_index("model")["value"]
+    # The two trainings of a size are one point of the line.
+    rise = points[["s", "s-seed1"]].mean() - points["xs"]
+    assert best.loc["parameters", "value"] == pytest.approx(rise)
     drawn = {against: len(_points(table[table["head"] == "best"], against)) for against in ("parameters", "steps")}
     assert drawn == {"parameters": 3, "steps": 2}
 
@@ -98,14 +108,22 @@ def test_a_further_seed_is_a_model_and_no_checkpoint(pairs, with_steps):
 def test_without_an_effect_of_size_no_slope_is_claimed(pairs):
     table = measure_scaling([model(pairs, name, 0.6) for name in SIZES], pairs)
     fits = table[(table["kind"] == "fit") & (table["against"] == "parameters") & (table["head"] != "stages")]
-    wide = [fits[["ci_low", "models_low"]].min(axis=1), fits[["ci_high", "models_high"]].max(axis=1)]
-    assert ((wide[0] <= 0) & (wide[1] >= 0)).all()
-    covered = (fits["ci_low"] <= 0) & (fits["ci_high"] >= 0)
-    assert (fits["statement"].str.contains("is not measurably related") == covered).all()
+    assert (fits["verdict"] == "not distinguished").all()
+    assert fits["statement"].str.contains("is not measurably related").all()
+
+
+def test_a_slope_is_tested_on_pairs_as_a_weighted_sum(pairs):
+    """Over prompts, the slope between two sizes is their paired difference."""
+    stores = [model(pairs, "xs", 0.2), model(pairs, "s", 0.9)]
+    table = measure_scaling(stores, pairs, ScalingSettings(depths=(1.0,)))
+    fit = fit_of(table)
+    points = table[(table["kind"] == "point") & (table["head"] == "best")]
+    assert fit["value"] == pytest.approx(points["value"].iloc[1] - points["value"].iloc[0])
+    assert fit["p_value"] < 1e-4 and fit["verdict"] == "above" and "two sizes say nothing" in fit["statement"]
 
 
 def test_a_trend_is_ordinary_least_squares(planted):
-    """Slope, intercept, residuals and the interval over models against SciPy."""
+    """Slope, intercept, residuals and the interval over sizes against SciPy."""
     points = planted[(planted["kind"] == "point") & (planted["head"] == "best") & (planted["control"] == "trained")]
     points = points[points["finished"].astype(bool)]
     assert sorted(points["model"]) == ["l", "m", "s", "xs"]
@@ -114,23 +132,18 @@ def test_a_trend_is_ordinary_least_squares(planted):
     fit = fit_of(planted)
     assert (fit["value"], fit["intercept"]) == pytest.approx((expected.slope, expected.intercept))
     reach = t.ppf(0.975, 2) * expected.stderr
-    assert (fit["models_low"], fit["models_high"]) == pytest.approx((expected.slope - reach, expected.slope + reach))
+    assert (fit["sizes_low"], fit["sizes_high"]) == pytest.approx((expected.slope - reach, expected.slope + reach))
     residuals = planted[
         (planted["kind"] == "residual")
         & (planted["head"] == "best")
         & (planted["series"] == "trained")
         & (planted["against"] == "parameters")
-    ].set_index("model")["value"]
-    by_hand = points.set_index("model")["value"] - expected.intercept - expected.slope * pd.Series(x, points["model"])
-    pd.testing.assert_series_equal(residuals.sort_index(), by_hand.sort_index(), check_names=False, check_dtype=False)
+    ].set_index("parameters")["value"]
+    points = points.set_index("parameters")
+    x = pd.Series(x, points.index)
+    by_hand = points["value"] - expected.intercept - expected.slope * x
+    np.testing.assert_allclose(residuals.sort_index(), by_hand.sort_index().astype(float), atol=1e-12)
     assert fit["residual_deviation"] == pytest.approx(np.sqrt((by_hand**2).sum() / 2))
-
-
-def test_fit_line_is_exact_on_lines():
-    x = np.array([1.0, 2.0, 4.0])
-    slopes, intercepts = fit_line(x, np.stack([0.1 + 0.2 * x, 1.0 - 0.3 * x]))
-    np.testing.assert_allclose(slopes, [0.2, -0.3])
-    np.testing.assert_allclose(intercepts, [0.1, 1.0])
 
 
 def test_heads_are_matched_in_depth_and_width(planted):
@@ -149,11 +162,11 @@ def test_heads_are_matched_in_depth_and_width(planted):
         assert best.loc[name, "cv_accuracy"] == part["cv_accuracy"].max()
 
 
-def test_two_models_give_no_interval_over_models(pairs):
+def test_two_sizes_give_no_interval_over_sizes(pairs):
     table = measure_scaling([model(pairs, "xs", 0.2), model(pairs, "l", 1.2)], pairs, ScalingSettings(depths=(1.0,)))
     fit = fit_of(table)
-    assert np.isnan(fit["models_low"]) and np.isnan(fit["residual_deviation"]) and fit["ci_low"] > 0
-    assert "two models give no interval over models" in fit["statement"]
+    assert np.isnan(fit["sizes_low"]) and np.isnan(fit["residual_deviation"]) and fit["ci_low"] > 0
+    assert "two sizes say nothing of others" in fit["statement"]
     alone = measure_scaling([model(pairs, "xs", 0.2)], pairs)
     assert not (alone["kind"] == "fit").any()
 

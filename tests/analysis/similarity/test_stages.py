@@ -17,7 +17,7 @@ from probing.analysis.similarity import (
     tables,
 )
 from probing.errors import UserError
-from probing.statistics import cluster_bootstrap
+from probing.statistics import mean_interval
 from tests.fakes.fake_similarity import LENGTHS, SUBJECT, Matrices, Site, measured, planted
 
 
@@ -86,7 +86,7 @@ def test_similarity_is_the_mean_over_prompts(matrices, table):
     one = matrices[2]
     row = means[(means["measure"] == "cka") & (means["sigma"] == 0.6) & (means["block"] == 1) & (means["other"] == 7)]
     values = one.values[:, 1, 7]
-    interval = cluster_bootstrap(values, one.prompt_ids)
+    interval = mean_interval(values, one.prompt_ids)
     assert row["value"].item() == pytest.approx(values.mean()) and row["std"].item() == pytest.approx(
         values.std(ddof=1)
     )
