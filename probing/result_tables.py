@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -55,6 +56,10 @@ _RENAMED = {
 }
 """Columns of version 0.1, and their present names."""
 _RENAMED_CONTROLS = {"none": "trained", "looks": "image stats"}
+DECIDED = ("above", "below")
+"""Verdicts that figures mark."""
+_TESTED = {"": "difference", "gain_": "gain", "own_gain_": "own_gain", "difference_": "difference"}
+"""Prefix of the columns of a test, and the column of its estimate."""
 _CELL_COLUMNS = ("cell", "chosen_cell", "baseline_cell")
 
 
@@ -95,14 +100,26 @@ def _with_present_names(table: pd.DataFrame) -> pd.DataFrame:
     table = table.rename(columns={**renamed, **cells})
     if "control" in table and table["control"].isin(list(_RENAMED_CONTROLS)).any():
         table = table.assign(control=table["control"].replace(_RENAMED_CONTROLS))
+    table = _with_verdicts(table)
     for name in _CELL_COLUMNS:
         if name in table and pd.api.types.is_string_dtype(table[name].dropna()):
             table = table.assign(**{name: table[name].str.replace(r"^none/", "trained/", regex=True)})
     return table
 
 
-DECIDED = ("above", "below")
-"""Verdicts that figures mark."""
+def _with_verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the verdicts and draws that tables of version 0.1 lack; the corrected p-values were there."""
+    added: dict[str, Any] = {}
+    for prefix, estimate in _TESTED.items():
+        if {f"{prefix}p_value_holm", estimate} <= set(table) and f"{prefix}verdict" not in table:
+            significant = table[f"{prefix}p_value_holm"] <= 0.05
+            direction = (table[estimate] > 0).map({True: DECIDED[0], False: DECIDED[1]})
+            added[f"{prefix}verdict"] = direction.where(significant, "not distinguished")
+    if "control" in table and {"value", "cv_accuracy"} <= set(table):
+        added |= {name: float("nan") for name in ("draws", "draw_low", "draw_high") if name not in table}
+    return table.assign(**added)
+
+
 PUBLISHED = "published"
 """The control of rows with published values; their ``citation`` names the paper and its table or figure."""
 

@@ -129,8 +129,8 @@ def _handles(table: pd.DataFrame) -> list[Artist]:
     handles: list[Artist] = [
         *style.handles_of({sigma: one._replace(label=f"trained, {one.label}") for sigma, one in styles.items()})
     ]
-    draws = {name: table.loc[table["control"] == name, "draws"].max() for name in ("random-init", "shuffled")}
-    random_init = "random-initialised" + (f" (mean of {draws['random-init']})" if draws["random-init"] > 1 else "")
+    draws = table["draws"].fillna(0).groupby(table["control"]).max().reindex(["random-init", "shuffled"]).fillna(0)
+    random_init = "random-initialised" + (f" (mean of {draws['random-init']:.0f})" if draws["random-init"] > 1 else "")
     controls: dict[str, Artist] = {
         "random-init": Line2D(
             [],
@@ -143,7 +143,7 @@ def _handles(table: pd.DataFrame) -> list[Artist]:
             label=random_init,
         ),
         "latents": Line2D([], [], color=style.LATENTS, linestyle=":", linewidth=2.2, label="pooled VAE latents"),
-        "shuffled": Patch(color=style.SHUFFLED, alpha=0.3, label=f"{draws['shuffled']} shuffles of the choices"),
+        "shuffled": Patch(color=style.SHUFFLED, alpha=0.3, label=f"{draws['shuffled']:.0f} shuffles of the choices"),
     }
     handles += [handle for control, handle in controls.items() if (table["control"] == control).any()]
     for name, colour in _reference_colours(table[table["control"] == "reference"]).items():
@@ -158,7 +158,7 @@ def _trained(table: pd.DataFrame) -> pd.DataFrame:
 def _draw_curve(ax: Axes, part: pd.DataFrame, one: style.Style) -> None:
     part = part.sort_values("block")
     trained = part["control"].iloc[0] == "trained"
-    if not trained and (part["draws"] > 1).all():
+    if not trained and (part["draws"].fillna(0) > 1).all():
         ax.vlines(part["block"].astype(float), part["draw_low"], part["draw_high"], color=one.colour, linewidth=0.8)
     style.draw_band(
         ax,

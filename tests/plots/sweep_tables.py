@@ -34,5 +34,5 @@ def sweep_tables() -> dict[str, pd.DataFrame]:
         "scaling": measure_scaling(
             [one, fresh, large], pairs, ScalingSettings(steps={"large": 300}), sites=Sites(sigmas=(0.1,))
         ),
-        "controls": measure_controls([one, fresh], pairs, ControlSettings(shuffles=1), sites=Sites(sigmas=(0.1,))),
+        "controls": measure_controls([one, fresh], pairs, ControlSettings(shuffles=2), sites=Sites(sigmas=(0.1,))),
     }

@@ -262,9 +262,8 @@ def _correct(table: pd.DataFrame) -> pd.DataFrame:
         words = _GAINS if table.loc[row, "head"] == "across-within" else WORDS
         words = PREDICTS if table.loc[row, "kind"] == "relation" else words
         verdict = words[str(table.loc[row, "verdict"])]
-        table.loc[row, "statement"] = (
-            str(table.loc[row, "statement"]).replace("|", f" {verdict} ", 1).strip().replace(" : ", ": ")
-        )
+        before, after = str(table.loc[row, "statement"]).split("|", 1)
+        table.loc[row, "statement"] = f"{before} {verdict} {after}" if before else f"{verdict}: {after}"
     return table
 
 

@@ -86,10 +86,31 @@ def test_greedy_selection_adds_a_block_of_the_other_half(complementary):
     assert steps["blocks"].iloc[3].startswith(steps["blocks"].iloc[1])
 
 
-def test_low_similarity_predicts_the_planted_gain(complementary):
+def two_halves(pairs, blocks):
+    """Two stages of alike blocks, each with one half of the reward."""
+    half = blocks // 2
+    similarity = pd.DataFrame(
+        [
+            {"block": a, "other": b, "value": 0.9 if (a < half) == (b < half) else 0.7}
+            for a in range(blocks)
+            for b in range(blocks)
+        ]
+    )
+    store = PlantedStore(pairs, lambda s, _, block: (1.5, 0.0) if block < half else (0.0, 1.5), num_blocks=blocks)
+    return row(measure_combinations(store, pairs, CombinationSettings(similarity=similarity)), kind="relation")
+
+
+def test_low_similarity_predicts_the_planted_gain(pairs):
+    relation = two_halves(pairs, 10)
+    assert relation["value"] < -0.6 and relation["ci_high"] < 0 and relation["verdict"] == "below"
+    assert relation["statement"].startswith("pairs of less similar blocks gain more: Spearman -")
+
+
+def test_few_blocks_give_no_verdict_on_similarity(complementary):
+    """Six blocks in two stages have ten orders, so the least p-value is 0.1."""
     relation = row(complementary, kind="relation")
-    assert relation["value"] < -0.6 and relation["ci_high"] < 0
-    assert "less similar blocks gain more" in relation["statement"]
+    assert relation["value"] < -0.6 and relation["p_value"] >= 0.09 and relation["verdict"] == "too little data"
+    assert relation["statement"].startswith("too few blocks or prompts")
 
 
 def test_nothing_gains_over_a_block_with_the_whole_reward(alone):
