@@ -25,6 +25,8 @@ SIGMAS = "0.005,0.3,0.6"
 FEWER_SIGMAS = "0.005,0.6"
 """Near-clean, and where alignment is read: the noise levels of the other models' stores."""
 BATCH_SIZE = 32
+RANDOM_SEEDS = (0, 1, 2)
+"""Seeds of the model's random weights; the other sizes have one draw each."""
 RIVAL = "testbed-rival"
 """The testbed's baseline reward model, a reference in the reward curves."""
 
@@ -73,6 +75,11 @@ def _stores(options: ReproduceOptions) -> dict[str, list[str]]:
     return {
         model: ["--model", model, *all_levels, *both],
         f"{model}-random-init": ["--model", model, *all_levels, *both, "--random-init"],
+        # One draw of random weights is no control: the spread over draws is shown.
+        **{
+            f"{model}-random-init-{seed}": ["--model", model, *all_levels, *both, "--random-init", "--seed", str(seed)]
+            for seed in RANDOM_SEEDS[1:]
+        },
         f"{model}-noise-1": ["--model", model, *all_levels, *image, "--seed", "1"],
         f"{model}-shared-noise": ["--model", model, *all_levels, *image, "--pair-noise", "shared"],
         f"{model}-foreign": ["--model", model, *all_levels, *both, "--prompts", "foreign"],
@@ -114,12 +121,13 @@ def _experiments(options: ReproduceOptions) -> list[Step]:
     rewards = str(options.cache / f"{RIVAL}.parquet")
     fewer, image = ["--sigmas", FEWER_SIGMAS], ["--streams", "image"]
     controls = {name: f"{model}-{name}" for name in ("random-init", "noise-1", "shared-noise", "foreign", "empty")}
+    random_init = [controls["random-init"], *(f"{model}-random-init-{seed}" for seed in RANDOM_SEEDS[1:])]
     sizes = [f"{name}-random-init" for name in _sizes(model)]
     stores = {
         "similarity": [],
         "noise": [model, controls["noise-1"], controls["shared-noise"]],
-        "reward-curve": [model, controls["random-init"]],
-        "controls": [model, controls["random-init"], controls["foreign"], controls["empty"]],
+        "reward-curve": [model, *random_init],
+        "controls": [model, *random_init, controls["foreign"], controls["empty"]],
         "scaling": [model, controls["random-init"], *_other_models(model), *sizes],
     }
     tables = ["--stages", f"{results}/stages.parquet", "--similarity", f"{results}/similarity.parquet"]
@@ -128,7 +136,8 @@ def _experiments(options: ReproduceOptions) -> list[Step]:
         "reward-curve": ["--references", f"{RIVAL}={rewards}"],
         "combinations": [*fewer, *image, *tables],
         "noise": image,
-        "controls": ["--image-stats", *_limit(options)],
+        # Of the testbed's pairs: how strongly each picture is degraded.
+        "controls": ["--image-stats", "--shortcuts", "strength", *_limit(options)],
         "scaling": [*fewer, *image],
         "token-maps": ["--curve", f"{results}/reward_curve.parquet"],
     }

@@ -95,7 +95,10 @@ def _by_item(data: PreferenceData, rewards: pd.DataFrame) -> pd.DataFrame:
 def _scored(data: PreferenceData, pairs: pd.DataFrame, reward_of: pd.Series, partial: bool) -> ScoredPairs | None:
     first, second = (pairs[side].map(reward_of) for side in ("first", "second"))
     missing = first.isna() | second.isna()
+    incomplete = None
     if partial:
+        if "list_id" in pairs:
+            incomplete = pairs["list_id"].isin(pairs.loc[missing, "list_id"].dropna())[~missing].to_numpy()
         pairs, first, second = pairs[~missing], first[~missing], second[~missing]
     if len(pairs) == 0:
         return None
@@ -114,6 +117,7 @@ def _scored(data: PreferenceData, pairs: pd.DataFrame, reward_of: pd.Series, par
         lists=_lists(pairs),
         items=pairs[["first", "second"]].to_numpy(dtype=str).T,
         both_bad=(pairs["vote"] == BOTH_BAD).to_numpy() if "vote" in pairs else None,
+        incomplete=incomplete,
     )
 
 

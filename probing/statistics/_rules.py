@@ -33,6 +33,7 @@ class ScoredPairs:
         lists: Ranked list that the pair comes from; None for data without lists.
         items: Names of the first and the second item, (2, pair); needed for rank correlations.
         both_bad: Whether annotators marked both items as bad; None for data without that mark.
+        incomplete: Whether the pair's list lost a pair for lack of a reward; None if none did.
     """
 
     choices: Float[np.ndarray, " pair"]
@@ -42,6 +43,7 @@ class ScoredPairs:
     lists: Shaped[np.ndarray, " pair"] | None = None
     items: Shaped[np.ndarray, "2 pair"] | None = None
     both_bad: Bool[np.ndarray, " pair"] | None = None
+    incomplete: Bool[np.ndarray, " pair"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("choices", "first", "second"):
@@ -213,25 +215,30 @@ def _three_way(scored: ScoredPairs, threshold: float) -> Float[np.ndarray, " pai
     return np.where(chosen == predicted, 1.0, np.where((chosen == 0) | (predicted == 0), 0.5, 0.0))
 
 
-def _four_way(scored: ScoredPairs, validation: ScoredPairs | None = None) -> _Counted:
+def _four_way(merged: bool, scored: ScoredPairs, validation: ScoredPairs | None = None) -> _Counted:
     if scored.both_bad is None:
         raise ValueError("ties are not marked as both good or both bad")
     threshold, level, note = 0.0, -np.inf, "a tie where rewards are equal, never both bad"
     if validation is not None and validation.both_bad is not None:
         levels = np.quantile((validation.first + validation.second) / 2, _LEVELS)
         candidates = [(t, quantile) for t in THRESHOLDS for quantile in levels]
-        threshold, level = max(candidates, key=lambda pair: _four_way_outcomes(validation, *pair).mean())
+        threshold, level = max(
+            candidates, key=lambda pair: _four_way_outcomes(validation, pair[0], pair[1], merged).mean()
+        )
         note = f"tied up to {threshold:g}, bad below {level:.3g}, from validation"
-    return _Counted(_four_way_outcomes(scored, threshold, level), scored.prompts, len(scored.choices), note)
+    return _Counted(_four_way_outcomes(scored, threshold, level, merged), scored.prompts, len(scored.choices), note)
 
 
-def _four_way_outcomes(scored: ScoredPairs, threshold: float, level: float) -> Float[np.ndarray, " pair"]:
+def _four_way_outcomes(scored: ScoredPairs, threshold: float, level: float, merged: bool) -> Float[np.ndarray, " pair"]:
     assert scored.both_bad is not None
     chosen = np.where(scored.both_bad, -2.0, np.sign(scored.choices - 0.5))
     low = (scored.first + scored.second) / 2 < level
     tie = np.where(low, -2.0, 0.0)
     predicted = np.where(_probability_gap(scored) <= threshold, tie, np.sign(scored.margins))
-    outcome: Float[np.ndarray, " pair"] = (chosen == predicted).astype(float)
+    right = chosen == predicted
+    if merged:
+        right |= (predicted == 0.0) & scored.both_bad
+    outcome: Float[np.ndarray, " pair"] = right.astype(float)
     return outcome
 
 
@@ -257,6 +264,8 @@ def _complete_lists(scored: ScoredPairs) -> Shaped[np.ndarray, " pair"]:
     """Return the lists; each must have all of its C(n, 2) pairs."""
     if scored.lists is None or scored.items is None:
         raise ValueError("these are pairs, not ranked lists")
+    if scored.incomplete is not None and scored.incomplete.any():
+        raise ValueError("some lists lack an item's reward; it needs every pair of a list")
     lists = np.asarray(scored.lists)
     _, code = np.unique(lists, return_inverse=True)
     names, name = np.unique(np.asarray(scored.items).ravel(), return_inverse=True)
@@ -280,7 +289,11 @@ RULES: dict[str, Rule] = {
         _tuned_tie,
         validated=True,
     ),
-    "four-way": Rule("all pairs: left, right, tie or both bad", _four_way),
+    "four-way": Rule("all pairs: left, right, tie or both bad", partial(_four_way, False)),
+    "four-way-parsed": Rule(
+        "as four-way, and a predicted tie is right for both bad: GenAI-Bench's published parser",
+        partial(_four_way, True),
+    ),
     "kendall": Rule("Kendall's τ-b, mean over lists", _kendall, least=-1.0),
     "spearman": Rule("Spearman's ρ, mean over lists", _spearman, least=-1.0),
 }

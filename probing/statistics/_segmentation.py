@@ -9,6 +9,10 @@ every matrix well, so its cost is compared with that of a *stationary* matrix: e
 which is a drift at constant speed with the same similarity at every distance. The gap of a number of segments is the
 share of scatter that remains under the null minus the share that remains in S (after the gap statistic of Tibshirani et
 al. 2001).
+
+A drift need not have one speed, and one that is faster here and slower there has gaps too. So the p-value is the chance
+of such a gap in drifts whose speeds vary as much as those of S: steps between neighbours are drawn from a lognormal
+distribution with the spread of the measured ones, by their median absolute deviation, which few borders do not widen.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ LEAST_GAP = 0.05
 """Smallest gap of more than one segment: with many prompts, a smaller one is significant but does not matter."""
 SEGMENT_RESAMPLES = 500
 _EXACT = 1e-9
+_MEDIAN_EFFICIENCY = 0.37
+"""Efficiency of the median absolute deviation under a normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Segmentations:
         scatter: Share of the scatter that remains, by number.
         gap: Share of the scatter that remains under the null, minus ``scatter``, by number.
         gap_error: Standard error of the gap over groups.
-        p_value: Chance of a largest gap at least this large in drifts with the same sampling noise.
+        p_value: Chance of a largest gap at least this large in drifts of as uneven a speed, with the same noise.
         number_share: Share of resamples that choose each number (by gap and least gap, without their p-values).
         segment_share: For each number and segment, share of resamples whose best segmentation has the same segment.
         start_share: For each number and segment, share of resamples whose best segmentation has the same start.
@@ -101,7 +107,8 @@ def find_segments(
     drawn_null, _ = _shares(stationary(drawn) + noise, numbers, shortest)
     gap, drawn_gap = null.mean(axis=0) - scatter[0], drawn_null - drawn_scatter
     error = drawn_gap.std(axis=0)
-    chance = (null.mean(axis=0) - null).max(axis=1)
+    uneven, _ = _shares(uneven_drifts(mean, resamples, seed) + noise, numbers, shortest)
+    chance = (null.mean(axis=0) - uneven).max(axis=1)
     p_value = float((np.sum(chance >= gap.max()) + 1) / (resamples + 1)) if gap.max() > _EXACT else 1.0
 
     chosen = np.array([_choose(one, error, least_gap) for one in drawn_gap])
@@ -178,6 +185,33 @@ def stationary(
         mean = np.diagonal(similarity, distance, axis1=-2, axis2=-1).mean(axis=-1)[..., None]
         even[..., row, row + distance] = even[..., row + distance, row] = mean
     return even
+
+
+def uneven_drifts(
+    similarity: Float[np.ndarray, "position position"], count: int, seed: int
+) -> Float[np.ndarray, "count position position"]:
+    """Draw drifts without borders whose speeds vary as much as those of a similarity matrix.
+
+    The steps between neighbours, one less their similarity, have a spread on the logarithm: 1.4826 times the median
+    absolute deviation, itself uncertain by few steps, so each draw takes it with the error of a χ² of that many. A draw
+    of steps places the positions on a line; their similarity is that of the constant drift at the same distance.
+    """
+    positions = similarity.shape[-1]
+    rng = np.random.default_rng(seed)
+    steps = np.maximum(similarity.diagonal().mean() - np.diagonal(similarity, 1), _EXACT)
+    logs = np.log(steps)
+    spread = 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
+    degrees = max(1.0, _MEDIAN_EFFICIENCY * (positions - 2))
+    spreads = spread * np.sqrt(degrees / rng.chisquare(degrees, size=(count, 1)))
+    drawn = np.exp(np.minimum(spreads, 3.0) * rng.standard_normal((count, positions - 1)))
+    drawn /= drawn.mean(axis=1, keepdims=True)
+    places = np.concatenate([np.zeros((count, 1)), drawn.cumsum(axis=1)], axis=1)
+    distance = np.abs(places[:, :, None] - places[:, None, :])
+    by_distance = stationary(similarity)[0]
+    drifts: Float[np.ndarray, "count position position"] = np.interp(distance, np.arange(positions), by_distance)
+    # A diagonal is a position with itself, not two at distance 0.
+    drifts[:, range(positions), range(positions)] = similarity.diagonal().mean()
+    return drifts
 
 
 def _shares(
