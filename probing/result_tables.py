@@ -35,6 +35,7 @@ _INTEGER = (
     "channels",
     "draws",
     "n_models",
+    "n_sizes",
     "step",
     "stages_step",
     "seed",

@@ -215,6 +215,7 @@ def test_statement_with_braces():
         "ci_low": 0.05,
         "ci_high": 0.15,
         "p_value_holm": 0.01,
+        "verdict": "above",
     }
     assert _statement(row).startswith("f{}: the trained backbone (c; 60.0%) is above gpt{} {0} (50.0%): +10.0 points")
 

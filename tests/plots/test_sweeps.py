@@ -8,7 +8,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from probing.analysis.published import PAPER_CURVE, add_published_curve, published
+from probing.analysis.published import PAPER_CURVE, add_published_curve, add_published_scaling, published
 from probing.analysis.reward_curve import mark_curve
 from probing.errors import UserError
 from probing.plots import (
@@ -104,19 +104,21 @@ def test_scaling_shows_points_lines_and_the_slope(tables):
         & (table["series"] == "trained")
         & (table["against"] == "parameters")
     ].iloc[0]
-    assert f"{100 * fit['value']:+.1f} points a tenfold" in ax.get_title() and "2 models" in ax.get_title()
+    assert f"{100 * fit['value']:+.1f} points a tenfold" in ax.get_title() and "narrowed: " in ax.get_title()
     assert ax.get_xscale() == "log" and ax.get_xlabel() == "parameters"
     hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white" and line.get_marker() == "o"]
     assert len(hollow) == 1
     assert {"chance"} <= {text.get_text() for text in ax.texts}
     with pytest.raises(ValueError, match="no trained model's best block"):
         plot_scaling(table, facet="charm")
-    measured = figure_scaling(table[table["control"] != "published"])
-    assert len(figure_scaling(table).axes) == len(measured.axes) + 1
+    # Values of another data set stand beside no measurement.
+    published_too = add_published_scaling(table.assign(data="hpdv3"))
+    assert add_published_scaling(table) is table
+    assert len(figure_scaling(published_too).axes) == len(figure_scaling(table).axes) + 1
 
 
 def test_published_values_have_a_grey_panel(tables):
-    ax = plot_published(tables["scaling"])
+    ax = plot_published(add_published_scaling(tables["scaling"].assign(data="hpdv3")))
     stated = [one for one in published(benchmark="hpdv3") if one.parameters is not None]
     marks = [line for line in ax.lines if len(line.get_xdata()) == 1]
     assert sorted(float(line.get_ydata()[0]) for line in marks) == sorted(one.value for one in stated)

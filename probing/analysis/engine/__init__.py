@@ -2,7 +2,7 @@
 
 from probing.analysis.engine.cells import LATENTS, measure_cells, measure_latents
 from probing.analysis.engine.context import Context, Model, Tables
-from probing.analysis.engine.facets import ALL_FACETS, Facet, PairSet, facets_of
+from probing.analysis.engine.facets import ALL_FACETS, Facet, PairSet, facets_of, in_facet
 from probing.analysis.engine.fitting import CurveReader, Fit, Fitter, Job, cell_name, in_order
 from probing.analysis.engine.identity import Identity, check_made_from, identify, refuse_others, table_digest
 from probing.analysis.engine.journal import Journal, clear_journal
@@ -81,6 +81,7 @@ __all__ = [
     "format_difference",
     "gains",
     "identify",
+    "in_facet",
     "in_order",
     "measure_cells",
     "measure_latents",

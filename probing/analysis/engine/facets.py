@@ -98,12 +98,19 @@ def facets_of(store: FeatureSource, pairs: pd.DataFrame, facets: Sequence[str] |
         raise UserError(f"Pair {repeated} is in the table more than once; give each pair its own pair_id.")
     if not pairs["choice"].isin([0.0, 0.5, 1.0]).all():
         raise UserError("Some choices are not 1 (first), 0 (second) or 0.5 (tie); round the annotators' shares before.")
-    by_name = {name: pairs["facet"] == name for name in sorted(pairs["facet"].unique())}
-    if len(by_name) > 1 and ALL_FACETS not in by_name:
-        by_name = {ALL_FACETS: pairs["facet"].notna(), **by_name}
-    names = choose("facet", facets, list(by_name))
-    rows = _rows(store, pairs[np.logical_or.reduce([by_name[name] for name in names])])
-    return [_facet(name, pairs[by_name[name]].assign(facet=name), rows) for name in names]
+    labels = sorted(pairs["facet"].unique())
+    if len(labels) > 1 and ALL_FACETS not in labels:
+        labels = [ALL_FACETS, *labels]
+    names = choose("facet", facets, labels)
+    selected = {name: pairs[in_facet(pairs, name)].assign(facet=name) for name in names}
+    rows = _rows(store, pd.concat(selected.values()))
+    return [_facet(name, of_facet, rows) for name, of_facet in selected.items()]
+
+
+def in_facet(pairs: pd.DataFrame, name: str) -> pd.Series:
+    """Return the mask of a facet's pairs; ``all`` is every pair, unless pairs have that label themselves."""
+    own = pairs["facet"] == name
+    return own if name != ALL_FACETS or own.any() else pairs["facet"].notna()
 
 
 def _facet(name: str, pairs: pd.DataFrame, rows: pd.Series) -> Facet:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from probing.analysis.engine import LOGISTIC, FeatureSource, Recipe, Site, facets_of, read_site
+from probing.analysis.engine import LOGISTIC, FeatureSource, Recipe, Site, facets_of, in_facet, read_site
 from probing.result_tables import best_cell
 
 
@@ -36,7 +36,7 @@ def best_rewards(
         features = read_site(store, Site(cell["stream"], cell["reduction"], cell["sigma"], int(cell["block"])))
         refit = replace(recipe, probe=cell["probe"], scaling=cell["scaling"], code_length=False)
         probe = refit.fit(features, facet.train)
-        held_out = pairs[(pairs["facet"] == facet.name) & (pairs["split"] != "train")]
+        held_out = pairs[in_facet(pairs, facet.name) & (pairs["split"] != "train")]
         rows = np.flatnonzero(np.isin(ids, pd.unique(held_out[["first", "second"]].to_numpy().ravel())))
         parts.append(
             pd.DataFrame(
