@@ -8,7 +8,7 @@ worst column). The optimum is the lowest of ours at 1e-13 and, on one fold, scik
 - grid: the same, with the scale, the choice of the strength and the last fit: all of ``LogisticProbe.fit``.
 - refits: 100 bootstrap refits of one strength.
 - ridge: 20 strengths with leave-one-out; RidgeCV.
-- interval: a cluster bootstrap of 96 probes; scipy.stats.bootstrap, one probe at a time, over prompts of one pair.
+- paired: exact sign-flip tests of 96 probes; scipy.stats.permutation_test, one probe at a time, prompts of one pair.
 
 Cells, refits and probes are independent, so scikit-learn and SciPy are timed on a few of them each turn
 (``--their-cells`` and so on), and their time is scaled to the full number, as the output notes. Ours is always timed on
@@ -36,13 +36,13 @@ from threadpoolctl import threadpool_limits
 
 from probing.probes import LogisticProbe, RidgeProbe, bootstrap_refits, grouped_folds
 from probing.probes._solver import solve
-from probing.statistics import cluster_bootstrap
+from probing.statistics import paired_difference
 
 FOLDS = 5
 STRENGTHS = np.logspace(-4, 0, 8)
 TARGET = 1e-6
 """Requested relative distance from the optimum."""
-PARTS = ("path", "grid", "refits", "ridge", "interval")
+PARTS = ("path", "grid", "refits", "ridge", "paired")
 
 
 def make_features(pairs: int, width: int, seed: int = 0) -> np.ndarray:
@@ -266,50 +266,24 @@ def bench_ridge(pairs: int, width: int, options) -> None:
     )
 
 
-def bench_interval(pairs: int, probes: int, their_probes: int, resamples: int, options) -> None:
+def bench_paired(pairs: int, probes: int, their_resamples: int, options) -> None:
+    """Time exact paired tests of many probes beside SciPy's permutation test, one probe at a time."""
     rng = np.random.default_rng(0)
-    right = (rng.random((pairs, probes)) < np.linspace(0.5, 0.8, probes)).astype(float)
-    some = np.linspace(0, probes - 1, their_probes).astype(int)
-    ours, theirs, apart = [], [], 0.0
+    first, second = ((rng.random((pairs, probes)) < accuracy).astype(float) for accuracy in (0.72, 0.7))
+    groups = np.arange(pairs)
+    ours, theirs = [], []
     for _ in range(options.turns):
-        seconds, interval = timed(lambda: cluster_bootstrap(right, np.arange(pairs), resamples=resamples))
+        seconds, _ = timed(lambda: paired_difference(first, second, groups))
         ours.append(seconds)
-
-        def one_by_one():
-            return [
-                scipy.stats.bootstrap(
-                    (right[:, index],),
-                    np.mean,
-                    n_resamples=resamples,
-                    method="percentile",
-                    batch=100,
-                    vectorized=True,
-                    rng=0,
-                ).confidence_interval
-                for index in some
-            ]
-
-        seconds, intervals = timed(one_by_one)
-        theirs.append(seconds * probes / their_probes)
-        ends = np.array([[interval.low[index], interval.high[index]] for index in some])
-        apart = max(apart, float(np.abs(ends - np.array(intervals)).max()))
-    report(
-        f"interval, {probes} probes, {pairs:,} pairs, {resamples} resamples",
-        ours,
-        {f"scipy.stats, {their_probes} of {probes} probes × {probes / their_probes:g}": theirs},
-        f", ends at most {apart:.1e} apart",
-    )
-
-
-def bench_many(pairs: int, resamples: int, options) -> None:
-    """Time the interval of many pairs, with few distinct groups (outcomes) and with many (bits)."""
-    rng = np.random.default_rng(0)
-    groups = np.arange(pairs) // 2
-    for name, values in (("right or wrong", rng.random(pairs) < 0.7), ("bits", rng.normal(size=pairs))):
-        seconds = [
-            timed(lambda v=values: cluster_bootstrap(v, groups, resamples=resamples))[0] for _ in range(options.turns)
-        ]
-        report(f"interval, {name}, {pairs:,} pairs of {pairs // 2:,} prompts, {resamples:,} resamples", seconds, {})
+        difference = first[:, 0] - second[:, 0]
+        seconds, _ = timed(
+            lambda d=difference: scipy.stats.permutation_test(
+                (d,), np.mean, permutation_type="samples", n_resamples=their_resamples, batch=100, rng=0
+            )
+        )
+        theirs.append(seconds * probes)
+    name = f"scipy.stats.permutation_test, {their_resamples:,} flips, 1 probe × {probes}"
+    report(f"paired tests and intervals, {probes} probes, {pairs:,} pairs", ours, {name: theirs}, "")
 
 
 def main() -> None:
@@ -327,7 +301,6 @@ def main() -> None:
         help="number of cells that scikit-learn is timed on each turn",
     )
     add("--their-refits", type=int, default=10, help="of 100 refits")
-    add("--their-probes", type=int, default=16, help="of 96 probes")
     add("--only", choices=PARTS, nargs="+", default=PARTS, help="run only these parts")
     add("--exact", action="store_true", help="also time scikit-learn at tolerance 1e-7, which is several times slower")
     options = parser.parse_args()
@@ -345,9 +318,8 @@ def main() -> None:
             bench_refits(options.pairs, 1536, 100, options.their_refits, options)
         if "ridge" in options.only:
             bench_ridge(options.pairs, 1536, options)
-        if "interval" in options.only:
-            bench_interval(options.pairs, 96, options.their_probes, 1000, options)
-            bench_many(100_000, 10_000, options)
+        if "paired" in options.only:
+            bench_paired(options.pairs, 96, 2000, options)
 
 
 if __name__ == "__main__":
