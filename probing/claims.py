@@ -46,7 +46,7 @@ class ClaimsOptions:
     """
 
     texts: Positional[tuple[Path, ...]] = (Path("README.md"), Path("docs"))
-    tables: tuple[Path, ...] = (Path("figures"), Path("probing/testbed/weights"))
+    tables: tuple[Path, ...] = (Path("figures"), Path("benchmarks"), Path("probing/testbed/weights"))
 
 
 PARSER = OptionsParser("probing.claims", ClaimsOptions, __doc__)
@@ -128,6 +128,10 @@ def run(options: ClaimsOptions) -> int:
     if not files:
         raise UserError("There is no text to check; give Markdown files, notebooks, or folders of them.")
     rows = read_rows(options.tables)
+    if not len(rows):
+        raise UserError(
+            f"There is no table with intervals in {', '.join(map(str, options.tables))}; give other --tables."
+        )
     claims = [claim for file in files for claim in find_claims(file)]
     wrong = [claim for claim in claims if not is_backed(claim, rows)]
     for claim in wrong:
