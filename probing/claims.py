@@ -42,7 +42,7 @@ class ClaimsOptions:
 
     Attributes:
         texts: Markdown files, notebooks, or folders of them.
-        tables: Folders with CSV tables, and with card.json files.
+        tables: Folder with CSV tables or card.json files; may be repeated.
     """
 
     texts: Positional[tuple[Path, ...]] = (Path("README.md"), Path("docs"))

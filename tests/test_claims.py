@@ -10,13 +10,13 @@ import pytest
 from probing.claims import find_claims, main
 
 ROOT = Path(__file__).parents[1]
-TABLES = [str(ROOT / folder) for folder in ("figures", "benchmarks", "probing/testbed/weights")]
+TABLES = [f"--tables={ROOT / folder}" for folder in ("figures", "benchmarks", "probing/testbed/weights")]
 # The first notebook is about an example of its own, whose tables are not committed.
 TEXTS = [ROOT / "README.md", ROOT / "docs", *sorted((ROOT / "notebooks").glob("0[1-9]*.ipynb"))]
 
 
 def test_every_committed_interval_is_in_a_table(capsys):
-    assert main([*map(str, TEXTS), "--tables", *TABLES]) == 0, capsys.readouterr().out
+    assert main([*map(str, TEXTS), *TABLES]) == 0, capsys.readouterr().out
 
 
 @pytest.fixture
