@@ -151,6 +151,7 @@ def measure_combinations(
             stream=curve.stream,
             reduction=curve.reduction,
             sigma=curve.sigma,
+            divide_one=True,
         )
         if len(stage_blocks.names) > MOST_STAGES:
             raise UserError(f"Got {len(stage_blocks.names)} stages, expected at most {MOST_STAGES}; join some of them.")

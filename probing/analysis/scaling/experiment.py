@@ -153,6 +153,7 @@ def measure_scaling(
                         stream=stream,
                         reduction=reduction,
                         sigma=sigma,
+                        divide_one=True,
                     )
                     common = common_columns(store, facet, recipe, run.seed) | {
                         "stream": stream,

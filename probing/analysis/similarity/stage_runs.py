@@ -22,7 +22,7 @@ class StageRuns:
     Attributes:
         names: B1, B2, … or the names in their table.
         blocks: The blocks of each stage.
-        source: ``equal`` parts, ``given``, or the measure of the table.
+        source: ``equal`` parts, ``given``, the measure of the table, or ``equal, cka finds one`` and the like.
     """
 
     names: tuple[str, ...]
@@ -42,6 +42,7 @@ def stage_runs(
     stream: str | None = None,
     reduction: str | None = None,
     sigma: float | None = None,
+    divide_one: bool = False,
 ) -> StageRuns:
     """Divide the blocks of a curve into stages.
 
@@ -54,15 +55,17 @@ def stage_runs(
         stream: Stream of the curve; another one is accepted.
         reduction: Reduction of the curve.
         sigma: Noise level of the curve.
+        divide_one: Take equal parts where the table has one stage, so that depths can be compared; the source says so.
 
     Raises:
         UserError: Stages that overlap or leave a block out.
     """
     chosen = None if stages is None else _rows(stages, model, stream, reduction, sigma)
     if chosen is None or not len(chosen):
-        parts = np.array_split(np.asarray(blocks), min(len(blocks), 4 if len(blocks) >= 8 else 3))
-        equal = tuple(tuple(int(block) for block in part) for part in parts)
-        return StageRuns(tuple(f"B{i + 1}" for i in range(len(equal))), equal, "equal")
+        return _equal_parts(blocks, "equal")
+    source = str(chosen["measure"].iloc[0]) if "measure" in chosen else "given"
+    if divide_one and len(chosen) == 1 and len(blocks) > 1:
+        return _equal_parts(blocks, f"equal, {source} finds one")
     chosen = chosen.sort_values("first_block")
     names: list[str] = []
     runs: list[tuple[int, ...]] = []
@@ -79,8 +82,13 @@ def stage_runs(
             f"Blocks {', '.join(map(str, wrong))} are in no stage or in two; "
             f"give each block of {blocks[0]} … {blocks[-1]} one stage."
         )
-    source = str(chosen["measure"].iloc[0]) if "measure" in chosen else "given"
     return StageRuns(tuple(names), tuple(runs), source)
+
+
+def _equal_parts(blocks: Sequence[int], source: str) -> StageRuns:
+    parts = np.array_split(np.asarray(blocks), min(len(blocks), 4 if len(blocks) >= 8 else 3))
+    equal = tuple(tuple(int(block) for block in part) for part in parts)
+    return StageRuns(tuple(f"B{i + 1}" for i in range(len(equal))), equal, source)
 
 
 def parse_stages(text: str) -> pd.DataFrame:
