@@ -80,7 +80,10 @@ def accuracy_bar(axes: Sequence[Axes], limits: tuple[float, float]) -> None:
     figure = axes[0].get_figure()
     assert figure is not None
     mappable = ScalarMappable(Normalize(*limits), mpl.colormaps[_MAP])
-    bar = figure.colorbar(mappable, ax=list(axes), shrink=0.85, aspect=28, pad=0.015)
+    # A bar beside several rows is no wider than beside one.
+    positions = [ax.get_subplotspec() for ax in axes]
+    rows = len({position.rowspan.start for position in positions if position is not None}) or 1
+    bar = figure.colorbar(mappable, ax=list(axes), shrink=0.85, aspect=28 * rows, pad=0.015)
     bar.set_label("pair accuracy (chance 50%)", fontsize=9)
     bar.locator = MaxNLocator(6, steps=[1, 2, 5, 10])
     bar.update_ticks()

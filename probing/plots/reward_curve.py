@@ -94,7 +94,7 @@ def figure_reward_curves(table: pd.DataFrame) -> Figure:
     """
     facets, panels = facets_in(_trained(table)), panels_of(_trained(table))
     caption = CAPTION + (_BEST if "may_be_best" in table else "")
-    caption += _STAGES if "stage" in table and table["stage"].notna().any() else ""
+    caption += _STAGES if "stage" in table and table["stage"].nunique() > 1 else ""
     if len(published := published_rows(table)):
         caption += f" Grey crosses: published for this model, on HPDv3 ({published['citation'].iloc[0]})."
     caption += _REFERENCES if (table["control"] == "reference").any() else ""
@@ -196,6 +196,8 @@ def _draw_stages(ax: Axes, trained: pd.DataFrame) -> None:
         return
     named = trained.dropna(subset="stage").astype({"block": int})
     blocks = named[named["sigma"] == named["sigma"].min()].groupby("stage")["block"]
+    if blocks.ngroups < 2:
+        return
     mark_stages(ax, blocks.agg(first_block="min", last_block="max").reset_index())
 
 
