@@ -95,7 +95,7 @@ class ControlSettings:
         shuffles: Refits of the trained probe to shuffled training choices; 0, or 2 and more.
         image_stats: Open the pictures of the data and fit a probe on size, brightness and the like.
         shortcuts: Properties that the pairs state of both items, as NAME_first and NAME_second; a probe reads each
-            alone.
+            alone, and of a number that may be 0 also whether it is above.
     """
 
     shuffles: int = SHUFFLES

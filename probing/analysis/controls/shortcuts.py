@@ -84,8 +84,12 @@ def fit_shortcuts(
         "image stats": None if image_stats is None else image_stat_features(item_ids, image_stats, columns),
         "size": None if image_stats is None or not size else image_stat_features(item_ids, image_stats, size),
         "source model": column_features(item_ids, pairs, "source_model"),
-        **{name: column_features(item_ids, pairs, name) for name in properties},
     }
+    for name in properties:
+        features = shortcuts[name] = column_features(item_ids, pairs, name)
+        # A linear probe of a number cannot say "always the one that has any".
+        if features is not None and features.shape[1] == 1 and (features == 0).any():
+            shortcuts[f"{name} > 0"] = (features > 0).astype(float)
     jobs = {name: features for name, features in shortcuts.items() if features is not None}
     fits = fitter.fit_facet([Job(f"shortcut/{name}/{array_digest(f)}", lambda f=f: f) for name, f in jobs.items()])  # type: ignore[misc]
     return dict(zip(jobs, fits, strict=True))

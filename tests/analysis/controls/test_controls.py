@@ -106,6 +106,12 @@ def test_a_property_of_the_pairs_is_a_shortcut(pairs):
     test = numbers[numbers["split"] == "test"]
     larger = (test["strength_first"] > test["strength_second"]) == (test["choice"] == 1)
     assert row["kind"] == "shortcut" and row["value"] in (larger.mean(), 1 - larger.mean())
+    assert "strength > 0" not in set(table["control"])
+    # Whether it is above 0 is a shortcut of its own: always the picture that has any.
+    either = numbers.assign(strength_second=0.0, strength_first=np.where(numbers["choice"] == 1, 0.2, 0.9))
+    row = measure_controls([store(pairs, 1.0)], either, ControlSettings(shuffles=0, shortcuts=("strength",)))
+    always = row.set_index("control").loc["strength > 0", "value"]
+    assert always in ((test["choice"] == 1).mean(), (test["choice"] == 0).mean())
     with pytest.raises(UserError, match="no columns beauty_first"):
         measure_controls([store(pairs, 1.0)], numbers, ControlSettings(shuffles=0, shortcuts=("beauty",)))
 
