@@ -21,12 +21,13 @@ def report_similarity(tables: Mapping[str, pd.DataFrame]) -> list[str]:
             f"{stage} {start}" + (f"…{end}" if end > start else "")
             for stage, start, end in lowest.loc[lowest["chosen"], ["stage", "first_block", "last_block"]].to_numpy()
         )
+        likeliest = lowest.loc[lowest["number_stability"].idxmax()]
         higher = ", ".join(map(str, numbers["number"][1:])) or "not measured"
         lines += [
             f"{'' if control == 'trained' else f'{control}: '}{source}, {part} tokens, {measure}, "
             f"σ = {first['sigma']:.3g}: {runs}",
-            f"  largest gap {lowest['gap'].max():.3f}, p = {first['p_value']:.2g}, "
-            f"{100 * first['number_stability']:.0f}% of resamples of {first['n_prompts']} prompts have "
-            f"{first['number']}; number at higher levels: {higher}",
+            f"  largest gap {lowest['gap'].max():.3f}, p = {first['p_value']:.2g} in drifts of uneven speed; by the gap "
+            f"alone {100 * likeliest['number_stability']:.0f}% of resamples of {first['n_prompts']} prompts have "
+            f"{likeliest['number']}; number at higher levels: {higher}",
         ]
     return lines
