@@ -65,7 +65,7 @@ difference of accuracies, in ``value``) or ``relation`` (of similarity and gain,
 several); the name of a contrast or relation. ``channels`` is the number of a linear head's parameters. ``chosen``
 marks the best of its kind by training pairs. ``gain`` is against the best single block, ``own_gain`` of a pair against
 the better of its two; both are selected on training pairs. Gains are corrected by Holm over the
-heads of a kind in one curve and facet, contrasts and relations over those of their name in the table; see
+heads of one curve and facet, contrasts and relations over those of their name in the table; see
 :func:`probing.analysis.engine.correct`.
 """
 
@@ -192,7 +192,7 @@ def _head_rows(heads: Heads, stages: StageRuns, facet: Facet) -> pd.DataFrame:
     itself = (rows["head"] == "full") & (rows["blocks"] == str(heads.best))
     rows.loc[itself, ["gain_p_value", "gain_smallest_p_value"]] = np.nan
     for name in ("gain", "own_gain"):
-        rows = correct(rows, name, by=["kind"], prefix=f"{name}_")
+        rows = correct(rows, name, prefix=f"{name}_")
     return rows.drop(columns="n_prompts")
 
 
