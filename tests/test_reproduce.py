@@ -54,8 +54,8 @@ def test_every_store_is_extracted_before_it_is_read(commands):
         options = parsed(step)
         assert set(options.store) <= written, step
         written.add(options.output)
-    # Six of the model, one of each other training, and a control of the other size.
-    assert len([step for step in commands if step.module == "probing.extract"]) == 6 + (len(MODELS) - 2) + 1
+    # Eight of the model (three draws of random weights), one of each other training, a control of the other size.
+    assert len([step for step in commands if step.module == "probing.extract"]) == 8 + (len(MODELS) - 2) + 1
 
 
 def test_every_experiment_is_measured_once(commands):

@@ -77,6 +77,7 @@ def test_stages_have_one_level_within_and_two_across():
 
 def test_scaling_without_fits_takes_published_rows():
     table = pd.DataFrame({"model": ["s"], "kind": "cell", "series": [None], "control": "trained", "value": 0.6})
+    table["data"] = "hpdv3"
     rows = published_rows(add_published_scaling(table.astype({"series": float})))
     assert sorted(rows["value"]) == [0.715, 0.723, 0.7352, 0.776]
     assert set(rows["series"]) == {"trained", "frozen"} and set(rows["kind"]) == {"published"}

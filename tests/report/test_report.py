@@ -125,7 +125,7 @@ def test_links_have_targets(page):
 
 def test_captions_questions_and_provenance_are_text(page):
     for text in (
-        "Bands: 95% percentile cluster bootstrap over prompts.",
+        "Bands: 95% over prompts.",
         "both chosen by cross-validation on training pairs",
         f"{len(small_curve())} rows of reward_curve.parquet",
         sections()["comparisons"].question,

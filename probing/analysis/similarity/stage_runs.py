@@ -63,9 +63,6 @@ def stage_runs(
     chosen = None if stages is None else _rows(stages, model, stream, reduction, sigma)
     if chosen is None or not len(chosen):
         return _equal_parts(blocks, "equal")
-    source = str(chosen["measure"].iloc[0]) if "measure" in chosen else "given"
-    if divide_one and len(chosen) == 1 and len(blocks) > 1:
-        return _equal_parts(blocks, f"equal, {source} finds one")
     chosen = chosen.sort_values("first_block")
     names: list[str] = []
     runs: list[tuple[int, ...]] = []
@@ -82,6 +79,9 @@ def stage_runs(
             f"Blocks {', '.join(map(str, wrong))} are in no stage or in two; "
             f"give each block of {blocks[0]} … {blocks[-1]} one stage."
         )
+    source = str(chosen["measure"].iloc[0]) if "measure" in chosen else "given"
+    if divide_one and len(runs) == 1 and len(blocks) > 1:
+        return _equal_parts(blocks, f"equal, {source} finds one")
     return StageRuns(tuple(names), tuple(runs), source)
 
 

@@ -117,7 +117,7 @@ def test_the_command_reads_rewards_from_files(pairs, truth, tmp_path, capsys):
     assert main([*options, *reference]) == 0
     assert "truth (" in capsys.readouterr().out
     table = pd.read_parquet(tmp_path / "results" / "reward_curve.parquet")
-    assert table.query("control == 'reference'")["model"].tolist() == ["truth"] * 2
+    assert table.query("control == 'reference'")["model"].tolist() == ["truth"] * 3
     assert main([*options, "--references", f"truth={tmp_path / 'none.csv'}", "--output", str(tmp_path / "new")]) == 2
     assert "There is no file" in capsys.readouterr().err and not (tmp_path / "new").exists()
     repeated = ["--references", f"truth={tmp_path / 'truth.csv'}"] * 2

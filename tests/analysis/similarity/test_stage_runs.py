@@ -19,6 +19,15 @@ def test_without_a_table_stages_are_equal_parts():
     assert runs.of(5) == "B3"
 
 
+def test_one_stage_is_divided_on_request():
+    one = pd.DataFrame({"stage": ["B1"], "first_block": [0], "last_block": [7]})
+    assert stage_runs(range(8), one).blocks == (tuple(range(8)),)
+    divided = stage_runs(range(8), one, divide_one=True)
+    assert divided.blocks == ((0, 1), (2, 3), (4, 5), (6, 7)) and divided.source == "equal, given finds one"
+    with pytest.raises(UserError, match="Blocks 4, 5, 6, 7 are in no stage"):
+        stage_runs(range(8), one.assign(last_block=3), divide_one=True)
+
+
 def test_stages_are_read_from_text():
     runs = stage_runs(range(7), parse_stages("0-2, 3, 4-7"))
     assert runs.source == "given" and runs.blocks == ((0, 1, 2), (3,), (4, 5, 6))
