@@ -27,7 +27,7 @@ def report_similarity(tables: Mapping[str, pd.DataFrame]) -> list[str]:
             f"{'' if control == 'trained' else f'{control}: '}{source}, {part} tokens, {measure}, "
             f"σ = {first['sigma']:.3g}: {runs}",
             f"  largest gap {lowest['gap'].max():.3f}, p = {first['p_value']:.2g} in drifts of uneven speed; by "
-            f"the gap alone {100 * likeliest['number_stability']:.0f}% of resamples of {first['n_prompts']} prompts have "
-            f"{likeliest['number']}; number at higher levels: {higher}",
+            f"the gap alone {100 * likeliest['number_stability']:.0f}% of resamples of {first['n_prompts']} prompts "
+            f"have {likeliest['number']}; number at higher levels: {higher}",
         ]
     return lines
