@@ -94,7 +94,7 @@ def plot_scaling(
             for head, label in (("best", "best block"), ("best-matched", "narrowed"))
             for _, slope in slopes[slopes["head"] == head].head(1).iterrows()
         )
-        ax.set_title(panel_title(facet, describe_curve(points.iloc[0]), points) + statement, fontsize=9)
+        ax.set_title(panel_title(facet, describe_curve(points.iloc[0]), points) + statement, fontsize=8)
         if legend:
             style.legend_below(ax, style.handles_of(styles), columns=2)
     return ax
