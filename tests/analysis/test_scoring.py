@@ -121,6 +121,27 @@ def test_partial_scores_the_pairs_with_rewards(data):
         score_by_rules(data, some.head(0), partial=True)
 
 
+def test_a_list_that_lacks_a_reward_is_not_whole(data):
+    """What is left of it would pass for a shorter list."""
+    test = data.pairs.index[data.pairs["split"] == "test"][:3]
+    pairs = data.pairs.copy()
+    # A list of three pictures a, b, c, of which c has no reward: a and b are left, a whole list of two.
+    a, b, c = pairs.loc[test[0], "first"], pairs.loc[test[0], "second"], pairs.loc[test[1], "first"]
+    pairs.loc[test, ["first", "second"]] = [(a, b), (b, c), (a, c)]
+    pairs.loc[test, ["prompt_id", "list_id"]] = "list"
+    of_list = data.items["item_id"].isin([a, b, c])
+    items = data.items.assign(
+        prompt_id=data.items["prompt_id"].mask(of_list, "list"), prompt=data.items["prompt"].mask(of_list, "words")
+    )
+    lists = replace(data, items=items, pairs=pairs[(pairs["split"] != "test") | pairs.index.isin(test)])
+    rewards = rewards_of(data)
+    whole = score_by_rules(lists, rewards).set_index("rule")
+    assert np.isfinite(whole.loc["kendall", "value"]) and whole.loc["micro-half", "n_pairs"] == 3
+    table = score_by_rules(lists, rewards[rewards["item_id"] != c], partial=True).set_index("rule")
+    assert table.loc["micro-half", "n_pairs"] == 1
+    assert np.isnan(table.loc["kendall", "value"]) and "lack an item's reward" in table.loc["kendall", "note"]
+
+
 def test_a_split_without_rankings_is_not_one_ranking(data):
     """Other splits have rankings, so the column exists and is empty for this split."""
     rewards = rewards_of(data, right=0.7)
