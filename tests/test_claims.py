@@ -12,7 +12,8 @@ from probing.claims import find_claims, main
 ROOT = Path(__file__).parents[1]
 TABLES = [f"--tables={ROOT / folder}" for folder in ("figures", "benchmarks", "probing/testbed/weights")]
 # The first notebook is about an example of its own, whose tables are not committed.
-TEXTS = [ROOT / "README.md", ROOT / "docs", *sorted((ROOT / "notebooks").glob("0[1-9]*.ipynb"))]
+CARDS = sorted((ROOT / "probing" / "testbed" / "weights").glob("*/README.md"))
+TEXTS = [ROOT / "README.md", ROOT / "docs", *CARDS, *sorted((ROOT / "notebooks").glob("0[1-9]*.ipynb"))]
 
 
 def test_every_committed_interval_is_in_a_table(capsys):
