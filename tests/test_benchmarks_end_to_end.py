@@ -49,7 +49,8 @@ def test_from_disk_to_features_to_a_scored_table(tiny_folder, tmp_path, capsys, 
     # The number by hand, from the rewards and the pairs.
     rewards = pd.read_parquet(results / "rewards.parquet")
     pairs = load_pairs(name, root=root).pairs
-    for facet, of_facet in rewards.groupby("facet"):
+    # The command scores each facet of the data; rewards of all pairs together are there as well.
+    for facet, of_facet in rewards[rewards["facet"].isin(pairs["facet"])].groupby("facet"):
         reward = of_facet.set_index("item_id")["reward"]
         test = pairs[(pairs["split"] == "test") & (pairs["facet"] == facet) & (pairs["choice"] != 0.5)]
         margin = (test["first"].map(reward) - test["second"].map(reward)).dropna()
