@@ -65,7 +65,7 @@ difference of accuracies, in ``value``) or ``relation`` (of similarity and gain,
 several); the name of a contrast or relation. ``channels`` is the number of a linear head's parameters. ``chosen``
 marks the best of its kind by training pairs. ``gain`` is against the best single block, ``own_gain`` of a pair against
 the better of its two; both are selected on training pairs. Gains are corrected by Holm over the
-heads of one curve and facet, contrasts and relations over those of their name in the table; see
+heads of one curve and facet, all contrasts of the table, and all relations; see
 :func:`probing.analysis.engine.correct`.
 """
 
@@ -258,7 +258,7 @@ def _contrasts(heads: Heads, stages: StageRuns, facet: Facet) -> pd.DataFrame:
 def _correct(table: pd.DataFrame) -> pd.DataFrame:
     """Correct the p-values of contrasts and relations over the table, and put their verdicts into words."""
     tested = table["p_value"].notna()
-    table = correct(table, "value", by=["kind", "head"])
+    table = correct(table, "value", by=["kind"])
     for row in table.index[tested]:
         words = _GAINS if table.loc[row, "head"] == "across-within" else WORDS
         words = PREDICTS if table.loc[row, "kind"] == "relation" else words
