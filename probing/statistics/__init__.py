@@ -1,7 +1,7 @@
 """Scoring rules, intervals over prompts, tests, planning, calibration. Arrays in, numbers out."""
 
 from probing.statistics._auroc import Auroc, auroc
-from probing.statistics._bootstrap import resampled_means
+from probing.statistics._bootstrap import RESAMPLES, resampled_means
 from probing.statistics._calibration import Reliability, fit_temperature, log2_losses, reliability, usable_information
 from probing.statistics._confidence_set import ConfidenceSet, best_candidates
 from probing.statistics._corrections import LEVEL, holm
@@ -19,6 +19,7 @@ from probing.statistics._shares import share_interval
 __all__ = [
     "LEVEL",
     "MAX_SEGMENTS",
+    "RESAMPLES",
     "RULES",
     "SEGMENT_RESAMPLES",
     "TIE_RULES",

@@ -23,7 +23,6 @@ from probing.analysis.engine import (
     CurveReader,
     Facet,
     FeatureSource,
-    Fit,
     Fitter,
     Recipe,
     Run,
@@ -33,9 +32,9 @@ from probing.analysis.engine import (
     column_names,
     common_columns,
     correct,
-    facet_columns,
     facets_of,
     format_difference,
+    format_p_value,
     gains,
 )
 from probing.analysis.engine.table_input import TableInput, load_table, loaded
@@ -64,17 +63,15 @@ difference of accuracies, in ``value``) or ``relation`` (of similarity and gain,
 (blocks side by side), ``pca`` or ``random`` (the same at one block's width), ``widened`` (one block at the width of
 several); the name of a contrast or relation. ``channels`` is the number of a linear head's parameters. ``chosen``
 marks the best of its kind by training pairs. ``gain`` is against the best single block, ``own_gain`` of a pair against
-the better of its two; both are selected on training pairs. Gains are corrected by Holm over the
-heads of one curve and facet, all contrasts of the table, and all relations; see
-:func:`probing.analysis.engine.correct`.
+the better of its two; both are selected on training pairs. Holm's families (:func:`probing.analysis.engine.correct`):
+the gains of one curve and facet, all contrasts of a store, and all its relations.
 """
-
 
 _GAINS = {
     ABOVE: "gain more than",
     BELOW: "gain less than",
     OPEN: "do not measurably gain more or less than",
-    TOO_LITTLE: "cannot be compared, on so few prompts that differ, with",
+    TOO_LITTLE: "have too little data to compare with",
 }
 
 
@@ -182,23 +179,16 @@ def _head_rows(heads: Heads, stages: StageRuns, facet: Facet) -> pd.DataFrame:
     prompts = facet.test.prompts
     matrix = np.stack([head.fit.outcomes for head in heads.heads], axis=1)
     rows = pd.DataFrame([_describe(head, stages) for head in heads.heads])
-    rows = rows.assign(metric="accuracy", **accuracies(matrix, prompts), n_prompts=facet_columns(facet)["n_prompts"])
+    rows = rows.assign(metric="accuracy", **accuracies(matrix, prompts))
     rows = rows.assign(**gains(matrix, heads.single(heads.best).outcomes, prompts))
     is_pair = (rows["kind"] == "pair").to_numpy()
-    better = np.stack([better_block(heads, head).outcomes for head in np.array(heads.heads)[is_pair]], axis=1)
+    better = np.stack([heads.better_block(head).outcomes for head in np.array(heads.heads)[is_pair]], axis=1)
     for name, values in gains(matrix[:, is_pair], better, prompts, "own_gain").items():
         rows.loc[is_pair, name] = values
     # The best block has no gain over itself, whatever the kind of head that it stands in.
     itself = (rows["head"] == "full") & (rows["blocks"] == str(heads.best))
     rows.loc[itself, ["gain_p_value", "gain_smallest_p_value"]] = np.nan
-    for name in ("gain", "own_gain"):
-        rows = correct(rows, name, prefix=f"{name}_")
-    return rows.drop(columns="n_prompts")
-
-
-def better_block(heads: Heads, pair: Head) -> Fit:
-    """Return the fit of the better of a pair's two blocks, by out-of-fold accuracy."""
-    return max((heads.single(block) for block in pair.blocks), key=lambda fit: fit.cv_accuracy)
+    return rows
 
 
 def _describe(head: Head, stage_blocks: StageRuns) -> dict[str, Any]:
@@ -222,7 +212,7 @@ def _contrasts(heads: Heads, stages: StageRuns, facet: Facet) -> pd.DataFrame:
     """Test what the gains come from: other stages, or more parameters."""
     contrasts: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     pairs = heads.of("pair")
-    gain = np.stack([head.fit.outcomes - better_block(heads, head).outcomes for head in pairs], axis=1)
+    gain = np.stack([head.fit.outcomes - heads.better_block(head).outcomes for head in pairs], axis=1)
     across = np.array([len({stages.of(block) for block in head.blocks}) == 2 for head in pairs])
     if across.any() and not across.all():
         means = gain[:, across].mean(axis=1), gain[:, ~across].mean(axis=1)
@@ -248,7 +238,7 @@ def _contrasts(heads: Heads, stages: StageRuns, facet: Facet) -> pd.DataFrame:
                 "ci_high": high,
                 "p_value": float(test.p_value),
                 "smallest_p_value": float(test.smallest_p_value),
-                "statement": f"{label}|{baseline_label}: {format_difference(value, low, high)}.",
+                "statement": f"{label} {{verdict}} {baseline_label}: {format_difference(value, low, high)}{{p_value}}.",
                 "chosen": False,
             }
         )
@@ -256,15 +246,16 @@ def _contrasts(heads: Heads, stages: StageRuns, facet: Facet) -> pd.DataFrame:
 
 
 def _correct(table: pd.DataFrame) -> pd.DataFrame:
-    """Correct the p-values of contrasts and relations over the table, and put their verdicts into words."""
-    tested = table["p_value"].notna()
+    """Correct all p-values, and put the verdicts of contrasts and relations into words."""
+    for name in ("gain", "own_gain"):
+        table = correct(table, name, by=["facet", "stream", "reduction", "sigma"], prefix=f"{name}_")
     table = correct(table, "value", by=["kind"])
-    for row in table.index[tested]:
+    for row in table.index[table["p_value"].notna()]:
         words = _GAINS if table.loc[row, "head"] == "across-within" else WORDS
         words = PREDICTS if table.loc[row, "kind"] == "relation" else words
-        verdict = words[str(table.loc[row, "verdict"])]
-        before, after = str(table.loc[row, "statement"]).split("|", 1)
-        table.loc[row, "statement"] = f"{before} {verdict} {after}" if before else f"{verdict}: {after}"
+        verdict = str(table.loc[row, "verdict"])
+        p_value = format_p_value(verdict, table.loc[row, "p_value_holm"])
+        table.loc[row, "statement"] = str(table.loc[row, "statement"]).format(verdict=words[verdict], p_value=p_value)
     return table
 
 

@@ -56,6 +56,10 @@ class Heads:
     def single(self, block: int) -> Fit:
         return next(head.fit for head in self.of("single") if head.blocks == (block,))
 
+    def better_block(self, pair: Head) -> Fit:
+        """Return the fit of the better of a pair's two blocks, by out-of-fold accuracy."""
+        return max((self.single(block) for block in pair.blocks), key=lambda fit: fit.cv_accuracy)
+
     def of_width(self, blocks: int) -> Fit:
         """Return the best block's fit as it is, or widened to that many blocks: the better out of fold.
 

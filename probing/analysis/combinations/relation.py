@@ -11,9 +11,8 @@ from probing.analysis.combinations.heads import Heads
 from probing.analysis.engine import ABOVE, BELOW, OPEN, TOO_LITTLE, Curve, Facet
 from probing.analysis.similarity.nearest import nearest_rows
 from probing.errors import UserError
-from probing.statistics import resampled_means, sums_by_group
+from probing.statistics import RESAMPLES, resampled_means, sums_by_group
 
-RESAMPLES = 2000
 PERMUTATIONS = 1999
 LEAST_BLOCKS = 4
 PREDICTS = {
@@ -66,20 +65,15 @@ def relate(measured: Heads, similarity: pd.Series, facet: Facet, seed: int) -> p
         seed: Seed of resamples and permutations.
 
     Returns:
-        One row, or none if fewer than four blocks have a similarity.
+        One row, or none if fewer than four blocks have a similarity; ``statement`` has places for ``{verdict}`` and
+        ``{p_value}``.
     """
     pairs = [head for head in measured.of("pair") if head.blocks in similarity.index]
     blocks = sorted({block for head in pairs for block in head.blocks})
     if len(blocks) < LEAST_BLOCKS:
         return pd.DataFrame()
     similarities = similarity.loc[[head.blocks for head in pairs]].to_numpy(dtype=float)
-    gain = np.stack(
-        [
-            head.fit.outcomes - max((measured.single(b) for b in head.blocks), key=lambda fit: fit.cv_accuracy).outcomes
-            for head in pairs
-        ],
-        axis=1,
-    )
+    gain = np.stack([pair.fit.outcomes - measured.better_block(pair).outcomes for pair in pairs], axis=1)
     by_group, _ = sums_by_group(gain, facet.test.prompts)
     value = float(spearman(similarities[None], by_group.estimate[None])[0])
     resampled = resampled_means(by_group, RESAMPLES, seed)
@@ -97,7 +91,7 @@ def relate(measured: Heads, similarity: pd.Series, facet: Facet, seed: int) -> p
                 "ci_high": float(high),
                 "p_value": p,
                 "smallest_p_value": smallest,
-                "statement": f"|{measured_text}, p = {p:.2g} by permutation of blocks.",
+                "statement": f"{{verdict}}: {measured_text}{{p_value}}.",
                 "chosen": False,
             }
         ]

@@ -37,6 +37,7 @@ from probing.analysis.engine import (
     correct,
     facets_of,
     format_difference,
+    format_p_value,
     gains,
     measure_cells,
     measure_latents,
@@ -65,16 +66,16 @@ LABELS = {
 """Every control with its label in a sentence, in the order of the table; named properties follow."""
 
 COLUMNS = column_names(
-    "model data split facet control kind site stream reduction sigma block metric value ci_low ci_high "
-    "p_value p_value_holm family verdict draws draw_low draw_high difference "
-    "difference_low difference_high difference_p_value difference_p_value_holm difference_family "
-    "difference_verdict statement cv_accuracy n_pairs n_prompts "
-    "n_train_pairs ceiling probe seed"
+    "model data split facet control kind site stream reduction sigma block metric value ci_low ci_high p_value "
+    "p_value_holm family verdict draws draw_low draw_high difference difference_low difference_high "
+    "difference_p_value difference_p_value_holm difference_family difference_verdict statement cv_accuracy n_pairs "
+    "n_prompts n_train_pairs ceiling probe seed"
 )
 """Columns of the table: one row a facet and control. ``p_value`` and ``verdict`` compare it with chance, of all but
 shuffled choices. ``difference`` is the trained backbone's accuracy less the control's, on the same pairs. Both kinds of
 p-values are corrected by Holm over the table. ``kind`` is trained, part, control or shortcut. Random-initialised and
-shuffled rows are means over ``draws``, of which ``draw_low`` and ``draw_high`` bound 95%."""
+shuffled rows are means over ``draws``; ``draw_low`` and ``draw_high`` bound 95% of single shuffles, and all of the
+random weights."""
 
 _PARTS, _SHORTCUTS = ("image stream", "text stream"), ("image stats", "size", "source model")
 _SITE = ("stream", "reduction", "sigma", "block")
@@ -240,7 +241,8 @@ def _statement(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["difference_verdict"]):
         return f"{statement}; the trained backbone's best cell is one of these."
     difference = format_difference(*(row[name] for name in ("difference", "difference_low", "difference_high")))
-    return f"{statement}; the trained backbone {WORDS[row['difference_verdict']]} it, {difference}."
+    p_value = format_p_value(row["difference_verdict"], row["difference_p_value_holm"])
+    return f"{statement}; the trained backbone {WORDS[row['difference_verdict']]} it, {difference}{p_value}."
 
 
 def _roles(stores: Sequence[FeatureSource]) -> dict[str, list[FeatureSource]]:

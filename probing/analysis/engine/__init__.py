@@ -9,7 +9,6 @@ from probing.analysis.engine.journal import Journal, clear_journal
 from probing.analysis.engine.provenance import KEYS, PROVENANCE, REFERENCE, column_names, package_version, provenance
 from probing.analysis.engine.recipe import LOGISTIC, Recipe
 from probing.analysis.engine.results import (
-    RESAMPLES,
     SHUFFLED,
     CellResults,
     accuracies,
@@ -25,7 +24,7 @@ from probing.analysis.engine.run import Run
 from probing.analysis.engine.sites import ALL, Curve, Site, Sites, choose, read_site
 from probing.analysis.engine.source import FeatureSource, digest_of, flatten, read_latent_reduction, store_name
 from probing.analysis.engine.store_identity import StoreIdentity, check_comparable
-from probing.analysis.engine.verdicts import ABOVE, BELOW, MIN_PROMPTS, OPEN, TOO_LITTLE, WORDS, correct
+from probing.analysis.engine.verdicts import ABOVE, BELOW, MIN_PROMPTS, OPEN, TOO_LITTLE, WORDS, correct, format_p_value
 
 __all__ = [
     "ABOVE",
@@ -39,7 +38,6 @@ __all__ = [
     "OPEN",
     "PROVENANCE",
     "REFERENCE",
-    "RESAMPLES",
     "SHUFFLED",
     "TOO_LITTLE",
     "WORDS",
@@ -79,6 +77,7 @@ __all__ = [
     "facets_of",
     "flatten",
     "format_difference",
+    "format_p_value",
     "gains",
     "identify",
     "in_facet",

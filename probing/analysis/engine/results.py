@@ -18,7 +18,6 @@ from probing.analysis.engine.recipe import Recipe
 from probing.analysis.engine.source import FeatureSource
 from probing.statistics import crossed_interval, outcomes, paired_difference, share_interval
 
-RESAMPLES = 2000
 SHUFFLED = "shuffled"
 COLUMNS = column_names(
     "model data split sigma stream reduction block depth probe control seed facet metric value ci_low ci_high n_pairs "
@@ -31,7 +30,8 @@ COLUMNS = column_names(
 ``cell`` names a column of outcomes and of margins. ``temperature`` divides margins into log odds, fitted out of fold on
 training pairs; ``compression``: see :meth:`probing.analysis.engine.Recipe.compression`; ``value`` is a mean over
 ``probe_seeds`` trainings, ``seed_deviation`` their standard deviation. ``shuffled`` and ``random-init`` are means over
-``draws`` shuffles or random weights; ``draw_low`` and ``draw_high`` bound 95% of the single draws."""
+``draws`` shuffles or random weights; ``draw_low`` and ``draw_high`` bound 95% of single shuffles, and all of the
+random weights."""
 
 
 @dataclass(frozen=True)

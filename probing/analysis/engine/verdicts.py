@@ -14,8 +14,6 @@ MIN_PROMPTS = 20
 """No verdict is given on fewer test prompts."""
 ABOVE, BELOW = DECIDED
 OPEN, TOO_LITTLE = "not distinguished", "too little data"
-NAMES = ("p_value_holm", "family", "verdict")
-"""Columns that :func:`correct` adds, after the prefix."""
 
 
 def correct(table: pd.DataFrame, estimate: str, *, by: Sequence[str] = (), prefix: str = "") -> pd.DataFrame:
@@ -25,7 +23,7 @@ def correct(table: pd.DataFrame, estimate: str, *, by: Sequence[str] = (), prefi
         table: ``PREFIXp_value`` (NaN: not tested, no part of a family), ``PREFIXsmallest_p_value`` (the least that the
             test could have given), ``n_prompts``, and the estimate.
         estimate: Column with the difference from the null, whose sign gives the direction.
-        by: Columns whose values divide the table into families; one family without any.
+        by: Columns whose values divide the table into families and name them; one family without any.
         prefix: Of the columns that are read and added.
 
     Returns:
@@ -34,7 +32,6 @@ def correct(table: pd.DataFrame, estimate: str, *, by: Sequence[str] = (), prefi
         than :data:`MIN_PROMPTS` prompts, or where no outcome of these pairs could have been significant; else
         ``not distinguished``. None where nothing was tested.
     """
-    table = table.copy()
     adjusted = np.full(len(table), np.nan)
     families = np.full(len(table), None, dtype=object)
     verdicts = np.full(len(table), None, dtype=object)
@@ -42,21 +39,21 @@ def correct(table: pd.DataFrame, estimate: str, *, by: Sequence[str] = (), prefi
     smallest = table[f"{prefix}smallest_p_value"].to_numpy(dtype=float)
     enough = table["n_prompts"].to_numpy(dtype=float) >= MIN_PROMPTS
     signs = np.sign(table[estimate].to_numpy(dtype=float))
-    keys = table[list(by)].astype(object).agg(tuple, axis=1) if by else pd.Series([()] * len(table), index=table.index)
-    for key in dict.fromkeys(keys):
-        rows = np.flatnonzero((keys == key).to_numpy() & ~np.isnan(p_values))
-        if not len(rows):
-            continue
+    groups = np.zeros(len(table), dtype=int)
+    if by:
+        groups = table.groupby(list(by), dropna=False, sort=False).ngroup().to_numpy(dtype=int)
+    tested = ~np.isnan(p_values)
+    for group in np.unique(groups[tested]):
+        rows = np.flatnonzero(tested & (groups == group))
         adjusted[rows] = holm(p_values[rows])
-        name = ", ".join(f"{column} {value}" for column, value in zip(by, key, strict=True))
+        name = ", ".join(f"{column} {table[column].iloc[rows[0]]}" for column in by)
         families[rows] = f"{name or 'all rows'}: {len(rows)} tests"
         possible = enough[rows] & (_smallest_adjusted(p_values[rows], smallest[rows]) <= LEVEL)
         significant = adjusted[rows] <= LEVEL
         words = np.where(signs[rows] > 0, ABOVE, BELOW)
         verdicts[rows] = np.where(~possible, TOO_LITTLE, np.where(significant, words, OPEN))
-    for name, values in zip(NAMES, (adjusted, families, verdicts), strict=True):
-        table[f"{prefix}{name}"] = values
-    return table
+    corrected = {"p_value_holm": adjusted, "family": families, "verdict": verdicts}
+    return table.assign(**{f"{prefix}{name}": values for name, values in corrected.items()})
 
 
 def _smallest_adjusted(p_values: np.ndarray, smallest: np.ndarray) -> np.ndarray:
@@ -70,6 +67,11 @@ WORDS = {
     ABOVE: "is above",
     BELOW: "is below",
     OPEN: "is not distinguished from",
-    TOO_LITTLE: "cannot be compared, on so few prompts that differ, with",
+    TOO_LITTLE: "has too little data to compare with",
 }
 """How one thing compares with another, by verdict."""
+
+
+def format_p_value(verdict: str, corrected: float) -> str:
+    """Return ``, p = … after Holm`` beside what is not distinguished: its interval, uncorrected, may leave out zero."""
+    return f", p = {corrected:.2g} after Holm" if verdict == OPEN else ""

@@ -13,7 +13,6 @@ import pandas as pd
 from probing.analysis.engine import (
     ALL,
     LOGISTIC,
-    RESAMPLES,
     Context,
     Facet,
     FeatureSource,
@@ -40,25 +39,23 @@ from probing.analysis.engine import (
 from probing.analysis.noise.redraws import score_redraws, variance_ratios
 from probing.errors import UserError
 from probing.progress import progress
-from probing.statistics import outcomes, resampled_means, sums_by_group
+from probing.statistics import RESAMPLES, outcomes, resampled_means, sums_by_group
 
 COLUMNS = column_names(
     "model data split facet stream reduction sigma block depth kind method draws pair_noise metric value ci_low "
-    "ci_high gain gain_low gain_high gain_p_value gain_p_value_holm gain_family "
-    "gain_verdict best_sigma agreement cv_accuracy n_pairs n_prompts "
-    "n_train_pairs ceiling probe seed"
+    "ci_high gain gain_low gain_high gain_p_value gain_p_value_holm gain_family gain_verdict best_sigma agreement "
+    "cv_accuracy n_pairs n_prompts n_train_pairs ceiling probe seed"
 )
 """Columns of the table.
 
-``kind``: ``cell``; ``sigmas`` (all noise levels of a block together; sigma is NaN), gained over the block's best level;
-``draws`` (several draws together), gained over the mean of the draws alone; ``redraw`` (effect of redrawn noise);
-``pairing`` (shared noise), gained over independent noise. Gains are corrected by Holm over
-the rows of a kind in a facet. ``method`` of combining: ``rewards`` (mean of log odds, each
-from another probe) or ``features`` (one probe; levels concatenated, draws averaged). ``best_sigma`` marks the level of
-highest out-of-fold accuracy on training pairs; ``agreement`` is how often each is best in bootstrap resamples of
-training prompts. Metrics of ``redraw``: ``reward_ratio``, variance of an item's reward over draws ÷ variance of rewards
-over items; ``margin_ratio``, likewise of pairs' margins about zero; ``flip_rate``, how often two draws order a pair
-differently."""
+``kind``: ``cell``; ``sigmas`` (all noise levels of a block together; sigma is NaN), gained over the block's best
+level; ``draws`` (several draws together), gained over the mean of the draws alone; ``redraw`` (effect of redrawn
+noise); ``pairing`` (shared noise), gained over independent noise. Gains are corrected by Holm over the rows of a kind
+in a facet. ``method`` of combining: ``rewards`` (mean of log odds, each from another probe) or ``features`` (one
+probe; levels concatenated, draws averaged). ``best_sigma`` marks the level of highest out-of-fold accuracy on
+training pairs; ``agreement`` is how often each is best in bootstrap resamples of training prompts. Metrics of
+``redraw``: ``reward_ratio``, variance of an item's reward over draws ÷ variance of rewards over items;
+``margin_ratio``, likewise of pairs' margins about zero; ``flip_rate``, how often two draws order a pair differently."""
 
 
 _Key = tuple[str, str, int]

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from probing.analysis.engine import RESAMPLES, Facet, FeatureSource, Fit, Recipe, Site, read_site
-from probing.statistics import resampled_means, sums_by_group
+from probing.analysis.engine import Facet, FeatureSource, Fit, Recipe, Site, read_site
+from probing.statistics import RESAMPLES, resampled_means, sums_by_group
 
 
 def score_redraws(

@@ -44,12 +44,14 @@ def compare_blocks(results: CellResults, *, delta: float = DELTA) -> pd.DataFram
     """
     if not delta > 0:
         raise ValueError(f"Got delta {delta}, expected a number above 0; 0.01 is one point of accuracy.")
-    tables = [pd.DataFrame(columns=list(COLUMNS))]
+    tables = []
     cells = results.table[results.table["block"].notna() & (results.table["control"] != SHUFFLED)]
     for _, curve in cells.groupby(CURVE, dropna=False, sort=False):
         if len(curve) > 1:
             tables.append(_compare_curve(results.outcomes, curve, delta))
-    return pd.concat(tables[1:] or tables, ignore_index=True)[list(COLUMNS)]
+    if not tables:
+        return pd.DataFrame(columns=list(COLUMNS))
+    return correct(pd.concat(tables, ignore_index=True), "difference", by=CURVE)[list(COLUMNS)]
 
 
 def _compare_curve(outcomes: pd.DataFrame, curve: pd.DataFrame, delta: float) -> pd.DataFrame:
@@ -66,7 +68,7 @@ def _compare_curve(outcomes: pd.DataFrame, curve: pd.DataFrame, delta: float) ->
         variance, per_prompt = variance_of_difference(first, column, prompts)
         count = prompts_needed(delta, variance, per_prompt, power=POWER)
         needed.append((count, math.ceil(count * per_prompt)))
-    table = others[[*CURVE, "block", "n_pairs", "n_prompts", "cell"]].assign(
+    return others[[*CURVE, "block", "n_pairs", "n_prompts", "cell"]].assign(
         chosen_block=chosen["block"],
         chosen_cell=chosen["cell"],
         difference=test.estimate,
@@ -79,4 +81,3 @@ def _compare_curve(outcomes: pd.DataFrame, curve: pd.DataFrame, delta: float) ->
         prompts_needed=[prompts for prompts, _ in needed],
         pairs_needed=[pairs for _, pairs in needed],
     )
-    return correct(table, "difference")

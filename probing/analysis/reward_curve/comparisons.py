@@ -7,7 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from probing.analysis.engine import OPEN, REFERENCE, WORDS, CellResults, column_names, correct, format_difference
+from probing.analysis.engine import (
+    REFERENCE,
+    WORDS,
+    CellResults,
+    column_names,
+    correct,
+    format_difference,
+    format_p_value,
+)
 from probing.errors import UserError
 from probing.result_tables import best_cell
 from probing.statistics import paired_difference
@@ -113,5 +121,5 @@ def _statement(row: Mapping[Any, Any]) -> str:
     cell, value = row["baseline_chosen"], f"{100 * row['baseline_value']:.1f}%"
     control = f"{cell} ({value})" if row["baseline"] == REFERENCE else f"{BASELINES[row['baseline']]} ({cell}; {value})"
     trained = f"the trained backbone ({row['chosen']}; {100 * row['value']:.1f}%)"
-    p_value = f", p = {row['p_value_holm']:.2g} after Holm" if row["verdict"] == OPEN else ""
+    p_value = format_p_value(row["verdict"], row["p_value_holm"])
     return f"{row['facet']}: {trained} {WORDS[row['verdict']]} {control}: {measured}{p_value}."

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import t as student
 
-from probing.analysis.engine import ABOVE, BELOW, OPEN, TOO_LITTLE, column_names
+from probing.analysis.engine import ABOVE, BELOW, OPEN, TOO_LITTLE, column_names, format_p_value
 from probing.result_tables import over_training
 from probing.statistics import mean_interval, sign_flip_p_value, sums_by_group
 
@@ -174,7 +174,7 @@ def statement(row: Mapping[Any, Any]) -> str:
     """State the verdict among these models, and the interval for other sizes and trainings beside it."""
     slope, low, high = (100 * row[name] for name in ("value", "ci_low", "ci_high"))
     measured = f"{slope:+.1f} points a tenfold [{low:+.1f}, {high:+.1f}] over prompts"
-    p_value = f", p = {row['p_value_holm']:.2g} after Holm" if row["verdict"] == OPEN else ""
+    p_value = format_p_value(row["verdict"], row["p_value_holm"])
     relation = f"{_WORDS[row['verdict']]} {_LABELS[row['against']]}, {measured}{p_value}"
     where = f"{row['facet']}, {row['stream']} at σ = {row['sigma']:g}, {row['head']}: "
     if row["against"] == "steps":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from probing.analysis.combinations import CombinationSettings, measure_combinations
 from probing.analysis.combinations.experiment import COLUMNS
@@ -160,11 +161,39 @@ def test_gains_are_paired_differences_corrected_together(alone):
     assert heads.loc[itself, "gain_p_value_holm"].isna().all() and itself.sum() == 2
     tested = heads[~itself]
     np.testing.assert_allclose(tested["gain_p_value_holm"], holm(tested["gain_p_value"].to_numpy(dtype=float)))
-    assert set(tested["gain_family"]) == {f"all rows: {len(tested)} tests"}
-    assert set(heads.loc[heads["kind"] == "pair", "own_gain_family"].dropna()) == {"all rows: 17 tests"}
+    curve = "facet all, stream image, reduction mean, sigma 0.1"
+    assert set(tested["gain_family"]) == {f"{curve}: {len(tested)} tests"}
+    assert set(heads.loc[heads["kind"] == "pair", "own_gain_family"].dropna()) == {f"{curve}: 17 tests"}
     pair = row(alone, kind="pair", head="full", blocks="2+5")
     assert pair["gain"] == pytest.approx(pair["value"] - row(alone, kind="single", head="full", blocks="2")["value"])
     assert pair["channels"] == 16 and pair["own_gain"] == pytest.approx(pair["gain"])
+
+
+def test_sentences_say_the_verdict_and_the_p_value_that_decides(alone, complementary):
+    stated = pd.concat([alone, complementary]).dropna(subset="statement")
+    assert {"above", "not distinguished", "too little data"} <= set(stated["verdict"])
+    for verdict, corrected, sentence in zip(
+        stated["verdict"], stated["p_value_holm"], stated["statement"], strict=True
+    ):
+        assert "{" not in sentence
+        assert ("after Holm" in sentence) == (verdict == "not distinguished")
+        if verdict == "not distinguished":
+            assert sentence.endswith(f", p = {corrected:.2g} after Holm.")
+
+
+def test_families_are_named_by_what_they_hold():
+    """Every family of a table of several has its own name, its own number of tests and its own correction."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"facet": ["a", "b"] * 20, "sigma": np.repeat([0.1, np.nan], 20), "p_value": rng.random(40)})
+    table.loc[:4, "p_value"] = np.nan
+    table = table.assign(smallest_p_value=1e-30, n_prompts=400, gain=0.1).sample(frac=1, random_state=0)
+    corrected = correct(table, "gain", by=["facet", "sigma"])
+    pd.testing.assert_frame_equal(corrected[table.columns], table)
+    for (facet, sigma), rows in corrected.groupby(["facet", "sigma"], dropna=False):
+        tested = rows.dropna(subset="p_value")
+        assert set(tested["family"]) == {f"facet {facet}, sigma {sigma}: {len(tested)} tests"}
+        np.testing.assert_allclose(tested["p_value_holm"], multipletests(tested["p_value"], method="holm")[1])
+    assert corrected.loc[corrected["p_value"].isna(), ["p_value_holm", "family", "verdict"]].isna().all(axis=None)
 
 
 def test_numbers_match_a_calculation_by_hand(pairs, alone):

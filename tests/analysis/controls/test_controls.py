@@ -142,9 +142,10 @@ def test_a_shortcut_matches_a_calculation_by_hand(pairs, table):
 def test_statements_follow_the_verdicts(table):
     """An interval away from zero is no verdict."""
     row = table[table["control"] == "random-init"].iloc[0].to_dict()
-    row |= {"difference": 0.02, "difference_low": 0.001, "difference_high": 0.04}
+    row |= {"difference": 0.02, "difference_low": 0.001, "difference_high": 0.04, "difference_p_value_holm": 0.3}
     open_, above = ({**row, "difference_verdict": name} for name in ("not distinguished", "above"))
-    assert _statement(open_).endswith("the trained backbone is not distinguished from it, +2.0 points [+0.1, +4.0].")
+    open_statement = "the trained backbone is not distinguished from it, +2.0 points [+0.1, +4.0], p = 0.3 after Holm."
+    assert _statement(open_).endswith(open_statement)
     assert "is above it" in _statement(above)
     assert ": below chance," in _statement({**row, "verdict": "below"})
     assert "too few prompts for a verdict" in _statement({**row, "verdict": "too little data"})

@@ -34,6 +34,8 @@ def test_the_selected_block_is_compared_with_every_other(results, table):
         assert set(rows["chosen_block"]) == {chosen["block"]}
         assert chosen["block"] >= FIRST_WITH_SIGNAL["image"]
         assert sorted([*rows["block"], chosen["block"]]) == sorted(curve["block"])
+        (family,) = set(rows["family"])
+        assert f"facet {facet}, stream image" in family and family.endswith(": 5 tests")
 
 
 def test_only_blocks_without_the_signal_are_below(table):

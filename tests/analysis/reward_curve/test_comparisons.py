@@ -84,7 +84,7 @@ def test_statements_follow_the_verdict(comparisons):
     assert _statement({**row, "verdict": "not distinguished"}).endswith("[+0.2, +6.0], p = 0.2 after Holm.")
     assert "is above" in _statement({**row, "verdict": "above"})
     assert "is below" in _statement({**row, "verdict": "below"})
-    assert "cannot be compared" in _statement({**row, "verdict": "too little data"})
+    assert "too little data to compare" in _statement({**row, "verdict": "too little data"})
 
 
 def test_few_prompts_give_no_verdict():
