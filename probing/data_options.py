@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+import probing
+from probing.preferences.rules import Leaks, SplitRule
 
-from probing import preferences
-from probing.preferences import PreferenceData, load_pairs
-from probing.preferences.registry import Leaks
-from probing.preferences.splits import SplitRule
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class DataOptions:
     leaks: Leaks = "refuse"
     """if a prompt is in two splits: refuse, drop its less held-out pairs, or keep them"""
 
-    def load(self, split: str | Collection[str] | None = None) -> PreferenceData:
+    def load(self, split: str | Collection[str] | None = None) -> probing.PreferenceData:
         """Load the pairs; errors as :func:`probing.preferences.load_pairs`."""
-        return load_pairs(
+        return probing.load_pairs(
             self.data, root=self.data_root, split=split, where=self.where, limit=self.limit, leaks=self.leaks
         )
 
@@ -49,4 +49,4 @@ class SplitOptions:
 
     def split(self, pairs: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         """Split pairs; errors as :func:`probing.preferences.split_pairs`."""
-        return preferences.split_pairs(pairs, self.split_by, stratify=self.stratify, held_out=self.held_out, seed=seed)
+        return probing.split_pairs(pairs, self.split_by, stratify=self.stratify, held_out=self.held_out, seed=seed)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from probing.api.extraction import ExtractionOptions, plan_extraction
+import probing
 from probing.commands import run_command
 from probing.data_options import DataOptions
-from probing.features import FeatureStore
+from probing.features.settings import ExtractionOptions
 from probing.options import OptionsParser
 
 
@@ -46,7 +46,7 @@ PARSER = OptionsParser("probing.extract", ExtractOptions, __doc__)
 
 def run(options: ExtractOptions) -> None:
     settings = {field.name: getattr(options.settings, field.name) for field in fields(options.settings)}
-    extraction = plan_extraction(
+    extraction = probing.plan_extraction(
         options.model,
         options.data.load(options.split),
         transformer=options.transformer,
@@ -54,7 +54,7 @@ def run(options: ExtractOptions) -> None:
         device=options.device,
         skip_bad_images=options.skip_bad_images,
         split=options.split,
-        repair=not options.dry_run,
+        complete=not options.dry_run,
         request=_request(options),
         **settings,
     )
@@ -65,7 +65,7 @@ def run(options: ExtractOptions) -> None:
     report(*extraction.run())
 
 
-def report(store: FeatureStore, computed: int, note: str) -> None:
+def report(store: probing.FeatureStore, computed: int, note: str) -> None:
     """Print what was computed, and the paths to open next."""
     present = len(store.item_ids) - computed
     limit = store.attributes["clip_tokens"]

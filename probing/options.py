@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import pandas as pd
 import tyro
 from tyro.conf import Positional as Positional  # re-exported: marks a field that is given without its name
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -238,7 +237,7 @@ def _named_values(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | No
 def _table(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """Read a table as its path."""
     kind, _ = _without_none(info.type)
-    if kind != pd.DataFrame | str:
+    if str not in get_args(kind) or not any(getattr(k, "__name__", "") == "DataFrame" for k in get_args(kind)):
         return None
     return PrimitiveConstructorSpec(
         1, "FILE", lambda texts: texts[0], lambda _: True, lambda value: ["not given" if value is None else str(value)]

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from probing.errors import UserError
-from probing.files import read_parquet
+from probing.table_files import read_parquet
 
 _TEXT = (
     "model",

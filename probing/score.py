@@ -12,11 +12,11 @@ from probing.analysis.scoring import score_by_rules
 from probing.commands import check_output_file, run_command
 from probing.data_options import DataOptions
 from probing.errors import UserError
-from probing.files import write_csv, write_parquet
 from probing.options import OptionsParser
 from probing.preferences import BENCHMARKS
 from probing.preferences.rewards import read_rewards
 from probing.statistics import RULES
+from probing.table_files import write_csv, write_parquet
 
 
 @dataclass(frozen=True)

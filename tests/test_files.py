@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from probing.errors import UserError
-from probing.files import read_metadata, read_parquet, replace_file, write_csv, write_parquet, write_text
+from probing.files import replace_file, write_text
+from probing.table_files import read_metadata, read_parquet, write_csv, write_parquet
 
 TABLE = pd.DataFrame({"name": ["a", "b"], "value": [0.1, 2.0]})
 

@@ -14,13 +14,13 @@ import pytest
 
 import probing
 from probing.backbones import model_names
-from probing.files import write_parquet
 from probing.plots.curves import facets_in
 from probing.preferences import BENCHMARKS
 from probing.preferences.registry import NAMES
 from probing.reproduce import RIVAL
 from probing.result_tables import read_result
 from probing.statistics import RULES
+from probing.table_files import write_parquet
 from probing.testbed.judge import EACH, WHOLE
 from probing.testbed.recipes.assemble import TRAININGS, WEIGHTS
 from probing.testbed.sizes import SEEDS, SIZES, run_name

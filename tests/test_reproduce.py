@@ -11,10 +11,10 @@ import pytest
 
 from probing import reproduce
 from probing.experiments import EXPERIMENTS
-from probing.files import write_parquet
 from probing.measure import options_of
 from probing.options import OptionsParser
 from probing.reproduce import ReproduceOptions
+from probing.table_files import write_parquet
 
 MODELS = ("testbed-xs", "testbed-xs-seed1", "testbed-xs-step00010", "testbed-s", "testbed-s-seed1", "sd35-medium")
 

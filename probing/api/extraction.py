@@ -6,52 +6,23 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from probing.errors import UserError
-from probing.features import ExtractionPlan, ExtractionSettings, FeatureStore, make_plan
-from probing.features import extract as compute
-from probing.features.extraction import check_quickly, repair_quickly
-from probing.features.plan import binary
+from probing.features.plan import ExtractionPlan, binary, make_plan
+from probing.features.settings import ExtractionOptions, ExtractionSettings
+from probing.features.store import FeatureStore
+from probing.features.store.quick_check import check_quickly, repair_quickly
 from probing.features.work import Work, plan_work
-from probing.files import write_csv
 from probing.preferences import PreferenceData, load_pairs
 from probing.preferences.audit import scan_images
 from probing.preferences.pair_counts import count_pairs, describe_pairs, unfit_facets
+from probing.table_files import write_csv
 
 if TYPE_CHECKING:
     import torch
 
-    from probing.backbones import BackboneSpec
-
 CACHE = Path("cache")
-
-
-@dataclass(frozen=True)
-class ExtractionOptions(ExtractionSettings):
-    """Settings of an extraction, as a person gives them: three have a default that depends on model and machine.
-
-    Attributes:
-        resolution: Side of the square images in pixels; default: the model's own.
-        t5_length: Positions of the text part whose length can be chosen (SD3: T5's); default: the model's own.
-        compute_dtype: Type of weights and forwards; auto: bfloat16 on an accelerator, float32 on a CPU.
-    """
-
-    resolution: int | None = None  # type: ignore[assignment]
-    t5_length: int | None = None  # type: ignore[assignment]
-    compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-
-    def resolve(self, spec: BackboneSpec, dtype: torch.dtype) -> ExtractionSettings:
-        """Return the settings for one model and dtype."""
-        values = {name: getattr(self, name) for name in (field.name for field in fields(ExtractionSettings))}
-        return ExtractionSettings(
-            **{
-                **values,
-                "resolution": spec.resolution if self.resolution is None else self.resolution,
-                "t5_length": spec.t5_length if self.t5_length is None else self.t5_length,
-                "compute_dtype": str(dtype).removeprefix("torch."),
-            }
-        )
 
 
 @dataclass(frozen=True)
@@ -110,7 +81,9 @@ class Extraction:
         Raises:
             UserError: A bad picture, a full disk, weights that cannot be loaded, too little memory.
         """
+        # The libraries of the models take seconds to import, and a plan needs none of them.
         from probing.backbones import load_backbone
+        from probing.features.extraction import extract as compute
 
         work, settings = self.work, self.plan.settings
         if work.store is not None and not work.grows and not work.segments():
@@ -150,7 +123,7 @@ def extract(
         output: Path of the store; ``cache/MODEL--DATA.zarr`` if None. What a store has is not computed again.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         skip_bad_images: Leave out items whose picture cannot be read, with a report beside the store.
-        **settings: Of :class:`probing.api.extraction.ExtractionOptions`: ``sigmas``, ``streams``, ``reductions``, …
+        **settings: Of :class:`probing.features.settings.ExtractionOptions`: ``sigmas``, ``streams``, ``reductions``, …
 
     Raises:
         UserError: A mistake in what was requested, with its fix.
@@ -169,7 +142,7 @@ def plan_extraction(
     device: str = "auto",
     skip_bad_images: bool = False,
     split: str | None = None,
-    repair: bool = True,
+    complete: bool = True,
     request: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Extraction:
@@ -183,7 +156,8 @@ def plan_extraction(
         device: See there.
         skip_bad_images: See there.
         split: Split of the data, if only one is extracted; it is part of the default name.
-        repair: Take back what a store lost; False only reports it.
+        complete: Take back what a store lost, and check a model folder tensor by tensor; False is a look that takes
+            few seconds and changes nothing.
         request: Options to keep in the store for a repair; derived from the arguments if ``data`` is a name.
         **settings: See there.
 
@@ -201,13 +175,15 @@ def plan_extraction(
     name = f"{default_name(spec.name, resolved)}--{pairs.name}{f'-{split}' if split else ''}.zarr"
     path = CACHE / name if output is None else Path(output)
     notes: list[str] = []
-    if skip_bad_images and repair:
+    if skip_bad_images and complete:
         pairs, skipped = without_bad_images(pairs, path)
         notes += [skipped] if skipped else []
     plan = make_plan(spec, resolved, items=len(pairs.items), prompts=pairs.items["prompt_id"].nunique())
-    if repair:
+    if complete:
         notes += [f"{'damaged':>9}  {sentence}" for sentence in repair_quickly(path)]
-    parts = part_digests(spec, random_init=resolved.random_init, seed=resolved.seed, use_t5=resolved.use_t5)
+    parts = part_digests(
+        spec, random_init=resolved.random_init, seed=resolved.seed, use_t5=resolved.use_t5, make_models=complete
+    )
     work = plan_work(plan, pairs, path, parts=parts, device=chosen_device.type)
     if request is None and not isinstance(data, PreferenceData):
         given = {"model": model, "transformer": transformer, "data": data, "split": split}

@@ -84,7 +84,7 @@ class Result:
         Raises:
             UserError: The folder cannot be written.
         """
-        from probing.files import write_parquet
+        from probing.table_files import write_parquet
 
         folder = Path(folder)
         metadata = None if self.identity is None else self.identity.metadata

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 
 class Architecture(ABC):
@@ -121,8 +118,30 @@ class Architecture(ABC):
         """Return the architecture with another transformer's configuration."""
 
 
+Product = tuple[int, int, int]
+"""A matrix product with a bias: rows, input channels, output channels."""
+
+
+def product_flops(products: Iterable[Product]) -> int:
+    """Count the floating-point operations of matrix products, without the additions of biases."""
+    return sum(2 * rows * inputs * outputs for rows, inputs, outputs in products)
+
+
+def product_parameters(products: Iterable[Product]) -> int:
+    """Count the weights and biases of matrix products."""
+    return sum((inputs + 1) * outputs for _, inputs, outputs in products)
+
+
+def attention_flops(tokens: int, width: int) -> int:
+    """Count the two matrix products of an attention over tokens, all heads together."""
+    return 4 * tokens**2 * width
+
+
 def count_flops(run: Callable[[], Any]) -> int:
     """Count the floating-point operations of a call on the meta device, where tensors hold no values."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()

@@ -93,6 +93,7 @@ def check_parts(
     random_init: bool = False,
     transformer: Path | None = None,
     expected: Mapping[str, Mapping[str, Any]] | None = None,
+    make_models: bool = True,
 ) -> dict[Part, Path]:
     """Check everything of a pipeline folder that can be checked before weights are read.
 
@@ -102,6 +103,7 @@ def check_parts(
         random_init: The transformer's weights are not loaded; its folder may be missing.
         transformer: Folder of another transformer.
         expected: Configurations that some parts must have, by part.
+        make_models: As ``make_model`` of :func:`probing.backbones.part_weights.check_weights`.
 
     Returns:
         The parts that are loaded and their folders.
@@ -119,7 +121,7 @@ def check_parts(
     for part, path in folders.items():
         skipped = random_init and part.kind == "transformer" and not any(path.glob("*.safetensors"))
         if part.has_weights and not skipped:
-            check_weights(path, part, configs[part.name], weight_files(path, part))
+            check_weights(path, part, configs[part.name], weight_files(path, part), make_model=make_models)
     return folders
 
 

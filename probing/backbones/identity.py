@@ -33,7 +33,9 @@ _CHUNK = 16 * 2**20
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
-def part_digests(spec: BackboneSpec, *, random_init: bool, seed: int, use_t5: bool) -> dict[str, str] | None:
+def part_digests(
+    spec: BackboneSpec, *, random_init: bool, seed: int, use_t5: bool, make_models: bool = True
+) -> dict[str, str] | None:
     """Digest the files of every part that decides features; nothing is loaded.
 
     Args:
@@ -41,6 +43,8 @@ def part_digests(spec: BackboneSpec, *, random_init: bool, seed: int, use_t5: bo
         random_init: The transformer's digest comes from its configuration and the seed, not from its weights.
         seed: Seed of the random weights.
         use_t5: Whether the optional text encoder is used, if there is one.
+        make_models: False checks configurations and headers of the weights, but not that they fit tensor by tensor,
+            which takes the import of the models' libraries.
 
     Returns:
         A digest by part (``transformer``, ``vae``, ``text_encoder``, ``tokenizer``, …); None if the model is not on
@@ -53,7 +57,7 @@ def part_digests(spec: BackboneSpec, *, random_init: bool, seed: int, use_t5: bo
     if folder is None:
         return None
     try:
-        check_folder(spec, folder, random_init=random_init, use_t5=use_t5)
+        check_folder(spec, folder, random_init=random_init, use_t5=use_t5, make_models=make_models)
     except UserError:
         if Path(spec.source).is_dir():
             raise
@@ -75,7 +79,9 @@ def local_folder(spec: BackboneSpec) -> Path | None:
     return Path(cached).parent if isinstance(cached, str) else None
 
 
-def check_folder(spec: BackboneSpec, folder: Path, *, random_init: bool, use_t5: bool) -> dict[Part, Path]:
+def check_folder(
+    spec: BackboneSpec, folder: Path, *, random_init: bool, use_t5: bool, make_models: bool = True
+) -> dict[Part, Path]:
     """Check a spec's folder as :func:`probing.backbones.folder_check.check_parts` does."""
     return check_parts(
         folder,
@@ -83,6 +89,7 @@ def check_folder(spec: BackboneSpec, folder: Path, *, random_init: bool, use_t5:
         random_init=random_init,
         transformer=None if spec.transformer is None else Path(spec.transformer),
         expected=spec.architecture.configs,
+        make_models=make_models,
     )
 
 

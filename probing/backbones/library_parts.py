@@ -7,17 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from probing.backbones.architecture import Product, attention_flops, product_flops
 from probing.backbones.config_rules import CHANNELS, HEADS, LAYERS, flag, real, text, texts, whole, wholes
-from probing.backbones.log_lines import quiet_imports
 from probing.backbones.parts import Part
 from probing.errors import UserError
-
-with quiet_imports():
-    from diffusers import AutoencoderKL as AutoencoderKL
-    from diffusers import FlowMatchEulerDiscreteScheduler
-    from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 
 def flow_match_scheduler(name: str = "scheduler") -> Part:
@@ -30,7 +23,7 @@ def flow_match_scheduler(name: str = "scheduler") -> Part:
         "base_image_seq_len": whole(1, 2**24, required=False),
         "max_image_seq_len": whole(1, 2**24, required=False),
     }
-    return Part(name, "scheduler", FlowMatchEulerDiscreteScheduler, rules=rules)
+    return Part(name, "scheduler", "diffusers:FlowMatchEulerDiscreteScheduler", rules=rules)
 
 
 def autoencoder_kl(name: str = "vae") -> Part:
@@ -58,11 +51,42 @@ def autoencoder_kl(name: str = "vae") -> Part:
             raise UserError(f"{path}: block_out_channels must have at least 1 entry, got none; copy the file again.")
 
     def run(model: Any) -> None:
+        import torch
+
         side = 2 ** len(model.config.block_out_channels)
         model.encode(torch.empty(1, 3, side, side)).latent_dist.mode()
 
     repeated = {"encoder.down_blocks.0.resnets": "layers_per_block"}
-    return Part(name, "vae", AutoencoderKL, rules=rules, check=check, repeated=repeated, run=run)
+    return Part(name, "vae", "diffusers:AutoencoderKL", rules=rules, check=check, repeated=repeated, run=run)
+
+
+def autoencoder_kl_flops(config: Mapping[str, Any], resolution: int) -> int:
+    """Count the floating-point operations of encoding one square image by an ``AutoencoderKL``."""
+    widths, latents = list(config["block_out_channels"]), 2 * int(config["latent_channels"])
+    products: list[Product] = [(resolution**2, 9 * int(config["in_channels"]), widths[0])]
+    attentions: list[tuple[int, int]] = []
+    pixels, inputs = resolution**2, widths[0]
+    for level, (kind, width) in enumerate(zip(config["down_block_types"], widths, strict=True)):
+        for _ in range(int(config["layers_per_block"])):
+            products += _residual(pixels, inputs, width)
+            inputs = width
+            attentions += [(pixels, width)] if kind.startswith("Attn") else []
+        if level < len(widths) - 1:
+            pixels //= 4
+            products.append((pixels, 9 * width, width))
+    products += 2 * _residual(pixels, inputs, inputs)
+    attentions += [(pixels, inputs)] if config.get("mid_block_add_attention", True) else []
+    products.append((pixels, 9 * inputs, latents))
+    products += [(pixels, latents, latents)] if config.get("use_quant_conv", True) else []
+    for tokens, width in attentions:
+        products += [(tokens, width, width)] * 4
+    return product_flops(products) + sum(attention_flops(tokens, width) for tokens, width in attentions)
+
+
+def _residual(pixels: int, inputs: int, outputs: int) -> list[Product]:
+    """List the convolutions of a residual block, each as a matrix product."""
+    shortcut = [(pixels, inputs, outputs)] if inputs != outputs else []
+    return [(pixels, 9 * inputs, outputs), (pixels, 9 * outputs, outputs), *shortcut]
 
 
 def clip_text_encoder(name: str) -> Part:
@@ -81,12 +105,16 @@ def clip_text_encoder(name: str) -> Part:
     }
 
     def run(model: Any) -> None:
+        import torch
+
         output = model(torch.zeros(1, 3, dtype=torch.long), output_hidden_states=True)
         assert output[0].shape[-1] == model.config.projection_dim
         assert output.hidden_states[-2].shape[-1] == model.config.hidden_size
 
     repeated = {"text_model.encoder.layers": "num_hidden_layers"}
-    return Part(name, "text_encoder", CLIPTextModelWithProjection, rules=rules, repeated=repeated, run=run)
+    return Part(
+        name, "text_encoder", "transformers:CLIPTextModelWithProjection", rules=rules, repeated=repeated, run=run
+    )
 
 
 def t5_text_encoder(name: str, *, without: str = "") -> Part:
@@ -114,22 +142,31 @@ def t5_text_encoder(name: str, *, without: str = "") -> Part:
             )
 
     def run(model: Any) -> None:
+        import torch
+
         assert model(torch.zeros(1, 3, dtype=torch.long))[0].shape[-1] == model.config.d_model
 
     repeated = {"encoder.block": "num_layers"}
     return Part(
-        name, "text_encoder", T5EncoderModel, rules=rules, check=check, repeated=repeated, run=run, without=without
+        name,
+        "text_encoder",
+        "transformers:T5EncoderModel",
+        rules=rules,
+        check=check,
+        repeated=repeated,
+        run=run,
+        without=without,
     )
 
 
 def clip_tokenizer(name: str) -> Part:
     """Return the part of a ``CLIPTokenizer``."""
-    return Part(name, "tokenizer", CLIPTokenizer, ("CLIPTokenizerFast",))
+    return Part(name, "tokenizer", "transformers:CLIPTokenizer", ("CLIPTokenizerFast",))
 
 
 def t5_tokenizer(name: str, *, without: str = "") -> Part:
     """Return the part of a ``T5Tokenizer``; ``without`` as in :class:`probing.backbones.parts.Part`."""
-    return Part(name, "tokenizer", T5Tokenizer, ("T5TokenizerFast",), without=without)
+    return Part(name, "tokenizer", "transformers:T5Tokenizer", ("T5TokenizerFast",), without=without)
 
 
 def clip_length_of(path: Path, tokenizer: Mapping[str, Any], encoders: list[Mapping[str, Any]]) -> int:

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import constants
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
 from probing.backbones.base import Backbone, BackboneSpec
 from probing.backbones.folder_files import weight_files
@@ -171,6 +169,9 @@ def _random_transformer(spec: BackboneSpec, part: Part, compute_dtype: torch.dty
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hide the loaders' progress bars where there is no terminal."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
     if sys.stderr.isatty():
         yield
         return

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import PreTrainedModel
-
 from probing.backbones.config_rules import Rule, check_entries
+from probing.backbones.log_lines import quiet_imports
 from probing.errors import UserError
 
 Kind = Literal["transformer", "vae", "text_encoder", "tokenizer", "scheduler"]
@@ -22,7 +23,8 @@ class Part:
     Attributes:
         name: Its name in the index, and the name of its folder.
         kind: What it does in the pipeline.
-        model: The class that is loaded.
+        source: The class that is loaded; or its name as ``library:Class``, and the library, whose import takes
+            seconds, is imported when the class is used.
         classes: Further names of that class in the index.
         rules: Types and bounds of entries of its configuration.
         check: Checks relations between entries; it takes the file and its content.
@@ -33,7 +35,7 @@ class Part:
 
     name: str
     kind: Kind
-    model: Any
+    source: str | type
     classes: tuple[str, ...] = ()
     rules: Mapping[str, Rule] = field(default_factory=dict)
     check: Callable[[Path, Mapping[str, Any]], None] | None = None
@@ -41,10 +43,16 @@ class Part:
     run: Callable[[Any], object] | None = None
     without: str = ""
 
+    @cached_property
+    def model(self) -> Any:
+        """The class that is loaded."""
+        with quiet_imports():
+            return pkgutil.resolve_name(self.source) if isinstance(self.source, str) else self.source
+
     @property
     def supported(self) -> tuple[str, ...]:
         """Class names that the index may give."""
-        return (self.model.__name__, *self.classes)
+        return (self._origin[1], *self.classes)
 
     @property
     def has_weights(self) -> bool:
@@ -57,7 +65,15 @@ class Part:
     @property
     def of_transformers(self) -> bool:
         """Whether the class is a model of the transformers library; other models are diffusers'."""
-        return issubclass(self.model, PreTrainedModel)
+        return self.has_weights and self._origin[0].split(".")[0] == "transformers"
+
+    @property
+    def _origin(self) -> tuple[str, str]:
+        """Module and name of the class."""
+        if isinstance(self.source, type):
+            return self.source.__module__, self.source.__name__
+        module, _, name = self.source.partition(":")
+        return module, name
 
     @property
     def config_name(self) -> str:

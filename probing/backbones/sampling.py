@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 from jaxtyping import Float
 from torch import Tensor
 
@@ -86,6 +85,8 @@ def denoise(
 
 def _shift(scheduler: Any, backbone: Backbone, noise: Tensor) -> dict[str, float]:
     """Return the shift by token count, where the scheduler's configuration has one."""
+    from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
+
     config = scheduler.config
     if not config.get("use_dynamic_shifting"):
         return {}

@@ -5,23 +5,23 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probing.backbones.architecture import Architecture, count_flops
+from probing.backbones.architecture import Architecture, Product, attention_flops, product_flops, product_parameters
 from probing.backbones.base import Backbone, BackboneSpec, Conditioning, Entry, Family, Layout, Streams
 from probing.backbones.config_rules import CHANNELS, HEADS, LAYERS, text, whole, wholes
 from probing.backbones.library_parts import (
-    AutoencoderKL,
     autoencoder_kl,
+    autoencoder_kl_flops,
     check_tokenizer,
     clip_length_of,
     clip_text_encoder,
@@ -30,12 +30,12 @@ from probing.backbones.library_parts import (
     t5_text_encoder,
     t5_tokenizer,
 )
-from probing.backbones.log_lines import dropped_log_lines, quiet_imports
+from probing.backbones.log_lines import dropped_log_lines
 from probing.backbones.parts import Part, plain_config
 from probing.errors import UserError
 
-with quiet_imports():
-    from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+if TYPE_CHECKING:
+    from diffusers import StableDiffusion3Pipeline
 
 _RULES = {
     "sample_size": whole(1, 2**14),
@@ -73,13 +73,13 @@ def _check_transformer(path: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _run_transformer(model: Any, side: int | None = None, text_tokens: int = 1) -> None:
-    """Run one item; ``side`` is that of its latents, one patch if not given."""
+def _run_transformer(model: Any) -> None:
+    """Run one item of one patch and one text token."""
     config = model.config
-    side = config.patch_size if side is None else side
+    side = config.patch_size
     model(
         hidden_states=torch.empty(1, config.in_channels, side, side),
-        encoder_hidden_states=torch.empty(1, text_tokens, config.joint_attention_dim),
+        encoder_hidden_states=torch.empty(1, 1, config.joint_attention_dim),
         pooled_projections=torch.empty(1, config.pooled_projection_dim),
         timestep=torch.empty(1),
     )
@@ -94,7 +94,7 @@ _PARTS = (
     Part(
         "transformer",
         "transformer",
-        SD3Transformer2DModel,
+        "diffusers:SD3Transformer2DModel",
         rules=_RULES,
         check=_check_transformer,
         repeated={"transformer_blocks": "num_layers"},
@@ -106,6 +106,9 @@ _PARTS = (
     t5_text_encoder("text_encoder_3", without=_WITHOUT_T5),
 )
 _CLIPS = ("text_encoder", "text_encoder_2")
+_TIME_CHANNELS = 256
+_NORM_PARAMETERS = {None: 0, "rms_norm": 1, "layer_norm": 2}
+"""Parameters by channel of the norm of queries and keys."""
 
 
 @dataclass(frozen=True)
@@ -191,33 +194,56 @@ class SD3Architecture(Architecture):
                 f"The T5 encoder needs at least 1 position, got --t5-length {text_length}; use --no-t5 instead."
             )
 
-    @cached_property
+    @property
     def parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self._on_meta().parameters())
+        config = self.transformer
+        per_norm = _NORM_PARAMETERS[config.get("qk_norm")] * int(config["attention_head_dim"])
+        norms = 4 * self.num_blocks + 2 * len(config.get("dual_attention_layers", ()))
+        return product_parameters(self._products(0, 0)) + norms * per_norm
 
     def forward_flops(self, resolution: int, text_tokens: int) -> int:
-        return count_flops(lambda: _run_transformer(self._on_meta(), resolution // self.vae_factor, text_tokens))
+        image_tokens = math.prod(self.token_grid(resolution))
+        joint = self.num_blocks * attention_flops(image_tokens + text_tokens, self.width)
+        dual = len(self.transformer.get("dual_attention_layers", ())) * attention_flops(image_tokens, self.width)
+        return product_flops(self._products(image_tokens, text_tokens)) + joint + dual
 
     def encoding_flops(self, resolution: int) -> int:
-        return count_flops(
-            lambda: AutoencoderKL.from_config(self.vae).encode(torch.empty(1, 3, resolution, resolution))
-        )
+        return autoencoder_kl_flops(self.vae, resolution)
 
     def matches(self, architecture: Architecture) -> bool:
         if not isinstance(architecture, SD3Architecture):
             return False
         unused = ("sample_size", "force_upcast", "latents_mean", "latents_std")
         pair = (self, architecture)
-        vaes = [{k: v for k, v in _filled(AutoencoderKL, a.vae).items() if k not in unused} for a in pair]
-        transformers = [_filled(SD3Transformer2DModel, a.transformer) for a in pair]
+        parts = {part.kind: part.model for part in _PARTS}
+        vaes = [{k: v for k, v in _filled(parts["vae"], a.vae).items() if k not in unused} for a in pair]
+        transformers = [_filled(parts["transformer"], a.transformer) for a in pair]
         return self.has_t5 == architecture.has_t5 and vaes[0] == vaes[1] and transformers[0] == transformers[1]
 
     def with_transformer(self, config: Mapping[str, Any]) -> SD3Architecture:
         return replace(self, transformer=dict(config))
 
-    def _on_meta(self) -> Any:
-        with torch.device("meta"):
-            return SD3Transformer2DModel.from_config(self.transformer).eval()
+    def _products(self, image_tokens: int, text_tokens: int) -> Iterator[Product]:
+        """List the matrix products of one forward of one item."""
+        config, width = self.transformer, self.width
+        patch = int(config["patch_size"]) ** 2 * self.latent_channels
+        yield image_tokens, patch, width
+        for channels in (_TIME_CHANNELS, int(config["pooled_projection_dim"])):
+            yield 1, channels, width
+            yield 1, width, width
+        yield text_tokens, self.text_channels, width
+        for block in range(self.num_blocks):
+            last, dual = block == self.num_blocks - 1, block in config.get("dual_attention_layers", ())
+            # Modulation; queries, keys, values and outputs; the feed-forward network.
+            yield 1, width, (9 if dual else 6) * width
+            yield 1, width, (2 if last else 6) * width
+            for tokens, layers in ((image_tokens, 8 if dual else 4), (text_tokens, 3 if last else 4)):
+                yield from [(tokens, width, width)] * layers
+            for tokens in (image_tokens,) if last else (image_tokens, text_tokens):
+                yield tokens, width, 4 * width
+                yield tokens, 4 * width, width
+        yield 1, width, 2 * width
+        yield image_tokens, width, patch
 
 
 def _filled(cls: type, config: dict[str, Any]) -> dict[str, Any]:
@@ -265,7 +291,7 @@ class SD3Backbone(Backbone):
     @torch.inference_mode()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         prompts = list(prompts)
-        with _quiet_truncation():
+        with _quiet_truncation(self.pipeline):
             tokens, _, pooled, _ = self.pipeline.encode_prompt(
                 prompt=prompts,
                 prompt_2=None,
@@ -328,10 +354,10 @@ class SD3Backbone(Backbone):
 
 
 @contextmanager
-def _quiet_truncation() -> Iterator[None]:
+def _quiet_truncation(pipeline: StableDiffusion3Pipeline) -> Iterator[None]:
     """Drop the libraries' lines on prompts that are cut; :meth:`SD3Backbone.prompt_tokens` counts them instead."""
     with (
-        dropped_log_lines(StableDiffusion3Pipeline.__module__, "part of your input was truncated"),
+        dropped_log_lines(type(pipeline).__module__, "part of your input was truncated"),
         dropped_log_lines("transformers.tokenization_utils_base", "Token indices sequence length is longer"),
     ):
         yield
@@ -382,12 +408,16 @@ class SD3Family(Family):
         _clip_length(folder, configs)
 
     def download(self, source: str, left_out: Collection[str]) -> Path:
+        from diffusers import StableDiffusion3Pipeline
+
         absent = dict.fromkeys(left_out)
         return Path(StableDiffusion3Pipeline.download(source, use_safetensors=True, **absent))
 
     def build(
         self, spec: BackboneSpec, loaded: Mapping[str, Any], folder: Path, *, device: torch.device, text_length: int
     ) -> SD3Backbone:
+        from diffusers import StableDiffusion3Pipeline
+
         absent = {part.name: None for part in self.parts if part.is_optional}
         pipeline = StableDiffusion3Pipeline(**{**absent, **loaded})
         pipeline.set_progress_bar_config(disable=True)

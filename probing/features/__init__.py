@@ -1,8 +1,5 @@
 """Features of every block, from noise to the store."""
 
-from probing.features.extraction import Extracted, extract
-from probing.features.plan import ExtractionPlan, make_plan
-from probing.features.settings import ExtractionSettings
-from probing.features.store import FeatureStore
+import lazy_loader
 
-__all__ = ["Extracted", "ExtractionPlan", "ExtractionSettings", "FeatureStore", "extract", "make_plan"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -20,8 +20,8 @@ from probing.features.plan import ExtractionPlan
 from probing.features.reading import Masks, Reading, Reduce, encode_items, read_encoded, sentence_for_full_memory
 from probing.features.reductions import reduce_image, reduce_text
 from probing.features.settings import latent_reductions
-from probing.features.store import FeatureStore, check, repair, to_stored
-from probing.features.store.lock import locked
+from probing.features.store import FeatureStore, to_stored
+from probing.features.store.quick_check import pairs_name, repair_quickly
 from probing.features.store.records import RunRecord
 from probing.features.store.store import Part
 from probing.features.work import Segment, Work, plan_work, stamp_digest
@@ -107,34 +107,11 @@ def extract(
     return Extracted(store, computed, repaired)
 
 
-def repair_quickly(output: Path) -> list[str]:
-    """Find lost and cut files without reading any in full, remove them from the records, and describe them."""
-    if not output.is_dir() or not any(output.iterdir()):
-        return []
-    if (problems := check_quickly(output)) and any(problem.file != _pairs_name(output) for problem in problems):
-        with locked(output):
-            repair(output, [problem for problem in problems if problem.file != _pairs_name(output)])
-    return [str(problem) for problem in problems]
-
-
-def check_quickly(output: Path) -> list[Any]:
-    """List lost and cut files; none for a folder that is no store of this schema."""
-    try:
-        return check(output, deep=False)
-    except UserError:
-        # A foreign folder or another schema: opening it raises the right message.
-        return []
-
-
 def _remove_partial_files(output: Path) -> None:
     """Remove what a killed process left under temporary names; needs the store's lock."""
-    pairs = output.parent.glob(f".{glob.escape(_pairs_name(output))}.*.partial")
+    pairs = output.parent.glob(f".{glob.escape(pairs_name(output))}.*.partial")
     for path in [*output.rglob("*.partial"), *pairs]:
         path.unlink(missing_ok=True)
-
-
-def _pairs_name(output: Path) -> str:
-    return output.name + ".pairs.parquet"
 
 
 def _create(

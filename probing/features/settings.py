@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    from probing.backbones import BackboneSpec
 
 STREAMS = ("image", "text")
 
@@ -47,6 +52,33 @@ class ExtractionSettings:
     use_t5: bool = True
     random_init: bool = False
     prompts: Literal["own", "foreign", "empty"] = "own"
+
+
+@dataclass(frozen=True)
+class ExtractionOptions(ExtractionSettings):
+    """Settings of an extraction, as a person gives them: three have a default that depends on model and machine.
+
+    Attributes:
+        resolution: Side of the square images in pixels; default: the model's own.
+        t5_length: Positions of the text part whose length can be chosen (SD3: T5's); default: the model's own.
+        compute_dtype: Type of weights and forwards; auto: bfloat16 on an accelerator, float32 on a CPU.
+    """
+
+    resolution: int | None = None  # type: ignore[assignment]
+    t5_length: int | None = None  # type: ignore[assignment]
+    compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+
+    def resolve(self, spec: BackboneSpec, dtype: torch.dtype) -> ExtractionSettings:
+        """Return the settings for one model and dtype."""
+        values = {name: getattr(self, name) for name in (field.name for field in fields(ExtractionSettings))}
+        return ExtractionSettings(
+            **{
+                **values,
+                "resolution": spec.resolution if self.resolution is None else self.resolution,
+                "t5_length": spec.t5_length if self.t5_length is None else self.t5_length,
+                "compute_dtype": str(dtype).removeprefix("torch."),
+            }
+        )
 
 
 def latent_reductions(settings: ExtractionSettings) -> tuple[str, ...]:

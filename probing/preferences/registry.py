@@ -6,20 +6,18 @@ import difflib
 import importlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal, get_args
 
 from probing.errors import UserError, shown
 from probing.preferences import pairs_file
 from probing.preferences.benchmarks import BENCHMARKS, hub
 from probing.preferences.comparisons import from_comparisons
 from probing.preferences.data import PreferenceData
+from probing.preferences.rules import LEAKS, Leaks
 from probing.preferences.splits import drop_crossing_prompts, refuse_crossing_prompts
 
 _TESTBED = {"testbed": "probing.testbed.preferences", "testbed-shortcut": "probing.testbed.shortcut"}
 NAMES = (*_TESTBED, *BENCHMARKS)
 """Names of the data sets."""
-Leaks = Literal["refuse", "drop", "keep"]
-LEAKS: tuple[str, ...] = get_args(Leaks)
 
 
 def load_pairs(

@@ -5,17 +5,15 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from probing.errors import UserError
 from probing.preferences.data import SPLITS, PreferenceData
+from probing.preferences.rules import SPLIT_RULES, SplitRule
 
 TEST_FRACTION = 0.2
-SplitRule = Literal["official", "prompt", "source-model"]
-SPLIT_RULES: tuple[str, ...] = get_args(SplitRule)
 
 
 def normalise_prompt(text: str) -> str:

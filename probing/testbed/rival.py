@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from probing.commands import check_output_file, run_command
 from probing.data_options import DataOptions
 from probing.errors import UserError
-from probing.files import write_csv, write_parquet
 from probing.options import OptionsParser
 from probing.preferences import PreferenceData
 from probing.progress import progress
+from probing.table_files import write_csv, write_parquet
 from probing.testbed.scenes import vocabulary
 from probing.testbed.tensors import to_tensor
 

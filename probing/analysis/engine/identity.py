@@ -18,7 +18,7 @@ from probing.analysis.engine.provenance import REFERENCE, package_version, prove
 from probing.analysis.engine.recipe import Recipe
 from probing.analysis.engine.source import FeatureSource, digest_of, store_name
 from probing.errors import UserError
-from probing.files import read_metadata, write_parquet
+from probing.table_files import read_metadata, write_parquet
 
 Subject = tuple[str | None, str | None]
 """A model and a store; None for a table without a store."""

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from probing.errors import UserError
-from probing.files import read_metadata, read_parquet, write_parquet
+from probing.table_files import read_metadata, read_parquet, write_parquet
 
 
 def write_pairs(path: Path, pairs: pd.DataFrame, identity: str) -> bool:

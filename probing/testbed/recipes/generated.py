@@ -14,8 +14,9 @@ from PIL import Image
 
 from probing.backbones import BackboneSpec, resolve
 from probing.errors import UserError
-from probing.files import write_csv, write_text
+from probing.files import write_text
 from probing.progress import progress
+from probing.table_files import write_csv
 from probing.testbed import preferences
 from probing.testbed.caption_check import Reading, check_caption
 from probing.testbed.generated import EVERY, FOLDER, SEED, SHEET, TABLE, make_sheet

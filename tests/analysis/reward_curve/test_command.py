@@ -13,8 +13,8 @@ from probing.analysis.reward_curve.experiment import TABLES
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.figures import main as draw
-from probing.files import read_metadata
 from probing.measure import main as measure
+from probing.table_files import read_metadata
 from tests.fakes.disk_store import write_store
 from tests.fakes.fake_store import FakeStore, make_pairs
 

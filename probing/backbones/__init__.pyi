@@ -1,0 +1,26 @@
+from .architecture import Architecture
+from .base import Backbone, BackboneSpec, Conditioning, Entry, Family, Layout, Streams
+from .families import register_family
+from .identity import part_digests, revision_of
+from .loading import COMPUTE_DTYPES, load_backbone, pick_compute_dtype, pick_device
+from .registry import model_names, resolve
+
+__all__ = [
+    "COMPUTE_DTYPES",
+    "Architecture",
+    "Backbone",
+    "BackboneSpec",
+    "Conditioning",
+    "Entry",
+    "Family",
+    "Layout",
+    "Streams",
+    "load_backbone",
+    "model_names",
+    "part_digests",
+    "pick_compute_dtype",
+    "pick_device",
+    "register_family",
+    "resolve",
+    "revision_of",
+]
