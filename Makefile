@@ -4,12 +4,15 @@ BIN := .venv/bin
 # By file, for the tests of one share what is slow to make.
 AT_ONCE := -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: env reproduce test test-all lint format notebooks clean
+.PHONY: env reproduce reproduce-all test test-all lint format notebooks clean
 
 env: .venv/made  ## the environment
 
-reproduce: .venv/made  ## stores, tables and figures of the testbed, from nothing
+reproduce: .venv/made  ## the main result on the testbed: reward curves, controls, a page
 	$(BIN)/python -m probing.reproduce
+
+reproduce-all: .venv/made  ## every store, table and figure of the testbed
+	$(BIN)/python -m probing.reproduce --all
 
 test: lint  ## what CI runs
 	$(BIN)/python -m pytest $(AT_ONCE) -m "not slow"

@@ -1,7 +1,8 @@
-"""Run everything on the testbed, from weights to figures: ``python -m probing.reproduce``.
+"""Run the testbed's experiments from weights to figures: ``python -m probing.reproduce``, and ``--all`` for every one.
 
-Each step is a command that can be run by itself; it is printed before it runs. What is extracted is not extracted
-again; tables and figures are made anew.
+Without it, the main result: the reward curve of one model beside its random-initialised control, on half of the
+prompts. Each step is a command that can be run by itself; it is printed before it runs. What is extracted is not
+extracted again, and ``--all`` goes on from what the main result has; tables and figures are made anew.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ FEWER_SIGMAS = "0.005,0.6"
 BATCH_SIZE = 32
 RANDOM_SEEDS = (0, 1, 2)
 """Seeds of the model's random weights; the other sizes have one draw each."""
+MAIN_ITEMS = 6750
+"""Items of the main result: every second prompt, so that an interval is 1.4 times as wide as with all."""
 RIVAL = "testbed-rival"
 """The testbed's baseline reward model, a reference in the reward curves."""
 
@@ -43,17 +46,19 @@ class ReproduceOptions:
     """Options of the command.
 
     Attributes:
+        all: Every experiment on every model and all items, into ``figures``: what the committed figures show.
         model: The model of every experiment but scaling.
         cache: Folder of stores and tables.
-        figures: Folder of figures.
-        limit: Largest number of items: a quick look, not the published numbers.
+        figures: Folder of figures; default: figures with ``--all``, else main/figures in the cache.
+        limit: Largest number of items; default: all with ``--all``, else 6,750, half of them.
         overwrite: Replace the tables of another model in the cache.
         dry_run: Print the commands and run none.
     """
 
+    all: bool = False
     model: str = MODEL
     cache: Path = Path("cache")
-    figures: Path = Path("figures")
+    figures: Path | None = None
     limit: int | None = None
     overwrite: bool = False
     dry_run: bool = False
@@ -63,8 +68,31 @@ PARSER = OptionsParser("probing.reproduce", ReproduceOptions, __doc__)
 
 
 def steps(options: ReproduceOptions) -> list[Step]:
-    """List all commands in order."""
-    return [*_extractions(options), *_experiments(options), *_pages(options)]
+    """List the commands in order."""
+    return everything(options) if options.all else main_result(options)
+
+
+def main_result(options: ReproduceOptions) -> list[Step]:
+    """List the commands of the main result: curve, controls, page."""
+    model, results = options.model, options.cache / "main" / "results"
+    names = [model, f"{model}-random-init"]
+    limit = ["--limit", str(options.limit or MAIN_ITEMS)]
+    # Of three noise levels the two at which quality and alignment are read.
+    read = ["--model", model, "--sigmas", FEWER_SIGMAS, "--streams", "image,text", *limit]
+    extractions = [_extraction(options, names[0], read), _extraction(options, names[1], [*read, "--random-init"])]
+    stores = ["--sigmas", FEWER_SIGMAS, *(part for name in names for part in ("--store", _path(options, name)))]
+    return [
+        *extractions,
+        _measure(options, "reward-curve", stores, results),
+        _measure(options, "controls", [*stores, "--image-stats", *limit], results),
+        _page(results, options.figures or options.cache / "main" / "figures", options.cache / "main" / "report.html"),
+    ]
+
+
+def everything(options: ReproduceOptions) -> list[Step]:
+    """List the commands of every experiment on every model."""
+    results, figures = options.cache / "results", options.figures or Path("figures")
+    return [*_extractions(options), *_experiments(options), _page(results, figures, options.cache / "report.html")]
 
 
 def _stores(options: ReproduceOptions) -> dict[str, list[str]]:
@@ -107,12 +135,22 @@ def _limit(options: ReproduceOptions) -> list[str]:
     return ["--limit", str(options.limit)] if options.limit else []
 
 
+def _extraction(options: ReproduceOptions, name: str, arguments: list[str]) -> Step:
+    return Step("probing.extract", [*arguments, "--batch-size", str(BATCH_SIZE), "--output", _path(options, name)])
+
+
+def _measure(options: ReproduceOptions, experiment: str, arguments: list[str], results: Path) -> Step:
+    overwrite = ["--overwrite"] if options.overwrite else []
+    return Step("probing.measure", [experiment, *arguments, "--output", str(results), *overwrite])
+
+
+def _page(results: Path, figures: Path, page: Path) -> Step:
+    return Step("probing.figures", ["--results", str(results), "--output", str(figures), "--page", str(page)])
+
+
 def _extractions(options: ReproduceOptions) -> list[Step]:
-    common = ["--batch-size", str(BATCH_SIZE), *_limit(options)]
-    return [
-        Step("probing.extract", [*arguments, *common, "--output", _path(options, name)])
-        for name, arguments in _stores(options).items()
-    ]
+    limit = _limit(options)
+    return [_extraction(options, name, [*arguments, *limit]) for name, arguments in _stores(options).items()]
 
 
 def _experiments(options: ReproduceOptions) -> list[Step]:
@@ -144,17 +182,8 @@ def _experiments(options: ReproduceOptions) -> list[Step]:
     commands = [Step("probing.testbed.rival", [*_limit(options), "--output", rewards])]
     for name in EXPERIMENTS:
         paths = [part for store in stores.get(name, [model]) for part in ("--store", _path(options, store))]
-        overwrite = ["--overwrite"] if options.overwrite else []
-        commands.append(
-            Step("probing.measure", [name, *paths, *arguments.get(name, []), "--output", results, *overwrite])
-        )
+        commands.append(_measure(options, name, [*paths, *arguments.get(name, [])], options.cache / "results"))
     return commands
-
-
-def _pages(options: ReproduceOptions) -> list[Step]:
-    page = str(options.cache / "report.html")
-    results = str(options.cache / "results")
-    return [Step("probing.figures", ["--results", results, "--output", str(options.figures), "--page", page])]
 
 
 def run(options: ReproduceOptions) -> int:
@@ -173,9 +202,12 @@ def run(options: ReproduceOptions) -> int:
             )
             return status
     if not options.dry_run:
+        (_, arguments) = commands[-1]
+        written = dict(zip(arguments[::2], arguments[1::2], strict=True))
         print(
-            f"\nAll done in {(time.monotonic() - began) / 60:.1f} minutes. Figures: {options.figures}; "
-            f"on one page: {options.cache / 'report.html'}"
+            f"\nAll done in {(time.monotonic() - began) / 60:.1f} minutes. Open {written['--page']}; figures and their "
+            f"tables: {written['--output']}; next: "
+            + ("notebooks/" if options.all else "notebooks/01_layer_probe.ipynb, or python -m probing.reproduce --all")
         )
     return OK
 

@@ -22,7 +22,12 @@ MODELS = ("testbed-xs", "testbed-xs-seed1", "testbed-xs-step00010", "testbed-s",
 @pytest.fixture
 def commands(monkeypatch, tmp_path):
     monkeypatch.setattr(reproduce, "model_names", lambda: MODELS)
-    return reproduce.steps(ReproduceOptions(cache=tmp_path, figures=tmp_path / "figures", limit=10))
+    return reproduce.steps(ReproduceOptions(all=True, cache=tmp_path, figures=tmp_path / "figures", limit=10))
+
+
+@pytest.fixture
+def main_commands(tmp_path):
+    return reproduce.steps(ReproduceOptions(cache=tmp_path))
 
 
 def parsed(step):
@@ -43,8 +48,9 @@ def parsed(step):
     return SimpleNamespace(output=options.output, store=())
 
 
-def test_every_command_can_be_parsed_and_writes_into_the_cache(commands, tmp_path):
-    for step in commands:
+@pytest.mark.parametrize("which", ["commands", "main_commands"])
+def test_every_command_can_be_parsed_and_writes_into_the_cache(which, request, tmp_path):
+    for step in request.getfixturevalue(which):
         assert tmp_path in parsed(step).output.parents, step
 
 
@@ -56,6 +62,29 @@ def test_every_store_is_extracted_before_it_is_read(commands):
         written.add(options.output)
     # Eight of the model (three draws of random weights), one of each other training, a control of the other size.
     assert len([step for step in commands if step.module == "probing.extract"]) == 8 + (len(MODELS) - 2) + 1
+
+
+def test_the_main_result_extracts_what_everything_goes_on_from(commands, main_commands):
+    """The same stores, with some of their items and noise levels, and the streams that cannot be added for free."""
+
+    def extractions(steps):
+        return {str(parsed(step).output): step.arguments for step in steps if step.module == "probing.extract"}
+
+    def option(arguments, name):
+        return arguments[arguments.index(name) + 1]
+
+    whole, main = extractions(commands), extractions(main_commands)
+    assert len(main) == 2 and set(main) <= set(whole)
+    for path, arguments in main.items():
+        for name in ("--model", "--streams", "--batch-size"):
+            assert option(arguments, name) == option(whole[path], name)
+        assert ("--random-init" in arguments) == ("--random-init" in whole[path])
+        assert set(option(arguments, "--sigmas").split(",")) < set(option(whole[path], "--sigmas").split(","))
+
+
+def test_the_main_result_writes_no_committed_figure(main_commands):
+    for step in main_commands:
+        assert "figures" not in step.arguments
 
 
 def test_every_experiment_is_measured_once(commands):
@@ -74,9 +103,9 @@ def test_every_training_has_its_own_store_and_is_in_scaling(commands):
 
 def test_a_dry_run_prints_the_commands_and_runs_none(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(reproduce, "importlib", SimpleNamespace(import_module=pytest.fail))
-    assert reproduce.main(["--dry-run", "--cache", str(tmp_path)]) == 0
+    assert reproduce.main(["--all", "--dry-run", "--cache", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("$ python -m probing.") == len(reproduce.steps(ReproduceOptions(cache=tmp_path)))
+    assert printed.count("$ python -m probing.") == len(reproduce.steps(ReproduceOptions(all=True, cache=tmp_path)))
     assert "--pair-noise shared" in printed and list(tmp_path.iterdir()) == []
 
 
