@@ -27,6 +27,8 @@ class ExtractOptions:
         skip_bad_images: Leave out items whose picture cannot be read, with a report.
         device: Device of the forwards: auto, cpu, cuda, cuda:1, mps.
         output: Path of the store; default: cache/MODEL--DATA.zarr.
+        keep_inputs: Latents and encoded prompts to keep in the folder encoded beside the store, in GiB, so that
+            another extraction of these data encodes nothing; 0 keeps none.
         dry_run: Print the plan and stop before anything is loaded.
     """
 
@@ -38,6 +40,7 @@ class ExtractOptions:
     skip_bad_images: bool = False
     device: str = "auto"
     output: Path | None = None
+    keep_inputs: float = 10.0
     dry_run: bool = False
 
 
@@ -53,6 +56,7 @@ def run(options: ExtractOptions) -> None:
         output=options.output,
         device=options.device,
         skip_bad_images=options.skip_bad_images,
+        keep_inputs=options.keep_inputs,
         split=options.split,
         complete=not options.dry_run,
         request=_request(options),

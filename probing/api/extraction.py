@@ -20,9 +20,14 @@ from probing.preferences.pair_counts import count_pairs, describe_pairs, unfit_f
 from probing.table_files import write_csv
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
+    from probing.features.kept_inputs import KeptInputs
+
 CACHE = Path("cache")
+KEEP_INPUTS = 10.0
+"""GiB of latents and encoded prompts that are kept beside the stores."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Extraction:
         output: Path of the store.
         device: Device of the forwards.
         dtype: Of weights and forwards.
+        keep_inputs: Largest size, in GiB, of the folder of latents and encoded prompts beside the store.
         request: Options that a repair of the store needs.
         notes: What was found while planning, a line each.
     """
@@ -44,6 +50,7 @@ class Extraction:
     output: Path
     device: torch.device
     dtype: torch.dtype
+    keep_inputs: float = KEEP_INPUTS
     request: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
@@ -83,13 +90,19 @@ class Extraction:
         """
         # The libraries of the models take seconds to import, and a plan needs none of them.
         from probing.backbones import load_backbone
+        from probing.backbones.base import STAGES
         from probing.features.extraction import extract as compute
 
         work, settings = self.work, self.plan.settings
         if work.store is not None and not work.grows and not work.segments():
             written = work.store.write_pairs(self.data.pairs)
             return work.store, 0, "the pairs are new" if written else "nothing is new"
-        _require_pictures(self.data, work)
+        kept = self._open_kept()
+        items = work.items_to_compute()
+        has_pictures = kept is not None and kept.has_pictures(map(self.data.image_key, items["item_id"]))
+        has_prompts = kept is not None and kept.has_prompts(items["prompt"].unique())
+        if not has_pictures:
+            _require_pictures(self.data, items)
         _check_disk(work, self.output)
         backbone = load_backbone(
             self.plan.spec,
@@ -99,9 +112,20 @@ class Extraction:
             seed=settings.seed,
             t5_length=settings.t5_length,
             use_t5=settings.use_t5,
+            stages=STAGES - {"vae" if has_pictures else "", "text_encoders" if has_prompts else ""},
         )
-        extracted = compute(self.plan, backbone, self.data, self.output, request=self.request, work=work)
+        extracted = compute(self.plan, backbone, self.data, self.output, request=self.request, work=work, kept=kept)
         return extracted.store, extracted.computed, ""
+
+    def _open_kept(self) -> KeptInputs | None:
+        """Open the folder of kept latents and prompts; None if nothing is kept, or the model is not here yet."""
+        from probing.features.kept_inputs import FOLDER, KeptInputs
+
+        parts, limit = self.work.settings["parts"], int(self.keep_inputs * 2**30)
+        if not parts or limit < 1:
+            return None
+        folder = self.output.parent / FOLDER
+        return KeptInputs(folder, limit, self.plan.spec, self.plan.settings, parts, self.device.type)
 
 
 def extract(
@@ -112,6 +136,7 @@ def extract(
     output: str | Path | None = None,
     device: str = "auto",
     skip_bad_images: bool = False,
+    keep_inputs: float = KEEP_INPUTS,
     **settings: Any,
 ) -> FeatureStore:
     """Cache the features of every block of a frozen backbone.
@@ -123,13 +148,22 @@ def extract(
         output: Path of the store; ``cache/MODEL--DATA.zarr`` if None. What a store has is not computed again.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         skip_bad_images: Leave out items whose picture cannot be read, with a report beside the store.
+        keep_inputs: Latents and encoded prompts are kept in ``encoded`` beside the store, up to this many GiB, so that
+            another extraction of these data encodes nothing; 0 keeps none. The folder can be deleted at any time.
         **settings: Of :class:`probing.features.settings.ExtractionOptions`: ``sigmas``, ``streams``, ``reductions``, …
 
     Raises:
         UserError: A mistake in what was requested, with its fix.
     """
     return plan_extraction(
-        model, data, transformer=transformer, output=output, device=device, skip_bad_images=skip_bad_images, **settings
+        model,
+        data,
+        transformer=transformer,
+        output=output,
+        device=device,
+        skip_bad_images=skip_bad_images,
+        keep_inputs=keep_inputs,
+        **settings,
     ).run()[0]
 
 
@@ -141,6 +175,7 @@ def plan_extraction(
     output: str | Path | None = None,
     device: str = "auto",
     skip_bad_images: bool = False,
+    keep_inputs: float = KEEP_INPUTS,
     split: str | None = None,
     complete: bool = True,
     request: Mapping[str, Any] | None = None,
@@ -149,12 +184,13 @@ def plan_extraction(
     """Plan an extraction; no weights are loaded.
 
     Args:
-        model: As for :func:`extract`. Likewise the next five.
+        model: As for :func:`extract`. Likewise the next six.
         data: See there.
         transformer: See there.
         output: See there.
         device: See there.
         skip_bad_images: See there.
+        keep_inputs: See there.
         split: Split of the data, if only one is extracted; it is part of the default name.
         complete: Take back what a store lost, and check a model folder tensor by tensor; False is a look that takes
             few seconds and changes nothing.
@@ -166,6 +202,8 @@ def plan_extraction(
     """
     from probing.backbones import part_digests, pick_compute_dtype, pick_device, resolve
 
+    if not 0 <= keep_inputs < 2**40:
+        raise UserError(f"--keep-inputs is a number of GiB, 0 or more, got {keep_inputs}.")
     options = _options(settings)
     spec = resolve(str(model), None if transformer is None else Path(transformer))
     chosen_device = pick_device(device)
@@ -189,7 +227,7 @@ def plan_extraction(
         given = {"model": model, "transformer": transformer, "data": data, "split": split}
         request = {name: None if value is None else str(value) for name, value in given.items()}
         request["skip_bad_images"] = skip_bad_images
-    return Extraction(work, pairs, path, chosen_device, dtype, request, tuple(notes))
+    return Extraction(work, pairs, path, chosen_device, dtype, keep_inputs, request, tuple(notes))
 
 
 def default_name(model: str, settings: ExtractionSettings) -> str:
@@ -238,7 +276,7 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | tuple)
 
 
-def _require_pictures(data: PreferenceData, work: Work) -> None:
+def _require_pictures(data: PreferenceData, items: pd.DataFrame) -> None:
     """Open every picture of the items to be computed, so that a bad one is found before the slow forwards.
 
     Raises:
@@ -247,7 +285,6 @@ def _require_pictures(data: PreferenceData, work: Work) -> None:
     data.require_images()
     if not data.images.can_be_bad:
         return
-    items = work.items_to_compute()
     bad = scan_images(data, items=items, hashes=False).bad
     if len(bad):
         first = bad.iloc[0]

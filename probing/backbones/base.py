@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -24,6 +24,7 @@ from probing.backbones.parts import Part, is_absent
 
 Stage = Literal["text_encoders", "vae", "transformer"]
 """Modules of a backbone that are needed on the device at the same time."""
+STAGES: frozenset[Stage] = frozenset(get_args(Stage))
 Streams = dict[str, Tensor | None]
 """``image`` and ``text`` tokens of a block's output, (item, token, channel); None where the block gives none."""
 
@@ -148,7 +149,7 @@ class Backbone(ABC):
         spec: BackboneSpec,
         *,
         transformer: nn.Module,
-        vae: nn.Module,
+        vae: nn.Module | None,
         text_encoders: Sequence[nn.Module],
         scheduler: Any,
         device: torch.device,
@@ -159,7 +160,7 @@ class Backbone(ABC):
         self.device = device
         self._modules: dict[Stage, list[nn.Module]] = {
             "text_encoders": list(text_encoders),
-            "vae": [vae],
+            "vae": [] if vae is None else [vae],
             "transformer": [transformer],
         }
         for modules in self._modules.values():
@@ -318,7 +319,8 @@ class Family(ABC):
 
         Args:
             spec: What was requested.
-            loaded: Modules, tokenizers and scheduler by part; optional parts that are left out are missing.
+            loaded: Modules, tokenizers and scheduler by part; optional parts that are left out are missing, and so may
+                be the VAE or all text encoders where nothing is encoded.
             folder: Where they were loaded from, for messages.
             device: Where forwards will run.
             text_length: Positions of the text part whose length can be chosen.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
-from probing.backbones.base import Backbone, BackboneSpec
+from probing.backbones.base import STAGES, Backbone, BackboneSpec, Stage
 from probing.backbones.folder_files import weight_files
 from probing.backbones.identity import check_folder, digests_of, local_folder, revision_of, scheduler_digest
 from probing.backbones.part_weights import refuse_keys
-from probing.backbones.parts import Part
+from probing.backbones.parts import Kind, Part
 from probing.errors import UserError
 from probing.seeds import check_seed
 
+_STAGES: dict[Kind, Stage] = {"text_encoder": "text_encoders", "vae": "vae", "transformer": "transformer"}
 COMPUTE_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -64,6 +65,7 @@ def load_backbone(
     seed: int = 0,
     t5_length: int | None = None,
     use_t5: bool = True,
+    stages: Collection[Stage] = STAGES,
 ) -> Backbone:
     """Load VAE, text encoders and transformer, each through its class's ``from_pretrained``.
 
@@ -76,6 +78,7 @@ def load_backbone(
         seed: Seed of those fresh weights.
         t5_length: Positions of the text part whose length can be chosen (default: the spec's).
         use_t5: False leaves the optional text encoder out (SD3: T5; its positions are then zeros, as in diffusers).
+        stages: What will be run; the weights of the rest are not loaded.
 
     Raises:
         UserError: The weights are gated, or neither here nor reachable; or a part lacks tensors, has unexpected ones,
@@ -94,7 +97,8 @@ def load_backbone(
             raise UserError(_ways_out(spec, error)) from error
         loaded: dict[str, Any] = {}
         for part, path in folders.items():
-            if not (random_init and part.kind == "transformer"):
+            stage = _STAGES.get(part.kind)
+            if (stage is None or stage in stages) and not (random_init and part.kind == "transformer"):
                 loaded[part.name] = _load_part(part, path, compute_dtype)
         if random_init:
             part = spec.family.transformer

@@ -418,13 +418,13 @@ class SD3Family(Family):
     ) -> SD3Backbone:
         from diffusers import StableDiffusion3Pipeline
 
-        absent = {part.name: None for part in self.parts if part.is_optional}
+        absent = {part.name: None for part in self.parts if part.has_weights or part.is_optional}
         pipeline = StableDiffusion3Pipeline(**{**absent, **loaded})
         pipeline.set_progress_bar_config(disable=True)
         lengths = (pipeline.tokenizer_max_length, pipeline.tokenizer_max_length, text_length)
         for number, length in zip(("", "_2", "_3"), lengths, strict=True):
             tokenizer, encoder = getattr(pipeline, f"tokenizer{number}"), getattr(pipeline, f"text_encoder{number}")
-            if tokenizer is not None:
+            if tokenizer is not None and encoder is not None:
                 check_tokenizer(folder / f"tokenizer{number}", tokenizer, encoder, length)
         return SD3Backbone(spec, pipeline, device=device, t5_length=text_length)
 

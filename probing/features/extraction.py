@@ -16,6 +16,7 @@ from torch import Tensor
 
 from probing.backbones import Backbone, Streams
 from probing.errors import UserError
+from probing.features.kept_inputs import KeptInputs
 from probing.features.plan import ExtractionPlan
 from probing.features.reading import Masks, Reading, Reduce, encode_items, read_encoded, sentence_for_full_memory
 from probing.features.reductions import reduce_image, reduce_text
@@ -54,6 +55,7 @@ def extract(
     *,
     request: Mapping[str, Any] | None = None,
     work: Work | None = None,
+    kept: KeptInputs | None = None,
 ) -> Extracted:
     """Compute what the store at ``output`` lacks of these data, noise levels, streams and reductions.
 
@@ -68,6 +70,7 @@ def extract(
         output: Path of the store; it is made, or continued if it was made with the same settings.
         request: Options of the command, as JSON; kept, so that a damaged store can be repaired.
         work: By :func:`probing.features.work.plan_work` just before, so that pictures are compared once.
+        kept: Latents and prompts of earlier extractions, to be read and added to.
 
     Raises:
         UserError: Other settings, a bad image, a full disk, too little memory, or another process at this store.
@@ -101,7 +104,7 @@ def extract(
                     provenance=_provenance(work.plan, backbone, data, request),
                 )
             store.write_pairs(data.pairs)
-            computed = _compute_missing(work, backbone, data, store)
+            computed = _compute_missing(work, backbone, data, store, kept)
     else:
         store.write_pairs(data.pairs)
     return Extracted(store, computed, repaired)
@@ -144,7 +147,9 @@ def _provenance(
     }
 
 
-def _compute_missing(work: Work, backbone: Backbone, data: PreferenceData, store: FeatureStore) -> int:
+def _compute_missing(
+    work: Work, backbone: Backbone, data: PreferenceData, store: FeatureStore, kept: KeptInputs | None
+) -> int:
     """Compute what each run lacks, and write it run by run; return the number of items."""
     plan, computed = work.plan, 0
     missing = work.segments(store)
@@ -155,7 +160,14 @@ def _compute_missing(work: Work, backbone: Backbone, data: PreferenceData, store
             items = store.rows_of_run(run)
             values = {
                 segment: _compute(
-                    plan, backbone, data, store, work.items.iloc[segment.start : segment.stop], segment, bar.update
+                    plan,
+                    backbone,
+                    data,
+                    store,
+                    work.items.iloc[segment.start : segment.stop],
+                    segment,
+                    kept=kept,
+                    advance=bar.update,
                 )
                 for segment in segments
             }
@@ -187,6 +199,8 @@ def _compute(
     store: FeatureStore,
     items: pd.DataFrame,
     segment: Segment,
+    *,
+    kept: KeptInputs | None,
     advance: Callable[[int], Any],
 ) -> dict[Part, np.ndarray]:
     """Compute parts of a segment, whose ``items`` these are."""
@@ -194,7 +208,7 @@ def _compute(
     values = _empty_arrays(plan, segment, len(items))
     note = "with another --output: the batch size is a setting of the store"
     with sentence_for_full_memory(backbone, settings.batch_size, note):
-        encoded = encode_items(backbone, data, items, settings)
+        encoded = encode_items(backbone, data, items, settings, kept)
         digests = np.frombuffer(b"".join(encoded.digests), np.uint8).reshape(-1, 16)
         _refuse_changed(store, data, segment, items["item_id"].tolist(), digests)
         columns = _columns(backbone, data, items, digests)

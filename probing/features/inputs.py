@@ -1,4 +1,4 @@
-"""Encode prompts and pictures: each different prompt once, pictures opened a batch ahead."""
+"""Encode prompts and pictures, or read them where they are kept: each different prompt once, pictures a batch ahead."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from probing.backbones import Backbone, Conditioning
+from probing.features.kept_inputs import KeptInputs
 from probing.features.settings import ExtractionSettings
 from probing.preferences import PreferenceData, prepare
 from probing.preferences.images import picture_digest
@@ -22,21 +23,58 @@ _PROMPTS_AT_ONCE = 16
 _IMAGE_WORKERS = 4
 
 
-def encode_prompts(backbone: Backbone, prompts: Sequence[str]) -> tuple[Conditioning, Int[Tensor, " prompt"]]:
+def encode_prompts(
+    backbone: Backbone, prompts: Sequence[str], kept: KeptInputs | None = None
+) -> tuple[Conditioning, Int[Tensor, " prompt"]]:
     """Encode each different prompt once; return the encoded prompts, and the row of each of ``prompts``."""
     different = list(dict.fromkeys(prompts))
     row = {prompt: i for i, prompt in enumerate(different)}
-    encoded = [
-        backbone.encode_prompts(different[start : start + _PROMPTS_AT_ONCE])
-        for start in range(0, len(different), _PROMPTS_AT_ONCE)
-    ]
-    return Conditioning.concatenate(encoded), torch.tensor([row[prompt] for prompt in prompts])
+    chunks = [different[start : start + _PROMPTS_AT_ONCE] for start in range(0, len(different), _PROMPTS_AT_ONCE)]
+    read = [None if kept is None else kept.read_prompts(chunk) for chunk in chunks]
+    missing = [number for number, conditioning in enumerate(read) if conditioning is None]
+    if missing:
+        with backbone.on_device("text_encoders"):
+            for number in missing:
+                read[number] = encoded = backbone.encode_prompts(chunks[number])
+                if kept is not None:
+                    kept.keep_prompts(chunks[number], encoded)
+    whole = [conditioning for conditioning in read if conditioning is not None]
+    return Conditioning.concatenate(whole), torch.tensor([row[prompt] for prompt in prompts])
 
 
 def encode_images(
-    backbone: Backbone, data: PreferenceData, item_ids: Sequence[str], settings: ExtractionSettings
+    backbone: Backbone,
+    data: PreferenceData,
+    item_ids: Sequence[str],
+    settings: ExtractionSettings,
+    kept: KeptInputs | None = None,
+) -> tuple[Float[Tensor, "item channel row column"], list[bytes]]:
+    """Return latents, and digests of the pictures; those that are not kept are opened in threads, ahead of the VAE.
+
+    A batch of which one picture is missing is encoded whole, so that no picture gets other batch mates.
+    """
+    size = max(1, min(settings.batch_size, _ENCODED_AT_ONCE // settings.resolution**2))
+    batches = [item_ids[start : start + size] for start in range(0, len(item_ids), size)]
+    keys = [[data.image_key(item_id) for item_id in batch] for batch in batches] if kept is not None else []
+    read = [None if kept is None else kept.read_pictures(keys[number]) for number in range(len(batches))]
+    missing = [number for number, batch in enumerate(read) if batch is None]
+    if missing:
+        with backbone.on_device("vae"):
+            encoded = _encode_batches(backbone, data, [batches[number] for number in missing], settings)
+            for number, (latents, digests) in zip(missing, encoded, strict=True):
+                read[number] = latents, digests
+                if kept is not None:
+                    kept.keep_pictures(keys[number], latents, digests)
+    whole = [batch for batch in read if batch is not None]
+    # One memory layout, whether they come from a convolution or from the disk: it decides the order of sums.
+    latents = torch.cat([latents for latents, _ in whole]).contiguous()
+    return latents, [digest for _, digests in whole for digest in digests]
+
+
+def _encode_batches(
+    backbone: Backbone, data: PreferenceData, batches: Sequence[Sequence[str]], settings: ExtractionSettings
 ) -> Iterator[tuple[Float[Tensor, "item channel row column"], list[bytes]]]:
-    """Open images in threads, a batch ahead of the VAE; yield latents, and digests of the pictures."""
+    """Open pictures a batch ahead of the VAE; yield latents and digests of each batch."""
     resolution = settings.resolution
 
     def pixels(item_id: str) -> tuple[np.ndarray, bytes]:
@@ -44,8 +82,6 @@ def encode_images(
         prepared = prepare(image, resolution, settings.resize, settings.background)
         return np.asarray(prepared), picture_digest(image)
 
-    size = max(1, min(settings.batch_size, _ENCODED_AT_ONCE // resolution**2))
-    batches = [item_ids[start : start + size] for start in range(0, len(item_ids), size)]
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_IMAGE_WORKERS))
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)

@@ -20,6 +20,7 @@ from probing.backbones import Backbone, Conditioning, Streams
 from probing.backbones.sampling import denoise
 from probing.errors import UserError
 from probing.features.inputs import encode_images, encode_prompts
+from probing.features.kept_inputs import KeptInputs
 from probing.features.noise import add_noise, item_noise
 from probing.features.plan import ExtractionPlan
 from probing.features.settings import ExtractionSettings
@@ -78,24 +79,26 @@ class EncodedItems:
 
 
 def encode_items(
-    backbone: Backbone, data: PreferenceData, items: pd.DataFrame, settings: ExtractionSettings
+    backbone: Backbone,
+    data: PreferenceData,
+    items: pd.DataFrame,
+    settings: ExtractionSettings,
+    kept: KeptInputs | None = None,
 ) -> EncodedItems:
-    """Encode prompts and pictures of a run, and draw its noise.
+    """Encode prompts and pictures of a run, or read them where they are kept, and draw its noise.
 
     Args:
         backbone: Loaded.
         data: Opens the pictures.
         items: ``item_id, prompt_id, prompt``.
         settings: Resolution, preparation of images, seed and rule of the noise.
+        kept: What earlier extractions encoded; None keeps nothing.
 
     Raises:
         UserError: A bad image.
     """
-    with backbone.on_device("text_encoders"):
-        conditioning, row_of = encode_prompts(backbone, items["prompt"].tolist())
-    with backbone.on_device("vae"):
-        encoded = list(encode_images(backbone, data, items["item_id"].tolist(), settings))
-    latents = torch.cat([batch for batch, _ in encoded])
+    conditioning, row_of = encode_prompts(backbone, items["prompt"].tolist(), kept)
+    latents, digests = encode_images(backbone, data, items["item_id"].tolist(), settings, kept)
     keys = items["prompt_id" if settings.pair_noise == "shared" else "item_id"].tolist()
     return EncodedItems(
         items=items,
@@ -103,7 +106,7 @@ def encode_items(
         row_of=row_of,
         latents=latents,
         noise=_noise(settings.seed, keys, latents.shape[1:]),
-        digests=[digest for _, digests in encoded for digest in digests],
+        digests=digests,
     )
 
 
@@ -184,8 +187,8 @@ def read_trajectories(
     shape = plan.spec.architecture.latent_shape(settings.resolution)
     with sentence_for_full_memory(backbone, settings.batch_size):
         for run in _runs(prompts, settings.batch_size):
+            conditioning, row_of = encode_prompts(backbone, run["prompt"].tolist())
             with backbone.on_device("text_encoders"):
-                conditioning, row_of = encode_prompts(backbone, run["prompt"].tolist())
                 empty = backbone.encode_prompts([""]).to(backbone.device)
             noise = _noise(settings.seed, run["prompt_id"].tolist(), shape)
             with backbone.on_device("transformer"):

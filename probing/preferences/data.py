@@ -104,6 +104,11 @@ class PreferenceData:
         """Return a cheap identity of an item's picture, such as its file's size and times; None if there is none."""
         return self.images.stamp(self._image_of[item_id])
 
+    def image_key(self, item_id: str) -> str | None:
+        """Return what no other picture of any data has: where it is, its name and its stamp; None without a stamp."""
+        stamp = self.stamp_of(item_id)
+        return None if stamp is None else f"{self.images.location}\n{self._image_of[item_id]}\n{stamp}"
+
     def missing_images(self) -> pd.DataFrame:
         """List the items whose picture is missing, without opening any."""
         missing = self.images.missing(self.items["image"].unique())

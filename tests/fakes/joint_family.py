@@ -190,12 +190,12 @@ class JointBackbone(Backbone):
     block_lists = ("early_blocks", "late_blocks")
 
     def __init__(self, spec: BackboneSpec, loaded: Mapping[str, Any], *, device: torch.device, length: int) -> None:
-        self.reader, self.autoencoder, self.length = loaded["reader"], loaded["autoencoder"], length
+        self.reader, self.autoencoder, self.length = loaded.get("reader"), loaded.get("autoencoder"), length
         super().__init__(
             spec,
             transformer=loaded["transformer"],
             vae=self.autoencoder,
-            text_encoders=[self.reader],
+            text_encoders=[] if self.reader is None else [self.reader],
             scheduler=loaded["scheduler"],
             device=device,
         )

@@ -27,9 +27,13 @@ class ImageSource(Protocol):
     Attributes:
         can_be_bad: Whether a picture may be missing or unreadable; then all are opened once before anything is
             computed. False for pictures that a function draws.
+        location: Where names are looked up, such as a folder.
     """
 
     can_be_bad: bool
+
+    @property
+    def location(self) -> str: ...
 
     def open(self, name: str, record: str) -> Image.Image:
         """Open and decode a picture; may be called from several threads.
@@ -62,6 +66,10 @@ class ImageFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def location(self) -> str:
+        return str(self.root.absolute())
 
     def open(self, name: str, record: str) -> Image.Image:
         path = self.root / name
@@ -112,6 +120,10 @@ class ParquetImages:
         self._files: dict[str, tuple[pq.ParquetFile, np.ndarray]] = {}
         self._groups: OrderedDict[tuple[str, int, str], Any] = OrderedDict()
         self._stamps: dict[str, str | None] = {}
+
+    @property
+    def location(self) -> str:
+        return str(self.root.absolute())
 
     @staticmethod
     def name(file: str, row: int, column: str) -> str:
@@ -179,6 +191,7 @@ class DrawnImages:
     """
 
     can_be_bad = False
+    location = "drawn"
 
     def __init__(self, draw: Callable[[str], Image.Image], version: str | None = None) -> None:
         self.draw = draw

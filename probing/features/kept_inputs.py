@@ -1,0 +1,172 @@
+"""Latents and encoded prompts that are kept on disk, so that no extraction encodes them again.
+
+They lie in one folder beside the stores, which is bounded, shared by all models, and safe to delete at any time. An
+entry is found by everything that decides its values: the digests of the parts that made it, the preparation of the
+picture or the words, the batch size, the type and the device of the computation, and the versions of the libraries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import diskcache
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from probing.backbones import BackboneSpec, Conditioning
+from probing.features.settings import ExtractionSettings
+from probing.preferences.images import RULES
+
+FOLDER = "encoded"
+"""Name of the folder beside the stores."""
+_FORMAT = 1
+_LIBRARIES = ("torch", "diffusers", "transformers")
+_UNREADABLE = (OSError, sqlite3.Error, diskcache.Timeout, SafetensorError, KeyError, ValueError)
+"""What a damaged, locked or full folder raises; entries are then encoded anew, and not kept."""
+
+
+class KeptInputs:
+    """The entries of one model and one preparation.
+
+    Args:
+        folder: The folder; it is made.
+        limit: Largest size in bytes; the oldest entries go first.
+        spec: The model.
+        settings: Of the extraction.
+        parts: Digests of the model's parts.
+        device: Type of the device of the encoders.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        limit: int,
+        spec: BackboneSpec,
+        settings: ExtractionSettings,
+        parts: Mapping[str, str],
+        device: str,
+    ) -> None:
+        self._cache = None
+        with suppress(*_UNREADABLE):
+            self._cache = diskcache.Cache(
+                str(folder), size_limit=limit, eviction_policy="least-recently-stored", disk_min_file_size=2**17
+            )
+        kinds = {part.name: part.kind for part in spec.family.parts}
+        common = {
+            "format": _FORMAT,
+            "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+            "compute_dtype": settings.compute_dtype,
+            "device": device,
+        }
+        picture = {
+            "parts": {name: digest for name, digest in parts.items() if kinds.get(name) == "vae"},
+            "rules": RULES,
+            "resolution": settings.resolution,
+            "resize": settings.resize,
+            "background": settings.background,
+            "batch_size": settings.batch_size,
+        }
+        text = {
+            "parts": {name: d for name, d in parts.items() if kinds.get(name) in ("text_encoder", "tokenizer")},
+            "length": settings.t5_length,
+            "use_t5": settings.use_t5,
+        }
+        self._picture, self._text = _digest({**common, **picture}), _digest({**common, **text})
+
+    def has_pictures(self, keys: Iterable[str | None]) -> bool:
+        """Return whether the latents of all pictures are kept, by :meth:`PreferenceData.image_key`."""
+        return self._has(self._picture, keys)
+
+    def has_prompts(self, prompts: Iterable[str]) -> bool:
+        """Return whether all prompts are kept."""
+        return self._has(self._text, prompts)
+
+    def read_pictures(
+        self, keys: Sequence[str | None]
+    ) -> tuple[Float[Tensor, "picture channel row column"], list[bytes]] | None:
+        """Read latents, and digests of the pictures; None if one is missing."""
+        entries = self._read(self._picture, keys)
+        if entries is None:
+            return None
+        return torch.stack([entry["latents"] for entry in entries]), [
+            bytes(entry["picture_digest"].tolist()) for entry in entries
+        ]
+
+    def keep_pictures(
+        self, keys: Sequence[str | None], latents: Float[Tensor, "picture channel row column"], digests: Sequence[bytes]
+    ) -> None:
+        """Keep latents; a picture without a key is not kept."""
+        entries = [
+            {"latents": one.contiguous(), "picture_digest": torch.tensor(list(digest), dtype=torch.uint8)}
+            for one, digest in zip(latents, digests, strict=True)
+        ]
+        self._keep(self._picture, keys, entries)
+
+    def read_prompts(self, prompts: Sequence[str]) -> Conditioning | None:
+        """Read encoded prompts; None if one is missing."""
+        entries = self._read(self._text, prompts)
+        if entries is None:
+            return None
+        groups: dict[str, dict[str, Tensor]] = {"tensors": {}, "parts": {}}
+        for name in entries[0]:
+            group, _, key = name.partition("/")
+            groups[group][key] = torch.stack([entry[name] for entry in entries])
+        return Conditioning(groups["tensors"], groups["parts"])
+
+    def keep_prompts(self, prompts: Sequence[str], conditioning: Conditioning) -> None:
+        """Keep encoded prompts."""
+        named = {f"tensors/{name}": tensor for name, tensor in conditioning.tensors.items()}
+        named |= {f"parts/{name}": tensor for name, tensor in conditioning.parts.items()}
+        entries = [{name: tensor[row].clone() for name, tensor in named.items()} for row in range(len(prompts))]
+        self._keep(self._text, prompts, entries)
+
+    @property
+    def _opened(self) -> diskcache.Cache:
+        if self._cache is None:
+            raise OSError("the folder cannot be used")
+        return self._cache
+
+    def _has(self, prefix: bytes, names: Iterable[str | None]) -> bool:
+        try:
+            return all(name is not None and _key(prefix, name) in self._opened for name in names)
+        except _UNREADABLE:
+            return False
+
+    def _read(self, prefix: bytes, names: Sequence[str | None]) -> list[dict[str, Tensor]] | None:
+        try:
+            entries: list[dict[str, Tensor]] = []
+            for name in names:
+                value = None if name is None else self._opened.get(_key(prefix, name))
+                if value is None:
+                    return None
+                entries.append(load(value))
+            return entries
+        except _UNREADABLE:
+            return None
+
+    def _keep(self, prefix: bytes, names: Sequence[str | None], entries: Sequence[dict[str, Tensor]]) -> None:
+        try:
+            with self._opened.transact():
+                for name, entry in zip(names, entries, strict=True):
+                    if name is not None:
+                        self._opened.set(_key(prefix, name), save(entry))
+        except _UNREADABLE:
+            return
+
+
+def _digest(content: Mapping[str, Any]) -> bytes:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).digest()
+
+
+def _key(prefix: bytes, name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16, key=prefix).digest()

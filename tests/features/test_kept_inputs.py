@@ -1,0 +1,103 @@
+"""Latents and prompts that are kept: another extraction encodes nothing, and its features are the same bytes."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from PIL import Image
+
+import probing
+from probing.backbones import Backbone, loading
+from probing.errors import UserError
+from probing.features.kept_inputs import FOLDER
+from tests.fakes.tiny_sd3 import T5_LENGTH
+from tests.features.test_extraction import arrays_of
+from tests.features.user_pairs import make_data
+
+SETTINGS = {"resolution": 16, "batch_size": 4, "t5_length": T5_LENGTH, "streams": ("image", "text"), "device": "cpu"}
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    (tmp_path / "data").mkdir()
+    return make_data(tmp_path / "data")
+
+
+@pytest.fixture
+def no_encoder(monkeypatch):
+    """Fail where a picture is opened, or where anything is encoded."""
+
+    def fail(*_, **__):
+        pytest.fail("an input was encoded again")
+
+    def forbid():
+        monkeypatch.setattr(Image, "open", fail)
+        for cls in Backbone.__subclasses__():
+            monkeypatch.setattr(cls, "encode_prompts", fail)
+            monkeypatch.setattr(cls, "encode_images", fail)
+
+    return forbid
+
+
+def extract(folder, pairs, output, **settings):
+    return probing.extract(folder, pairs, output=output, **{**SETTINGS, **settings})
+
+
+@pytest.mark.parametrize("changed", [{"random_init": True}, {"seed": 1}, {"sigmas": (0.4,)}], ids=str)
+def test_other_weights_seeds_and_noise_levels_encode_nothing(tiny_folder, pairs, tmp_path, no_encoder, changed):
+    expected = extract(tiny_folder, pairs, tmp_path / "elsewhere" / "x.zarr", keep_inputs=0, **changed)
+    extract(tiny_folder, pairs, tmp_path / "first.zarr")
+    no_encoder()
+    actual = extract(tiny_folder, pairs, tmp_path / "x.zarr", **changed)
+    assert arrays_of(actual) == arrays_of(expected)
+    assert not (tmp_path / "elsewhere" / FOLDER).exists()
+
+
+def test_neither_vae_nor_text_encoders_are_loaded(tiny_folder, pairs, tmp_path, monkeypatch):
+    extract(tiny_folder, pairs, tmp_path / "first.zarr")
+    loaded, load_part = [], loading._load_part
+    monkeypatch.setattr(loading, "_load_part", lambda part, *rest: loaded.append(part.kind) or load_part(part, *rest))
+    extract(tiny_folder, pairs, tmp_path / "second.zarr", random_init=True)
+    assert set(loaded) == {"scheduler", "tokenizer"}
+
+
+@pytest.mark.parametrize(
+    "changed", [{"resolution": 32}, {"resize": "pad", "background": "black"}, {"use_t5": False}], ids=str
+)
+def test_another_preparation_is_encoded_anew(tiny_folder, pairs, tmp_path, changed):
+    extract(tiny_folder, pairs, tmp_path / "first.zarr")
+    actual = extract(tiny_folder, pairs, tmp_path / "x.zarr", **changed)
+    expected = extract(tiny_folder, pairs, tmp_path / "elsewhere" / "x.zarr", keep_inputs=0, **changed)
+    assert arrays_of(actual) == arrays_of(expected)
+
+
+def test_a_changed_picture_is_encoded_anew(tiny_folder, pairs, tmp_path):
+    extract(tiny_folder, pairs, tmp_path / "first.zarr")
+    picture = sorted((tmp_path / "data").rglob("*.png"))[0]
+    Image.new("RGB", (16, 16), "red").save(picture)
+    actual = extract(tiny_folder, pairs, tmp_path / "x.zarr")
+    expected = extract(tiny_folder, pairs, tmp_path / "elsewhere" / "x.zarr", keep_inputs=0)
+    assert arrays_of(actual) == arrays_of(expected)
+
+
+@pytest.mark.parametrize("how", ["deleted", "damaged", "a file"])
+def test_a_lost_folder_costs_only_time(tiny_folder, pairs, tmp_path, how):
+    extract(tiny_folder, pairs, tmp_path / "first.zarr")
+    folder = tmp_path / FOLDER
+    if how == "damaged":
+        for path in folder.rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"damaged" * 400)
+    else:
+        shutil.rmtree(folder)
+    if how == "a file":
+        folder.write_text("in the way")
+    actual = extract(tiny_folder, pairs, tmp_path / "x.zarr", seed=1)
+    expected = extract(tiny_folder, pairs, tmp_path / "elsewhere" / "x.zarr", keep_inputs=0, seed=1)
+    assert arrays_of(actual) == arrays_of(expected)
+
+
+def test_a_size_below_zero_is_refused(tiny_folder, pairs, tmp_path):
+    with pytest.raises(UserError, match="--keep-inputs is a number of GiB"):
+        extract(tiny_folder, pairs, tmp_path / "x.zarr", keep_inputs=-1)
