@@ -34,7 +34,7 @@ notebooks: .venv/made  ## run the notebooks anew, outputs kept
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 
 clean:
-	rm -rf .venv cache/*.zarr cache/*.parquet cache/results
+	rm -rf .venv cache/*.zarr cache/*.parquet cache/results cache/main cache/encoded
 
 .venv/made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

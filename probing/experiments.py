@@ -144,6 +144,13 @@ EXPERIMENTS: dict[str, Experiment] = {
                     "probing.analysis.reward_curve:mark_curve",
                     ("measures", "stages"),
                 ),
+                FigureSpec(
+                    "headline",
+                    "reward_curve",
+                    "probing.plots:figure_headline",
+                    "probing.analysis.reward_curve:first_facet",
+                    ("measures",),
+                ),
                 FigureSpec("comparisons", "comparisons", "probing.plots:figure_comparisons"),
             ),
             stores="feature store of the trained backbone; and one of random weights as a control",

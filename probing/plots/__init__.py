@@ -6,7 +6,7 @@ from probing.plots.controls import figure_controls, plot_controls
 from probing.plots.curves import NothingToDraw
 from probing.plots.noise import figure_noise, figure_noise_draws, plot_gain_of_many, plot_noise, plot_redraws
 from probing.plots.pairs import figure_pairs
-from probing.plots.reward_curve import figure_reward_curves, plot_reward_curve
+from probing.plots.reward_curve import figure_headline, figure_reward_curves, plot_reward_curve
 from probing.plots.save import save_figure
 from probing.plots.scaling import figure_depth_curves, figure_scaling, plot_depth_curves, plot_published, plot_scaling
 from probing.plots.similarity import figure_image_similarity, figure_trajectory_similarity, plot_similarity
@@ -19,6 +19,7 @@ __all__ = [
     "figure_comparisons",
     "figure_controls",
     "figure_depth_curves",
+    "figure_headline",
     "figure_image_similarity",
     "figure_noise",
     "figure_noise_draws",

@@ -24,6 +24,10 @@ CAPTION = (
     "random-initialised, in the colour of its σ, with bars from the least to the largest draw of weights. Grey band: "
     "95% of single shuffles of the training choices."
 )
+_HEADLINE_CAPTION = (
+    "Pair accuracy of a linear probe on held-out prompts; bands: 95% over prompts. Hollow, dashed: the same "
+    "architecture with random weights. Grey band: 95% of single shuffles of the training choices."
+)
 _REFERENCES = " Finely dotted, with its interval: other rewards on the same pairs."
 _BEST = " Ticks along the lower edge: blocks that may be the best of their curve (95% confidence set)."
 _STAGES = " B1, B2, …: stages, runs of similar blocks (image tokens, lowest σ); every second one is shaded."
@@ -120,6 +124,35 @@ def figure_reward_curves(table: pd.DataFrame) -> Figure:
                 legend=False,
                 depth=row == 0,
             )
+    return figure
+
+
+def figure_headline(table: pd.DataFrame) -> Figure:
+    """Draw the curve of every pair together, or of the first facet, in its first stream: one panel, with a caption.
+
+    Args:
+        table: Result of :func:`probing.analysis.reward_curve`, or its CSV.
+    """
+    trained = _trained(table)
+    facet, (stream, reduction) = facets_in(trained)[0], panels_of(trained)[0]
+    rows = table[table["facet"] == facet]
+    with facet_grid(
+        1,
+        1,
+        (7.0, 5.2),
+        title=f"Which picture do people prefer? What each block of {describe_models(trained)} tells",
+        caption=_HEADLINE_CAPTION + (_REFERENCES if (rows["control"] == "reference").any() else ""),
+        handles=_handles(rows),
+        legend_columns=2,
+    ) as (figure, grid):
+        plot_reward_curve(
+            rows.drop(columns=["stage", "may_be_best"], errors="ignore"),
+            facet=facet,
+            stream=stream,
+            reduction=reduction,
+            ax=grid[0, 0],
+            legend=False,
+        )
     return figure
 
 
