@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from probing.backbones import model_names
+import probing
 from probing.commands import OK, run_command
 from probing.experiments import EXPERIMENTS
 from probing.options import OptionsParser
@@ -119,7 +119,7 @@ def _stores(options: ReproduceOptions) -> dict[str, list[str]]:
 
 
 def _other_models(model: str) -> list[str]:
-    return [name for name in model_names() if name.startswith("testbed-") and name != model]
+    return [name for name in probing.model_names() if name.startswith("testbed-") and name != model]
 
 
 def _sizes(model: str) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from probing import console
 from probing.commands import check_output_file, check_output_folder, run_command
 from probing.errors import UserError
 from probing.options import OptionsParser, VerbsParser
@@ -244,3 +245,37 @@ def test_checking_an_output_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="is a folder"):
         check_output_file(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["extract", "reproduce", "console"])
+def test_a_command_parses_before_it_imports_libraries(name):
+    heavy = "torch diffusers transformers nnsight zarr pandas sklearn matplotlib scipy"
+    code = f"import sys, probing.{name}; print(*(set({heavy.split()}) & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_a_dry_run_needs_no_library_of_models():
+    code = (
+        "import sys; from probing.extract import main; main(['--model', 'testbed-xs', '--dry-run']); "
+        "print('LOADED', *({'diffusers', 'transformers', 'nnsight'} & set(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.endswith("LOADED\n") and "forwards" in output
+
+
+def test_the_console_command_has_every_command(capsys):
+    assert console.main([]) == 0
+    shown = capsys.readouterr().out
+    for name in console.COMMANDS:
+        assert f"  {name} " in shown and callable(importlib.import_module(f"probing.{name}").main)
+    assert set(console.COMMANDS) >= {name for name in COMMANDS if "." not in name}
+
+
+def test_the_console_command_refuses_an_unknown_command(capsys):
+    assert console.main(["extrct"]) == 2
+    assert "did you mean extract?" in capsys.readouterr().err
+
+
+def test_the_console_command_hands_its_options_on(capsys, tmp_path):
+    assert console.main(["figures", "--results", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err

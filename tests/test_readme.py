@@ -19,15 +19,17 @@ from probing.preferences import BENCHMARKS
 from probing.preferences.registry import NAMES
 from probing.reproduce import RIVAL
 from probing.result_tables import read_result
+from probing.shipped import WEIGHTS
 from probing.statistics import RULES
 from probing.table_files import write_parquet
 from probing.testbed.judge import EACH, WHOLE
-from probing.testbed.recipes.assemble import TRAININGS, WEIGHTS
+from probing.testbed.recipes.assemble import TRAININGS
 from probing.testbed.sizes import SEEDS, SIZES, run_name
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-FINDINGS = (ROOT / "docs" / "findings.md").read_text()
+DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 CONTROLS = {
@@ -66,7 +68,7 @@ def findings() -> list[str]:
 
 @pytest.mark.parametrize("row", findings())
 def test_findings_are_those_of_the_tables(row):
-    assert row.replace("*", r"\*") in FINDINGS, "\n".join(findings())
+    assert row.replace("*", r"\*") in DOCS["findings.md"], "\n".join(findings())
 
 
 SLOPES = [("all", 0.6, False), ("alignment", 0.6, False), ("quality", 0.005, True), ("generated", 0.6, True)]
@@ -82,7 +84,7 @@ def test_accuracy_rises_with_size_as_stated(facet, sigma, beyond_random):
 
 
 def models() -> list[str]:
-    """The rows of README's table of models, from their cards."""
+    """The rows of the table of models, from their cards."""
     rows = []
     for name in (run_name(size, seed) for size in SIZES for seed in SEEDS[size]):
         folder = WEIGHTS / name if name in SIZES else WEIGHTS / TRAININGS / name
@@ -94,7 +96,7 @@ def models() -> list[str]:
             f"{100 * row['accuracy']:.1f} [{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]"
             for row in (judged[EACH], judged[WHOLE])
         )
-        link = f"[card]({(WEIGHTS / name / 'README.md').relative_to(ROOT)})" if name in SIZES else ""
+        link = f"[card](../{(WEIGHTS / name / 'README.md').relative_to(ROOT)})" if name in SIZES else ""
         rows.append(f"| `testbed-{name}` | {card['parameters']:,} | {loss} | {obeyed} | {link} |")
     return rows
 
@@ -122,23 +124,33 @@ def test_shapes_are_what_size_buys():
         judged = json.loads((WEIGHTS / size / "card.json").read_text())["judged"]
         shapes += [row for row in judged if row["attribute"] == "shape"]
     first, *others = ({key: f"{100 * row[key]:.1f}" for key in ("accuracy", "ci_low", "ci_high")} for row in shapes)
-    said = " ".join(README.split())
+    said = " ".join(DOCS["testbed.md"].split())
     assert f"{first['accuracy']}% [{first['ci_low']}, {first['ci_high']}]" in said
     assert "{}, {} and {}%".format(*(row["accuracy"] for row in others)) in said
 
 
 @pytest.mark.parametrize("row", models())
 def test_models_are_those_of_the_cards(row):
-    assert row in README, "\n".join(models())
+    assert row in DOCS["testbed.md"], "\n".join(models())
 
 
-def test_links_lead_somewhere():
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert link.startswith("http") or (ROOT / link).exists(), link
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for link, anchor in re.findall(r"\]\(([^)#]*)(#[^)]*)?\)", path.read_text()):
+        target = path.parent / link if link else path
+        assert link.startswith("http") or target.exists(), link
+        if anchor and not link.startswith("http"):
+            assert anchor[1:] in anchors(target.read_text()), link + anchor
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def commands() -> list[str]:
-    joined = re.sub(r"\\\n\s*", " ", README)
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(path.read_text() for path in TEXTS))
     return re.findall(r"^python -m (probing\.[^\n#]+)", joined, flags=re.MULTILINE)
 
 
@@ -153,13 +165,13 @@ def test_every_command_can_be_parsed(command, tmp_path, monkeypatch):
     parser.parse(arguments)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def test_the_code_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first, second = blocks("python")
+    (first,), (second,) = blocks(README), blocks(DOCS["guide.md"])
     scope: dict[str, Any] = {}
     exec(first, scope)
     assert {"alignment", "quality"} <= set(scope["curve"].table["facet"])
@@ -176,12 +188,13 @@ def test_the_first_lines_run_on_an_sd3_folder(tiny_folder, tmp_path):
 
 
 def test_models_exist():
-    assert set(re.findall(r"`(sd3[a-z0-9-]*|testbed-[a-z]+)`", README)) <= {*model_names(), *NAMES, RIVAL}
+    named = {name for path in TEXTS for name in re.findall(r"`(sd3[a-z0-9-]*|testbed-[a-z]+)`", path.read_text())}
+    assert named <= {*model_names(), *NAMES, RIVAL}
 
 
 def test_the_table_of_benchmarks_is_that_of_the_code():
     header = "| benchmark | `--data` | where to get it | splits | its authors score by | they report |"
-    rows = README.split(header)[1].split("\n\n")[0].splitlines()[2:]
+    rows = DOCS["preference_data.md"].split(header)[1].split("\n\n")[0].splitlines()[2:]
     said = [tuple(cell.strip() for cell in row.strip("|").split("|")) for row in rows]
     expected = {
         (
@@ -198,6 +211,6 @@ def test_the_table_of_benchmarks_is_that_of_the_code():
 
 
 def test_the_rules_of_the_docs_are_those_of_the_code():
-    table = (ROOT / "docs" / "preference_data.md").read_text().split("| rule | |")[1].split("\n\n")[0]
+    table = DOCS["preference_data.md"].split("| rule | |")[1].split("\n\n")[0]
     named = [rule for row in table.splitlines()[2:] for rule in re.findall(r"`([a-z-]+)`", row.split("|")[1])]
     assert sorted(named) == sorted(RULES)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+import probing
 from probing import reproduce
 from probing.experiments import EXPERIMENTS
 from probing.measure import options_of
@@ -21,7 +22,7 @@ MODELS = ("testbed-xs", "testbed-xs-seed1", "testbed-xs-step00010", "testbed-s",
 
 @pytest.fixture
 def commands(monkeypatch, tmp_path):
-    monkeypatch.setattr(reproduce, "model_names", lambda: MODELS)
+    monkeypatch.setattr(probing, "model_names", lambda: MODELS)
     return reproduce.steps(ReproduceOptions(all=True, cache=tmp_path, figures=tmp_path / "figures", limit=10))
 
 

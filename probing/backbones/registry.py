@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import reprlib
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from probing.backbones.folder_files import read_json, read_part_config, weight_f
 from probing.backbones.part_weights import check_block_count, read_headers
 from probing.backbones.parts import Part, plain_config
 from probing.errors import UserError
+from probing.shipped import WEIGHTS
 
 _CAPTION_LENGTH = 20
 """Positions of T5 that the testbed's longest caption needs."""
@@ -25,12 +25,11 @@ _CAPTION_LENGTH = 20
 def _entries() -> dict[str, tuple[Family, Entry]]:
     entries = {name: (family, entry) for family in families() for name, entry in family.entries.items()}
     # Further trainings of a size of the testbed take its pipeline with another transformer.
-    weights = Path(str(resources.files("probing"))) / "testbed" / "weights"
     testbed = {
         path.parent.name: (family_in(path.parent), Entry(str(path.parent), text_length=_CAPTION_LENGTH))
-        for path in sorted(weights.glob("*/model_index.json"))
+        for path in sorted(WEIGHTS.glob("*/model_index.json"))
     }
-    for config in sorted(weights.glob("trainings/*/config.json")):
+    for config in sorted(WEIGHTS.glob("trainings/*/config.json")):
         family, entry = testbed[config.parent.name.split("-")[0]]
         testbed[config.parent.name] = family, replace(entry, transformer=str(config.parent))
     return entries | {f"testbed-{name}": entry for name, entry in testbed.items()}
@@ -137,6 +136,11 @@ def _parameters_in(folder: Path, part: Part) -> int:
 
 
 def _unknown(name: str, names: list[str]) -> str:
+    if name.startswith("testbed") and not WEIGHTS.is_dir():
+        return (
+            f"The testbed's weights are not installed, so there is no {name:.80}; work in a clone of the project, or "
+            f"install its folder testbed-weights."
+        )
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     suggestion = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}."
     return f"Unknown model {reprlib.repr(name)}, and no folder of that name: {suggestion}"

@@ -52,6 +52,9 @@ _RULES = {
     "dual_attention_layers": wholes(0, 999, 1000, required=False),
     "qk_norm": text(required=False, or_null=True),
 }
+_TIME_CHANNELS = 256
+_NORM_PARAMETERS = {None: 0, "rms_norm": 1, "layer_norm": 2, "fp32_layer_norm": 0}
+"""Parameters by channel of the norm of queries and keys."""
 
 
 def _check_transformer(path: Path, config: Mapping[str, Any]) -> None:
@@ -66,6 +69,9 @@ def _check_transformer(path: Path, config: Mapping[str, Any]) -> None:
             f"{path}: out_channels must be in_channels = {config['in_channels']}, got {config['out_channels']}; "
             f"copy the file again."
         )
+    if (norm := config.get("qk_norm")) not in _NORM_PARAMETERS:
+        known = ", ".join(name or "null" for name in _NORM_PARAMETERS)
+        raise UserError(f"{path}: qk_norm must be one of {known}, got {norm!r:.80}; copy the file again.")
     if any(block >= config["num_layers"] for block in config.get("dual_attention_layers", ())):
         raise UserError(
             f"{path}: dual_attention_layers must be below num_layers = {config['num_layers']}, got "
@@ -106,9 +112,6 @@ _PARTS = (
     t5_text_encoder("text_encoder_3", without=_WITHOUT_T5),
 )
 _CLIPS = ("text_encoder", "text_encoder_2")
-_TIME_CHANNELS = 256
-_NORM_PARAMETERS = {None: 0, "rms_norm": 1, "layer_norm": 2}
-"""Parameters by channel of the norm of queries and keys."""
 
 
 @dataclass(frozen=True)

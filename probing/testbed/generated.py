@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from probing.shipped import WEIGHTS as SHIPPED
 from probing.testbed.render import RESOLUTION
 
-FOLDER = Path(__file__).parent / "weights" / "generated"
+FOLDER = SHIPPED / "generated"
 SHEET, TABLE = "pictures.png", "pictures.csv"
 COLUMNS = 40
 """Images in a row of the sheet."""

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from probing.errors import UserError
+from probing.shipped import WEIGHTS as SHIPPED
 from probing.testbed.caption_check import DetectedThing, Reading, check_caption
 from probing.testbed.rates import rate
 from probing.testbed.render import RESOLUTION
 from probing.testbed.scenes import ATTRIBUTES, BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, parse
 from probing.testbed.tensors import to_tensor
 
-WEIGHTS = Path(__file__).parent / "weights" / "judge" / "judge.safetensors"
+WEIGHTS = SHIPPED / "judge" / "judge.safetensors"
 CELL = 4
 """Side of a cell of the detection grid, in pixels."""
 GRID = RESOLUTION // CELL

@@ -16,13 +16,13 @@ from sklearn.linear_model import LogisticRegression
 from probing.commands import run_command
 from probing.options import OptionsParser
 from probing.preferences import PreferenceData
+from probing.shipped import WEIGHTS
 from probing.testbed import preferences, report_figures, shortcut, truth
 from probing.testbed.judge import EACH, WHOLE
 from probing.testbed.page import Page
 from probing.testbed.rates import format_interval
 from probing.testbed.sizes import SEEDS, SIZES, is_along, run_name, size_of
 
-WEIGHTS = Path(__file__).parent / "weights"
 _SHOWN = 6
 """Pairs of each facet on the page."""
 

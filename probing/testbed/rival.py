@@ -23,11 +23,12 @@ from probing.errors import UserError
 from probing.options import OptionsParser
 from probing.preferences import PreferenceData
 from probing.progress import progress
+from probing.shipped import WEIGHTS as SHIPPED
 from probing.table_files import write_csv, write_parquet
 from probing.testbed.scenes import vocabulary
 from probing.testbed.tensors import to_tensor
 
-WEIGHTS = Path(__file__).parent / "weights" / "rival" / "rival.safetensors"
+WEIGHTS = SHIPPED / "rival" / "rival.safetensors"
 WIDTH = 96
 """Width of the joint space of images and captions."""
 LENGTH = 22

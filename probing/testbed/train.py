@@ -16,6 +16,7 @@ import torch
 from probing.commands import run_command
 from probing.errors import UserError
 from probing.options import OptionsParser, Positional
+from probing.shipped import WEIGHTS
 from probing.testbed.sizes import SIZES
 
 Recipe = Literal[
@@ -91,7 +92,7 @@ def _backbone(options: TrainOptions) -> None:
     if options.recipe == "unpack":
         from probing.testbed.recipes import assemble
 
-        assemble.unpack((options.output or assemble.WEIGHTS) / options.size, runs)
+        assemble.unpack((options.output or WEIGHTS) / options.size, runs)
         print(f"VAE, text encoders and tokenizers: {runs}")
     elif options.recipe == "vae":
         from probing.testbed.recipes import vae
@@ -115,23 +116,22 @@ def _backbone(options: TrainOptions) -> None:
     elif options.recipe == "assemble":
         from probing.testbed.recipes import assemble
 
-        for folder in assemble.run(runs, options.size, options.seed, options.output or assemble.WEIGHTS):
+        for folder in assemble.run(runs, options.size, options.seed, options.output or WEIGHTS):
             print(f"Weights: {folder}")
     else:
         from probing.testbed.recipes import card
-        from probing.testbed.recipes.assemble import WEIGHTS
 
         print(f"Card: {card.run(runs, options.size, options.output or WEIGHTS)}")
 
 
 def _family(options: TrainOptions) -> None:
     from probing.backbones import pick_device
-    from probing.testbed.recipes import assemble, family
+    from probing.testbed.recipes import family
 
     device = pick_device(options.device)
     arguments = ["--device", str(device), *(["--compile"] if options.compile else [])]
     arguments += ["--threads", str(options.threads)] if options.threads else []
-    weights = options.output or assemble.WEIGHTS
+    weights = options.output or WEIGHTS
     for folder in family.run(options.runs, weights, jobs=options.jobs, device=device, options=arguments):
         print(f"Weights: {folder}")
     print("Next:    python -m probing.testbed.train card --size SIZE, for each size; then generated, rival")

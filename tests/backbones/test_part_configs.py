@@ -59,7 +59,7 @@ def test_sizes_of_another_type_or_out_of_bounds(tiny_folder, tmp_path_factory, p
         ("transformer", "joint_attention_dim", 2**18, "joint_attention_dim is 262144, and the T5 encoder's d_model"),
         ("transformer", "attention_head_dim", 4096, "caption_projection_dim must be"),
         ("transformer", "dual_attention_layers", [0, 9], "dual_attention_layers must be below num_layers = 4, got 9"),
-        ("transformer", "qk_norm", "none", "describes no model that runs"),
+        ("transformer", "qk_norm", "none", "qk_norm must be one of"),
         ("transformer", "qk_norm", None, "unexpected transformer_blocks"),
         ("vae", "block_out_channels", [8, 2**16], "has the shape"),
         ("vae", "block_out_channels", [8, 10**9], "block_out_channels must be a list"),

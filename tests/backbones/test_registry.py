@@ -6,9 +6,14 @@ import json
 import shutil
 
 import pytest
-from diffusers import SD3Transformer2DModel
+import torch
+from diffusers import AutoencoderKL, SD3Transformer2DModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from probing.backbones import resolve
+from probing.backbones.architecture import count_flops
+from probing.backbones.sd3 import SD3Architecture
 from probing.errors import UserError
 
 
@@ -129,3 +134,72 @@ def test_an_unsupported_family_is_named(tiny_folder, tmp_path):
 def test_resolutions_that_the_model_cannot_take(resolution, message):
     with pytest.raises(UserError, match=message):
         resolve("sd35-medium").architecture.token_grid(resolution)
+
+
+def counted(architecture, resolution, text_tokens):
+    """Parameters, FLOPs of a forward and FLOPs of an encoding, by PyTorch's counter on the real classes."""
+    with torch.device("meta"):
+        model = SD3Transformer2DModel.from_config(architecture.transformer).eval()
+    config, side = model.config, resolution // architecture.vae_factor
+    inputs = {
+        "hidden_states": torch.empty(1, config.in_channels, side, side, device="meta"),
+        "encoder_hidden_states": torch.empty(1, text_tokens, config.joint_attention_dim, device="meta"),
+        "pooled_projections": torch.empty(1, config.pooled_projection_dim, device="meta"),
+        "timestep": torch.empty(1, device="meta"),
+    }
+    pixels = (1, 3, resolution, resolution)
+    return (
+        sum(parameter.numel() for parameter in model.parameters()),
+        count_flops(lambda: model(**inputs)),
+        count_flops(lambda: AutoencoderKL.from_config(architecture.vae).encode(torch.empty(pixels))),
+    )
+
+
+@pytest.mark.parametrize("name", ["sd35-medium", "sd3-medium", "testbed-m"])
+def test_closed_forms_equal_the_counter_on_known_models(name):
+    architecture = resolve(name).architecture
+    resolution = 64 if "testbed" in name else 256
+    actual = (
+        architecture.parameters,
+        architecture.forward_flops(resolution, 42),
+        architecture.encoding_flops(resolution),
+    )
+    assert actual == counted(architecture, resolution, 42)
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_closed_forms_equal_the_counter(data):
+    draw = lambda *values: data.draw(st.sampled_from(values))  # noqa: E731
+    layers, heads, width = draw(1, 2, 3), draw(1, 2), draw(8, 16)
+    channels, levels = draw(4, 8), draw(1, 2, 3)
+    transformer = {
+        "sample_size": 16,
+        "patch_size": draw(1, 2),
+        "in_channels": channels,
+        "out_channels": channels,
+        "num_layers": layers,
+        "attention_head_dim": width,
+        "num_attention_heads": heads,
+        "joint_attention_dim": draw(8, 24),
+        "caption_projection_dim": heads * width,
+        "pooled_projection_dim": draw(8, 24),
+        "pos_embed_max_size": 32,
+        "dual_attention_layers": sorted(data.draw(st.sets(st.integers(0, layers - 1)))),
+        "qk_norm": draw(None, "rms_norm", "layer_norm", "fp32_layer_norm"),
+    }
+    vae = {
+        "down_block_types": [draw("DownEncoderBlock2D", "AttnDownEncoderBlock2D") for _ in range(levels)],
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "block_out_channels": [draw(8, 16) for _ in range(levels)],
+        "layers_per_block": draw(1, 2),
+        "norm_num_groups": 4,
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": channels,
+        "use_quant_conv": draw(True, False),
+        "mid_block_add_attention": draw(True, False),
+    }
+    architecture = SD3Architecture(transformer, vae, clip_length=7, has_t5=False, text_parameters=0)
+    actual = architecture.parameters, architecture.forward_flops(32, 9), architecture.encoding_flops(32)
+    assert actual == counted(architecture, 32, 9)

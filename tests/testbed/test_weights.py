@@ -15,9 +15,10 @@ from sklearn.linear_model import LogisticRegression
 from transformers import AutoTokenizer, T5EncoderModel
 
 from probing.backbones import resolve
+from probing.shipped import WEIGHTS
 from probing.testbed.judge import EACH
 from probing.testbed.recipes import text
-from probing.testbed.recipes.assemble import TRAININGS, WEIGHTS
+from probing.testbed.recipes.assemble import TRAININGS
 from probing.testbed.recipes.mmdit import RECORD
 from probing.testbed.scenes import BACKGROUNDS, COLOURS, SHAPES, places_of, sample_scene
 from probing.testbed.sizes import SIZES, is_along

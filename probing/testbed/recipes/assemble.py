@@ -17,12 +17,11 @@ from safetensors.torch import load_file
 
 from probing.errors import UserError
 from probing.files import write_text
+from probing.shipped import WEIGHTS
 from probing.testbed.recipes import mmdit
 from probing.testbed.recipes.loop import Schedule
 from probing.testbed.sizes import run_name
 
-WEIGHTS = Path(__file__).parents[1] / "weights"
-"""The folder that the registry of backbones reads."""
 TRAININGS = "trainings"
 FOLLOWED = "xs"
 """The size whose checkpoints along the training are shipped."""

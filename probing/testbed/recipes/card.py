@@ -19,9 +19,10 @@ from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipe
 from matplotlib.figure import Figure
 
 from probing.errors import UserError
+from probing.shipped import WEIGHTS
 from probing.testbed.judge import accuracy_table, judged_accuracy
 from probing.testbed.recipes import mmdit, text, vae
-from probing.testbed.recipes.assemble import TRAININGS, WEIGHTS
+from probing.testbed.recipes.assemble import TRAININGS
 from probing.testbed.recipes.cards import render_card, write_card, write_measurements
 from probing.testbed.recipes.pixels import SCENES, sample_batch, sample_held_out
 from probing.testbed.render import render

@@ -12,6 +12,7 @@ import torch
 
 from probing.errors import UserError
 from probing.progress import progress
+from probing.shipped import WEIGHTS
 from probing.testbed.recipes import assemble, mmdit
 from probing.testbed.sizes import SEEDS, SIZES, run_name
 
@@ -23,7 +24,7 @@ def trainings() -> list[tuple[str, int]]:
 
 def run(
     runs: Path,
-    weights: Path = assemble.WEIGHTS,
+    weights: Path = WEIGHTS,
     *,
     jobs: int = 1,
     device: torch.device | str = "cpu",

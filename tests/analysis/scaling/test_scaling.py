@@ -16,7 +16,7 @@ from probing.analysis.scaling.experiment import COLUMNS
 from probing.analysis.scaling.model_sizes import size_of, training_steps
 from probing.errors import UserError
 from probing.plots.scaling import _points
-from probing.testbed.recipes.assemble import WEIGHTS
+from probing.shipped import WEIGHTS
 from tests.fakes.planted_store import PlantedStore, planted_pairs
 
 STEPS = json.loads((WEIGHTS / "xs" / "card.json").read_text())["steps"]

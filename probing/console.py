@@ -1,0 +1,38 @@
+"""The console command: ``dit-probing COMMAND`` is ``python -m probing.COMMAND``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from probing.commands import BAD_USAGE, OK
+from probing.interrupts import exit_at_signals
+
+COMMANDS = {
+    "extract": "cache the features of every block",
+    "measure": "measure an experiment",
+    "figures": "draw every figure, and one page of all figures and tables",
+    "audit": "find what would invalidate a measurement on preference data",
+    "score": "score rewards by every published rule",
+    "store": "describe, check, repair or upgrade a store",
+    "reproduce": "run the main result on the testbed",
+    "claims": "find intervals in a text that no table has",
+}
+"""Modules of the commands, with what each does."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    name, *arguments = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+    if name in ("-h", "--help"):
+        lines = "\n".join(f"  {command:<12}{does}" for command, does in COMMANDS.items())
+        print(f"usage: dit-probing COMMAND [OPTIONS]\n\n{lines}\n\nEach has its own --help.")
+        return OK
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}."
+        print(f"dit-probing: Unknown command {name!r:.80}: {hint}", file=sys.stderr)
+        return BAD_USAGE
+    exit_at_signals()
+    return int(importlib.import_module(f"probing.{name}").main(arguments))

@@ -1,0 +1,1 @@
+"""Weights, cards and generated pictures of dit-probing's testbed."""
