@@ -4,7 +4,7 @@ BIN := .venv/bin
 # By file, for the tests of one share what is slow to make.
 AT_ONCE := -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: env reproduce reproduce-all test test-all lint format notebooks clean
+.PHONY: env reproduce reproduce-all test test-all lint format notebooks docs clean
 
 env: .venv/made  ## the environment
 
@@ -33,8 +33,13 @@ format: .venv/made
 notebooks: .venv/made  ## run the notebooks anew, outputs kept
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 
+docs: .venv/made  ## the site, in build/site; a broken link is an error
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python docs/site.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf .venv cache/*.zarr cache/*.parquet cache/results cache/main cache/encoded
+	rm -rf .venv build cache/*.zarr cache/*.parquet cache/results cache/main cache/encoded
 
 .venv/made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
