@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "build" / "site-source"
-SHOWN = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "notebooks", "figures", "benchmarks", "probing/testbed")
+SHOWN = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "notebooks", "figures", "benchmarks", "probing")
 SUFFIXES = {".md", ".ipynb", ".png", ".csv"}
 
 
