@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from probing.errors import UserError
 _LARGEST_HEADER = 16 * 2**20
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _COMPILED = "_orig_mod."
+_SOUND: set[tuple[Part, Path, tuple[tuple[str, int, int, int, int], ...]]] = set()
+"""Parts that this process has checked: a plan and the load after it check the same files."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,9 @@ def check_weights(
     Raises:
         UserError: A tensor is missing, unexpected, or of another shape or type; the part and the first are named.
     """
+    unchanged = part, folder, _stamps(folder / part.config_name, weights)
+    if unchanged in _SOUND:
+        return
     stored = read_headers(weights)
     if any(name.startswith(_COMPILED) for name in stored):
         raise UserError(
@@ -123,6 +129,14 @@ def check_weights(
                 f"The {part.name} in {folder} cannot be loaded: {name} has the type {stored[name].dtype}, and "
                 f"supported are {', '.join(_FLOATS)}; give weights that are not quantised."
             )
+    _SOUND.add(unchanged)
+
+
+def _stamps(config: Path, weights: WeightFiles) -> tuple[tuple[str, int, int, int, int], ...]:
+    """Return what changes when a file of the part does."""
+    paths = [config, *weights.files, *([] if weights.index is None else [weights.index])]
+    status = [(str(path), os.stat(path)) for path in paths if path.exists()]
+    return tuple((path, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in status)
 
 
 def refuse_keys(part: Part, folder: Path, *, missing: set[str], unexpected: set[str]) -> None:
