@@ -18,6 +18,7 @@ from probing.statistics import LEVEL, holm, outcomes
 PACKAGES = {"probing.analysis", "probing.features", "probing.probes", "probing.statistics"}
 IMPORTED_LATE = {
     "DeviceRows.__init__",
+    "ExtractionOptions.resolve",
     "NeuralProbe._head",
     "MLPProbe._head",
     "AttentionProbe._head",

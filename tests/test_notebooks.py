@@ -36,7 +36,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
         "PROBING_MODEL": "testbed-xs",
         "PROBING_LIMIT": "400",
         "PROBING_FEW": "24",
-        "PROBING_OTHERS": "testbed-m testbed-s testbed-xs-step00650 testbed-xs-step01950",
+        "PROBING_OTHERS": "testbed-m testbed-s testbed-xs-step00650",
         "OMP_NUM_THREADS": "1",  # Several workers of pytest on few cores otherwise slow each other down.
     }
     folder = tmp_path_factory.mktemp("folder")
@@ -50,6 +50,9 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
 @pytest.mark.filterwarnings("ignore")
 def test_notebook_runs(path, kernel):
     notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        # Two of three noise levels: what the notebooks show is the same, with fewer curves.
+        cell.source = cell.source.replace("0.005, 0.3, 0.6", "0.005, 0.6")
     # No name of an earlier notebook is left.
     notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
     NotebookClient(notebook, km=kernel, timeout=600).execute()

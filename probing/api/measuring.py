@@ -20,8 +20,8 @@ from probing.analysis.engine import (
     Recipe,
     Run,
     Sites,
-    clear_journal,
     identify,
+    prune_journal,
 )
 from probing.api.result import Result
 from probing.errors import UserError
@@ -130,7 +130,7 @@ def measure_context(
             report(f"Anew:     {changed[0].name}, because {changed[1]}")
         identity.refuse_others(paths, overwrite=overwrite)
     if folder is not None and context.run.journal is None:
-        context = replace(context, run=replace(context.run, journal=folder / f"journal-{experiment.name}"))
+        context = replace(context, run=replace(context.run, journal=folder / "fits"))
     tables = dict(experiment.run(context, settings))
     # A model of the hub is identified after its download.
     identity = identity or _identity(experiment, context, settings)
@@ -142,7 +142,7 @@ def measure_context(
         (folder / f"{stale}.parquet").unlink(missing_ok=True)
     result = result.save(folder)
     if context.run.journal is not None:
-        clear_journal(context.run.journal)
+        prune_journal(context.run.journal)
     return result
 
 

@@ -30,7 +30,7 @@ from probing.backbones.library_parts import (
     t5_text_encoder,
     t5_tokenizer,
 )
-from probing.backbones.log_lines import dropped_log_lines
+from probing.backbones.log_lines import dropped_log_lines, quiet_imports
 from probing.backbones.parts import Part, plain_config
 from probing.errors import UserError
 
@@ -411,18 +411,14 @@ class SD3Family(Family):
         _clip_length(folder, configs)
 
     def download(self, source: str, left_out: Collection[str]) -> Path:
-        from diffusers import StableDiffusion3Pipeline
-
         absent = dict.fromkeys(left_out)
-        return Path(StableDiffusion3Pipeline.download(source, use_safetensors=True, **absent))
+        return Path(_pipeline_class().download(source, use_safetensors=True, **absent))
 
     def build(
         self, spec: BackboneSpec, loaded: Mapping[str, Any], folder: Path, *, device: torch.device, text_length: int
     ) -> SD3Backbone:
-        from diffusers import StableDiffusion3Pipeline
-
         absent = {part.name: None for part in self.parts if part.has_weights or part.is_optional}
-        pipeline = StableDiffusion3Pipeline(**{**absent, **loaded})
+        pipeline = _pipeline_class()(**{**absent, **loaded})
         pipeline.set_progress_bar_config(disable=True)
         lengths = (pipeline.tokenizer_max_length, pipeline.tokenizer_max_length, text_length)
         for number, length in zip(("", "_2", "_3"), lengths, strict=True):
@@ -430,6 +426,13 @@ class SD3Family(Family):
             if tokenizer is not None and encoder is not None:
                 check_tokenizer(folder / f"tokenizer{number}", tokenizer, encoder, length)
         return SD3Backbone(spec, pipeline, device=device, t5_length=text_length)
+
+
+def _pipeline_class() -> type[StableDiffusion3Pipeline]:
+    with quiet_imports():
+        from diffusers import StableDiffusion3Pipeline
+
+    return StableDiffusion3Pipeline
 
 
 def _clip_length(folder: Path, configs: Mapping[str, dict[str, Any]]) -> int:

@@ -332,10 +332,12 @@ def test_no_environment_is_set_and_nothing_is_printed(tiny_folder):
     script = f"""if True:
         import os
         before = dict(os.environ)
+        import torch
         import probing.backbones.sampling
+        from probing.backbones import load_backbone, resolve
+        spec = resolve({str(tiny_folder)!r})
+        backbone = load_backbone(spec, device=torch.device("cpu"), compute_dtype=torch.float32, t5_length={T5_LENGTH})
         assert before == dict(os.environ)
-        from tests.backbones.model_folders import Path, load
-        backbone = load(Path({str(tiny_folder)!r}))
         backbone.encode_prompts(["a small red circle " * 20])
         backbone.prompt_tokens(["a small red circle " * 20])
     """

@@ -93,7 +93,7 @@ def page(results, tmp_path_factory):
 
 def test_every_figure_is_embedded_with_a_description(page):
     pictures = page.all("img")
-    assert len(pictures) == 2
+    assert len(pictures) == 3
     for picture in pictures:
         kind, _, content = picture["src"].partition(";base64,")
         assert kind in ("data:image/svg+xml", "data:image/png")
@@ -198,7 +198,7 @@ def test_best_cell_is_chosen_on_training_pairs(tmp_path):
 
 def test_figure_without_its_table_is_left_out(tmp_path):
     page = write_report(write_results(tmp_path / "results", comparisons=None), tmp_path / "report.html")
-    assert len(page.all("img")) == 1 and "comparisons" not in {a.get("id") for a in page.all("section")}
+    assert len(page.all("img")) == 2 and "comparisons" not in {a.get("id") for a in page.all("section")}
 
 
 def nothing_to_draw(table):
@@ -229,7 +229,7 @@ def test_csv_beside_figures_is_read_and_provenance_compared(results, tmp_path):
     record = json.loads((drawn / "comparisons.json").read_text())
     (drawn / "comparisons.json").write_text(json.dumps(record | {"table_sha256": "0"}))
     page = write_report(drawn, tmp_path / "report.html")
-    assert len(page.all("img")) == 2 and "rows of reward_curves.csv" in page.visible_text
+    assert len(page.all("img")) == 3 and "rows of reward_curves.csv" in page.visible_text
     page = write_report(results, tmp_path / "report.html", "--figures", str(drawn))
     assert "drawn before by python -m probing.figures --results results --output before with" in page.visible_text
     assert "from the same rows" in page.visible_text and "from other rows than these" in page.visible_text

@@ -145,8 +145,8 @@ def test_sides_are_balanced(data):
 
 
 def test_images_alone_do_not_predict_alignment(data):
-    """A probe on coarse pixels without the caption is at chance on test pairs."""
-    pairs = data.pairs[data.pairs["facet"] == "alignment"]
+    """A probe on coarse pixels without the caption is at chance on test pairs; every second prompt."""
+    pairs = data.pairs[data.pairs["facet"] == "alignment"].iloc[::2]
     features = {}
     for item_id in {*pairs["first"], *pairs["second"]}:
         pixels = np.asarray(data.open_image(item_id)).astype(float) / 255

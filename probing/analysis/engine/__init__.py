@@ -5,7 +5,7 @@ from probing.analysis.engine.context import Context, Model, Tables
 from probing.analysis.engine.facets import ALL_FACETS, Facet, PairSet, facets_of, in_facet
 from probing.analysis.engine.fitting import CurveReader, Fit, Fitter, Job, cell_name, in_order
 from probing.analysis.engine.identity import Identity, check_made_from, identify, refuse_others, table_digest
-from probing.analysis.engine.journal import Journal, clear_journal
+from probing.analysis.engine.journal import Journal, prune_journal
 from probing.analysis.engine.provenance import KEYS, PROVENANCE, REFERENCE, column_names, package_version, provenance
 from probing.analysis.engine.recipe import LOGISTIC, Recipe
 from probing.analysis.engine.results import (
@@ -67,7 +67,6 @@ __all__ = [
     "check_comparable",
     "check_made_from",
     "choose",
-    "clear_journal",
     "column_names",
     "common_columns",
     "concatenate_facets",
@@ -86,6 +85,7 @@ __all__ = [
     "measure_latents",
     "package_version",
     "provenance",
+    "prune_journal",
     "read_latent_reduction",
     "read_site",
     "refuse_others",

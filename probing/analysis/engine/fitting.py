@@ -123,11 +123,9 @@ class Fitter:
         self.facets, self._recipe, self._run, self._bar = list(facets), recipe, run, bar
         self.control = StoreIdentity(store).control if control is None else control
         self._shuffles = shuffles
-        shuffling = {"shuffles": shuffles, "seed": run.seed} if shuffles else {}
         self._journals = {
             facet.name: Journal(
-                run.journal,
-                {} if run.journal is None else journal_settings(store, _pairs_of(facet), recipe) | shuffling,
+                run.journal, {} if run.journal is None else journal_settings(store, _pairs_of(facet), recipe)
             )
             for facet in self.facets
         }
@@ -161,25 +159,31 @@ class Fitter:
         for facet in self.facets:
             cell = cell_name(self.control, facet.name, job.name)
             journal = self._journals[facet.name]
-            entry = journal.read(cell)
-            if entry is None:
+            # Entries of their own: an experiment without shuffles reads the fits of one with them.
+            of_shuffles = f"{cell}|{self._shuffles} shuffles, seed {self._run.seed}"
+            entry, shuffled = journal.read(cell), journal.read(of_shuffles) if self._shuffles else _no_shuffles(facet)
+            if entry is None or shuffled is None:
                 features = job.read() if features is None else features
-                entry = self._measure(cell, job, facet, features)
+                entry, shuffled = self._measure(cell, job, facet, features)
                 journal.write(cell, entry)
-            recorded: dict[str, Any] = {**entry.values, **entry.arrays}
+                if self._shuffles:
+                    journal.write(of_shuffles, shuffled)
+            recorded: dict[str, Any] = {**entry.values, **entry.arrays, **shuffled.arrays}
             fits.append(Fit(cell=cell, choices=facet.test.choices, **recorded))
         return fits
 
-    def _measure(self, cell: str, job: Job, facet: Facet, features: Float[np.ndarray, "item ..."]) -> Entry:
+    def _measure(
+        self, cell: str, job: Job, facet: Facet, features: Float[np.ndarray, "item ..."]
+    ) -> tuple[Entry, Entry]:
+        """Fit a probe; return what is recorded of it, and of its refits to shuffled choices."""
         labels = self._recipe.labels_of(facet.train)
         probe = self._recipe.fit(features, facet.train)
         # The stream depends on the cell's name alone, so neither order nor workers change it.
         rng = np.random.default_rng([self._run.seed, zlib.crc32(cell.encode())])
-        shuffled = (
-            self._recipe.shuffled_margins(probe, features, facet.train, facet.test, self._shuffles, rng)
-            if self._shuffles
-            else np.empty((len(facet.test.choices), 0))
-        )
+        shuffled = _no_shuffles(facet)
+        if self._shuffles:
+            margins = self._recipe.shuffled_margins(probe, features, facet.train, facet.test, self._shuffles, rng)
+            shuffled = Entry({}, {"shuffled": margins})
         # A network has out-of-fold margins of its validation part only, and cannot be compared pair by pair.
         complete = not np.isnan(probe.cv_margins_).any()
         values = {
@@ -194,9 +198,8 @@ class Fitter:
             "margins": self._recipe.margins(probe, features, facet.test),
             "train_margins": probe.cv_margins_ if complete else np.full(len(labels), np.nan),
             "scored": np.empty(0) if job.score is None else job.score(probe),
-            "shuffled": shuffled,
         }
-        return Entry(values, arrays)
+        return Entry(values, arrays), shuffled
 
 
 class CurveReader:
@@ -219,6 +222,10 @@ class CurveReader:
     def concatenate(self, blocks: Sequence[int]) -> Float[np.ndarray, "item channel"]:
         """Concatenate blocks along channels."""
         return np.concatenate([self.read(block) for block in blocks], axis=1)
+
+
+def _no_shuffles(facet: Facet) -> Entry:
+    return Entry({}, {"shuffled": np.empty((len(facet.test.choices), 0))})
 
 
 def cell_name(control: str, facet: str, features: str) -> str:

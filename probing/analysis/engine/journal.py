@@ -1,4 +1,4 @@
-"""Finished fits on disk until the whole table is done, so that an interrupted run continues."""
+"""Finished fits on disk, so that an interrupted run continues and no experiment repeats a fit of another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from probing.analysis.engine.recipe import Recipe
 from probing.analysis.engine.source import FeatureSource, digest_of
 from probing.files import write_bytes
 
-_FORMAT = 4
+_FORMAT = 5
+LIMIT = 2 * 2**30
+"""Bytes of fits that are kept."""
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
 _FILE_NAME = re.compile(r"[0-9a-f]{24}\.npz|\.[0-9a-f]{24}\.npz\..*\.partial")
 """An entry, or one that was being written when the process was killed."""
@@ -103,15 +105,25 @@ def journal_settings(store: FeatureSource, pairs: pd.DataFrame, recipe: Recipe) 
     }
 
 
-def clear_journal(folder: Path) -> None:
-    """Remove a journal's own files after its tables are written; other files in its folder stay."""
-    if not folder.is_dir():
-        return
-    for path in folder.iterdir():
-        if _FILE_NAME.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+def prune_journal(folder: Path, limit: int = LIMIT) -> None:
+    """Remove the oldest of a journal's own files until it is small enough; other files in its folder stay.
+
+    Args:
+        folder: The folder; it may be missing.
+        limit: Largest size, in bytes.
+    """
+    entries = []
     with suppress(OSError):
-        folder.rmdir()
+        for path in folder.iterdir():
+            if _FILE_NAME.fullmatch(path.name):
+                status = path.stat()
+                entries.append((status.st_mtime_ns, status.st_size, path))
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries):
+        if total <= limit:
+            return
+        path.unlink(missing_ok=True)
+        total -= size
 
 
 def _checksum(key: str, content: bytes) -> bytes:

@@ -15,7 +15,8 @@ class Run:
     Attributes:
         seed: Seed of the bootstrap, of shuffles and of whatever else is drawn.
         workers: Fits at once, each with one thread of linear algebra if there are several.
-        journal: Folder that keeps every finished fit, so that an interrupted run continues; None keeps nothing.
+        journal: Folder that keeps every finished fit, so that an interrupted run continues and another experiment on
+            the same pairs does not repeat it; None keeps nothing.
         progress: Show progress bars.
 
     Raises:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probing.analysis.engine import Fitter, Job, Journal, Recipe, Run, Sites, clear_journal, facets_of, measure_cells
+from probing.analysis.engine import Fitter, Job, Journal, Recipe, Run, Sites, facets_of, measure_cells, prune_journal
 from probing.analysis.engine.journal import Entry, journal_settings
 from tests.fakes.fake_store import FakeStore, make_pairs
 
@@ -129,13 +131,32 @@ def test_versions_and_device_are_part_of_the_key(pairs):
     assert key["recipe"]["device"] in ("cpu", "cuda") and {"numpy", "scipy"} <= set(key["libraries"])
 
 
-def test_clearing_removes_only_entries(tmp_path):
-    folder = tmp_path / "cells"
-    Journal(folder, {}).write("a", ENTRY)
-    (folder / "notes.npz").write_bytes(b"")
-    clear_journal(folder)
+def test_pruning_removes_the_oldest_entries_and_nothing_else(tmp_path):
+    folder, journal = tmp_path / "cells", Journal(tmp_path / "cells", {})
+    for age, name in enumerate("cba"):
+        journal.write(name, ENTRY)
+        (new,) = [path for path in folder.iterdir() if path.stat().st_mtime > 10**6]
+        os.utime(new, (1000 - age, 1000 - age))
+    (folder / "notes.npz").write_bytes(b"x" * 10**6)
+    size = new.stat().st_size
+    prune_journal(folder, 2 * size)
+    assert journal.read("a") is None and same(journal.read("b")) and same(journal.read("c"))
+    prune_journal(folder, 0)
+    prune_journal(tmp_path / "missing", 0)
     assert [path.name for path in folder.iterdir()] == ["notes.npz"]
-    (folder / "notes.npz").unlink()
-    clear_journal(folder)
-    clear_journal(folder)
-    assert not folder.exists()
+
+
+def test_experiments_share_fits_with_and_without_shuffles(pairs, tmp_path, monkeypatch):
+    """A fit with shuffles serves one without; the other way round the shuffles are added."""
+    store = FakeStore(pairs)
+    expected = {shuffles: measure_cells(store, pairs, **CELL, shuffles=shuffles) for shuffles in (0, 3)}
+    fits, fit = [], Recipe.fit
+    monkeypatch.setattr(Recipe, "fit", lambda *arguments: fits.append(1) or fit(*arguments))
+    for order, needed in (((3, 0, 3), [1, 0, 0]), ((0, 3, 0), [1, 1, 0])):
+        run, counts = Run(journal=tmp_path / str(order)), []
+        for shuffles in order:
+            before = len(fits)
+            measured = measure_cells(store, pairs, **CELL, shuffles=shuffles, run=run)
+            counts.append(len(fits) - before)
+            pd.testing.assert_frame_equal(measured.table, expected[shuffles].table)
+        assert counts == needed

@@ -127,7 +127,7 @@ def test_a_journal_of_another_store_is_not_used(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("probing.analysis.reward_curve.experiment.compare", interrupt)
         assert main(["--store", str(store), *options]) == 130
-    assert list((tmp_path / "results" / "journal-reward-curve").glob("*.npz"))
+    assert list((tmp_path / "results" / "fits").glob("*.npz"))
     shutil.rmtree(store)
     write_store(store, pairs, seed=7)
     assert main(["--store", str(store), *options]) == 0
