@@ -34,9 +34,9 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
     settings = {
         "PROBING_CACHE": str(tmp_path_factory.mktemp("cache")),
         "PROBING_MODEL": "testbed-xs",
-        "PROBING_LIMIT": "400",
+        "PROBING_LIMIT": "340",
         "PROBING_FEW": "24",
-        "PROBING_OTHERS": "testbed-m testbed-s testbed-xs-step00650",
+        "PROBING_OTHERS": "testbed-s testbed-xs-step00650",
         "OMP_NUM_THREADS": "1",  # Several workers of pytest on few cores otherwise slow each other down.
     }
     folder = tmp_path_factory.mktemp("folder")

@@ -121,8 +121,10 @@ class Extraction:
         """Open the folder of kept latents and prompts; None if nothing is kept, or the model is not here yet."""
         from probing.features.kept_inputs import FOLDER, KeptInputs
 
-        parts, limit = self.work.settings["parts"], int(self.keep_inputs * 2**30)
-        if not parts or limit < 1:
+        # At most half of what the store will leave free, so that nothing kept here ends an extraction.
+        free, needed = _disk(self.work, self.output)
+        parts, limit = self.work.settings["parts"], int(min(self.keep_inputs * 2**30, (free - needed) / 2))
+        if not parts or limit < 2**20:
             return None
         folder = self.output.parent / FOLDER
         return KeptInputs(folder, limit, self.plan.spec, self.plan.settings, parts, self.device.type)
@@ -297,12 +299,16 @@ def _require_pictures(data: PreferenceData, items: pd.DataFrame) -> None:
 
 def _check_disk(work: Work, output: Path) -> None:
     """Refuse a store that the disk cannot hold."""
-    folder = next(parent for parent in (output.resolve(), *output.resolve().parents) if parent.exists())
-    present = sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) if output.exists() else 0
-    free = shutil.disk_usage(folder).free
-    needed = work.plan.disk_bytes - present
+    free, needed = _disk(work, output)
     if needed > free:
         raise UserError(
-            f"The store needs {binary(needed)} and {folder} has {binary(free)} free; "
+            f"The store needs {binary(needed)} and the disk of {output} has {binary(free)} free; "
             f"give --output on a larger disk, or extract less."
         )
+
+
+def _disk(work: Work, output: Path) -> tuple[int, int]:
+    """Return the free bytes of a store's disk, and the bytes that the store will add."""
+    folder = next(parent for parent in (output.resolve(), *output.resolve().parents) if parent.exists())
+    present = sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) if output.exists() else 0
+    return shutil.disk_usage(folder).free, work.plan.disk_bytes - present

@@ -101,3 +101,11 @@ def test_a_lost_folder_costs_only_time(tiny_folder, pairs, tmp_path, how):
 def test_a_size_below_zero_is_refused(tiny_folder, pairs, tmp_path):
     with pytest.raises(UserError, match="--keep-inputs is a number of GiB"):
         extract(tiny_folder, pairs, tmp_path / "x.zarr", keep_inputs=-1)
+
+
+def test_nothing_is_kept_on_a_disk_that_the_store_fills(tiny_folder, pairs, tmp_path, monkeypatch):
+    plan = probing.plan_extraction(tiny_folder, pairs, output=tmp_path / "x.zarr", **SETTINGS)
+    usage = type(shutil.disk_usage("/"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, plan.plan.disk_bytes + 2**20))
+    store, computed, _ = plan.run()
+    assert computed == len(store.item_ids) and not (tmp_path / FOLDER).exists()

@@ -218,6 +218,7 @@ def test_unfinished_training_is_not_assembled(runs, tmp_path):
     assert assemble.run(tmp_path, "xs", 2, tmp_path / "weights")
 
 
+@pytest.mark.slow
 def test_cards_record_training_and_measurements(runs, tmp_path, monkeypatch):
     for name, value in {"_SCENES": 6, "_JUDGED": 3, "STEPS": 2}.items():
         monkeypatch.setattr(card, name, value)
