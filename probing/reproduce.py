@@ -8,6 +8,7 @@ extracted again, and ``--all`` goes on from what the main result has; tables and
 from __future__ import annotations
 
 import importlib
+import os
 import shlex
 import sys
 import time
@@ -140,8 +141,8 @@ def _extraction(options: ReproduceOptions, name: str, arguments: list[str]) -> S
 
 
 def _measure(options: ReproduceOptions, experiment: str, arguments: list[str], results: Path) -> Step:
-    overwrite = ["--overwrite"] if options.overwrite else []
-    return Step("probing.measure", [experiment, *arguments, "--output", str(results), *overwrite])
+    how = ["--workers", str(os.cpu_count() or 1), *(["--overwrite"] if options.overwrite else [])]
+    return Step("probing.measure", [experiment, *arguments, "--output", str(results), *how])
 
 
 def _page(results: Path, figures: Path, page: Path) -> Step:
