@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from probing.backbones.architecture import Architecture
 from probing.backbones.parts import Part, is_absent
+from probing.errors import UserError
 
 Stage = Literal["text_encoders", "vae", "transformer"]
 """Modules of a backbone that are needed on the device at the same time."""
@@ -174,7 +175,16 @@ class Backbone(ABC):
 
     @contextmanager
     def on_device(self, stage: Stage) -> Iterator[None]:
-        """Hold the modules of one stage in accelerator memory for the time of a ``with`` block."""
+        """Hold the modules of one stage in accelerator memory for the time of a ``with`` block.
+
+        Raises:
+            UserError: They were not loaded, for what they encode was kept, and it has gone since.
+        """
+        if not self._modules[stage]:
+            raise UserError(
+                f"What the {stage} of {self.spec.name} encode was kept, and has been removed since this command began; "
+                f"give the same command again."
+            )
         if self.device.type == "cpu":
             yield
             return

@@ -10,7 +10,7 @@ from PIL import Image
 import probing
 from probing.backbones import Backbone, loading
 from probing.errors import UserError
-from probing.features.kept_inputs import FOLDER
+from probing.features.kept_inputs import FOLDER, KeptInputs
 from tests.fakes.tiny_sd3 import T5_LENGTH
 from tests.features.test_extraction import arrays_of
 from tests.features.user_pairs import make_data
@@ -109,3 +109,13 @@ def test_nothing_is_kept_on_a_disk_that_the_store_fills(tiny_folder, pairs, tmp_
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, plan.plan.disk_bytes + 2**20))
     store, computed, _ = plan.run()
     assert computed == len(store.item_ids) and not (tmp_path / FOLDER).exists()
+
+
+@pytest.mark.parametrize("what", ["pictures", "prompts"])
+def test_inputs_that_go_while_they_are_needed_are_a_sentence(tiny_folder, pairs, tmp_path, monkeypatch, what):
+    extract(tiny_folder, pairs, tmp_path / "first.zarr")
+    monkeypatch.setattr(KeptInputs, f"read_{what}", lambda *_: None)
+    with pytest.raises(UserError, match="has been removed since this command began; give the same command again"):
+        extract(tiny_folder, pairs, tmp_path / "second.zarr", seed=1)
+    monkeypatch.undo()
+    assert extract(tiny_folder, pairs, tmp_path / "second.zarr", seed=1).complete
