@@ -12,12 +12,6 @@ _CELL = ["model", "facet", "probe", "stream", "reduction", "sigma", "block", "co
 _CURVE = ["model", "stream", "reduction", "sigma"]
 
 
-def first_facet(curve: pd.DataFrame, measures: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Select the cells of every pair together (``all``) or of the only facet, as :func:`mark_curve` gives them."""
-    facets = sorted(curve["facet"].unique(), key=lambda facet: (facet != "all", facet))
-    return mark_curve(curve[curve["facet"] == facets[0]], measures)
-
-
 def mark_curve(
     curve: pd.DataFrame, measures: pd.DataFrame | None = None, stages: pd.DataFrame | None = None
 ) -> pd.DataFrame:
