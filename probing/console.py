@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 
 from probing.commands import BAD_USAGE, OK
 from probing.interrupts import exit_at_signals
+from probing.options import nearest
 
 COMMANDS = {
     "extract": "cache the features of every block",
@@ -30,9 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"usage: dit-probing COMMAND [OPTIONS]\n\n{lines}\n\nEach has its own --help.")
         return OK
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}."
-        print(f"dit-probing: Unknown command {name!r:.80}: {hint}", file=sys.stderr)
+        print(f"dit-probing: Unknown command {name!r:.80}: {nearest(name, COMMANDS)}", file=sys.stderr)
         return BAD_USAGE
     exit_at_signals()
     return int(importlib.import_module(f"probing.{name}").main(arguments))

@@ -10,7 +10,7 @@ from typing import Any
 import probing
 from probing.commands import run_command
 from probing.data_options import DataOptions
-from probing.features.settings import ExtractionOptions
+from probing.features.settings import KEEP_INPUTS, ExtractionOptions
 from probing.options import OptionsParser
 
 
@@ -40,7 +40,7 @@ class ExtractOptions:
     skip_bad_images: bool = False
     device: str = "auto"
     output: Path | None = None
-    keep_inputs: float = 10.0
+    keep_inputs: float = KEEP_INPUTS
     dry_run: bool = False
 
 

@@ -16,7 +16,7 @@ import operator
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -118,13 +118,19 @@ class VerbsParser:
             )
             raise SystemExit(0)
         if name not in self.verbs:
-            near = difflib.get_close_matches(name, self.verbs, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(self.verbs)}."
-            raise UserError(f"{f'Unknown {name!r}' if name else 'Nothing was requested'}: {hint}")
+            raise UserError(
+                f"{f'Unknown {name!r:.80}' if name else 'Nothing was requested'}: {nearest(name, self.verbs)}"
+            )
         verb = self.verbs[name]
         parser: OptionsParser[Any] = OptionsParser(f"{self._module} {name}", verb.options(), verb.description)
         options, debug = parser.parse(rest)
         return lambda: verb.run(options), debug
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """Suggest the nearest of some names, or all of them, as the end of a message."""
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}."
 
 
 def parse(options: type[_Options], argv: Sequence[str], *, prog: str, description: str) -> _Options:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from probing.errors import UserError
 from probing.features.plan import ExtractionPlan, binary, make_plan
-from probing.features.settings import ExtractionOptions, ExtractionSettings
+from probing.features.settings import KEEP_INPUTS, ExtractionOptions, ExtractionSettings
 from probing.features.store import FeatureStore
 from probing.features.store.quick_check import check_quickly, repair_quickly
 from probing.features.work import Work, plan_work
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from probing.features.kept_inputs import KeptInputs
 
 CACHE = Path("cache")
-KEEP_INPUTS = 10.0
-"""GiB of latents and encoded prompts that are kept beside the stores."""
 
 
 @dataclass(frozen=True)

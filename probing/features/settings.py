@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from probing.backbones import BackboneSpec
 
 STREAMS = ("image", "text")
+KEEP_INPUTS = 10.0
+"""GiB of latents and encoded prompts that are kept beside the stores."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,11 @@
 """Preference data: pairs of pictures with a choice, as tables."""
 
+from typing import TYPE_CHECKING
+
 import lazy_loader
+
+if TYPE_CHECKING:
+    # The contracts on imports are checked on this file, not on the stub beside it.
+    from probing.preferences import benchmarks, data, images, registry, splits  # noqa: F401
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
