@@ -24,10 +24,12 @@ CAPTION = (
     "random-initialised, in the colour of its σ, with bars from the least to the largest draw of weights. Grey band: "
     "95% of single shuffles of the training choices."
 )
-_HEADLINE_CAPTION = (
-    "Pair accuracy of a linear probe on held-out prompts; bands: 95% over prompts. Hollow, dashed: the same "
-    "architecture with random weights. Grey band: 95% of single shuffles of the training choices."
-)
+_HEADLINE_CAPTION = {
+    "trained": "Pair accuracy of a linear probe on held-out prompts; bands: 95% over prompts.",
+    "random-init": " Hollow, dashed: the same architecture with random weights.",
+    "shuffled": " Grey band: 95% of single shuffles of the training choices.",
+}
+"""What the caption says of each control that is drawn."""
 _REFERENCES = " Finely dotted, with its interval: other rewards on the same pairs."
 _BEST = " Ticks along the lower edge: blocks that may be the best of their curve (95% confidence set)."
 _STAGES = " B1, B2, …: stages, runs of similar blocks (image tokens, lowest σ); every second one is shaded."
@@ -141,7 +143,8 @@ def figure_headline(table: pd.DataFrame) -> Figure:
         1,
         (7.0, 5.2),
         title=f"Which picture do people prefer? What each block of {describe_models(trained)} tells",
-        caption=_HEADLINE_CAPTION + (_REFERENCES if (rows["control"] == "reference").any() else ""),
+        caption="".join(words for name, words in _HEADLINE_CAPTION.items() if (rows["control"] == name).any())
+        + (_REFERENCES if (rows["control"] == "reference").any() else ""),
         handles=_handles(rows),
         legend_columns=2,
     ) as (figure, grid):
