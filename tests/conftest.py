@@ -26,7 +26,7 @@ def _load_beartype(value: int) -> None:
 settings.register_profile("project", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("project")
 
-pytest_plugins = ["tests.fakes.tiny_sd3"]
+pytest_plugins = ["tests.fakes.blank_figures", "tests.fakes.tiny_sd3"]
 
 
 @pytest.fixture

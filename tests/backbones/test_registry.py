@@ -155,7 +155,7 @@ def counted(architecture, resolution, text_tokens):
     )
 
 
-@pytest.mark.parametrize("name", ["sd35-medium", "sd3-medium", "testbed-m"])
+@pytest.mark.parametrize("name", ["sd35-medium", pytest.param("sd3-medium", marks=pytest.mark.slow), "testbed-m"])
 def test_closed_forms_equal_the_counter_on_known_models(name):
     architecture = resolve(name).architecture
     resolution = 64 if "testbed" in name else 256
@@ -167,9 +167,20 @@ def test_closed_forms_equal_the_counter_on_known_models(name):
     assert actual == counted(architecture, resolution, 42)
 
 
-@settings(max_examples=25)
+@settings(max_examples=6)
 @given(data=st.data())
 def test_closed_forms_equal_the_counter(data):
+    check_closed_forms(data)
+
+
+@pytest.mark.slow
+@settings(max_examples=100)
+@given(data=st.data())
+def test_many_closed_forms_equal_the_counter(data):
+    check_closed_forms(data)
+
+
+def check_closed_forms(data):
     draw = lambda *values: data.draw(st.sampled_from(values))  # noqa: E731
     layers, heads, width = draw(1, 2, 3), draw(1, 2), draw(8, 16)
     channels, levels = draw(4, 8), draw(1, 2, 3)

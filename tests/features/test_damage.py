@@ -75,7 +75,7 @@ def test_a_whole_store_has_no_problems(store, capsys):
 
 
 def test_flipped_bits_are_found(whole, store):
-    check_flips(whole, store, 3)
+    check_flips(whole, store, 1)
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_many_flipped_bits_are_found(whole, store):
 DOCUMENTS = ["zarr.json", "runs/zarr.json", "runs/0/zarr.json"]
 
 
-@pytest.mark.parametrize("step", [pytest.param(11, id="some"), pytest.param(1, id="every", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [pytest.param(37, id="some"), pytest.param(1, id="every", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_flipped_bit_of_a_document_is_found(store, name, step):
     file = store / name
@@ -116,7 +116,7 @@ def check_pairs_flips(store: Path, step: int) -> None:
 
 
 def test_flipped_bits_of_the_pairs_are_found(store):
-    check_pairs_flips(store, 37)
+    check_pairs_flips(store, 101)
 
 
 @pytest.mark.slow
@@ -177,12 +177,12 @@ def test_files_of_another_store_are_found(whole, store, tmp_path):
         shutil.copy(file, store.parent / name)
 
 
-def one_a_folder(files: list[Path]) -> list[Path]:
-    return list({file.parent: file for file in files}.values())
+def one_in_five(files: list[Path]) -> list[Path]:
+    return files[::5]
 
 
 @pytest.mark.parametrize(
-    "select", [pytest.param(one_a_folder, id="some"), pytest.param(list, id="every", marks=pytest.mark.slow)]
+    "select", [pytest.param(one_in_five, id="some"), pytest.param(list, id="every", marks=pytest.mark.slow)]
 )
 def test_repair_restores_documents_and_removes_damaged_features(whole, store, select):
     """After a repair a store is whole again, or its records lack only the damaged part."""

@@ -168,6 +168,7 @@ def test_missing_characters_are_reported_once(tables, tmp_path, capsys):
     assert (results / "report.html").is_file()
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_names_are_unchanged_by_the_csv(tables, tmp_path):
     for name in ("NA", "007", "None", "null", "1e5", "a,b", '"q"', "line\nbreak"):
         table = tables["comparisons"].assign(facet=name, model=name)
@@ -189,6 +190,7 @@ class _Tags(HTMLParser):
         self.words.append(data)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_page_escapes_hostile_names(tables, tmp_path):
     results = tmp_path / "results"
     results.mkdir()

@@ -87,6 +87,7 @@ def test_present_tables_are_drawn(tmp_path, capsys):
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"comparisons"}
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_marks_of_other_tables_are_saved_in_the_csv(tmp_path):
     curve = curve_table().assign(probe="logistic")
     curve.to_parquet(tmp_path / "reward_curve.parquet")
@@ -112,6 +113,7 @@ def test_marks_of_other_tables_are_saved_in_the_csv(tmp_path):
     assert (trained["stage"] == trained["block"].map({0: "B1", 1: "B1", 2: "B2", 3: "B2"})).all()
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_missing_table_is_named(tmp_path, capsys):
     comparison_table().to_parquet(tmp_path / "comparisons.parquet")
     assert main(["--results", str(tmp_path), "--output", str(tmp_path / "figures"), "--no-page"]) == 0

@@ -143,6 +143,7 @@ def test_whole_table_can_be_downloaded(page):
     assert content == small_curve().to_csv(index=False, lineterminator="\n").encode()
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_long_and_wide_tables_are_cut(tmp_path):
     long = pd.DataFrame({f"c{i}": range(12_000) for i in range(60)})
     page = write_report(write_results(tmp_path / "results", outcomes=long), tmp_path / "report.html")
@@ -154,6 +155,7 @@ def test_long_and_wide_tables_are_cut(tmp_path):
     assert "see outcomes.parquet in the folder of results" in page.visible_text
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_constant_columns_are_shown_once(tmp_path):
     table = pd.DataFrame({"a": [1.23456, 2.0], "model": ["only", "only"], "none": [None, None], "list": [[1], [1]]})
     page = write_report(write_results(tmp_path / "results", extra=table), tmp_path / "report.html")
@@ -169,6 +171,7 @@ def test_overall_statements_are_at_the_top(page):
     )  # as a statement, and in the table
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_statements_name_model_and_site(tmp_path):
     table = pd.DataFrame(
         {
@@ -183,6 +186,7 @@ def test_statements_name_model_and_site(tmp_path):
     assert "s, quality, text, σ = 0.6: grows." in page.visible_text and "m, quality, text: grows." in page.visible_text
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_best_cell_is_chosen_on_training_pairs(tmp_path):
     curve = small_curve().assign(cv_accuracy=0.5, probe="logistic")
     here = (curve["block"] == 1) & (curve["control"] == "trained") & (curve["sigma"] == 0.6)
@@ -196,6 +200,7 @@ def test_best_cell_is_chosen_on_training_pairs(tmp_path):
     assert "quality 64.0% [61.0, 67.0] image mean 0.6 1 90.0% 0, 1, 2, 3 1,234 617" in cells
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_figure_without_its_table_is_left_out(tmp_path):
     page = write_report(write_results(tmp_path / "results", comparisons=None), tmp_path / "report.html")
     assert len(page.all("img")) == 2 and "comparisons" not in {a.get("id") for a in page.all("section")}
@@ -222,6 +227,7 @@ def test_caption_below_all_axes_becomes_text(tmp_path):
     assert picture.alt == "Dots. Horizontal: block. The numbers are in the table below."
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_csv_beside_figures_is_read_and_provenance_compared(results, tmp_path):
     drawn = tmp_path / "before"
     assert main(["--results", str(results), "--output", str(drawn), "--no-page"]) == 0
@@ -235,6 +241,7 @@ def test_csv_beside_figures_is_read_and_provenance_compared(results, tmp_path):
     assert "from the same rows" in page.visible_text and "from other rows than these" in page.visible_text
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_text_of_tables_is_escaped(tmp_path):
     evil = "<script>alert(1)</script>\"'&"
     curve = small_curve().assign(model=evil, store=evil, cv_accuracy=0.5)
@@ -258,6 +265,7 @@ def test_every_experiment_with_a_figure_has_a_section():
     assert {figure.table for figure in FIGURES.values()} <= set(sections())
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_bad_input_ends_in_one_sentence_and_no_page(results, tmp_path, capsys):
     empty, broken, strange = tmp_path / "empty", tmp_path / "broken", tmp_path / "strange"
     empty.mkdir()
@@ -280,12 +288,14 @@ def test_bad_input_ends_in_one_sentence_and_no_page(results, tmp_path, capsys):
     assert list(empty.iterdir()) == []
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_default_page_is_in_the_results_folder(tmp_path):
     folder = write_results(tmp_path / "results", reward_curve=None)
     assert main(["--results", str(folder), "--output", str(tmp_path / "drawn")]) == 0
     assert "<figure>" in (folder / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_failed_write_keeps_the_old_page(results, tmp_path, monkeypatch):
     (tmp_path / "report.html").write_text("old")
 

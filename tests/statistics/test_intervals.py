@@ -44,9 +44,11 @@ def test_single_pairs_give_wilsons_interval(right, n):
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.6 / n)
 
 
-@pytest.mark.parametrize("prompts", [20, 50, 100])
+@pytest.mark.parametrize("prompts", [20, pytest.param(50, marks=pytest.mark.slow), 100])
 @pytest.mark.parametrize(("pairs", "dependence"), [(1, 0.0), (10, 0.0), (10, 0.3)])
-@pytest.mark.parametrize("accuracy", [0.5, 0.72, 0.9, 0.98])
+@pytest.mark.parametrize(
+    "accuracy", [pytest.param(0.5, marks=pytest.mark.slow), 0.72, pytest.param(0.9, marks=pytest.mark.slow), 0.98]
+)
 def test_an_interval_of_accuracy_covers(prompts, pairs, dependence, accuracy):
     values, groups = shares(np.random.default_rng(0), 4000, prompts, pairs, accuracy, dependence)
     covered = coverage(share_interval(values, groups), accuracy)

@@ -63,8 +63,13 @@ def test_p_values_can_be_as_small_as_a_large_family_needs():
     assert paired_difference(first, second, np.arange(60)).p_value < 1e-11
 
 
-@pytest.mark.parametrize(("prompts", "pairs"), [(20, 1), (20, 10), (100, 1), (100, 10)])
-@pytest.mark.parametrize("accuracy", [0.5, 0.72, 0.9, 0.98])
+SLOW = pytest.mark.slow
+SIZES = [(20, 1), pytest.param(20, 10, marks=SLOW), pytest.param(100, 1, marks=SLOW), (100, 10)]
+"""Prompts, and pairs of each; the fast tests take the extremes."""
+
+
+@pytest.mark.parametrize(("prompts", "pairs"), SIZES)
+@pytest.mark.parametrize("accuracy", [pytest.param(0.5, marks=SLOW), 0.72, pytest.param(0.9, marks=SLOW), 0.98])
 def test_a_null_difference_is_called_significant_in_five_percent_at_most(prompts, pairs, accuracy):
     a, b, groups = two_probes(np.random.default_rng(3), 2000, prompts, pairs, (accuracy, accuracy))
     result = paired_difference(a, b, groups)
@@ -75,8 +80,8 @@ def test_a_null_difference_is_called_significant_in_five_percent_at_most(prompts
     assert np.mean((result.low <= 0) & (result.high >= 0)) >= 0.93
 
 
-@pytest.mark.parametrize(("prompts", "pairs"), [(20, 1), (20, 10), (100, 1), (100, 10)])
-@pytest.mark.parametrize("accuracies", [(0.6, 0.5), (0.8, 0.72), (0.98, 0.9)])
+@pytest.mark.parametrize(("prompts", "pairs"), SIZES)
+@pytest.mark.parametrize("accuracies", [(0.6, 0.5), pytest.param((0.8, 0.72), marks=SLOW), (0.98, 0.9)])
 def test_an_interval_of_a_difference_covers(prompts, pairs, accuracies):
     a, b, groups = two_probes(np.random.default_rng(4), 3000, prompts, pairs, accuracies)
     result = paired_difference(a, b, groups)

@@ -80,7 +80,7 @@ def test_a_batch_equals_single_matrices():
 
 
 @pytest.mark.parametrize("lengths", [[6, 6, 6, 6], [3, 10, 8, 5, 12], [4, 4], [9, 29], [1, 7, 6, 1]])
-@pytest.mark.parametrize("noise", [0.0, 0.1])
+@pytest.mark.parametrize("noise", [pytest.param(0.0, marks=pytest.mark.slow), 0.1])
 def test_planted_runs_are_found_with_their_number(lengths, noise):
     result = find_segments(planted(lengths, noise=noise), resamples=200)
     assert result.number == len(lengths)
@@ -97,7 +97,10 @@ def test_a_drift_at_constant_speed_is_one_run():
 
 
 @pytest.mark.parametrize("positions", [8, 24])
-@pytest.mark.parametrize("unevenness", ["uniform", "lognormal", "ramp"])
+@pytest.mark.parametrize(
+    "unevenness",
+    [pytest.param("uniform", marks=pytest.mark.slow), "lognormal", pytest.param("ramp", marks=pytest.mark.slow)],
+)
 def test_a_drift_of_uneven_speed_is_rarely_cut(positions, unevenness):
     """At most 5% of 40 data sets, so 6 or more have a chance of 1.4%."""
     cut = 0

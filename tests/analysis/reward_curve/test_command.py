@@ -31,6 +31,7 @@ def stores(tmp_path_factory):
     return write_store(folder / "fake.zarr", pairs), write_store(folder / "random.zarr", pairs, random_init=True)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_tables_are_written_and_drawn(stores, tmp_path, capsys):
     store, random_init = map(str, stores)
     options = ["--sigmas", "0.005", "--shuffles", "2", "--output", str(tmp_path / "results")]

@@ -54,6 +54,7 @@ def test_tables_record_what_was_measured(results):
     np.testing.assert_allclose(diagonal["value"], 1, atol=1e-5)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_figures_are_drawn_from_the_tables(results, tmp_path, capsys):
     # One measure, one part of the tokens: fewer panels are drawn sooner.
     for path in results.glob("*.parquet"):

@@ -33,6 +33,7 @@ def fitted(tiny_folder, tmp_path_factory):
     return store, folder / "results" / "reward_curve.parquet", small[:4]
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_token_maps_are_written_and_drawn(tiny_folder, fitted, tmp_path, capsys):
     store, curve, data = fitted
     command = ["--store", str(store), "--curve", str(curve), "--model", str(tiny_folder), *data]
