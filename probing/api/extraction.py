@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from probing.errors import UserError
 from probing.features.plan import ExtractionPlan, binary, make_plan
-from probing.features.settings import KEEP_INPUTS, ExtractionOptions, ExtractionSettings
+from probing.features.settings import ENCODED, KEEP_INPUTS, ExtractionOptions, ExtractionSettings
 from probing.features.store import FeatureStore
+from probing.features.store.documents import read_document
 from probing.features.store.quick_check import check_quickly, repair_quickly
 from probing.features.work import Work, plan_work
 from probing.preferences import PreferenceData, load_pairs
@@ -97,9 +98,8 @@ class Extraction:
             return work.store, 0, "the pairs are new" if written else "nothing is new"
         kept = self._open_kept()
         items = work.items_to_compute()
-        has_pictures = kept is not None and kept.has_pictures(map(self.data.image_key, items["item_id"]))
-        has_prompts = kept is not None and kept.has_prompts(items["prompt"].unique())
-        if not has_pictures:
+        stages = STAGES if kept is None else kept.stages_to_load(self.data, items)
+        if "vae" in stages:
             _require_pictures(self.data, items)
         _check_disk(work, self.output)
         backbone = load_backbone(
@@ -110,22 +110,24 @@ class Extraction:
             seed=settings.seed,
             t5_length=settings.t5_length,
             use_t5=settings.use_t5,
-            stages=STAGES - {"vae" if has_pictures else "", "text_encoders" if has_prompts else ""},
+            stages=stages,
         )
         extracted = compute(self.plan, backbone, self.data, self.output, request=self.request, work=work, kept=kept)
         return extracted.store, extracted.computed, ""
 
     def _open_kept(self) -> KeptInputs | None:
         """Open the folder of kept latents and prompts; None if nothing is kept, or the model is not here yet."""
-        from probing.features.kept_inputs import FOLDER, KeptInputs
+        from probing.features.kept_inputs import open_kept
 
-        # At most half of what the store will leave free, so that nothing kept here ends an extraction.
-        free, needed = _disk(self.work, self.output)
-        parts, limit = self.work.settings["parts"], int(min(self.keep_inputs * 2**30, (free - needed) / 2))
-        if not parts or limit < 2**20:
-            return None
-        folder = self.output.parent / FOLDER
-        return KeptInputs(folder, limit, self.plan.spec, self.plan.settings, parts, self.device.type)
+        return open_kept(
+            self.output.parent / ENCODED,
+            self.plan.spec,
+            self.plan.settings,
+            self.work.settings["parts"],
+            self.device.type,
+            gib=self.keep_inputs,
+            reserved=_disk(self.work, self.output)[1],
+        )
 
 
 def extract(
@@ -208,17 +210,17 @@ def plan_extraction(
     spec = resolve(str(model), None if transformer is None else Path(transformer))
     chosen_device = pick_device(device)
     dtype = pick_compute_dtype(options.compute_dtype, chosen_device)
-    resolved = options.resolve(spec, dtype)
+    resolved = options.resolve(spec, dtype, chosen_device.type)
     pairs = data if isinstance(data, PreferenceData) else load_pairs(data, split=split)
     name = f"{default_name(spec.name, resolved)}--{pairs.name}{f'-{split}' if split else ''}.zarr"
     path = CACHE / name if output is None else Path(output)
-    notes: list[str] = []
+    notes = [f"{'damaged':>9}  {sentence}" for sentence in (repair_quickly(path) if complete else ())]
+    if options.batch_size is None and (stored := _batch_size_of(path)) is not None:
+        resolved = replace(resolved, batch_size=stored)
     if skip_bad_images and complete:
         pairs, skipped = without_bad_images(pairs, path)
         notes += [skipped] if skipped else []
     plan = make_plan(spec, resolved, items=len(pairs.items), prompts=pairs.items["prompt_id"].nunique())
-    if complete:
-        notes += [f"{'damaged':>9}  {sentence}" for sentence in repair_quickly(path)]
     parts = part_digests(
         spec, random_init=resolved.random_init, seed=resolved.seed, use_t5=resolved.use_t5, make_models=complete
     )
@@ -228,6 +230,15 @@ def plan_extraction(
         request = {name: None if value is None else str(value) for name, value in given.items()}
         request["skip_bad_images"] = skip_bad_images
     return Extraction(work, pairs, path, chosen_device, dtype, keep_inputs, request, tuple(notes))
+
+
+def _batch_size_of(path: Path) -> int | None:
+    """Return the batch size of a store; None if there is no store, or its document cannot be read yet."""
+    try:
+        stored = read_document(path).get("batch_size") if path.is_dir() else None
+    except UserError:
+        return None
+    return stored if isinstance(stored, int) and stored > 0 else None
 
 
 def default_name(model: str, settings: ExtractionSettings) -> str:

@@ -114,9 +114,7 @@ def _save(
 ) -> tuple[dict[str, list[Path]], dict[str, str]]:
     tables = {source.name for source in sources}
     figures: dict[str, list[Path]] = {}
-    left_out = {
-        name: f"there is no {figure.table}.parquet" for name, figure in FIGURES.items() if figure.table not in tables
-    }
+    left_out: dict[str, str] = {}
     for source in sources:
         for name, inputs in source.figures.items():
             try:
@@ -129,4 +127,7 @@ def _save(
             report(f"{name}: {', '.join(path.name for path in figures[name])} in {output}")
     for name, reason in left_out.items():
         report(f"{name}: not drawn, {reason}")
-    return figures, left_out
+    unmeasured = {name: figure.table for name, figure in FIGURES.items() if figure.table not in tables}
+    if unmeasured:
+        report(f"Not drawn, since their experiments have no tables here: {', '.join(unmeasured)}")
+    return figures, left_out | {name: f"there is no {table}.parquet" for name, table in unmeasured.items()}

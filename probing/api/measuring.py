@@ -131,6 +131,8 @@ def measure_context(
         identity.refuse_others(paths, overwrite=overwrite)
     if folder is not None and context.run.journal is None:
         context = replace(context, run=replace(context.run, journal=folder / "fits"))
+    if context.run.encoded is None:
+        context = replace(context, run=replace(context.run, encoded=_encoded_folder(context, folder)))
     tables = dict(experiment.run(context, settings))
     # A model of the hub is identified after its download.
     identity = identity or _identity(experiment, context, settings)
@@ -144,6 +146,14 @@ def measure_context(
     if context.run.journal is not None:
         prune_journal(context.run.journal)
     return result
+
+
+def _encoded_folder(context: Context, output: Path | None) -> Path | None:
+    """Return the folder of kept inputs: beside the first store, else beside the folder of tables."""
+    from probing.features.settings import ENCODED
+
+    beside = next((path for store in context.stores if (path := getattr(store, "path", None))), output)
+    return None if beside is None else Path(beside).parent / ENCODED
 
 
 def experiment_function(experiment: Experiment) -> ExperimentFunction:

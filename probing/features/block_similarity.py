@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from probing.backbones import Backbone, Streams
+from probing.features.kept_inputs import KeptInputs
 from probing.features.reading import Masks, Reading, Reduce, read_images, read_trajectories
 from probing.features.similarity_plan import SimilarityPlan
 from probing.features.token_similarity import MEASURES, fewest_tokens
@@ -58,7 +59,12 @@ class BlockSimilarity:
 
 
 def measure(
-    plan: SimilarityPlan, backbone: Backbone, data: PreferenceData, *, advance: Callable[[int], Any] = lambda rows: None
+    plan: SimilarityPlan,
+    backbone: Backbone,
+    data: PreferenceData,
+    *,
+    kept: KeptInputs | None = None,
+    advance: Callable[[int], Any] = lambda rows: None,
 ) -> list[BlockSimilarity]:
     """Measure a backbone on the data's pictures, and on images that it generates from the data's prompts.
 
@@ -66,6 +72,7 @@ def measure(
         plan: Images, steps and measures.
         backbone: Loaded.
         data: Items and prompts.
+        kept: What earlier readings encoded; None keeps nothing.
         advance: Called with the number of the plan's rows that were done.
 
     Raises:
@@ -73,7 +80,7 @@ def measure(
     """
     reduce = keep_streams(plan.reading.settings.streams)
     matrices = block_similarities(
-        read_images(plan.reading, backbone, data, data.items, reduce), plan.measures, advance=advance
+        read_images(plan.reading, backbone, data, data.items, reduce, kept), plan.measures, advance=advance
     )
     if plan.read_at:
         prompts = data.items.drop_duplicates("prompt_id")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import diskcache
+import pandas as pd
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
@@ -24,15 +26,43 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from probing.backbones import BackboneSpec, Conditioning
-from probing.features.settings import ExtractionSettings
+from probing.backbones.base import STAGES, Stage
+from probing.features.settings import KEEP_INPUTS, ExtractionSettings
+from probing.preferences import PreferenceData
 from probing.preferences.images import RULES
 
-FOLDER = "encoded"
-"""Name of the folder beside the stores."""
 _FORMAT = 1
 _LIBRARIES = ("torch", "diffusers", "transformers")
 _UNREADABLE = (OSError, sqlite3.Error, diskcache.Timeout, SafetensorError, KeyError, ValueError)
 """What a damaged, locked or full folder raises; entries are then encoded anew, and not kept."""
+
+
+def open_kept(
+    folder: Path | None,
+    spec: BackboneSpec,
+    settings: ExtractionSettings,
+    parts: Mapping[str, str] | None,
+    device: str,
+    *,
+    gib: float = KEEP_INPUTS,
+    reserved: int = 0,
+) -> KeptInputs | None:
+    """Open the folder of kept inputs; at most half of the free disk is used, so that nothing kept fills it.
+
+    Args:
+        folder: The folder; None keeps nothing.
+        spec: The model.
+        settings: Of the extraction.
+        parts: Digests of the model's parts; None if the model is not here yet, and nothing is kept.
+        device: Type of the device of the encoders.
+        gib: Largest size in GiB.
+        reserved: Bytes of free disk that are needed for something else.
+    """
+    if folder is None or not parts:
+        return None
+    present = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+    limit = int(min(gib * 2**30, (shutil.disk_usage(present).free - reserved) / 2))
+    return None if limit < 2**20 else KeptInputs(folder, limit, spec, settings, parts, device)
 
 
 class KeptInputs:
@@ -90,6 +120,15 @@ class KeptInputs:
     def has_prompts(self, prompts: Iterable[str]) -> bool:
         """Return whether all prompts are kept."""
         return self._has(self._text, prompts)
+
+    def stages_to_load(self, data: PreferenceData, items: pd.DataFrame) -> frozenset[Stage]:
+        """Return the stages of a backbone that these items need: none that encodes what is kept."""
+        stages = set(STAGES)
+        if self.has_pictures(map(data.image_key, items["item_id"])):
+            stages -= {"vae"}
+        if self.has_prompts(items["prompt"].unique()):
+            stages -= {"text_encoders"}
+        return frozenset(stages)
 
     def read_pictures(
         self, keys: Sequence[str | None]

@@ -135,7 +135,12 @@ def read_encoded(
 
 
 def read_images(
-    plan: ExtractionPlan, backbone: Backbone, data: PreferenceData, items: pd.DataFrame, reduce: Reduce
+    plan: ExtractionPlan,
+    backbone: Backbone,
+    data: PreferenceData,
+    items: pd.DataFrame,
+    reduce: Reduce,
+    kept: KeptInputs | None = None,
 ) -> Iterator[Reading]:
     """Read pictures at every noise level of the plan, with the noise that an extraction with its settings draws.
 
@@ -145,13 +150,14 @@ def read_images(
         data: Opens the pictures.
         items: ``item_id, prompt_id, prompt``; read in this order.
         reduce: Applied to each block's streams on the device.
+        kept: What earlier readings encoded; None keeps nothing.
 
     Raises:
         UserError: A bad image, too little memory.
     """
     with sentence_for_full_memory(backbone, plan.settings.batch_size):
         for run in _runs(items, plan.settings.batch_size):
-            encoded = encode_items(backbone, data, run, plan.settings)
+            encoded = encode_items(backbone, data, run, plan.settings, kept)
             yield from read_encoded(plan, backbone, encoded, plan.settings.sigmas, reduce)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,12 @@ if TYPE_CHECKING:
     from probing.backbones import BackboneSpec
 
 STREAMS = ("image", "text")
+ENCODED = "encoded"
+"""Name of the folder of kept latents and encoded prompts, beside the stores."""
+TOKENS_AT_ONCE = {"cpu": 2**13}
+"""Tokens of one forward by type of device (benchmarks/batch_size.py): more gain nothing, fewer are slower."""
+_TOKENS_ELSEWHERE = 2**15
+_LARGEST_BATCH = 64
 KEEP_INPUTS = 10.0
 """GiB of latents and encoded prompts that are kept beside the stores."""
 
@@ -58,29 +65,41 @@ class ExtractionSettings:
 
 @dataclass(frozen=True)
 class ExtractionOptions(ExtractionSettings):
-    """Settings of an extraction, as a person gives them: three have a default that depends on model and machine.
+    """Settings of an extraction, as a person gives them: four have a default that depends on model and machine.
 
     Attributes:
         resolution: Side of the square images in pixels; default: the model's own.
         t5_length: Positions of the text part whose length can be chosen (SD3: T5's); default: the model's own.
+        batch_size: Items in one forward; default: that of the store, or for a new one what suits model and device.
         compute_dtype: Type of weights and forwards; auto: bfloat16 on an accelerator, float32 on a CPU.
     """
 
     resolution: int | None = None  # type: ignore[assignment]
     t5_length: int | None = None  # type: ignore[assignment]
+    batch_size: int | None = None  # type: ignore[assignment]
     compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
 
-    def resolve(self, spec: BackboneSpec, dtype: torch.dtype) -> ExtractionSettings:
-        """Return the settings for one model and dtype."""
+    def resolve(self, spec: BackboneSpec, dtype: torch.dtype, device: str) -> ExtractionSettings:
+        """Return the settings for one model, dtype and type of device."""
         values = {name: getattr(self, name) for name in (field.name for field in fields(ExtractionSettings))}
+        resolution = spec.resolution if self.resolution is None else self.resolution
+        t5_length = spec.t5_length if self.t5_length is None else self.t5_length
+        tokens = math.prod(spec.architecture.token_grid(resolution)) + spec.architecture.text_tokens(t5_length)
         return ExtractionSettings(
             **{
                 **values,
-                "resolution": spec.resolution if self.resolution is None else self.resolution,
-                "t5_length": spec.t5_length if self.t5_length is None else self.t5_length,
+                "resolution": resolution,
+                "t5_length": t5_length,
+                "batch_size": fitting_batch_size(tokens, device) if self.batch_size is None else self.batch_size,
                 "compute_dtype": str(dtype).removeprefix("torch."),
             }
         )
+
+
+def fitting_batch_size(tokens: int, device: str) -> int:
+    """Return the batch size, a power of two, that keeps a forward of items of so many tokens fast on a device."""
+    fitting = TOKENS_AT_ONCE.get(device, _TOKENS_ELSEWHERE) // max(1, tokens)
+    return 1 << (min(max(1, fitting), _LARGEST_BATCH).bit_length() - 1)
 
 
 def latent_reductions(settings: ExtractionSettings) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from probing.backbones import Backbone, BackboneSpec, Streams
 from probing.errors import UserError
+from probing.features.kept_inputs import KeptInputs
 from probing.features.plan import make_plan
 from probing.features.prompts import given_prompts
 from probing.features.reading import Masks, read_images
@@ -70,6 +71,7 @@ def read_image_tokens(
     *,
     sigma: float,
     block: int,
+    kept: KeptInputs | None = None,
 ) -> Float[np.ndarray, "item token channel"]:
     """Read all image tokens of one block at one noise level, float32, in the order of ``item_ids``.
 
@@ -81,6 +83,7 @@ def read_image_tokens(
         settings: Of the store, by :func:`settings_of`: the same noise, resolution and text.
         sigma: Noise level.
         block: Which block.
+        kept: What earlier readings encoded; None keeps nothing.
 
     Raises:
         UserError: An unknown item, a bad image, a block that the model lacks.
@@ -100,5 +103,5 @@ def read_image_tokens(
         assert tokens is not None, "every block gives image tokens"
         return reduce_image(tokens, grid, ["tokens"])["tokens"]
 
-    readings = read_images(plan, backbone, data, items, keep)
+    readings = read_images(plan, backbone, data, items, keep, kept)
     return np.concatenate([reading.blocks[0].cpu().numpy() for reading in readings])

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probing.features.kept_inputs import FOLDER
+from probing.features.kept_inputs import ENCODED
 from probing.features.store import ArraySpec, FeatureStore, check, repair
 from tests.features.small_store import make_small_store, random_values
 from tests.features.user_pairs import make_data
@@ -80,7 +80,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.endswith(".partial") and FOLDER not in path.relative_to(folder).parts
+        if path.is_file() and not path.name.endswith(".partial") and ENCODED not in path.relative_to(folder).parts
     }
 
 

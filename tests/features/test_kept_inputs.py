@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 import probing
 from probing.backbones import Backbone, loading
 from probing.errors import UserError
-from probing.features.kept_inputs import FOLDER, KeptInputs
+from probing.features.kept_inputs import KeptInputs
+from probing.features.settings import ENCODED
 from tests.fakes.tiny_sd3 import T5_LENGTH
 from tests.features.test_extraction import arrays_of
 from tests.features.user_pairs import make_data
@@ -51,7 +53,7 @@ def test_other_weights_seeds_and_noise_levels_encode_nothing(tiny_folder, pairs,
     no_encoder()
     actual = extract(tiny_folder, pairs, tmp_path / "x.zarr", **changed)
     assert arrays_of(actual) == arrays_of(expected)
-    assert not (tmp_path / "elsewhere" / FOLDER).exists()
+    assert not (tmp_path / "elsewhere" / ENCODED).exists()
 
 
 def test_neither_vae_nor_text_encoders_are_loaded(tiny_folder, pairs, tmp_path, monkeypatch):
@@ -60,6 +62,16 @@ def test_neither_vae_nor_text_encoders_are_loaded(tiny_folder, pairs, tmp_path, 
     monkeypatch.setattr(loading, "_load_part", lambda part, *rest: loaded.append(part.kind) or load_part(part, *rest))
     extract(tiny_folder, pairs, tmp_path / "second.zarr", random_init=True)
     assert set(loaded) == {"scheduler", "tokenizer"}
+
+
+def test_similarity_reads_what_an_extraction_encoded(tiny_folder, pairs, tmp_path, no_encoder):
+    preparation = {name: SETTINGS[name] for name in ("resolution", "batch_size", "t5_length")}
+    settings = {"sigmas": (0.4,), "random_init": True, "trajectory_steps": (), **preparation}
+    expected = probing.similarity(tiny_folder, pairs, **settings)
+    extract(tiny_folder, pairs, tmp_path / "first.zarr")
+    no_encoder()
+    actual = probing.similarity(tiny_folder, pairs, output=tmp_path / "results", **settings)
+    pd.testing.assert_frame_equal(actual.table, expected.table)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +96,7 @@ def test_a_changed_picture_is_encoded_anew(tiny_folder, pairs, tmp_path):
 @pytest.mark.parametrize("how", ["deleted", "damaged", "a file"])
 def test_a_lost_folder_costs_only_time(tiny_folder, pairs, tmp_path, how):
     extract(tiny_folder, pairs, tmp_path / "first.zarr")
-    folder = tmp_path / FOLDER
+    folder = tmp_path / ENCODED
     if how == "damaged":
         for path in folder.rglob("*"):
             if path.is_file():
@@ -108,7 +120,7 @@ def test_nothing_is_kept_on_a_disk_that_the_store_fills(tiny_folder, pairs, tmp_
     usage = type(shutil.disk_usage("/"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, plan.plan.disk_bytes + 2**20))
     store, computed, _ = plan.run()
-    assert computed == len(store.item_ids) and not (tmp_path / FOLDER).exists()
+    assert computed == len(store.item_ids) and not (tmp_path / ENCODED).exists()
 
 
 @pytest.mark.parametrize("what", ["pictures", "prompts"])

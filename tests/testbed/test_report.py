@@ -81,6 +81,7 @@ class _Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_page_is_self_contained_and_lists_what_is_missing(weights, tmp_path):
     output = tmp_path / "out" / "page.html"
     assert report.main(["--output", str(output), "--weights", str(weights)]) == 0
@@ -114,6 +115,7 @@ def test_page_is_self_contained_and_lists_what_is_missing(weights, tmp_path):
     assert len([source for source in tags.sources if source.startswith("data:")]) == 4 + 1 + 2 * 6 * 4 + 2 * 3
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_page_shows_the_checks_of_the_data(weights, tmp_path):
     report.write(tmp_path / "page.html", weights)
     text = (tmp_path / "page.html").read_text()

@@ -17,6 +17,8 @@ class Run:
         workers: Fits at once, each with one thread of linear algebra if there are several.
         journal: Folder that keeps every finished fit, so that an interrupted run continues and another experiment on
             the same pairs does not repeat it; None keeps nothing.
+        encoded: Folder of encoded pictures and prompts, which experiments that run forwards read and add to; None keeps
+            nothing.
         progress: Show progress bars.
 
     Raises:
@@ -26,6 +28,7 @@ class Run:
     seed: int = 0
     workers: int = 1
     journal: Path | None = None
+    encoded: Path | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:

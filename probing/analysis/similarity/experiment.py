@@ -127,14 +127,19 @@ def measure_similarity(
     Raises:
         UserError: A missing picture, weights that cannot be loaded, too little memory.
     """
-    from probing.backbones import load_backbone
+    from probing.backbones import load_backbone, part_digests
+    from probing.backbones.base import STAGES
     from probing.features.block_similarity import measure
+    from probing.features.kept_inputs import open_kept
 
     run = run or Run()
     spec, reading = plan.reading.spec, plan.reading.settings
+    digests = part_digests(spec, random_init=False, seed=reading.seed, use_t5=reading.use_t5)
+    kept = open_kept(run.encoded, spec, reading, digests, device.type)
     parts: dict[str, list[pd.DataFrame]] = {}
     with progress(plan.rows, spec.name, "matrices", enabled=run.progress) as bar:
         for control in ("trained", "random-init")[: plan.controls]:
+            needed = STAGES if kept is None else kept.stages_to_load(data, data.items)
             backbone = load_backbone(
                 spec,
                 device=device,
@@ -143,8 +148,10 @@ def measure_similarity(
                 seed=reading.seed,
                 t5_length=reading.t5_length,
                 use_t5=reading.use_t5,
+                # A trajectory starts from words, and those of the empty prompt.
+                stages=needed | {"text_encoders"} if plan.read_at else needed,
             )
-            matrices = measure(plan, backbone, data, advance=bar.update)
+            matrices = measure(plan, backbone, data, kept=kept, advance=bar.update)
             subject = _subject(plan, backbone.revision, data, split, control)
             stages = find_stages(matrices, subject, shortest=settings.shortest_stage, seed=reading.seed)
             num_blocks = spec.architecture.num_blocks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -51,6 +52,7 @@ def measure_token_maps(
     device: torch.device,
     facets: Sequence[str] | None = None,
     recipe: Recipe = LOGISTIC,
+    encoded: Path | None = None,
 ) -> pd.DataFrame:
     """Score the image tokens of a few test pairs of each facet.
 
@@ -63,6 +65,7 @@ def measure_token_maps(
         device: Device of the forwards.
         facets: Which facets; all of the curve if None.
         recipe: Labels and weights, if the curve does not record them; probe and scaling come from the curve.
+        encoded: Folder of encoded pictures and prompts; None keeps nothing.
 
     Returns:
         The columns :data:`probing.analysis.token_maps.maps.COLUMNS`.
@@ -71,6 +74,7 @@ def measure_token_maps(
         UserError: Another model, data set or curve than the store's; a bad picture.
     """
     from probing.backbones import COMPUTE_DTYPES, load_backbone
+    from probing.features.kept_inputs import open_kept
     from probing.features.tokens import check_same_model, read_image_tokens, settings_of
     from probing.preferences import prepare
 
@@ -90,6 +94,7 @@ def measure_token_maps(
         use_t5=extraction.use_t5,
     )
     check_same_model(store.attributes, backbone)
+    kept = open_kept(encoded, spec, extraction, backbone.parts, device.type)
     prompts = data.items.drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]
     tables = [
         token_maps(
@@ -98,7 +103,7 @@ def measure_token_maps(
             cell,
             prompts,
             lambda items, sigma, block: read_image_tokens(
-                spec, backbone, data, items, extraction, sigma=sigma, block=block
+                spec, backbone, data, items, extraction, sigma=sigma, block=block, kept=kept
             ),
             lambda item: prepare(
                 data.open_image(item), extraction.resolution, extraction.resize, extraction.background
@@ -124,6 +129,7 @@ def run_token_maps(context: Context, settings: TokenMapSettings) -> Tables:
         device=model.device,
         facets=context.facets,
         recipe=context.recipe,
+        encoded=context.run.encoded,
     )
     return {"token_maps": table}
 
