@@ -30,9 +30,14 @@ class BlockTrace:
             for i in range(len(attrgetter(path)(backbone.transformer)))
         ]
 
-    @torch.inference_mode()
     def run(
-        self, inputs: dict[str, Any], layout: Layout, blocks: Sequence[int], reduce: Callable[[int, Streams], Reduced]
+        self,
+        inputs: dict[str, Any],
+        layout: Layout,
+        blocks: Sequence[int],
+        reduce: Callable[[int, Streams], Reduced],
+        *,
+        gradients: bool = False,
     ) -> list[Reduced]:
         """Run one forward and reduce each chosen block's output as soon as it is computed.
 
@@ -44,6 +49,7 @@ class BlockTrace:
             layout: Where image and text lie in joined sequences of this forward.
             blocks: 0-indexed in running order, increasing.
             reduce: Takes the block and its streams; what it returns is kept.
+            gradients: Keep what a gradient by the inputs needs.
 
         Returns:
             One entry a block, in the order of ``blocks``.
@@ -51,6 +57,12 @@ class BlockTrace:
         blocks = list(blocks)
         if blocks != sorted(set(blocks)) or not blocks or blocks[0] < 0 or blocks[-1] >= len(self._blocks):
             raise ValueError(f"blocks must increase within 0 … {len(self._blocks) - 1}, got {blocks}.")
+        with torch.enable_grad() if gradients else torch.inference_mode():
+            return self._read(inputs, layout, blocks, reduce)
+
+    def _read(
+        self, inputs: dict[str, Any], layout: Layout, blocks: Sequence[int], reduce: Callable[[int, Streams], Reduced]
+    ) -> list[Reduced]:
         # nnsight reads this body from its source and runs it beside the forward: it stands on its own lines.
         with self._model.trace(**inputs) as tracer:
             reduced = save([])

@@ -7,6 +7,7 @@ from probing.errors import UserError
 from probing.probes._base import LinearProbe, Probe
 from probing.probes._coding import CodeLength, online_code_length
 from probing.probes._floors import MeanDifferenceProbe, PrincipalDirectionProbe
+from probing.probes._kept import describe_probe, restore_probe
 from probing.probes._logistic import ALPHAS, LogisticProbe
 from probing.probes._neural import AttentionProbe, MLPProbe, NeuralProbe
 from probing.probes._refits import bootstrap_refits, relabelled_margins
@@ -68,8 +69,10 @@ __all__ = [
     "RidgeProbe",
     "bootstrap_refits",
     "check_apart",
+    "describe_probe",
     "grouped_folds",
     "make_probe",
     "online_code_length",
     "relabelled_margins",
+    "restore_probe",
 ]

@@ -52,6 +52,7 @@ class NeuralProbe(Probe):
         batch_size: Pairs per step.
         learning_rate: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
+        warmup: Share of all steps in which the learning rate rises to its value, in equal steps.
         patience: Epochs without a lower validation loss before a seed stops.
         validation: Share of the prompt groups that is set aside for stopping.
         device: ``auto``, or in torch's notation.
@@ -73,6 +74,7 @@ class NeuralProbe(Probe):
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    warmup: float = 0.0
     patience: int = 5
     validation: float = 0.15
     device: str = "auto"

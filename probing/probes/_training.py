@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +51,8 @@ def train(
     device = _resolve(probe.device)
     network = build([torch.Generator().manual_seed(probe.seed + index) for index in range(seeds)]).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=probe.learning_rate, weight_decay=probe.weight_decay)
+    warmup = math.ceil(probe.warmup * probe.epochs * math.ceil(len(training) / probe.batch_size))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
     orders = [np.random.default_rng([probe.seed + index, 1]) for index in range(seeds)]
     best, epochs = np.full(seeds, np.inf), np.zeros(seeds, dtype=int)
     best_weights = copy.deepcopy(network.state_dict())
@@ -64,6 +67,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             means.sum().backward()
             optimizer.step()
+            schedule.step()
         margins = network_margins(probe, network, items, rows[validation], device)
         targets = torch.from_numpy(y[validation]).float().expand(seeds, -1)
         losses = loss(margins, targets).numpy() @ weights[validation] / weights[validation].sum()
