@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from probing.features import FeatureStore
     from probing.preferences import PreferenceData, load_pairs, split_pairs
     from probing.preferences.audit import audit as audit_pairs
+    from probing.reward import LatentReward, train_reward
 
 if sys.argv[:1] == ["-m"]:
     # Python sets this name while it searches for the module of ``python -m probing.X``: a command is starting.
@@ -43,6 +44,7 @@ if sys.argv[:1] == ["-m"]:
 _SOURCES = {
     "EXPERIMENTS": "probing.experiments:EXPERIMENTS",
     "FeatureStore": "probing.features:FeatureStore",
+    "LatentReward": "probing.reward:LatentReward",
     "PreferenceData": "probing.preferences:PreferenceData",
     "Recipe": "probing.analysis.engine:Recipe",
     "Result": "probing.api.result:Result",
@@ -66,12 +68,14 @@ _SOURCES = {
     "score_rewards": "probing.analysis.scoring:score_by_rules",
     "similarity": "probing.api.measuring:similarity",
     "split_pairs": "probing.preferences:split_pairs",
+    "train_reward": "probing.reward:train_reward",
     "token_maps": "probing.api.measuring:token_maps",
 }
 
 __all__ = [
     "EXPERIMENTS",
     "FeatureStore",
+    "LatentReward",
     "PreferenceData",
     "Recipe",
     "Result",
@@ -96,6 +100,7 @@ __all__ = [
     "similarity",
     "split_pairs",
     "token_maps",
+    "train_reward",
 ]
 
 

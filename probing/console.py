@@ -15,6 +15,7 @@ COMMANDS = {
     "measure": "measure an experiment",
     "figures": "draw every figure, and one page of all figures and tables",
     "audit": "find what would invalidate a measurement on preference data",
+    "reward": "train, use and evaluate rewards",
     "score": "score rewards by every published rule",
     "store": "describe, check, repair or upgrade a store",
     "reproduce": "run the main result on the testbed",
@@ -33,4 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dit-probing: Unknown command {name!r:.80}: {nearest(name, COMMANDS)}", file=sys.stderr)
         return BAD_USAGE
     exit_at_signals()
-    return int(importlib.import_module(f"probing.{name}").main(arguments))
+    module = importlib.import_module(f"probing.{name}")
+    # A command that is a package has its main beside it.
+    module = module if hasattr(module, "main") else importlib.import_module(f"probing.{name}.__main__")
+    return int(module.main(arguments))

@@ -40,25 +40,37 @@ def score_by_rules(
     Raises:
         UserError: Unknown rule or split, rewards of unknown shape, or items without a reward.
     """
+    return score_pairs(data.name, data.pairs, rewards_by_item(data, rewards), rules=rules, split=split, partial=partial)
+
+
+def score_pairs(
+    name: str,
+    pairs: pd.DataFrame,
+    rewards: pd.DataFrame,
+    *,
+    rules: Sequence[str] | None = None,
+    split: str = "test",
+    partial: bool = False,
+) -> pd.DataFrame:
+    """Score rewards by ``item_id`` on a table of pairs; see :func:`score_by_rules`."""
     selected = list(RULES) if rules is None else list(rules)
     unknown = [rule for rule in selected if rule not in RULES]
     if unknown:
         raise UserError(f"Unknown rule {unknown[0]!r}; choose one of {', '.join(RULES)}.")
-    splits = set(data.pairs["split"])
+    splits = set(pairs["split"])
     if split not in splits:
-        raise UserError(f"{data.name} has no pairs of split {split!r}; it has {', '.join(sorted(splits))}.")
-    by_item = _by_item(data, rewards)
+        raise UserError(f"{name} has no pairs of split {split!r}; it has {', '.join(sorted(splits))}.")
     rows = []
-    for facet, pairs in data.pairs.groupby("facet", sort=True):
-        of_facet = by_item[by_item["facet"] == facet] if "facet" in by_item else by_item
+    for facet, in_facet in pairs.groupby("facet", sort=True):
+        of_facet = rewards[rewards["facet"] == facet] if "facet" in rewards else rewards
         reward_of = of_facet.set_index("item_id")["reward"]
-        scored = _scored(data, pairs[pairs["split"] == split], reward_of, partial)
+        scored = _scored(name, in_facet[in_facet["split"] == split], reward_of, partial)
         if scored is None:
             continue
-        held_out = pairs[pairs["split"] == "validation"]
-        validation = _scored(data, held_out, reward_of, partial) if split != "validation" else None
+        held_out = in_facet[in_facet["split"] == "validation"]
+        validation = _scored(name, held_out, reward_of, partial) if split != "validation" else None
         for rule in selected:
-            row = {"data": data.name, "split": split, "facet": facet, "rule": rule}
+            row = {"data": name, "split": split, "facet": facet, "rule": rule}
             try:
                 result = score(rule, scored, validation)
                 values = (result.value, result.low, result.high, result.pairs, result.prompts, result.note)
@@ -66,11 +78,11 @@ def score_by_rules(
                 values = (np.nan, np.nan, np.nan, 0, 0, str(reason))
             rows.append(row | dict(zip(COLUMNS[4:], values, strict=True)))
     if not rows:
-        raise UserError(f"No {split} pair of {data.name} has both rewards; --list-items writes the items.")
+        raise UserError(f"No {split} pair of {name} has both rewards; --list-items writes the items.")
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _by_item(data: PreferenceData, rewards: pd.DataFrame) -> pd.DataFrame:
+def rewards_by_item(data: PreferenceData, rewards: pd.DataFrame) -> pd.DataFrame:
     """Return rewards by ``item_id``, one an item and facet."""
     if "reward" not in rewards or not pd.api.types.is_numeric_dtype(rewards["reward"]):
         raise UserError(f"Scores need a column of numbers named reward; got {', '.join(map(str, rewards.columns))}.")
@@ -92,7 +104,7 @@ def _by_item(data: PreferenceData, rewards: pd.DataFrame) -> pd.DataFrame:
     return rewards
 
 
-def _scored(data: PreferenceData, pairs: pd.DataFrame, reward_of: pd.Series, partial: bool) -> ScoredPairs | None:
+def _scored(name: str, pairs: pd.DataFrame, reward_of: pd.Series, partial: bool) -> ScoredPairs | None:
     first, second = (pairs[side].map(reward_of) for side in ("first", "second"))
     missing = first.isna() | second.isna()
     incomplete = None
@@ -106,7 +118,7 @@ def _scored(data: PreferenceData, pairs: pd.DataFrame, reward_of: pd.Series, par
         pair = pairs[missing].iloc[0]
         item = pair["first"] if pair["first"] not in reward_of.index else pair["second"]
         raise UserError(
-            f"{int(missing.sum()):,} of {len(pairs):,} {pair['split']} pairs of {data.name} have items without a "
+            f"{int(missing.sum()):,} of {len(pairs):,} {pair['split']} pairs of {name} have items without a "
             f"reward, the first being {item!r}; score all items that --list-items writes, or give --partial."
         )
     return ScoredPairs(

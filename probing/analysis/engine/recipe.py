@@ -46,7 +46,7 @@ class Recipe:
     def fit(self, features: Float[np.ndarray, "item ..."], pairs: PairSet) -> Probe:
         """Fit a probe to training pairs, given the features of all items of the store."""
         probe = self._probe(device=self.resolved_device)
-        y, weights = self.labels_of(pairs), self._weights_of(pairs)
+        y, weights = self.labels_of(pairs), self.weights_of(pairs)
         return probe.fit_pairs(self._items(features), pairs.rows, y, pairs.prompts, weights)
 
     def shuffled_margins(
@@ -68,7 +68,7 @@ class Recipe:
         swapped = rng.random((shuffles, len(y))) < 0.5
         permuted = np.stack([rng.permutation(np.where(swap, 1 - y, y)) for swap in swapped])
         labels = np.where(swapped, 1 - permuted, permuted).T
-        weights = self._weights_of(train)
+        weights = self.weights_of(train)
         return relabelled_margins(probe, self._items(features), train.rows, labels, test.rows, train.prompts, weights)
 
     def labels_of(self, pairs: PairSet) -> Float[np.ndarray, " pair"]:
@@ -119,7 +119,7 @@ class Recipe:
     def _probe(self, *, device: str) -> Probe:
         return make_probe(self.probe, scaling=self.scaling, device=device)
 
-    def _weights_of(self, pairs: PairSet) -> Float[np.ndarray, " pair"] | None:
+    def weights_of(self, pairs: PairSet) -> Float[np.ndarray, " pair"] | None:
         if self.weights is None:
             return None
         values = _column(pairs, self.weights)

@@ -1,0 +1,209 @@
+"""Run the backbone of a reward as far as its deepest block, and apply the head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from probing.analysis.engine import Site
+from probing.backbones import COMPUTE_DTYPES, Backbone, Conditioning, Streams, load_backbone, pick_device, resolve
+from probing.errors import UserError
+from probing.features import ExtractionSettings
+from probing.features.inputs import encode_prompts
+from probing.features.noise import add_noise, item_noise
+from probing.features.reading import Masks, sentence_for_full_memory
+from probing.features.reductions import reduce_image, reduce_text
+from probing.features.trace import BlockTrace
+from probing.preferences import prepare
+from probing.preferences.images import ImageFolder
+from probing.probes import Probe
+from probing.probes._modules import reward_module
+from probing.reward.features import side_by_side, wants_tokens
+from probing.reward.manifest import Manifest
+
+
+class RewardReader:
+    """A loaded backbone with a head.
+
+    Args:
+        backbone: Loaded.
+        probe: Fitted on the sites, side by side.
+        sites: In the order of the head's input.
+        settings: Of the extraction that the head was trained on.
+    """
+
+    def __init__(self, backbone: Backbone, probe: Probe, sites: Sequence[Site], settings: ExtractionSettings) -> None:
+        self._backbone, self._sites, self._settings = backbone, tuple(sites), settings
+        # The head stays on the host: it is small beside the backbone, and computes in float64.
+        self._head, self._tokens = reward_module(probe), wants_tokens(probe)
+        self._trace = BlockTrace(backbone)
+        architecture = backbone.spec.architecture
+        self._shape = tuple(architecture.latent_shape(settings.resolution))
+        self._grid = architecture.token_grid(settings.resolution)
+        self._words: dict[str, Conditioning] = {}
+
+    @classmethod
+    def open(cls, probe: Probe, manifest: Manifest, model: str, transformer: Path | None, device: str) -> RewardReader:
+        """Load the backbone of a reward.
+
+        Raises:
+            UserError: It is not here, or is another one than the reward was trained on.
+        """
+        settings = settings_from(manifest.extraction)
+        expected = manifest.backbone
+        backbone = load_backbone(
+            resolve(model, transformer),
+            device=pick_device(device),
+            compute_dtype=COMPUTE_DTYPES[settings.compute_dtype],
+            random_init=expected.random_init,
+            seed=expected.seed,
+            t5_length=settings.t5_length,
+            use_t5=settings.use_t5,
+        )
+        changed = sorted(
+            name for name in {*expected.parts, *backbone.parts} if expected.parts.get(name) != backbone.parts.get(name)
+        )
+        if changed:
+            raise UserError(
+                f"The reward was trained on {expected.name} (revision {expected.revision}), and {', '.join(changed)} "
+                f"of {model} differ; give that backbone as model."
+            )
+        return cls(backbone, probe, manifest.sites, settings)
+
+    def encode_images(self, pictures: Sequence[Image.Image | str | Path]) -> Float[Tensor, "item channel row column"]:
+        """Encode pictures to latents, in batches.
+
+        Raises:
+            UserError: A picture cannot be opened.
+        """
+        settings, parts = self._settings, []
+        with sentence_for_full_memory(self._backbone, settings.batch_size), self._backbone.on_device("vae"):
+            for start in range(0, len(pictures), settings.batch_size):
+                batch = pictures[start : start + settings.batch_size]
+                opened = [p if isinstance(p, Image.Image) else ImageFolder(Path()).open(str(p), str(p)) for p in batch]
+                squares = [prepare(p, settings.resolution, settings.resize, settings.background) for p in opened]
+                pixels = torch.from_numpy(np.stack([np.asarray(square) for square in squares]))
+                parts.append(self._backbone.encode_images(pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)))
+        return torch.cat(parts).contiguous()
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode prompts, each different one once."""
+        conditioning, row_of = encode_prompts(self._backbone, prompts)
+        return conditioning.rows(row_of)
+
+    def check_latents(self, latents: Tensor) -> Float[Tensor, "item channel row column"]:
+        """Return latents as float32 in host memory.
+
+        Raises:
+            UserError: They have another shape than the reward's resolution gives, or are not finite.
+        """
+        if latents.ndim != 4 or tuple(latents.shape[1:]) != self._shape or not len(latents):
+            expected = ", ".join(map(str, self._shape))
+            raise UserError(
+                f"Got latents of shape {tuple(latents.shape)}, expected (item, {expected}): the reward reads pictures "
+                f"of {self._settings.resolution}²."
+            )
+        if not torch.isfinite(latents).all():
+            raise UserError("Got latents that are not finite; check the sampler.")
+        return latents.detach().float().cpu()
+
+    def rewards(
+        self,
+        latents: Float[Tensor, "item channel row column"],
+        conditioning: Conditioning,
+        keys: Sequence[str],
+        seed: int,
+    ) -> Float[np.ndarray, " item"]:
+        """Return rewards before calibration."""
+        with sentence_for_full_memory(self._backbone, self._settings.batch_size):
+            parts = [
+                self._rewards(latents[batch], conditioning.rows(batch), [keys[i] for i in batch.tolist()], seed)
+                for batch in self._batches(len(latents))
+            ]
+        return torch.cat(parts).numpy()
+
+    def rewards_and_gradients(
+        self,
+        latents: Float[Tensor, "item channel row column"],
+        conditioning: Conditioning,
+        keys: Sequence[str],
+        seed: int,
+    ) -> tuple[Float[np.ndarray, " item"], Float[Tensor, "item channel row column"]]:
+        """Return rewards before calibration, and the gradient of each by its latents."""
+        rewards, gradients = [], []
+        with sentence_for_full_memory(self._backbone, self._settings.batch_size):
+            for batch in self._batches(len(latents)):
+                clean = latents[batch].clone().requires_grad_(True)
+                names = [keys[i] for i in batch.tolist()]
+                values = self._rewards(clean, conditioning.rows(batch), names, seed, gradients=True)
+                # Items share nothing, so the gradient of the sum holds each one's own.
+                (gradient,) = torch.autograd.grad(values.sum(), clean)
+                rewards.append(values.detach())
+                gradients.append(gradient)
+        return torch.cat(rewards).numpy(), torch.cat(gradients)
+
+    def _rewards(
+        self,
+        latents: Float[Tensor, "item channel row column"],
+        conditioning: Conditioning,
+        keys: Sequence[str],
+        seed: int,
+        *,
+        gradients: bool = False,
+    ) -> Float[Tensor, " item"]:
+        noise = torch.from_numpy(np.stack([item_noise(seed, key, self._shape) for key in keys]))
+        conditioning = conditioning.to(self._backbone.device)
+        features: dict[Site, Tensor] = {}
+        with self._backbone.on_device("transformer"):
+            for sigma in dict.fromkeys(site.sigma for site in self._sites):
+                noisy = add_noise(latents, noise, sigma)
+                features |= self._read(noisy, conditioning, sigma, gradients)
+        joined = side_by_side(features, self._sites, tokens=self._tokens).cpu()
+        with torch.set_grad_enabled(gradients):
+            rewards: Float[Tensor, " item"] = self._head(joined)
+        return rewards
+
+    def _read(self, noisy: Tensor, conditioning: Conditioning, sigma: float, gradients: bool) -> dict[Site, Tensor]:
+        """Read every site of one noise level in one forward, which stops after the deepest block."""
+        sites = [site for site in self._sites if site.sigma == sigma]
+        blocks = sorted({site.block for site in sites})
+        inputs, layout = self._backbone.inputs(noisy, conditioning, sigma), self._backbone.layout(noisy, conditioning)
+
+        def reduce(block: int, streams: Streams) -> dict[Site, Tensor]:
+            return self._reduce(streams, conditioning.parts, [site for site in sites if site.block == block])
+
+        read = self._trace.run(inputs, layout, blocks, reduce, gradients=gradients)
+        return {site: value for of_block in read for site, value in of_block.items()}
+
+    def _reduce(self, streams: Streams, masks: Masks, sites: Sequence[Site]) -> dict[Site, Tensor]:
+        reduced: dict[tuple[str, str], Tensor] = {}
+        for stream in {site.stream for site in sites}:
+            tokens = streams[stream]
+            assert tokens is not None, "a store has no site without tokens"
+            names = list(dict.fromkeys(site.reduction.split("_")[0] for site in sites if site.stream == stream))
+            image = stream == "image"
+            values = reduce_image(tokens, self._grid, names) if image else reduce_text(tokens, masks, names)
+            reduced |= {(stream, name): value for name, value in values.items()}
+        return {site: reduced[site.stream, site.reduction] for site in sites}
+
+    def _batches(self, items: int) -> Sequence[Int[Tensor, " row"]]:
+        return torch.arange(items).split(self._settings.batch_size)
+
+
+def settings_from(extraction: Mapping[str, Any]) -> ExtractionSettings:
+    """Make settings again from a manifest."""
+    names = [field.name for field in fields(ExtractionSettings)]
+    try:
+        values: dict[str, Any] = {name: extraction[name] for name in names}
+    except KeyError as error:
+        raise UserError(f"The manifest lacks the setting {error}; train the reward again.") from error
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return ExtractionSettings(**values)
