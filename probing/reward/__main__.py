@@ -113,6 +113,33 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True)
+class ServeOptions:
+    """Options of serve.
+
+    Attributes:
+        of: Reward and backbone.
+        host: Address to listen on; another than this machine's own needs a token.
+        port: Port.
+        token_file: File with the token that every request must carry.
+        name: Name of the reward in UniRL's requests.
+        batch_size: Most items of one forward; with 1, scores do not depend on other requests to the last bit.
+        wait_ms: Milliseconds that the first item of a batch waits for others.
+        queue_size: Most waiting items; more are refused with status 503.
+        most_mb: Largest request, in MB.
+    """
+
+    of: RewardOptions
+    host: str = "127.0.0.1"
+    port: int = 8017
+    token_file: Path | None = None
+    name: str = "latent_reward"
+    batch_size: int = 16
+    wait_ms: float = 5.0
+    queue_size: int = 4096
+    most_mb: int = 64
+
+
+@dataclass(frozen=True)
 class ExportOptions:
     """Options of export.
 
@@ -219,6 +246,46 @@ def evaluate(options: EvaluateOptions) -> None:
         print(f"Tables:   {', '.join(f'{name}.csv' for name in result._fields)} in {options.output}")
 
 
+def serve(options: ServeOptions) -> None:
+    """Serve a reward over HTTP."""
+    try:
+        from probing.reward.server import create_app, serve_app, version_of
+    except ImportError as error:
+        raise UserError(f"The server needs {error.name}; install it with pip install 'dit-probing[serve]'.") from error
+    token = _token(options)
+    reward = options.of.load()
+    app = create_app(
+        reward,
+        name=options.name,
+        token=token,
+        batch_size=options.batch_size,
+        wait=options.wait_ms / 1000,
+        queue_size=options.queue_size,
+        most_bytes=options.most_mb * 10**6,
+    )
+    address = f"http://{options.host}:{options.port}"
+    print(
+        f"Serving:  {options.of.reward} (version {version_of(reward)}) at {address}\n"
+        f"Requests: {address}/v1/score (latents), {address}/score (pictures), {address}/healthz",
+        flush=True,
+    )
+    serve_app(app, host=options.host, port=options.port)
+
+
+def _token(options: ServeOptions) -> str | None:
+    if options.token_file is None:
+        if options.host not in ("127.0.0.1", "localhost", "::1"):
+            raise UserError(f"--host {options.host} is open to other machines; give --token-file, or leave it out.")
+        return None
+    try:
+        token = options.token_file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--token-file {options.token_file} cannot be read ({error}); check the path.") from error
+    if len(token) < 16:
+        raise UserError(f"{options.token_file} holds a token of {len(token)} characters; use 16 or more.")
+    return token
+
+
 def export(options: ExportOptions) -> None:
     """Upload a reward to the hub."""
     url = LatentReward.load(options.reward).push_to_hub(options.hub, private=options.private)
@@ -249,6 +316,7 @@ VERBS = {
     "train": Verb("train a head on a feature store, and keep it", lambda: TrainOptions, train),
     "score": Verb("score pictures, or the items of a data set", lambda: ScoreOptions, score),
     "evaluate": Verb("score rewards on a benchmark by every rule", lambda: EvaluateOptions, evaluate),
+    "serve": Verb("serve a reward to trainers over HTTP", lambda: ServeOptions, serve),
     "export": Verb("upload a reward to the Hugging Face hub", lambda: ExportOptions, export),
     "card": Verb("write the card again, from the manifest", lambda: CardOptions, card),
 }

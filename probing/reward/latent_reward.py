@@ -171,7 +171,7 @@ class LatentReward:
         """
         pictures = [images] if isinstance(images, Image.Image | str | Path) else list(images)
         words = _one_each(prompts, len(pictures), "pictures")
-        reader = self._opened
+        reader = self.opened
         return self._several(reader.encode_images(pictures), reader.encode_prompts(words), keys, draws)
 
     def score_latents(
@@ -195,7 +195,7 @@ class LatentReward:
         Raises:
             UserError: Latents of another shape or not finite; and as :meth:`score`.
         """
-        reader = self._opened
+        reader = self.opened
         latents = reader.check_latents(latents)
         return self._several(latents, self._conditioning(prompts, conditioning, len(latents)), keys, draws).mean
 
@@ -211,7 +211,7 @@ class LatentReward:
 
         Arguments and errors are those of :meth:`score_latents`.
         """
-        reader = self._opened
+        reader = self.opened
         latents = reader.check_latents(latents)
         raw, gradient = reader.rewards_and_gradients(
             latents,
@@ -279,7 +279,8 @@ class LatentReward:
         return pd.DataFrame({"item_id": items["item_id"].to_numpy(), "reward": np.concatenate(parts)})
 
     @property
-    def _opened(self) -> RewardReader:
+    def opened(self) -> RewardReader:
+        """The backbone with the head; it is loaded now if it has not scored yet."""
         if self._reader is None:
             from probing.reward.reader import RewardReader
 
@@ -293,7 +294,7 @@ class LatentReward:
             raise UserError("Give prompts, or conditioning: one of the two.")
         if conditioning is None:
             assert prompts is not None
-            return self._opened.encode_prompts(_one_each(prompts, items, "latents"))
+            return self.opened.encode_prompts(_one_each(prompts, items, "latents"))
         rows = {len(tensor) for tensor in conditioning.tensors.values()}
         if rows != {items}:
             raise UserError(f"Got conditioning of {sorted(rows)} rows for {items} latents; give one row each.")
@@ -304,7 +305,7 @@ class LatentReward:
             raise UserError(f"Got {draws} draws of noise, expected 1 or more.")
         first, names = int(self.manifest.extraction["seed"]), self._keys(keys, len(latents))
         rows = [
-            self._calibrated(self._opened.rewards(latents, conditioning, names, first + draw)) for draw in range(draws)
+            self._calibrated(self.opened.rewards(latents, conditioning, names, first + draw)) for draw in range(draws)
         ]
         error = np.std(rows, axis=0, ddof=1) / np.sqrt(draws) if draws > 1 else np.full(len(latents), np.nan)
         return Scores(np.mean(rows, axis=0), error)

@@ -48,7 +48,7 @@ class RewardReader:
         architecture = backbone.spec.architecture
         self._shape = tuple(architecture.latent_shape(settings.resolution))
         self._grid = architecture.token_grid(settings.resolution)
-        self._words: dict[str, Conditioning] = {}
+        self._reference: Conditioning | None = None
 
     @classmethod
     def open(cls, probe: Probe, manifest: Manifest, model: str, transformer: Path | None, device: str) -> RewardReader:
@@ -98,6 +98,31 @@ class RewardReader:
         """Encode prompts, each different one once."""
         conditioning, row_of = encode_prompts(self._backbone, prompts)
         return conditioning.rows(row_of)
+
+    def encode_reference(self) -> None:
+        """Encode the empty prompt, whose form :meth:`conditioning_of` compares with."""
+        self._reference = self.encode_prompts([""])
+
+    def conditioning_of(
+        self, prompt_embeds: Float[Tensor, "item token channel"], pooled: Float[Tensor, "item channel"]
+    ) -> Conditioning:
+        """Take prompts that the backbone's own pipeline has encoded.
+
+        Raises:
+            UserError: Embeddings of other widths than this backbone's.
+        """
+        assert self._reference is not None, "encode_reference comes first"
+        expected = self._reference.tensors
+        if set(expected) != {"encoder_hidden_states", "pooled_projections"}:
+            raise UserError(f"{self._backbone.spec.name} takes no embeddings of this form; send prompts.")
+        for name, given in (("encoder_hidden_states", prompt_embeds), ("pooled_projections", pooled)):
+            if given.shape[-1] != expected[name].shape[-1]:
+                raise UserError(
+                    f"Got {name} of {given.shape[-1]} channels, expected {expected[name].shape[-1]} as "
+                    f"{self._backbone.spec.name} has; encode the prompt with its text encoders."
+                )
+        tensors = {"encoder_hidden_states": prompt_embeds, "pooled_projections": pooled}
+        return Conditioning({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}, {})
 
     def check_latents(self, latents: Tensor) -> Float[Tensor, "item channel row column"]:
         """Return latents as float32 in host memory.

@@ -113,7 +113,7 @@ def test_batch_mates_do_not_matter(reward, data):
 
 def test_a_gradient_is_that_of_finite_differences(reward, data):
     prompts, images, _ = pictures(data, 2)
-    latents = reward._opened.encode_images(images)
+    latents = reward.opened.encode_images(images)
     scores, gradient = reward.score_and_grad(latents, prompts)
     np.testing.assert_allclose(scores, reward.score_latents(latents, prompts), rtol=1e-5)
     direction = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
@@ -135,7 +135,7 @@ def test_draws_are_averaged_with_their_error(reward, data):
 def test_a_prompt_is_encoded_once_and_blocks_stop_early(tiny_folder, store, data, monkeypatch):
     trained = train_reward(store, blocks=(1,), streams=("image",), reductions=("mean",), sigmas=(0.6,))
     reward = LatentReward(trained.probe, trained.manifest, model=tiny_folder, device="cpu")
-    backbone, words, ran = reward._opened._backbone, [], []
+    backbone, words, ran = reward.opened._backbone, [], []
     encode = type(backbone).encode_prompts
     monkeypatch.setattr(
         type(backbone), "encode_prompts", lambda self, prompts: words.extend(prompts) or encode(self, prompts)
