@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from probing.commands import BAD_USAGE, OK
 from probing.interrupts import exit_at_signals
@@ -34,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dit-probing: Unknown command {name!r:.80}: {nearest(name, COMMANDS)}", file=sys.stderr)
         return BAD_USAGE
     exit_at_signals()
+    return int(module_of(name).main(arguments))
+
+
+def module_of(name: str) -> Any:
+    """Import the module of a command, with ``main`` and ``PARSER``: ``probing.NAME``, or its ``__main__`` if a room."""
     module = importlib.import_module(f"probing.{name}")
-    # A command that is a package has its main beside it.
-    module = module if hasattr(module, "main") else importlib.import_module(f"probing.{name}.__main__")
-    return int(module.main(arguments))
+    return module if hasattr(module, "main") else importlib.import_module(f"probing.{name}.__main__")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import re
 import signal
@@ -28,6 +27,7 @@ COMMANDS = (
     "measure",
     "figures",
     "score",
+    "reward",
     "audit",
     "reproduce",
     "testbed.rival",
@@ -38,7 +38,7 @@ COMMANDS = (
 
 def parsers_of(name):
     """The parsers of a command's options: its own, or those of its verbs."""
-    parser = importlib.import_module(f"probing.{name}").PARSER
+    parser = console.module_of(name).PARSER
     if isinstance(parser, VerbsParser):
         return [OptionsParser(f"probing.{name} {verb}", entry.options(), "") for verb, entry in parser.verbs.items()]
     return [parser]
@@ -267,7 +267,7 @@ def test_the_console_command_has_every_command(capsys):
     assert console.main([]) == 0
     shown = capsys.readouterr().out
     for name in console.COMMANDS:
-        assert f"  {name} " in shown and callable(importlib.import_module(f"probing.{name}").main)
+        assert f"  {name} " in shown and callable(console.module_of(name).main)
     assert set(console.COMMANDS) >= {name for name in COMMANDS if "." not in name}
 
 

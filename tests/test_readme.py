@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shlex
@@ -14,6 +13,7 @@ import pytest
 
 import probing
 from probing.backbones import model_names
+from probing.console import module_of
 from probing.plots.curves import facets_in
 from probing.preferences import BENCHMARKS
 from probing.preferences.registry import NAMES
@@ -157,7 +157,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_every_command_can_be_parsed(command, tmp_path, monkeypatch):
     module, *arguments = shlex.split(command)
-    parser = importlib.import_module(module).PARSER
+    parser = module_of(module.removeprefix("probing.")).PARSER
     monkeypatch.chdir(tmp_path)
     table = pd.DataFrame({"stage": ["B1"], "first_block": 0, "last_block": 1, "block": 0, "other": 1, "value": 1.0})
     for path in (Path(argument) for argument in arguments if argument.endswith(".parquet")):
@@ -171,13 +171,15 @@ def blocks(text: str) -> list[str]:
 
 def test_the_code_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (first,), (second,) = blocks(README), blocks(DOCS["guide.md"])
+    (first, kept), (second,) = blocks(README), blocks(DOCS["guide.md"])
     # A quarter of the curves is as good, and sooner measured.
     first = first.replace("[0.005, 0.6]", "[0.6]").replace('["image", "text"]', '["image"]')
     scope: dict[str, Any] = {}
     exec(first, scope)
     assert {"alignment", "quality"} <= set(scope["curve"].table["facet"])
     assert scope["figure"].axes
+    exec(kept.replace("reward.score(", "score = reward.score("), scope)
+    assert scope["score"].shape == (1,) and (tmp_path / "my-reward" / "README.md").is_file()
     # The second reads the store that the first has written.
     exec(second, {})
 
