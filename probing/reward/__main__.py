@@ -12,9 +12,11 @@ import pandas as pd
 from probing.commands import check_output_file, check_output_folder, run_command
 from probing.data_options import DataOptions, SplitOptions
 from probing.errors import UserError
+from probing.features.settings import ENCODED
 from probing.options import Verb, VerbsParser
 from probing.preferences.rewards import read_rewards
-from probing.reward.folder import CARD, MANIFEST
+from probing.reward.adapt_settings import AdaptSettings
+from probing.reward.folder import CARD, MANIFEST, check_folder
 from probing.reward.latent_reward import LatentReward
 from probing.reward.training import HeadSettings, fit_head, plan_head
 from probing.table_files import write_csv, write_parquet
@@ -31,6 +33,7 @@ class TrainOptions:
         split: Training and test pairs.
         seed: Seed of the split.
         device: Device of the fit: auto, cpu, or a torch device.
+        overwrite: Replace a reward that is in the folder.
         dry_run: Print what would be trained, and stop.
     """
 
@@ -40,6 +43,7 @@ class TrainOptions:
     split: SplitOptions = field(default_factory=SplitOptions)
     seed: int = 0
     device: str = "auto"
+    overwrite: bool = False
     dry_run: bool = False
 
 
@@ -113,6 +117,40 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True)
+class AdaptOptions:
+    """Options of adapt.
+
+    Attributes:
+        of: The frozen reward and its backbone.
+        output: Folder of the adapted reward.
+        data: Pairs and pictures.
+        settings: How to train.
+        encoded: Folder of encoded pictures and prompts, to read and to add to; default: encoded beside the output.
+        overwrite: Replace a reward that is in the folder.
+    """
+
+    of: RewardOptions
+    output: Path
+    data: DataOptions = field(default_factory=DataOptions)
+    settings: AdaptSettings = field(default_factory=AdaptSettings)
+    encoded: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """Options of merge.
+
+    Attributes:
+        of: An adapted reward and its backbone.
+        output: Folder of the transformer, for probing.extract --transformer.
+    """
+
+    of: RewardOptions
+    output: Path
+
+
+@dataclass(frozen=True)
 class ServeOptions:
     """Options of serve.
 
@@ -170,6 +208,7 @@ def train(options: TrainOptions) -> None:
     from probing.features import FeatureStore
 
     check_output_folder(options.output)
+    check_folder(options.output, overwrite=options.overwrite)
     store = FeatureStore.open(options.store)
     sites, probe, note = plan_head(store, options.head)
     print(f"   head  {type(probe).__name__} on {len(sites)} sites: {', '.join(map(str, sites))}")
@@ -180,12 +219,49 @@ def train(options: TrainOptions) -> None:
         return
     pairs = options.split.split(store.read_pairs(), seed=options.seed)
     reward = fit_head(store, pairs, options.head, device=options.device)
-    reward.save(options.output)
+    reward.save(options.output, overwrite=options.overwrite)
     for row in reward.manifest.accuracies:
         print(f"  {row['facet']}: {_percent(row)} of {row['n_pairs']:,} test pairs of {row['n_prompts']:,} prompts")
     print(
         f"Reward:   {options.output}\nCard:     {options.output / CARD}\n"
         f"Next:     python -m probing.reward score --reward {options.output} --prompt TEXT --image FILE"
+    )
+
+
+def adapt(options: AdaptOptions) -> None:
+    """Adapt the backbone of a reward; an interrupted training goes on with the same command."""
+    from probing.reward.adapting import adapt as adapt_reward
+
+    check_output_folder(options.output)
+    check_folder(options.output, overwrite=options.overwrite)
+    frozen, data = options.of.load(), options.data.load()
+    beside = options.output.absolute().parent
+    adapted = adapt_reward(
+        frozen,
+        data,
+        options.settings,
+        encoded=options.encoded or beside / ENCODED,
+        checkpoint=beside / f"{options.output.name}.training",
+    )
+    adapted.save(options.output, overwrite=options.overwrite)
+    for row in adapted.manifest.training["history"]:
+        accuracy, loss = row["validation_accuracy"], row["validation_loss"]
+        print(f"  epoch {row['epoch']}: {100 * accuracy:.1f}% and {loss:.4f} nats on the validation pairs")
+    for row in adapted.manifest.accuracies:
+        print(f"  {row['facet']}: {_percent(row)} of {row['n_pairs']:,} test pairs of {row['n_prompts']:,} prompts")
+    print(
+        f"Reward:   {options.output}\nCard:     {options.output / CARD}\n"
+        f"Next:     python -m probing.reward merge --reward {options.output} --output TRANSFORMER"
+    )
+
+
+def merge(options: MergeOptions) -> None:
+    """Write the adapted transformer in diffusers' format."""
+    check_output_folder(options.output)
+    options.of.load().save_transformer(options.output)
+    print(
+        f"Transformer: {options.output}\n"
+        f"Next:        python -m probing.extract --model MODEL --transformer {options.output}"
     )
 
 
@@ -294,7 +370,7 @@ def export(options: ExportOptions) -> None:
 
 def card(options: CardOptions) -> None:
     """Write the card again, from the manifest."""
-    LatentReward.load(options.reward).save(options.reward)
+    LatentReward.load(options.reward).save(options.reward, overwrite=True)
     print(f"Card:     {options.reward / CARD}, from {MANIFEST}")
 
 
@@ -314,6 +390,8 @@ def _write(path: Path, table: pd.DataFrame) -> None:
 
 VERBS = {
     "train": Verb("train a head on a feature store, and keep it", lambda: TrainOptions, train),
+    "adapt": Verb("adapt the backbone of a reward, by LoRA or all weights", lambda: AdaptOptions, adapt),
+    "merge": Verb("write an adapted transformer, to extract its features", lambda: MergeOptions, merge),
     "score": Verb("score pictures, or the items of a data set", lambda: ScoreOptions, score),
     "evaluate": Verb("score rewards on a benchmark by every rule", lambda: EvaluateOptions, evaluate),
     "serve": Verb("serve a reward to trainers over HTTP", lambda: ServeOptions, serve),

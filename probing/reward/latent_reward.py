@@ -14,6 +14,7 @@ from PIL import Image
 from probing.errors import UserError
 from probing.probes import Probe
 from probing.progress import progress
+from probing.reward.adapter import Adapter
 from probing.reward.features import stored_features, wants_tokens
 from probing.reward.folder import FILES, read_folder, write_folder
 from probing.reward.manifest import Manifest
@@ -54,6 +55,7 @@ class LatentReward:
     Attributes:
         probe: The fitted probe.
         manifest: Backbone, sites, training data, accuracies, calibration.
+        adapter: Settings and tensors of an adapted backbone; None for a frozen one.
     """
 
     def __init__(
@@ -64,8 +66,9 @@ class LatentReward:
         model: str | Path | None = None,
         transformer: str | Path | None = None,
         device: str = "auto",
+        adapter: Adapter | None = None,
     ) -> None:
-        self.probe, self.manifest = probe, manifest
+        self.probe, self.manifest, self.adapter = probe, manifest, adapter
         self._model = manifest.backbone.name if model is None else str(model)
         self._transformer = None if transformer is None else Path(transformer)
         self._device = device
@@ -97,16 +100,17 @@ class LatentReward:
         folder = Path(source)
         if not folder.is_dir() and len(Path(source).parts) == 2 and not folder.is_absolute():
             folder = _download(str(source), revision)
-        probe, manifest = read_folder(folder)
-        return cls(probe, manifest, model=model, transformer=transformer, device=device)
+        probe, manifest, adapter = read_folder(folder)
+        return cls(probe, manifest, model=model, transformer=transformer, device=device, adapter=adapter)
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write ``head.safetensors``, ``config.json``, ``manifest.json`` and a card into a folder.
 
         Raises:
-            UserError: The folder holds something else, or cannot be written.
+            UserError: The folder holds another reward and ``overwrite`` is false, or holds something else, or cannot
+                be written.
         """
-        write_folder(Path(folder), self.probe, self.manifest)
+        write_folder(Path(folder), self.probe, self.manifest, self.adapter, overwrite=overwrite)
         return Path(folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
@@ -284,8 +288,34 @@ class LatentReward:
         if self._reader is None:
             from probing.reward.reader import RewardReader
 
-            self._reader = RewardReader.open(self.probe, self.manifest, self._model, self._transformer, self._device)
+            self._reader = RewardReader.open(self.probe, self.manifest, *self.where, self.adapter)
         return self._reader
+
+    @property
+    def where(self) -> tuple[str, Path | None, str]:
+        """Name or folder of the backbone, folder of a replaced transformer, and device."""
+        return self._model, self._transformer, self._device
+
+    def use(self, reader: RewardReader) -> None:
+        """Use a backbone that is loaded already."""
+        self._reader = reader
+
+    def save_transformer(self, folder: str | Path) -> Path:
+        """Write the adapted transformer in diffusers' format, for ``probing.extract --transformer``.
+
+        Raises:
+            UserError: The backbone is frozen: it is that of the model.
+        """
+        from probing.reward.adapter import merge_adapter
+        from probing.reward.reader import RewardReader
+
+        if self.adapter is None:
+            raise UserError("The backbone of this reward is frozen; extract the features of its model.")
+        # A copy of its own: merged weights differ from adapted ones by rounding.
+        transformer = RewardReader.open(self.probe, self.manifest, *self.where, self.adapter).backbone.transformer
+        merge_adapter(transformer, self.adapter[0])
+        transformer.save_pretrained(str(folder))
+        return Path(folder)
 
     def _conditioning(
         self, prompts: str | Sequence[str] | None, conditioning: Conditioning | None, items: int

@@ -26,6 +26,7 @@ from probing.preferences import prepare
 from probing.preferences.images import ImageFolder
 from probing.probes import Probe
 from probing.probes._modules import reward_module
+from probing.reward.adapter import AdapterSettings, apply_adapter
 from probing.reward.features import side_by_side, wants_tokens
 from probing.reward.manifest import Manifest
 
@@ -41,9 +42,9 @@ class RewardReader:
     """
 
     def __init__(self, backbone: Backbone, probe: Probe, sites: Sequence[Site], settings: ExtractionSettings) -> None:
-        self._backbone, self._sites, self._settings = backbone, tuple(sites), settings
+        self.backbone, self._sites, self._settings = backbone, tuple(sites), settings
         # The head stays on the host: it is small beside the backbone, and computes in float64.
-        self._head, self._tokens = reward_module(probe), wants_tokens(probe)
+        self.probe, self.head, self._tokens = probe, reward_module(probe), wants_tokens(probe)
         self._trace = BlockTrace(backbone)
         architecture = backbone.spec.architecture
         self._shape = tuple(architecture.latent_shape(settings.resolution))
@@ -51,8 +52,16 @@ class RewardReader:
         self._reference: Conditioning | None = None
 
     @classmethod
-    def open(cls, probe: Probe, manifest: Manifest, model: str, transformer: Path | None, device: str) -> RewardReader:
-        """Load the backbone of a reward.
+    def open(
+        cls,
+        probe: Probe,
+        manifest: Manifest,
+        model: str,
+        transformer: Path | None,
+        device: str,
+        adapter: tuple[AdapterSettings, Mapping[str, Tensor]] | None = None,
+    ) -> RewardReader:
+        """Load the backbone of a reward, with its adapter if it has one.
 
         Raises:
             UserError: It is not here, or is another one than the reward was trained on.
@@ -76,6 +85,8 @@ class RewardReader:
                 f"The reward was trained on {expected.name} (revision {expected.revision}), and {', '.join(changed)} "
                 f"of {model} differ; give that backbone as model."
             )
+        if adapter is not None:
+            apply_adapter(backbone.transformer, *adapter)
         return cls(backbone, probe, manifest.sites, settings)
 
     def encode_images(self, pictures: Sequence[Image.Image | str | Path]) -> Float[Tensor, "item channel row column"]:
@@ -85,18 +96,18 @@ class RewardReader:
             UserError: A picture cannot be opened.
         """
         settings, parts = self._settings, []
-        with sentence_for_full_memory(self._backbone, settings.batch_size), self._backbone.on_device("vae"):
+        with sentence_for_full_memory(self.backbone, settings.batch_size), self.backbone.on_device("vae"):
             for start in range(0, len(pictures), settings.batch_size):
                 batch = pictures[start : start + settings.batch_size]
                 opened = [p if isinstance(p, Image.Image) else ImageFolder(Path()).open(str(p), str(p)) for p in batch]
                 squares = [prepare(p, settings.resolution, settings.resize, settings.background) for p in opened]
                 pixels = torch.from_numpy(np.stack([np.asarray(square) for square in squares]))
-                parts.append(self._backbone.encode_images(pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)))
+                parts.append(self.backbone.encode_images(pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)))
         return torch.cat(parts).contiguous()
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Encode prompts, each different one once."""
-        conditioning, row_of = encode_prompts(self._backbone, prompts)
+        conditioning, row_of = encode_prompts(self.backbone, prompts)
         return conditioning.rows(row_of)
 
     def encode_reference(self) -> None:
@@ -114,12 +125,12 @@ class RewardReader:
         assert self._reference is not None, "encode_reference comes first"
         expected = self._reference.tensors
         if set(expected) != {"encoder_hidden_states", "pooled_projections"}:
-            raise UserError(f"{self._backbone.spec.name} takes no embeddings of this form; send prompts.")
+            raise UserError(f"{self.backbone.spec.name} takes no embeddings of this form; send prompts.")
         for name, given in (("encoder_hidden_states", prompt_embeds), ("pooled_projections", pooled)):
             if given.shape[-1] != expected[name].shape[-1]:
                 raise UserError(
                     f"Got {name} of {given.shape[-1]} channels, expected {expected[name].shape[-1]} as "
-                    f"{self._backbone.spec.name} has; encode the prompt with its text encoders."
+                    f"{self.backbone.spec.name} has; encode the prompt with its text encoders."
                 )
         tensors = {"encoder_hidden_states": prompt_embeds, "pooled_projections": pooled}
         return Conditioning({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}, {})
@@ -148,7 +159,7 @@ class RewardReader:
         seed: int,
     ) -> Float[np.ndarray, " item"]:
         """Return rewards before calibration."""
-        with sentence_for_full_memory(self._backbone, self._settings.batch_size):
+        with sentence_for_full_memory(self.backbone, self._settings.batch_size):
             parts = [
                 self._rewards(latents[batch], conditioning.rows(batch), [keys[i] for i in batch.tolist()], seed)
                 for batch in self._batches(len(latents))
@@ -164,7 +175,7 @@ class RewardReader:
     ) -> tuple[Float[np.ndarray, " item"], Float[Tensor, "item channel row column"]]:
         """Return rewards before calibration, and the gradient of each by its latents."""
         rewards, gradients = [], []
-        with sentence_for_full_memory(self._backbone, self._settings.batch_size):
+        with sentence_for_full_memory(self.backbone, self._settings.batch_size):
             for batch in self._batches(len(latents)):
                 clean = latents[batch].clone().requires_grad_(True)
                 names = [keys[i] for i in batch.tolist()]
@@ -185,22 +196,40 @@ class RewardReader:
         gradients: bool = False,
     ) -> Float[Tensor, " item"]:
         noise = torch.from_numpy(np.stack([item_noise(seed, key, self._shape) for key in keys]))
-        conditioning = conditioning.to(self._backbone.device)
+        with self.backbone.on_device("transformer"):
+            return self.rewards_of(latents, conditioning, noise, gradients=gradients)
+
+    def rewards_of(
+        self,
+        latents: Float[Tensor, "item channel row column"],
+        conditioning: Conditioning,
+        noise: Float[Tensor, "item channel row column"],
+        *,
+        gradients: bool = False,
+    ) -> Float[Tensor, " item"]:
+        """Return rewards before calibration, in one forward a noise level; the transformer must be on the device.
+
+        Args:
+            latents: Clean.
+            conditioning: A row an item.
+            noise: ε of each item.
+            gradients: Keep what gradients by latents and weights need.
+        """
+        conditioning = conditioning.to(self.backbone.device)
         features: dict[Site, Tensor] = {}
-        with self._backbone.on_device("transformer"):
-            for sigma in dict.fromkeys(site.sigma for site in self._sites):
-                noisy = add_noise(latents, noise, sigma)
-                features |= self._read(noisy, conditioning, sigma, gradients)
+        for sigma in dict.fromkeys(site.sigma for site in self._sites):
+            noisy = add_noise(latents, noise, sigma)
+            features |= self._read(noisy, conditioning, sigma, gradients)
         joined = side_by_side(features, self._sites, tokens=self._tokens).cpu()
         with torch.set_grad_enabled(gradients):
-            rewards: Float[Tensor, " item"] = self._head(joined)
+            rewards: Float[Tensor, " item"] = self.head(joined)
         return rewards
 
     def _read(self, noisy: Tensor, conditioning: Conditioning, sigma: float, gradients: bool) -> dict[Site, Tensor]:
         """Read every site of one noise level in one forward, which stops after the deepest block."""
         sites = [site for site in self._sites if site.sigma == sigma]
         blocks = sorted({site.block for site in sites})
-        inputs, layout = self._backbone.inputs(noisy, conditioning, sigma), self._backbone.layout(noisy, conditioning)
+        inputs, layout = self.backbone.inputs(noisy, conditioning, sigma), self.backbone.layout(noisy, conditioning)
 
         def reduce(block: int, streams: Streams) -> dict[Site, Tensor]:
             return self._reduce(streams, conditioning.parts, [site for site in sites if site.block == block])

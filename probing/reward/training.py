@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from probing.analysis.engine import (
     ALL_FACETS,
@@ -118,10 +119,17 @@ def fit_head(store: FeatureStore, pairs: pd.DataFrame, head: HeadSettings, *, de
         sites=tuple(sites),
         extraction=_extraction(store),
         training=_training(store, facet, head, probe),
-        accuracies=tuple(_accuracies(store, pairs, rewards, head.facet)),
+        accuracies=tuple(
+            measure_accuracies(
+                str(store.attributes["data"]),
+                pairs,
+                pd.DataFrame({"item_id": np.asarray(store.item_ids), "reward": rewards}),
+                head.facet,
+            )
+        ),
         offset=offset,
         temperature=float(temperature),
-        quantiles={f"{q:g}": float(np.quantile(scores, q)) for q in QUANTILES},
+        quantiles=quantiles_of(scores),
         preset=note,
         versions=versions(),
     )
@@ -235,15 +243,26 @@ def _training(store: FeatureStore, facet: Facet, head: HeadSettings, probe: Prob
     }
 
 
-def _accuracies(
-    store: FeatureStore, pairs: pd.DataFrame, rewards: np.ndarray, facet: str | None
+def quantiles_of(scores: Float[np.ndarray, " item"]) -> dict[str, float]:
+    """Return the quantiles of a card."""
+    return {f"{q:g}": float(np.quantile(scores, q)) for q in QUANTILES}
+
+
+def measure_accuracies(
+    name: str, pairs: pd.DataFrame, rewards: pd.DataFrame, facet: str | None
 ) -> list[dict[str, Any]]:
-    """Measure every facet of the test pairs, and all of them together."""
-    table = pd.DataFrame({"item_id": np.asarray(store.item_ids), "reward": rewards})
+    """Measure every facet of the test pairs, and all of them together.
+
+    Args:
+        name: Of the data.
+        pairs: All pairs.
+        rewards: ``item_id, reward``.
+        facet: The one to measure; None for all.
+    """
     test = pairs[pairs["split"] == "test"]
     if facet is not None and facet != ALL_FACETS:
         test = test[test["facet"] == facet]
     parts = [test] if test["facet"].nunique() == 1 else [test.assign(facet=ALL_FACETS), test]
-    scored = pd.concat([score_pairs(str(store.attributes["data"]), part, table, rules=[RULE]) for part in parts])
+    scored = pd.concat([score_pairs(name, part, rewards, rules=[RULE]) for part in parts])
     columns = ["facet", "split", "rule", "value", "ci_low", "ci_high", "n_pairs", "n_prompts"]
     return [dict(zip(columns, row, strict=True)) for row in scored[columns].itertuples(index=False)]

@@ -46,6 +46,17 @@ def test_a_reward_is_trained_scored_and_evaluated(tiny_folder, trained, tmp_path
     assert (trained / "reward" / "README.md").read_bytes() == card
 
 
+def test_a_reward_is_not_replaced_by_mistake(trained, tmp_path, capsys):
+    command = ["train", "--store", str(trained / "tiny.zarr"), "--blocks", "0", "--output"]
+    before = (trained / "reward" / "manifest.json").read_bytes()
+    assert main([*command, str(trained / "reward")]) == 2
+    assert "holds a reward already" in capsys.readouterr().err
+    assert (trained / "reward" / "manifest.json").read_bytes() == before
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main([*command, str(tmp_path)]) == 2
+    assert "holds other files (notes.txt)" in capsys.readouterr().err and (tmp_path / "notes.txt").is_file()
+
+
 def test_a_dry_run_writes_nothing(trained, tmp_path, capsys):
     command = ["train", "--store", str(trained / "tiny.zarr"), "--preset", "dit-reward", "--dry-run"]
     assert main([*command, "--output", str(tmp_path / "r")]) == 0

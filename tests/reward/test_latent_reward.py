@@ -135,7 +135,7 @@ def test_draws_are_averaged_with_their_error(reward, data):
 def test_a_prompt_is_encoded_once_and_blocks_stop_early(tiny_folder, store, data, monkeypatch):
     trained = train_reward(store, blocks=(1,), streams=("image",), reductions=("mean",), sigmas=(0.6,))
     reward = LatentReward(trained.probe, trained.manifest, model=tiny_folder, device="cpu")
-    backbone, words, ran = reward.opened._backbone, [], []
+    backbone, words, ran = reward.opened.backbone, [], []
     encode = type(backbone).encode_prompts
     monkeypatch.setattr(
         type(backbone), "encode_prompts", lambda self, prompts: words.extend(prompts) or encode(self, prompts)

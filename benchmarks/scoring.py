@@ -1,0 +1,170 @@
+"""Measure what a score costs, from latents and from pictures: ``python benchmarks/scoring.py --reward my-reward``.
+
+Three ways to score what a sampler made, as in Table 2 of DiT-Reward: the reward on latents; the reward on the decoded
+pictures, which the VAE encodes again; and a reward of pixels alone on the decoded pictures (``testbed-rival``). Each
+runs in a process of its own, in turns, at batch 1 and at the best batch; the prompts are encoded before. Writes the
+milliseconds of one item and the peak memory of the process, median and range over turns, to ``scoring.csv``.
+
+Full-size models are not run: ``scoring_flops.csv`` has the operations of one item at 512² for SD3.5 and for a scorer of
+Qwen2-VL-7B's shape (HPSv3's), by closed forms and by PyTorch's counter on tensors without values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+WAYS = ("latents", "pictures", "pixels alone")
+BATCHES = (1, 8, 32, 64)
+TEXT_TOKENS, RESOLUTION = 333, 512
+QWEN_TEXT = 100
+"""Words of a prompt and of HPSv3's instruction, in tokens; few beside those of the picture."""
+
+
+def measure(reward_folder: str, way: str, batch: int, seconds: float) -> dict[str, float]:
+    """Score batches of noise for some seconds in this process."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    import probing
+    from probing.testbed.rival import Rival
+
+    reward = probing.LatentReward.load(reward_folder)
+    backbone = reward.opened.backbone
+    shape = backbone.spec.architecture.latent_shape(int(reward.manifest.extraction["resolution"]))
+    prompt = "a small red circle"
+    conditioning = reward.opened.encode_prompts([prompt] * batch)
+    latents = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
+    rival = Rival.load() if way == "pixels alone" else None
+    vae = backbone.pipeline.vae
+
+    def decode() -> list[Image.Image]:
+        with torch.inference_mode():
+            pixels = vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor).sample
+        squares = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        return [Image.fromarray(square) for square in np.ascontiguousarray(squares)]
+
+    def once() -> None:
+        if way == "latents":
+            reward.score_latents(latents, conditioning=conditioning)
+        elif way == "pictures":
+            reward.score_latents(reward.opened.encode_images(decode()), conditioning=conditioning)
+        else:
+            assert rival is not None
+            rival.rewards(decode(), [prompt] * batch)
+
+    once()
+    began, times = time.perf_counter(), []
+    while time.perf_counter() - began < seconds or len(times) < 3:
+        start = time.perf_counter()
+        once()
+        times.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"milliseconds": 1000 * float(np.median(times)) / batch, "peak_mib": peak}
+
+
+def count_flops() -> pd.DataFrame:
+    """Count the operations of one item for full-size models."""
+    import torch
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    from probing.backbones import resolve
+    from probing.backbones.architecture import count_flops as counted
+
+    rows = []
+    for name in ("sd35-medium", "sd35-large"):
+        architecture = resolve(name).architecture
+        forward, encode = (
+            architecture.forward_flops(RESOLUTION, TEXT_TOKENS),
+            architecture.encoding_flops(RESOLUTION),
+        )
+        rows.append({"scorer": f"{name} from latents", "flops": forward})
+        rows.append({"scorer": f"{name} from pictures, VAE encoder included", "flops": forward + encode})
+    config = Qwen2VLConfig(
+        vision_config={"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "num_heads": 16, "patch_size": 14},
+        text_config={
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "vocab_size": 152064,
+        },
+    )
+    side = RESOLUTION // 28 * 2
+    with torch.device("meta"):
+        model = Qwen2VLForConditionalGeneration(config)
+        patches = torch.empty(side * side, 3 * 2 * 14 * 14)
+        tokens = torch.empty(1, side * side // 4 + QWEN_TEXT, 3584)
+    grid = torch.tensor([[1, side, side]])
+    flops = counted(lambda: model.model.visual(patches, grid_thw=grid)) + counted(
+        lambda: model.model.language_model(inputs_embeds=tokens)
+    )
+    rows.append({"scorer": "Qwen2-VL-7B's shape, decoding and preparation left out", "flops": flops})
+    table = pd.DataFrame(rows).assign(resolution=RESOLUTION)
+    latents = table.set_index("scorer").loc["sd35-large from latents", "flops"]
+    return table.assign(ratio=(table["flops"] / latents).round(3))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reward", default=None, help="folder of a reward; one is trained on testbed-s if not given")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent)
+    arguments = parser.parse_args()
+    if arguments.one is not None:
+        way, batch = arguments.one.rsplit(":", 1)
+        print(json.dumps(measure(arguments.reward, way, int(batch), arguments.seconds)))
+        return
+    flops = count_flops()
+    print(flops.to_string(index=False), flush=True)
+    flops.to_csv(arguments.output / "scoring_flops.csv", index=False, lineterminator="\n")
+    with tempfile.TemporaryDirectory() as folder:
+        reward = arguments.reward or trained(Path(folder))
+        runs = []
+        for turn in range(arguments.turns):
+            for batch in BATCHES:
+                for way in WAYS:
+                    command = [sys.executable, __file__, "--reward", reward, "--one", f"{way}:{batch}"]
+                    command += ["--seconds", str(arguments.seconds)]
+                    done = subprocess.run(command, check=True, capture_output=True, text=True)
+                    run = {"way": way, "batch": batch, "turn": turn} | json.loads(done.stdout.splitlines()[-1])
+                    runs.append(run)
+                    print(run, flush=True)
+    table = pd.DataFrame(runs)
+    base = table[table["way"] == "latents"].set_index(["batch", "turn"])["milliseconds"]
+    table["ratio"] = table["milliseconds"] / [base[batch, turn] for batch, turn in zip(table["batch"], table["turn"])]
+    grouped = table.groupby(["way", "batch"], sort=False)
+    summary = pd.concat(
+        {
+            f"{column}{suffix}": grouped[column].agg(how).round(3)
+            for column in ("milliseconds", "peak_mib", "ratio")
+            for suffix, how in (("", "median"), ("_low", "min"), ("_high", "max"))
+        },
+        axis=1,
+    ).reset_index()
+    summary.assign(turns=arguments.turns).to_csv(arguments.output / "scoring.csv", index=False, lineterminator="\n")
+    print(summary[["way", "batch", "milliseconds", "peak_mib", "ratio"]].to_string(index=False))
+
+
+def trained(folder: Path) -> str:
+    """Train a reward on a part of the testbed, with the paper's four depths."""
+    import probing
+
+    store = probing.extract("testbed-s", probing.load_pairs("testbed", limit=600), output=folder / "s.zarr")
+    return str(probing.train_reward(store, preset="dit-reward", probe="logistic").save(folder / "reward"))
+
+
+if __name__ == "__main__":
+    main()
