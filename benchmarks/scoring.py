@@ -83,10 +83,7 @@ def count_flops() -> pd.DataFrame:
     rows = []
     for name in ("sd35-medium", "sd35-large"):
         architecture = resolve(name).architecture
-        forward, encode = (
-            architecture.forward_flops(RESOLUTION, TEXT_TOKENS),
-            architecture.encoding_flops(RESOLUTION),
-        )
+        forward, encode = (architecture.forward_flops(RESOLUTION, TEXT_TOKENS), architecture.encoding_flops(RESOLUTION))
         rows.append({"scorer": f"{name} from latents", "flops": forward})
         rows.append({"scorer": f"{name} from pictures, VAE encoder included", "flops": forward + encode})
     config = Qwen2VLConfig(
@@ -144,7 +141,8 @@ def main() -> None:
                     print(run, flush=True)
     table = pd.DataFrame(runs)
     base = table[table["way"] == "latents"].set_index(["batch", "turn"])["milliseconds"]
-    table["ratio"] = table["milliseconds"] / [base[batch, turn] for batch, turn in zip(table["batch"], table["turn"])]
+    keys = zip(table["batch"], table["turn"], strict=True)
+    table["ratio"] = table["milliseconds"] / [base[key] for key in keys]
     grouped = table.groupby(["way", "batch"], sort=False)
     summary = pd.concat(
         {
