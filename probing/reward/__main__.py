@@ -73,7 +73,7 @@ class ScoreOptions:
     """Options of score: one picture or several with a prompt, or the items of a data set.
 
     Attributes:
-        of: Reward and backbone.
+        kept: Reward and backbone.
         prompt: Prompt of the pictures.
         image: Picture; repeat the option for several.
         draws: Draws of noise; their mean is printed with its standard error.
@@ -82,7 +82,7 @@ class ScoreOptions:
         output: Write the scores as .csv or .parquet with item_id and reward.
     """
 
-    of: RewardOptions
+    kept: RewardOptions
     prompt: str | None = None
     image: tuple[Path, ...] = ()
     draws: int = 1
@@ -121,7 +121,7 @@ class AdaptOptions:
     """Options of adapt.
 
     Attributes:
-        of: The frozen reward and its backbone.
+        kept: The frozen reward and its backbone.
         output: Folder of the adapted reward.
         data: Pairs and pictures.
         settings: How to train.
@@ -129,7 +129,7 @@ class AdaptOptions:
         overwrite: Replace a reward that is in the folder.
     """
 
-    of: RewardOptions
+    kept: RewardOptions
     output: Path
     data: DataOptions = field(default_factory=DataOptions)
     settings: AdaptSettings = field(default_factory=AdaptSettings)
@@ -142,11 +142,11 @@ class MergeOptions:
     """Options of merge.
 
     Attributes:
-        of: An adapted reward and its backbone.
+        kept: An adapted reward and its backbone.
         output: Folder of the transformer, for probing.extract --transformer.
     """
 
-    of: RewardOptions
+    kept: RewardOptions
     output: Path
 
 
@@ -155,7 +155,7 @@ class ServeOptions:
     """Options of serve.
 
     Attributes:
-        of: Reward and backbone.
+        kept: Reward and backbone.
         host: Address to listen on; another than this machine's own needs a token.
         port: Port.
         token_file: File with the token that every request must carry.
@@ -166,7 +166,7 @@ class ServeOptions:
         most_mb: Largest request, in MB.
     """
 
-    of: RewardOptions
+    kept: RewardOptions
     host: str = "127.0.0.1"
     port: int = 8017
     token_file: Path | None = None
@@ -234,7 +234,7 @@ def adapt(options: AdaptOptions) -> None:
 
     check_output_folder(options.output)
     check_folder(options.output, overwrite=options.overwrite)
-    frozen, data = options.of.load(), options.data.load()
+    frozen, data = options.kept.load(), options.data.load()
     beside = options.output.absolute().parent
     adapted = adapt_reward(
         frozen,
@@ -258,7 +258,7 @@ def adapt(options: AdaptOptions) -> None:
 def merge(options: MergeOptions) -> None:
     """Write the adapted transformer in diffusers' format."""
     check_output_folder(options.output)
-    options.of.load().save_transformer(options.output)
+    options.kept.load().save_transformer(options.output)
     print(
         f"Transformer: {options.output}\n"
         f"Next:        python -m probing.extract --model MODEL --transformer {options.output}"
@@ -271,7 +271,7 @@ def score(options: ScoreOptions) -> None:
         raise UserError("Give --prompt and --image together, or neither to score the items of --data.")
     if options.output is not None:
         _check_table(options.output)
-    reward = options.of.load()
+    reward = options.kept.load()
     if options.image:
         assert options.prompt is not None
         scores = reward.score_draws(options.prompt, list(options.image), draws=options.draws)
@@ -329,7 +329,7 @@ def serve(options: ServeOptions) -> None:
     except ImportError as error:
         raise UserError(f"The server needs {error.name}; install it with pip install 'dit-probing[serve]'.") from error
     token = _token(options)
-    reward = options.of.load()
+    reward = options.kept.load()
     app = create_app(
         reward,
         name=options.name,
@@ -341,7 +341,7 @@ def serve(options: ServeOptions) -> None:
     )
     address = f"http://{options.host}:{options.port}"
     print(
-        f"Serving:  {options.of.reward} (version {version_of(reward)}) at {address}\n"
+        f"Serving:  {options.kept.reward} (version {version_of(reward)}) at {address}\n"
         f"Requests: {address}/v1/score (latents), {address}/score (pictures), {address}/healthz",
         flush=True,
     )

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probing.features.kept_inputs import ENCODED
+from probing.features.settings import ENCODED
 from probing.features.store import ArraySpec, FeatureStore, check, repair
 from tests.features.small_store import make_small_store, random_values
 from tests.features.user_pairs import make_data
