@@ -41,30 +41,35 @@ ONE_OF = {
 PROMPTS = ["a small red circle", "a star"]
 
 
+QUICK = ("transformer", "text_encoder_3")
+PARTS = [part if part in QUICK else pytest.param(part, marks=pytest.mark.slow) for part in WEIGHTED]
+"""Parts with weights; the fast tests take one of each library."""
+
+
 @pytest.fixture
 def folder(tiny_folder, tmp_path):
     return copied(tiny_folder, tmp_path / "model")
 
 
-@pytest.mark.parametrize("part", WEIGHTED)
+@pytest.mark.parametrize("part", PARTS)
 def test_missing_tensors_are_named(folder, part):
     edit_weights(folder, part, lambda tensors: tensors.pop(ONE_OF[part]))
     refused(folder, rf"{part} in .*lack {ONE_OF[part]}")
 
 
-@pytest.mark.parametrize("part", WEIGHTED)
+@pytest.mark.parametrize("part", PARTS)
 def test_unexpected_tensors_are_named(folder, part):
     edit_weights(folder, part, lambda tensors: tensors.update({"extra.weight": torch.zeros(2)}))
     refused(folder, rf"{part} in .*unexpected extra\.weight")
 
 
-@pytest.mark.parametrize("part", WEIGHTED)
+@pytest.mark.parametrize("part", PARTS)
 def test_other_shapes_are_named(folder, part):
     edit_weights(folder, part, lambda tensors: tensors.update({ONE_OF[part]: torch.zeros(3)}))
     refused(folder, rf"{part} in .*{ONE_OF[part]} has the shape \[3\]")
 
 
-@pytest.mark.parametrize("part", WEIGHTED)
+@pytest.mark.parametrize("part", PARTS)
 def test_other_types_are_named(folder, part):
     change = lambda tensors: tensors.update({ONE_OF[part]: tensors[ONE_OF[part]].to(torch.int8)})  # noqa: E731
     edit_weights(folder, part, change)
@@ -135,7 +140,7 @@ def test_json_that_is_damaged(folder, name, content, match):
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 8, b"garbage" * 100, b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}", None])
-@pytest.mark.parametrize("part", WEIGHTED)
+@pytest.mark.parametrize("part", PARTS)
 def test_weights_that_are_garbage_or_cut_short(folder, part, content):
     path = weights_path(folder, part)
     path.write_bytes(path.read_bytes()[:-1] if content is None else content)
@@ -208,7 +213,7 @@ def test_classes_that_are_not_supported(folder, part, entry, match):
     refused(folder, match)
 
 
-@pytest.mark.parametrize("part", WEIGHTED)
+@pytest.mark.parametrize("part", PARTS)
 def test_weights_of_16_bits_alone_are_loaded(tiny_folder, tmp_path, part):
     plain, half = (copied(tiny_folder, tmp_path / name) for name in ("plain", "half"))
     for folder in (plain, half):
@@ -234,8 +239,8 @@ def _outputs(backbone, noise):
     ]
 
 
-@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder_3"])
-@pytest.mark.parametrize("variant", [None, "fp16"])
+@pytest.mark.parametrize("part", ["transformer", pytest.param("vae", marks=pytest.mark.slow), "text_encoder_3"])
+@pytest.mark.parametrize("variant", [None, pytest.param("fp16", marks=pytest.mark.slow)])
 def test_shards(tiny_folder, tmp_path, part, variant):
     folder = copied(tiny_folder, tmp_path / "model")
     backbone = load(tiny_folder)

@@ -174,7 +174,14 @@ def test_foreign_prompts_need_all_items_at_once(tiny_folder, data, tmp_path, cap
     assert "none can be added" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("part", ["vae", "text_encoder", "text_encoder_3", "tokenizer", "transformer"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "vae",
+        *(pytest.param(part, marks=pytest.mark.slow) for part in ("text_encoder", "text_encoder_3", "tokenizer")),
+        "transformer",
+    ],
+)
 def test_another_part_of_a_folder_of_the_same_name_is_refused(tiny_folder, data, tmp_path, capsys, part):
     import torch
     from safetensors.torch import load_file, save_file

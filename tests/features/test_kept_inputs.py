@@ -46,7 +46,9 @@ def extract(folder, pairs, output, **settings):
     return probing.extract(folder, pairs, output=output, **{**SETTINGS, **settings})
 
 
-@pytest.mark.parametrize("changed", [{"random_init": True}, {"seed": 1}, {"sigmas": (0.4,)}], ids=str)
+@pytest.mark.parametrize(
+    "changed", [{"random_init": True}, pytest.param({"seed": 1}, marks=pytest.mark.slow), {"sigmas": (0.4,)}], ids=str
+)
 def test_other_weights_seeds_and_noise_levels_encode_nothing(tiny_folder, pairs, tmp_path, no_encoder, changed):
     expected = extract(tiny_folder, pairs, tmp_path / "elsewhere" / "x.zarr", keep_inputs=0, **changed)
     extract(tiny_folder, pairs, tmp_path / "first.zarr")
@@ -93,7 +95,7 @@ def test_a_changed_picture_is_encoded_anew(tiny_folder, pairs, tmp_path):
     assert arrays_of(actual) == arrays_of(expected)
 
 
-@pytest.mark.parametrize("how", ["deleted", "damaged", "a file"])
+@pytest.mark.parametrize("how", ["deleted", "damaged", pytest.param("a file", marks=pytest.mark.slow)])
 def test_a_lost_folder_costs_only_time(tiny_folder, pairs, tmp_path, how):
     extract(tiny_folder, pairs, tmp_path / "first.zarr")
     folder = tmp_path / ENCODED

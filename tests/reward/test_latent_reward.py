@@ -92,6 +92,7 @@ def test_streamed_features_are_those_in_memory(store):
     np.testing.assert_array_equal(mapped, whole)
 
 
+@pytest.mark.slow
 def test_scores_are_the_same_in_another_process(tiny_folder, kept, reward, data, tmp_path):
     prompts, images, _ = pictures(data, 1)
     images[0].save(tmp_path / "picture.png")
