@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from probing.analysis.combinations.mix import fit_mix, mixed_features
 from probing.analysis.engine import (
     ALL_FACETS,
+    Curve,
+    CurveReader,
     Facet,
     FeatureSource,
     Recipe,
@@ -48,6 +51,8 @@ class HeadSettings:
         reductions: Reductions of the store, such as mean or mean_clip; default: all of the store.
         sigmas: Noise levels; default: all of the store.
         probe: Kind of probe; default: the preset's, or logistic.
+        combine: How blocks stand together: concatenate, or mix, a learned weighted mean of the blocks of each stream,
+            reduction and noise level (linear probes only; its weights are learned on the choices).
         facet: Facet of the pairs to train on; default: all pairs.
         labels: Column of the pairs to train on, in [0, 1]: choice, or share_first of the annotators.
         weights: Column with the weight of each training pair; default: equal weights.
@@ -60,6 +65,7 @@ class HeadSettings:
     reductions: tuple[str, ...] | None = None
     sigmas: tuple[float, ...] | None = None
     probe: str | None = None
+    combine: Literal["concatenate", "mix"] = "concatenate"
     facet: str | None = None
     labels: str = "choice"
     weights: str | None = None
@@ -104,8 +110,16 @@ def fit_head(store: FeatureStore, pairs: pd.DataFrame, head: HeadSettings, *, de
     features = stored_features(store, sites, tokens=tokens)
     recipe = Recipe(labels=head.labels, weights=head.weights)
     y, weights = recipe.labels_of(facet.train), recipe.weights_of(facet.train)
+    mixed = _mix(store, sites, probe, facet) if head.combine == "mix" else None
     try:
-        probe.fit_pairs(features, facet.train.rows, y, facet.train.prompts, weights)
+        probe.fit_pairs(
+            features if mixed is None else mixed.features, facet.train.rows, y, facet.train.prompts, weights
+        )
+        if mixed is not None:
+            assert isinstance(probe, LinearProbe)
+            # A weighted mean of blocks is linear in each, so the head is one on the blocks side by side.
+            probe.coef_ = mixed.spread(probe.coef_)
+            probe.n_features_in_ = len(probe.coef_)
     except ValueError as error:
         raise UserError(f"The head cannot be fitted: {error}") from error
     rewards = np.asarray(probe.rewards(features), dtype=np.float64)
@@ -138,6 +152,37 @@ def fit_head(store: FeatureStore, pairs: pd.DataFrame, head: HeadSettings, *, de
     return LatentReward(
         probe, manifest, model=request.get("model"), transformer=request.get("transformer"), device=device
     )
+
+
+class _Mixed(NamedTuple):
+    """The mixed features of all curves side by side, and how much of each mixed channel every block's channel gives."""
+
+    features: Float[np.ndarray, "item mixed"]
+    parts: list[tuple[slice, Float[np.ndarray, " channel"]]]
+
+    def spread(self, coef: Float[np.ndarray, " mixed"]) -> Float[np.ndarray, " channel"]:
+        """Return coefficients of the blocks side by side, given those of the mixed features."""
+        return np.concatenate([coef[mixed] * share for mixed, share in self.parts])
+
+
+def _mix(store: FeatureSource, sites: Sequence[Site], probe: Probe, facet: Facet) -> _Mixed:
+    """Learn the weights of the blocks of each curve."""
+    if not isinstance(probe, LinearProbe):
+        raise UserError("Only linear probes read mixed blocks; leave out --combine mix, or give --probe logistic.")
+    curves: dict[tuple[str, str, float], list[Site]] = {}
+    for site in sites:
+        curves.setdefault(site[:3], []).append(site)
+    columns, shares, start = [], {}, 0
+    for of_curve in curves.values():
+        reader = CurveReader(store, Curve(*of_curve[0][:3], tuple(site.block for site in of_curve)))
+        blocks = reader.curve.blocks
+        mix = fit_mix(reader.read, blocks, facet.train)
+        columns.append(mixed_features(mix, reader.read, blocks))
+        mixed = slice(start, start + reader.width)
+        start += reader.width
+        for site, weight, scale in zip(of_curve, mix.weights, mix.scales, strict=True):
+            shares[site] = mixed, weight / scale
+    return _Mixed(np.concatenate(columns, axis=1), [shares[site] for site in sites])
 
 
 def plan_head(store: FeatureSource, head: HeadSettings) -> tuple[list[Site], Probe, str | None]:
@@ -236,6 +281,7 @@ def _training(store: FeatureStore, facet: Facet, head: HeadSettings, probe: Prob
         "facet": facet.name,
         "n_pairs": len(facet.train.table),
         "n_prompts": int(facet.train.table["prompt_id"].nunique()),
+        "combine": head.combine,
         "labels": head.labels,
         "weights": head.weights,
         "cv_accuracy": float(probe.cv_accuracy_),

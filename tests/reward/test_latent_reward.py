@@ -13,8 +13,11 @@ import pytest
 import torch
 
 import probing
+from probing.analysis.combinations.mix import fit_mix, mixed_features
+from probing.analysis.engine import Site, facets_of, read_site
 from probing.errors import UserError
 from probing.features import FeatureStore
+from probing.probes import LogisticProbe
 from probing.reward import PRESETS, LatentReward, train_reward
 from probing.reward.evaluation import evaluate
 from probing.reward.features import stored_features, wants_tokens
@@ -82,6 +85,21 @@ def test_live_scores_equal_cached_ones(tiny_folder, store, data, tmp_path, head)
     live = again.score(prompts, [data.open_image(item) for item in ids], keys=ids)
     features = stored_features(store, trained.manifest.sites, tokens=wants_tokens(trained.probe))
     np.testing.assert_array_equal(live, again.score_features(features[:4]))
+
+
+def test_a_mixed_head_is_that_of_the_weighted_mean(store):
+    reward = train_reward(store, blocks=(0, 1, 3), streams=("image",), reductions=("mean",), combine="mix")
+    features = stored_features(store, reward.manifest.sites, tokens=False)
+    (facet,) = facets_of(store, store.read_pairs())
+    parts = []
+    for sigma in store.sigmas:
+        read = lambda block, sigma=sigma: read_site(store, Site("image", "mean", sigma, block))  # noqa: E731
+        parts.append(mixed_features(fit_mix(read, (0, 1, 3), facet.train), read, (0, 1, 3)))
+    mixed = np.concatenate(parts, axis=1)
+    probe = LogisticProbe().fit_pairs(mixed, facet.train.rows, facet.train.choices, facet.train.prompts)
+    np.testing.assert_allclose(reward.probe.rewards(features), probe.rewards(mixed), rtol=1e-3, atol=1e-4)
+    with pytest.raises(UserError, match="Only linear probes read mixed blocks"):
+        train_reward(store, combine="mix", probe="mlp")
 
 
 def test_streamed_features_are_those_in_memory(store):
