@@ -24,7 +24,7 @@ from probing.testbed.rival import Rival, score_items
 
 FROZEN, RIVAL = "frozen", "testbed-rival"
 RATES = {"lora": 1e-3, "full": 1e-4}
-"""Learning rates of the backbone, chosen on validation pairs of testbed-xs."""
+"""Learning rates of the backbone, ten and twenty times those for backbones of billions of parameters."""
 HEAD = {"epochs": "30", "learning_rate": "1e-3", "patience": "5", "seeds": "1"}
 """The paper's schedule of the head is meant for a million pairs."""
 
