@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -12,6 +13,28 @@ from nnsight import NNsight, save
 from probing.backbones import Backbone, Layout, Streams
 
 Reduced = TypeVar("Reduced")
+
+
+@contextmanager
+def plain_objects() -> Iterator[None]:
+    """Take back nnsight's patch of ``object`` for the time of a ``with`` block.
+
+    nnsight gives every Python object an attribute ``save``, with which anyio, for one, cannot be imported.
+    """
+    try:
+        from nnsight._c import mount, unmount
+    except ImportError:
+        # Without its C extension nnsight patches nothing.
+        yield
+        return
+    patched = hasattr(object, "save")
+    if patched:
+        unmount("save")
+    try:
+        yield
+    finally:
+        if patched:
+            mount(save, "save")
 
 
 class BlockTrace:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from probing.errors import UserError, shown
 from probing.preferences.images import decode
+from probing.reward import preload as preload  # re-exported: before anything is served
 from probing.reward.batching import Busy, Job, Unusable, Worker
 from probing.reward.latent_reward import LatentReward
 

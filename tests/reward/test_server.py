@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import socket
+import subprocess
+import sys
 import threading
 import time
 
+import httpx
 import numpy as np
+import psutil
 import pytest
 import torch
 import uvicorn
@@ -211,8 +216,6 @@ def test_a_full_queue_and_a_stopped_worker_get_503(reward, monkeypatch):
 @pytest.mark.parametrize("requests", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_concurrent_requests_are_all_answered(reward, requests):
     """Over a real socket: every answer is that of its own item."""
-    import httpx
-
     server = uvicorn.Server(uvicorn.Config(create_app(reward), host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -238,6 +241,40 @@ def test_concurrent_requests_are_all_answered(reward, requests):
     server.should_exit = True
     thread.join(timeout=20)
     np.testing.assert_allclose(scores, [expected[number % 20] for number in range(requests)], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_and_scores_the_same(client, reward):
+    body, scores, resident = save(drm_request(reward)), set(), []
+    for number in range(900):
+        answer = client.post("/v1/score", content=body, headers=DRM)
+        scores.add(answer.json()["raw_scores"][0])
+        if number % 300 == 299:
+            resident.append(psutil.Process().memory_info().rss)
+    assert len(scores) == 1 and resident[-1] - resident[0] < 20 * 2**20
+
+
+@pytest.mark.slow
+def test_the_command_serves_after_nnsight_was_loaded(tiny_folder, reward, tmp_path):
+    """nnsight patches ``object``, after which some libraries can no longer be imported."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = reward.save(tmp_path / "reward")
+    options = ["--reward", str(folder), "--model", str(tiny_folder), "--device", "cpu", "--port", str(port)]
+    process = subprocess.Popen([sys.executable, "-m", "probing.reward", "serve", *options])
+    try:
+        for _ in range(600):
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        answer = httpx.post(f"http://127.0.0.1:{port}/v1/score", content=save(drm_request(reward)), headers=DRM)
+        assert answer.status_code == 200 and len(answer.json()["raw_scores"]) == 1
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
 
 
 def test_flow_grpo_calls_it_with_tensors_arrays_and_pictures(reward):
