@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from probing.backbones import Backbone, Conditioning
@@ -53,7 +53,7 @@ def encode_images(
 
     A batch of which one picture is missing is encoded whole, so that no picture gets other batch mates.
     """
-    size = max(1, min(settings.batch_size, _ENCODED_AT_ONCE // settings.resolution**2))
+    size = images_at_once(settings)
     batches = [item_ids[start : start + size] for start in range(0, len(item_ids), size)]
     keys = [[data.image_key(item_id) for item_id in batch] for batch in batches] if kept is not None else []
     read = [None if kept is None else kept.read_pictures(keys[number]) for number in range(len(batches))]
@@ -69,6 +69,16 @@ def encode_images(
     # One memory layout, whether they come from a convolution or from the disk: it decides the order of sums.
     latents = torch.cat([latents for latents, _ in whole]).contiguous()
     return latents, [digest for _, digests in whole for digest in digests]
+
+
+def images_at_once(settings: ExtractionSettings) -> int:
+    """Return the number of pictures that the VAE encodes at once."""
+    return max(1, min(settings.batch_size, _ENCODED_AT_ONCE // settings.resolution**2))
+
+
+def stack_pixels(squares: Sequence[UInt8[np.ndarray, "row column 3"]]) -> Float[Tensor, "image 3 row column"]:
+    """Stack prepared pictures of one size, as pixels in [−1, 1]."""
+    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
 
 
 def _encode_batches(
@@ -89,6 +99,5 @@ def _encode_batches(
         for following in [*batches[1:], []]:
             current, ahead = ahead, [pool.submit(pixels, item_id) for item_id in following]
             opened = [future.result() for future in current]
-            stacked = torch.from_numpy(np.stack([image for image, _ in opened]))
-            latents = backbone.encode_images(stacked.permute(0, 3, 1, 2).float().div(127.5).sub(1.0))
+            latents = backbone.encode_images(stack_pixels([image for image, _ in opened]))
             yield latents, [digest for _, digest in opened]

@@ -110,14 +110,16 @@ class _Training:
         warmup = max(1, math.ceil(settings.warmup * settings.epochs * self._steps))
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: min(1.0, (step + 1) / warmup))
         self._trained = [parameter for group in groups for parameter in group["params"]]
-        self._mean = [parameter.detach().clone() for parameter in self._trained] if settings.ema else []
+        self._mean: list[Tensor] = []
 
     def run(self, checkpoint: Path | None) -> list[dict[str, float]]:
         """Train all epochs; return the loss and accuracy of each on the validation pairs."""
-        history, best, start = self._resume(checkpoint)
         settings = self._settings
         total = settings.epochs * self._steps
         with self._reader.backbone.on_device("transformer"), progress(total, "adapt", "steps") as bar:
+            # On the device, where the optimizer's state and the mean of the weights must be.
+            self._mean = [parameter.detach().clone() for parameter in self._trained] if settings.ema else []
+            history, best, start = self._resume(checkpoint)
             bar.update(start * self._steps)
             for epoch in range(start, settings.epochs):
                 order = np.random.default_rng([settings.seed, epoch]).permutation(len(self._train))
@@ -232,13 +234,13 @@ class _Training:
     def _resume(self, checkpoint: Path | None) -> tuple[list[dict[str, float]], list[Tensor], int]:
         if checkpoint is None or not (checkpoint / _STATE).is_file():
             return [], [], 0
-        state = torch.load(checkpoint / _STATE, weights_only=True)
+        state = torch.load(checkpoint / _STATE, weights_only=True, map_location="cpu")
         if state["identity"] != self._identity():
             raise UserError(f"{checkpoint} belongs to another training; give another folder, or remove it.")
         with torch.no_grad():
-            for parameter, value in zip(self._trained, state["trained"], strict=True):
-                parameter.copy_(value)
-        self._mean = state["mean"]
+            for own, kept in ((self._trained, state["trained"]), (self._mean, state["mean"])):
+                for tensor, value in zip(own, kept, strict=True):
+                    tensor.copy_(value)
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         return list(state["history"]), state["best"], len(state["history"])

@@ -244,10 +244,16 @@ class LatentReward:
             ``item_id, reward``.
 
         Raises:
-            UserError: The store was made with another backbone or other settings, or lacks a site.
+            UserError: The store was made with another backbone or other settings, or lacks a site; or the backbone of
+                this reward is adapted, and no store has its features.
         """
         from probing.features.tokens import settings_of
 
+        if self.adapter is not None:
+            raise UserError(
+                f"{store.path} has features of the frozen backbone, and this reward has an adapted one; score pictures "
+                f"or latents."
+            )
         theirs, ours = vars(settings_of(store.attributes)), self.manifest.extraction
         names = [name for name in theirs if name not in ("sigmas", "streams", "reductions", "blocks", "batch_size")]
         changed = [name for name in names if theirs[name] != ours[name]]

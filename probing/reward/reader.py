@@ -17,7 +17,7 @@ from probing.analysis.engine import Site
 from probing.backbones import COMPUTE_DTYPES, Backbone, Conditioning, Streams, load_backbone, pick_device, resolve
 from probing.errors import UserError
 from probing.features import ExtractionSettings
-from probing.features.inputs import encode_prompts
+from probing.features.inputs import encode_prompts, images_at_once, stack_pixels
 from probing.features.noise import add_noise, item_noise
 from probing.features.reading import Masks, sentence_for_full_memory
 from probing.features.reductions import reduce_image, reduce_text
@@ -95,14 +95,13 @@ class RewardReader:
         Raises:
             UserError: A picture cannot be opened.
         """
-        settings, parts = self._settings, []
+        settings, parts, size = self._settings, [], images_at_once(self._settings)
         with sentence_for_full_memory(self.backbone, settings.batch_size), self.backbone.on_device("vae"):
-            for start in range(0, len(pictures), settings.batch_size):
-                batch = pictures[start : start + settings.batch_size]
+            for start in range(0, len(pictures), size):
+                batch = pictures[start : start + size]
                 opened = [p if isinstance(p, Image.Image) else ImageFolder(Path()).open(str(p), str(p)) for p in batch]
                 squares = [prepare(p, settings.resolution, settings.resize, settings.background) for p in opened]
-                pixels = torch.from_numpy(np.stack([np.asarray(square) for square in squares]))
-                parts.append(self.backbone.encode_images(pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)))
+                parts.append(self.backbone.encode_images(stack_pixels([np.asarray(square) for square in squares])))
         return torch.cat(parts).contiguous()
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:

@@ -150,6 +150,11 @@ def version_of(reward: LatentReward) -> str:
     digest = hashlib.blake2b(json.dumps([reward.manifest.to_json(), described], sort_keys=True).encode(), digest_size=8)
     for name in sorted(arrays):
         digest.update(arrays[name].tobytes())
+    if reward.adapter is not None:
+        settings, state = reward.adapter
+        digest.update(settings.to_json().encode())
+        for name in sorted(state):
+            digest.update(name.encode() + state[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -262,4 +267,4 @@ def serve_app(app: FastAPI, *, host: str, port: int) -> None:
     """Run the server until it is interrupted."""
     import uvicorn
 
-    uvicorn.run(app, host=host, port=port, log_level="warning", limit_concurrency=None)
+    uvicorn.run(app, host=host, port=port, log_level="warning")

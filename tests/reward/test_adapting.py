@@ -14,6 +14,7 @@ from probing.reward import AdapterSettings, AdaptSettings, LatentReward, adapt, 
 from probing.reward import adapting as module
 from probing.reward.adapter import adapter_state, add_adapter, apply_adapter
 from probing.reward.evaluation import evaluate
+from probing.reward.server import version_of
 from tests.fakes.tiny_sd3 import T5_LENGTH
 
 LORA = AdapterSettings(rank=4, alpha=8.0)
@@ -59,10 +60,9 @@ def test_training_lowers_the_loss_on_pairs_it_is_fitted_to(frozen, data, store, 
 
     def record(self, pairs, epoch):
         step(self, pairs, epoch)
-        losses.append(float(self._validate_on(self._train)))
+        losses.append(float(_loss(self, self._train)))
 
     monkeypatch.setattr(module._Training, "_step", record)
-    monkeypatch.setattr(module._Training, "_validate_on", lambda self, pairs: _loss(self, pairs), raising=False)
     settings = AdaptSettings(adapter=adapter, **{**QUICK, "epochs": 4})
     adapted = adapt(frozen, data, settings, encoded=store.path.parent / "encoded")
     assert losses[-1] < losses[0] - 0.01
@@ -94,6 +94,18 @@ def test_a_kept_reward_holds_the_adapter(tiny_folder, adapted, frozen, data, tmp
     (folder / "adapter.safetensors").unlink()
     with pytest.raises(UserError, match=r"lacks adapter\.safetensors"):
         LatentReward.load(folder)
+
+
+def test_an_adapted_head_scores_no_features_of_the_frozen_backbone(adapted, store):
+    with pytest.raises(UserError, match="has features of the frozen backbone, and this reward has an adapted one"):
+        adapted.score_store(store)
+
+
+def test_the_version_of_a_served_reward_depends_on_its_adapter(adapted):
+    settings, state = adapted.adapter
+    name = next(iter(state))
+    changed = LatentReward(adapted.probe, adapted.manifest, adapter=(settings, {**state, name: state[name] + 1e-3}))
+    assert version_of(changed) != version_of(adapted)
 
 
 def test_the_merged_transformer_has_the_same_scores(tiny_folder, adapted, data, store, tmp_path):
