@@ -17,6 +17,7 @@ ENCODED = "encoded"
 TOKENS_AT_ONCE = {"cpu": 2**13}
 """Tokens of one forward by type of device (benchmarks/batch_size.py): more gain nothing, fewer are slower."""
 _TOKENS_ELSEWHERE = 2**15
+"""Not measured: no accelerator was at hand."""
 _LARGEST_BATCH = 64
 KEEP_INPUTS = 10.0
 """GiB of latents and encoded prompts that are kept beside the stores."""

@@ -220,12 +220,7 @@ def train(options: TrainOptions) -> None:
     pairs = options.split.split(store.read_pairs(), seed=options.seed)
     reward = fit_head(store, pairs, options.head, device=options.device)
     reward.save(options.output, overwrite=options.overwrite)
-    for row in reward.manifest.accuracies:
-        print(f"  {row['facet']}: {_percent(row)} of {row['n_pairs']:,} test pairs of {row['n_prompts']:,} prompts")
-    print(
-        f"Reward:   {options.output}\nCard:     {options.output / CARD}\n"
-        f"Next:     python -m probing.reward score --reward {options.output} --prompt TEXT --image FILE"
-    )
+    _report(reward, options.output, f"score --reward {options.output} --prompt TEXT --image FILE")
 
 
 def adapt(options: AdaptOptions) -> None:
@@ -247,12 +242,14 @@ def adapt(options: AdaptOptions) -> None:
     for row in adapted.manifest.training["history"]:
         accuracy, loss = row["validation_accuracy"], row["validation_loss"]
         print(f"  epoch {row['epoch']}: {100 * accuracy:.1f}% and {loss:.4f} nats on the validation pairs")
-    for row in adapted.manifest.accuracies:
+    _report(adapted, options.output, f"merge --reward {options.output} --output TRANSFORMER")
+
+
+def _report(reward: LatentReward, folder: Path, following: str) -> None:
+    """Print the accuracies of a trained reward, and the paths to open next."""
+    for row in reward.manifest.accuracies:
         print(f"  {row['facet']}: {_percent(row)} of {row['n_pairs']:,} test pairs of {row['n_prompts']:,} prompts")
-    print(
-        f"Reward:   {options.output}\nCard:     {options.output / CARD}\n"
-        f"Next:     python -m probing.reward merge --reward {options.output} --output TRANSFORMER"
-    )
+    print(f"Reward:   {folder}\nCard:     {folder / CARD}\nNext:     python -m probing.reward {following}")
 
 
 def merge(options: MergeOptions) -> None:

@@ -26,7 +26,7 @@ from probing.preferences import prepare
 from probing.preferences.images import ImageFolder
 from probing.probes import Probe
 from probing.probes._modules import reward_module
-from probing.reward.adapter import AdapterSettings, apply_adapter
+from probing.reward.adapter import Adapter, apply_adapter
 from probing.reward.features import side_by_side, wants_tokens
 from probing.reward.manifest import Manifest
 
@@ -59,7 +59,7 @@ class RewardReader:
         model: str,
         transformer: Path | None,
         device: str,
-        adapter: tuple[AdapterSettings, Mapping[str, Tensor]] | None = None,
+        adapter: Adapter | None = None,
     ) -> RewardReader:
         """Load the backbone of a reward, with its adapter if it has one.
 

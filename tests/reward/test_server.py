@@ -24,8 +24,8 @@ from safetensors.torch import save
 import probing
 from probing.errors import UserError
 from probing.reward import train_reward
-from probing.reward.adapters import FlowFactoryReward, flow_grpo_score
 from probing.reward.server import create_app, version_of
+from probing.reward.trainers import FlowFactoryReward, flow_grpo_score
 from tests.fakes.tiny_sd3 import T5_LENGTH
 
 DRM = {"content-type": "application/octet-stream", "x-drm-protocol-version": "1"}
