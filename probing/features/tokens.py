@@ -22,17 +22,19 @@ from probing.preferences import PreferenceData
 
 
 def settings_of(attributes: Mapping[str, Any]) -> ExtractionSettings:
-    """Read the settings that a store was extracted with.
+    """Read the settings of an extraction from the attributes of a store, or from the manifest of a reward.
 
     Raises:
-        UserError: The store lacks one of them.
+        UserError: One of them is missing.
     """
     # Older stores of own prompts lack the setting.
     attributes = {"prompts": "own", **attributes}
     names = [field.name for field in fields(ExtractionSettings) if field.name != "sigmas"]
     missing = [name for name in names if name not in attributes]
     if missing:
-        raise UserError(f"The store lacks the settings {', '.join(missing)}; extract it again with this version.")
+        raise UserError(
+            f"The settings {', '.join(missing)} are missing; make the store or the reward again with this version."
+        )
     values: dict[str, Any] = {
         name: tuple(attributes[name]) if isinstance(attributes[name], list) else attributes[name] for name in names
     }

@@ -21,12 +21,13 @@ from probing.analysis.engine import ALL_FACETS
 from probing.errors import UserError
 from probing.features.kept_inputs import KeptInputs, open_kept
 from probing.features.reading import encode_items
+from probing.features.tokens import settings_of
 from probing.preferences import PreferenceData
 from probing.progress import progress
 from probing.reward.adapt_settings import AdaptSettings
 from probing.reward.adapter import adapter_state, add_adapter
 from probing.reward.latent_reward import LatentReward
-from probing.reward.reader import RewardReader, settings_from
+from probing.reward.reader import RewardReader
 from probing.reward.training import measure_accuracies, quantiles_of
 from probing.statistics import fit_temperature, outcomes
 
@@ -74,7 +75,7 @@ class _Training:
         self, reward: LatentReward, data: PreferenceData, settings: AdaptSettings, encoded: Path | None
     ) -> None:
         self._reward, self._data, self._settings = reward, data, settings
-        extraction = settings_from(reward.manifest.extraction)
+        extraction = settings_of(reward.manifest.extraction)
         self._extraction = extraction
         # A backbone of its own: training changes it.
         self._reader = RewardReader.open(copy.deepcopy(reward.probe), reward.manifest, *reward.where)

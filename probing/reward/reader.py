@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from probing.features.inputs import encode_prompts, images_at_once, stack_pixels
 from probing.features.noise import add_noise, item_noise
 from probing.features.reading import Masks, sentence_for_full_memory
 from probing.features.reductions import reduce_image, reduce_text
+from probing.features.tokens import settings_of
 from probing.features.trace import BlockTrace
 from probing.preferences import prepare
 from probing.preferences.images import ImageFolder
@@ -66,7 +65,7 @@ class RewardReader:
         Raises:
             UserError: It is not here, or is another one than the reward was trained on.
         """
-        settings = settings_from(manifest.extraction)
+        settings = settings_of(manifest.extraction)
         expected = manifest.backbone
         backbone = load_backbone(
             resolve(model, transformer),
@@ -249,14 +248,3 @@ class RewardReader:
 
     def _batches(self, items: int) -> Sequence[Int[Tensor, " row"]]:
         return torch.arange(items).split(self._settings.batch_size)
-
-
-def settings_from(extraction: Mapping[str, Any]) -> ExtractionSettings:
-    """Make settings again from a manifest."""
-    names = [field.name for field in fields(ExtractionSettings)]
-    try:
-        values: dict[str, Any] = {name: extraction[name] for name in names}
-    except KeyError as error:
-        raise UserError(f"The manifest lacks the setting {error}; train the reward again.") from error
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return ExtractionSettings(**values)

@@ -48,5 +48,5 @@ def test_other_models_and_items_are_refused(backbone, store):
         read_image_tokens(
             backbone.spec, backbone, make_data(), ["nobody"], settings_of(store.attributes), sigma=0.1, block=0
         )
-    with pytest.raises(UserError, match="lacks the settings t5_length"):
+    with pytest.raises(UserError, match="settings t5_length are missing"):
         settings_of({k: v for k, v in store.attributes.items() if k != "t5_length"})
