@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from probing.api.measuring import (
         combinations,
         controls,
+        factorial,
         measure,
         noise,
         reward_curve,
@@ -56,6 +57,7 @@ _SOURCES = {
     "controls": "probing.api.measuring:controls",
     "draw_figures": "probing.api.figures:draw_figures",
     "extract": "probing.api.extraction:extract",
+    "factorial": "probing.api.measuring:factorial",
     "load_backbone": "probing.backbones:load_backbone",
     "load_pairs": "probing.preferences:load_pairs",
     "measure": "probing.api.measuring:measure",
@@ -87,6 +89,7 @@ __all__ = [
     "controls",
     "draw_figures",
     "extract",
+    "factorial",
     "load_backbone",
     "load_pairs",
     "measure",

@@ -259,6 +259,25 @@ EXPERIMENTS: dict[str, Experiment] = {
             stores="feature store; one a model",
         ),
         Experiment(
+            "factorial",
+            "How much do head, stream, noise level and model each move accuracy, and does one change another's effect?",
+            "probing.analysis.factorial",
+            "FactorialSettings",
+            tables=(
+                Table(
+                    "factorial",
+                    "Factorial design",
+                    "How much do head, stream, noise level and model move accuracy, alone and together?",
+                ),
+            ),
+            figures=(
+                FigureSpec("factorial", "factorial", "probing.plots:figure_factorial"),
+                FigureSpec("factorial_effects", "factorial", "probing.plots:figure_factorial_effects"),
+            ),
+            stores="feature store of trained weights; several for several models",
+            all_stores=True,
+        ),
+        Experiment(
             "token-maps",
             "Which image tokens carry a probe's margin?",
             "probing.analysis.token_maps",

@@ -168,6 +168,7 @@ def _experiments(options: ReproduceOptions) -> list[Step]:
         "reward-curve": [model, *random_init],
         "controls": [model, *random_init, controls["foreign"], controls["empty"]],
         "scaling": [model, controls["random-init"], *_other_models(model), *sizes],
+        "factorial": [model, *_sizes(model)],
     }
     tables = ["--stages", f"{results}/stages.parquet", "--similarity", f"{results}/similarity.parquet"]
     arguments = {
@@ -178,6 +179,8 @@ def _experiments(options: ReproduceOptions) -> list[Step]:
         # Of the testbed's pairs: how strongly each picture is degraded.
         "controls": ["--image-stats", "--shortcuts", "strength", *_limit(options)],
         "scaling": [*fewer, *image],
+        # A network for every cell: the sum of all facets, and the one that needs the prompt.
+        "factorial": [*fewer, "--facets", "all,alignment"],
         "token-maps": ["--curve", f"{results}/reward_curve.parquet"],
     }
     commands = [Step("probing.testbed.rival", [*_limit(options), "--output", rewards])]

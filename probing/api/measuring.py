@@ -285,6 +285,7 @@ combinations: ExperimentFunction
 noise: ExperimentFunction
 scaling: ExperimentFunction
 controls: ExperimentFunction
+factorial: ExperimentFunction
 
 
 def __getattr__(name: str) -> ExperimentFunction:

@@ -4,6 +4,7 @@ from probing.plots.combinations import figure_combinations, plot_gains, plot_pai
 from probing.plots.comparisons import figure_comparisons, plot_comparisons
 from probing.plots.controls import figure_controls, plot_controls
 from probing.plots.curves import NothingToDraw
+from probing.plots.factorial import figure_factorial, figure_factorial_effects, plot_effects, plot_factorial
 from probing.plots.noise import figure_noise, figure_noise_draws, plot_gain_of_many, plot_noise, plot_redraws
 from probing.plots.pairs import figure_pairs
 from probing.plots.reward_curve import figure_headline, figure_reward_curves, plot_reward_curve
@@ -19,6 +20,8 @@ __all__ = [
     "figure_comparisons",
     "figure_controls",
     "figure_depth_curves",
+    "figure_factorial",
+    "figure_factorial_effects",
     "figure_headline",
     "figure_image_similarity",
     "figure_noise",
@@ -33,6 +36,8 @@ __all__ = [
     "plot_comparisons",
     "plot_controls",
     "plot_depth_curves",
+    "plot_effects",
+    "plot_factorial",
     "plot_gain_of_many",
     "plot_gains",
     "plot_noise",

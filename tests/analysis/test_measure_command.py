@@ -39,6 +39,7 @@ def test_each_experiment_writes_its_table_and_a_summary(stores, tmp_path, capsys
         "combinations": ["--store", trained, "--stages", "0-2,3-5", "--largest", "2"],
         "noise": ["--store", trained],
         "scaling": ["--store", trained, "--store", random_init, "--steps", "fake.zarr=600"],
+        "factorial": ["--store", trained, "--heads", "logistic,mean_difference"],
         "controls": ["--store", trained, "--store", random_init, "--shuffles", "2"],
     }
     for experiment, options in options_of.items():
@@ -67,6 +68,7 @@ def test_mistakes_end_in_status_2_and_one_sentence(stores, tmp_path, capsys):
         (["scaling", "--store", trained, "--steps", "fake=many"], "expected a number, got 'many'"),
         (["controls", "--store", random_init], "None of the stores is of a trained backbone"),
         (["controls", "--store", trained, "--blocks", "9"], "no block 9"),
+        (["factorial", "--store", random_init], "has random weights"),
         (["noise", "--store", trained, "--workers", "0"], "expected 1 or more"),
     ):
         assert_refused(capsys, [*options, "--output", str(tmp_path / "results")], message)
@@ -74,7 +76,7 @@ def test_mistakes_end_in_status_2_and_one_sentence(stores, tmp_path, capsys):
 
 
 def test_every_experiment_has_help_with_defaults(capsys):
-    for experiment in ("reward-curve", "combinations", "noise", "scaling", "controls"):
+    for experiment in ("reward-curve", "combinations", "noise", "scaling", "controls", "factorial"):
         with pytest.raises(SystemExit) as stop:
             main([experiment, "--help"])
         assert stop.value.code == 0

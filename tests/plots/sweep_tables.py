@@ -9,6 +9,7 @@ import pandas as pd
 from probing.analysis.combinations import measure_combinations
 from probing.analysis.controls import ControlSettings, measure_controls
 from probing.analysis.engine import Sites
+from probing.analysis.factorial import FactorialSettings, measure_factorial
 from probing.analysis.noise import measure_noise
 from probing.analysis.scaling import ScalingSettings, measure_scaling
 from tests.fakes.planted_store import PlantedStore, planted_pairs
@@ -34,5 +35,6 @@ def sweep_tables() -> dict[str, pd.DataFrame]:
         "scaling": measure_scaling(
             [one, fresh, large], pairs, ScalingSettings(steps={"large": 300}), sites=Sites(sigmas=(0.1,))
         ),
+        "factorial": measure_factorial([one, large], pairs, FactorialSettings(heads=("logistic", "mean_difference"))),
         "controls": measure_controls([one, fresh], pairs, ControlSettings(shuffles=2), sites=Sites(sigmas=(0.1,))),
     }

@@ -15,10 +15,14 @@ from probing.plots import (
     figure_combinations,
     figure_controls,
     figure_depth_curves,
+    figure_factorial,
+    figure_factorial_effects,
     figure_noise,
     figure_noise_draws,
     figure_scaling,
     plot_controls,
+    plot_effects,
+    plot_factorial,
     plot_gain_of_many,
     plot_gains,
     plot_noise,
@@ -135,14 +139,36 @@ def test_controls_are_rows_with_their_differences(tables):
     assert "chance" in {text.get_text() for text in ax.texts}
 
 
+def test_factorial_shows_every_cell_and_effect(tables):
+    table = tables["factorial"]
+    ax = plot_factorial(table, facet="all", stream="image")
+    cells = table[table["kind"] == "cell"]
+    curves = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_marker() in "os"]
+    drawn = np.concatenate([line.get_ydata() for line in curves])
+    assert sorted(drawn) == sorted(cells["value"]) and len(curves) == 2 * 2
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["planted", "large"]
+    ax = plot_effects(table, facet="all")
+    effects = table[table["kind"].isin(["main", "interaction"])]
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert len(labels) == len(effects) and labels[0] == "mean_difference − logistic"
+    assert "(σ = 0.6 − σ = 0.1) at large − at planted" in labels
+    bars = [line for line in ax.lines if len(line.get_xdata()) == 2 and len(set(line.get_ydata())) == 1]
+    lows = sorted(float(line.get_xdata()[0]) for line in bars)
+    np.testing.assert_allclose(lows, sorted(100 * effects["ci_low"].astype(float)))
+    with pytest.raises(ValueError, match="expected one of image"):
+        plot_factorial(table, facet="all", stream="text")
+
+
 def test_every_figure_has_one_caption_and_names_the_model(tables):
     drawn = {
         "combinations": figure_combinations,
         "noise": figure_noise,
         "scaling": figure_scaling,
         "controls": figure_controls,
+        "factorial": figure_factorial,
     }
-    for name, draw in [*drawn.items(), ("noise", figure_noise_draws), ("scaling", figure_depth_curves)]:
+    further = [("noise", figure_noise_draws), ("scaling", figure_depth_curves), ("factorial", figure_factorial_effects)]
+    for name, draw in [*drawn.items(), *further]:
         figure = draw(tables[name])
         assert isinstance(figure, Figure) and len(figure.legends) == 1
         assert figure.legends[0].get_title().get_text()

@@ -23,7 +23,7 @@ from probing.analysis.engine.results import (
 from probing.analysis.engine.run import Run
 from probing.analysis.engine.sites import ALL, Curve, Site, Sites, choose, read_site
 from probing.analysis.engine.source import FeatureSource, digest_of, flatten, read_latent_reduction, store_name
-from probing.analysis.engine.store_identity import StoreIdentity, check_comparable
+from probing.analysis.engine.store_identity import StoreIdentity, check_comparable, check_models
 from probing.analysis.engine.verdicts import ABOVE, BELOW, MIN_PROMPTS, OPEN, TOO_LITTLE, WORDS, correct, format_p_value
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "cell_results",
     "check_comparable",
     "check_made_from",
+    "check_models",
     "choose",
     "column_names",
     "common_columns",

@@ -38,6 +38,10 @@ class Curve(NamedTuple):
     def site(self, block: int) -> Site:
         return Site(self.stream, self.reduction, self.sigma, block)
 
+    def block_at(self, depth: float, num_blocks: int) -> int:
+        """Return the block whose output lies nearest to a relative depth; of two, the shallower."""
+        return min(self.blocks, key=lambda block: abs((block + 1) / num_blocks - depth))
+
     def __str__(self) -> str:
         return f"{self.stream}/{self.reduction}/{float(self.sigma)!r}"
 

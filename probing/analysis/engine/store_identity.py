@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,26 @@ def check_comparable(one: FeatureSource, other: FeatureSource, *, apart_from: Co
             f"{identities[0].label} and {identities[1].label} differ in more than {' or '.join(apart_from)}: "
             f"{difference}; extract both with the same settings from the same data."
         )
+
+
+def check_models(stores: Sequence[FeatureSource]) -> None:
+    """Refuse stores that are not features of the same items in different models, each model's weights once.
+
+    Raises:
+        UserError: No store, other prompts, the same weights twice, or stores of other data.
+    """
+    if not stores:
+        raise UserError("There is no store to measure; give several, one a model.")
+    previous: set[tuple[str, ...]] = set()
+    for store in stores:
+        identity = StoreIdentity(store)
+        if identity.prompt_rule != "own":
+            raise UserError(f"The store {identity.label} was not extracted with own prompts; leave it out.")
+        weights = tuple(str(store.attributes.get(key)) for key in ("model", "revision", "random_init", "seed"))
+        if weights in previous:
+            raise UserError(f"The store {identity.label} holds the same weights as one before it; give each once.")
+        previous.add(weights)
+        check_comparable(stores[0], store, apart_from=("model", "weights", "preparation", "noise"))
 
 
 def _different_data(one: FeatureSource, other: FeatureSource) -> str | None:

@@ -27,7 +27,7 @@ from probing.analysis.engine import (
     StoreIdentity,
     Tables,
     accuracies,
-    check_comparable,
+    check_models,
     column_names,
     common_columns,
     correct,
@@ -129,7 +129,7 @@ def measure_scaling(
     run, settings = run or Run(), settings or ScalingSettings()
     if sites.blocks is not None:
         raise UserError("Scaling matches models by depth and reads every block; leave out --blocks.")
-    _check(stores)
+    check_models(stores)
     steps_of = _steps(stores, settings.steps)
     shared = _shared_curves(stores, sites)
     sizes = [size_of(store) for store in stores]
@@ -213,7 +213,7 @@ def _measure_store(
         return fits[block].cv_accuracy
 
     best = max(curve.blocks, key=accuracy)
-    block_of = {"best": best} | {f"depth {depth:g}": _nearest_block(reader, depth) for depth in depths}
+    block_of = {"best": best} | {f"depth {depth:g}": curve.block_at(depth, reader.num_blocks) for depth in depths}
     rows += [({"kind": "point", "head": head, "block": b, "blocks": str(b)}, fits[b]) for head, b in block_of.items()]
     representative = [max(run, key=accuracy) for run in stages]
     label = "+".join(map(str, representative))
@@ -230,11 +230,6 @@ def _measure_store(
     rows.append(({"kind": "point", "head": "stages", "block": np.nan, "blocks": label}, of_stages))
     rows.append(({"kind": "point", "head": "best-matched", "block": best, "blocks": str(best)}, of_width))
     return rows
-
-
-def _nearest_block(reader: CurveReader, depth: float) -> int:
-    """Return the block whose output lies nearest to a relative depth; of two, the shallower."""
-    return min(reader.curve.blocks, key=lambda block: abs((block + 1) / reader.num_blocks - depth))
 
 
 def _shared_curves(stores: Sequence[FeatureSource], sites: Sites) -> list[list[Curve]]:
@@ -271,20 +266,6 @@ def _steps(stores: Sequence[FeatureSource], steps: Mapping[str, float]) -> list[
 def _names(store: FeatureSource) -> list[str]:
     path = getattr(store, "path", None)
     return ([] if path is None else [path.name, path.name.removesuffix(".zarr")]) + [str(store.attributes.get("model"))]
-
-
-def _check(stores: Sequence[FeatureSource]) -> None:
-    if not stores:
-        raise UserError("There is no store to measure; give several, one a model.")
-    previous: set[tuple[str, ...]] = set()
-    for store in stores:
-        if StoreIdentity(store).prompt_rule != "own":
-            raise UserError(f"The store of {_names(store)[0]} was not extracted with own prompts; leave it out.")
-        weights = tuple(str(store.attributes.get(key)) for key in ("model", "revision", "random_init", "seed"))
-        if weights in previous:
-            raise UserError(f"The store {_names(store)[0]} holds the same weights as one before it; give each once.")
-        previous.add(weights)
-        check_comparable(stores[0], store, apart_from=("model", "weights", "preparation", "noise"))
 
 
 def run_scaling(context: Context, settings: ScalingSettings) -> Tables:
