@@ -1,5 +1,6 @@
 """Figures: a tidy table in, matplotlib figures out. Nothing here opens a window; only :func:`save_figure` writes."""
 
+from probing.plots.adaptation import figure_adaptation, figure_adaptation_curves, plot_adaptation, plot_adapted_curve
 from probing.plots.combinations import figure_combinations, plot_gains, plot_pairs_of_blocks
 from probing.plots.comparisons import figure_comparisons, plot_comparisons
 from probing.plots.controls import figure_controls, plot_controls
@@ -16,6 +17,8 @@ from probing.plots.tokens import figure_token_maps, plot_token_map
 
 __all__ = [
     "NothingToDraw",
+    "figure_adaptation",
+    "figure_adaptation_curves",
     "figure_combinations",
     "figure_comparisons",
     "figure_controls",
@@ -33,6 +36,8 @@ __all__ = [
     "figure_token_maps",
     "figure_trajectory_similarity",
     "mark_stages",
+    "plot_adaptation",
+    "plot_adapted_curve",
     "plot_comparisons",
     "plot_controls",
     "plot_depth_curves",

@@ -62,8 +62,7 @@ def plot_factorial(
             # Beside one another, so that no bar hides another.
             x = [models.index(model) + 0.05 * (number - (len(styles) - 1) / 2) for model in part["model"]]
             ax.vlines(x, part["ci_low"], part["ci_high"], color=one.colour, linewidth=1.1, alpha=0.7)
-            face = one.colour if one.line == "-" else "white"
-            ax.plot(x, part["value"], one.marker, color=one.colour, linestyle=one.line, markerfacecolor=face)
+            ax.plot(x, part["value"], one.marker, color=one.colour, linestyle=one.line)
         ax.set_xticks(range(len(models)), [shown_name(model) for model in models], rotation=20, fontsize=8.5)
         ax.set_xlim(-0.5, len(models) - 0.5)
         style.accuracy_axis(ax, rows["ceiling"].iloc[0])
@@ -81,15 +80,15 @@ def figure_factorial(table: pd.DataFrame) -> Figure:
     """
     cells = _cells(table)
     facets, streams = facets_in(cells), list(cells["stream"].unique())
-    handles = style.handles_of(_cell_styles(table))
+    width = max(3.6 * len(streams) + 0.6, 5.6)
     with facet_grid(
         len(facets),
         len(streams),
-        (max(3.6 * len(streams) + 0.6, 5.6), 3.1 * len(facets) + 1.6),
+        (width, 3.1 * len(facets) + 1.6),
         title="Head, stream, noise level and model together",
         caption=CAPTION,
-        handles=handles,
-        legend_columns=min(3, len(handles)),
+        handles=style.handles_of(_cell_styles(table)),
+        legend_columns=int(width // 2.7),
         outer_labels=True,
         sharex=True,
         sharey="row",

@@ -1,7 +1,9 @@
 """Frozen, LoRA and fully trained backbones as rewards: Table 3 of DiT-Reward in small, on the testbed.
 
 ``python -m probing.testbed.adaptation`` trains every reward that is not there yet, scores the test pairs with each, and
-writes the tables ``adaptation.csv`` (accuracies) and ``adaptation_differences.csv`` (paired, over the same pairs).
+extracts the features of each adapted backbone. It draws ``adaptation`` (accuracies) and ``adaptation_curves`` (the
+reward curve of the adapted backbones beside the frozen one's) and writes ``adaptation_differences.csv`` (paired, over
+the same pairs).
 """
 
 from __future__ import annotations
@@ -14,15 +16,16 @@ import numpy as np
 import pandas as pd
 
 import probing
+from probing.analysis.engine import Run, Sites, measure_cells
 from probing.commands import check_output_folder, run_command
 from probing.errors import UserError
 from probing.options import OptionsParser
+from probing.plots import figure_adaptation, figure_adaptation_curves, save_figure
 from probing.reward import AdapterSettings, AdaptSettings, LatentReward, adapt
-from probing.statistics import holm, outcomes, paired_difference, share_interval
 from probing.table_files import write_csv
+from probing.testbed.adaptation_tables import FROZEN, curves, right, tables
 from probing.testbed.rival import Rival, score_items
 
-FROZEN, RIVAL = "frozen", "testbed-rival"
 RATES = {"lora": 1e-3, "full": 1e-4}
 """Learning rates of the backbone, ten and twenty times those for backbones of billions of parameters."""
 HEAD = {"epochs": "30", "learning_rate": "1e-3", "patience": "5", "seeds": "1"}
@@ -41,7 +44,7 @@ class AdaptationOptions:
         sigma: Noise level.
         limit: Largest number of items, by whole prompt groups; default: all.
         cache: Folder of stores and rewards; what is there is not trained again.
-        output: Folder of the tables.
+        output: Folder of the figures and tables.
     """
 
     models: tuple[str, ...] = ("testbed-xs", "testbed-s")
@@ -65,18 +68,47 @@ def run(options: AdaptationOptions) -> None:
     test = data.pairs[data.pairs["split"] == "test"]
     scores: dict[tuple[str, str, int], pd.Series] = {}
     for model in options.models:
-        store = probing.extract(model, data, sigmas=[options.sigma], output=options.cache / f"{model}.zarr")
+        store = _store(model, FROZEN, data, options)
         for seed in range(options.seeds):
             for how, reward in _rewards(model, store, data, seed, options):
                 scores[model, how, seed] = _scores(reward, data, options.cache / f"{model}-{how}-{seed}.csv")
-                print(f"{model}, {how}, seed {seed}: {_accuracy(scores[model, how, seed], test):.3f}", flush=True)
+                accuracy = float(np.nanmean(right(scores[model, how, seed], test)))
+                print(f"{model}, {how}, seed {seed}: {accuracy:.3f}", flush=True)
     rival = score_items(data, Rival.load().rewards).set_index("item_id")["reward"]
     accuracies, differences = tables(scores, rival, test)
-    write_csv(options.output / "adaptation.csv", accuracies)
+    by_block = curves(
+        {
+            (model, how): measure_cells(
+                _store(model, how, data, options),
+                data.pairs,
+                sites=Sites(streams=("image",)),
+                run=Run(journal=options.cache / "fits"),
+            )
+            for model in options.models
+            for how in (FROZEN, *options.how)
+        }
+    )
+    command = {"command": "python -m probing.testbed.adaptation", "data": "testbed"}
+    save_figure(figure_adaptation(accuracies), accuracies, options.output, "adaptation", provenance=command)
+    save_figure(figure_adaptation_curves(by_block), by_block, options.output, "adaptation_curves", provenance=command)
     write_csv(options.output / "adaptation_differences.csv", differences)
     columns = ["model", "how", "facet", "value", "ci_low", "ci_high", "least", "most"]
     print(accuracies[columns].to_string(index=False))
-    print(f"Tables:   adaptation.csv, adaptation_differences.csv in {options.output}")
+    print(f"Figures: adaptation, adaptation_curves; table: adaptation_differences.csv; in {options.output}")
+
+
+def _store(
+    model: str, how: str, data: probing.PreferenceData, options: AdaptationOptions, *, seed: int = 0
+) -> probing.FeatureStore:
+    """Extract the features of a backbone: the frozen one, or that of an adapted reward's first seed."""
+    name, transformer = model, None
+    if how != FROZEN:
+        name = f"{model}-{how}-{seed}"
+        transformer = options.cache / f"{name}-transformer"
+        if not transformer.exists():
+            LatentReward.load(options.cache / name).save_transformer(transformer)
+    output = options.cache / f"{name}.zarr"
+    return probing.extract(model, data, transformer=transformer, sigmas=[options.sigma], output=output)
 
 
 def _rewards(
@@ -109,66 +141,6 @@ def _scores(reward: LatentReward, data: probing.PreferenceData, path: Path) -> p
         ids = pd.unique(test[["first", "second"]].to_numpy().ravel())
         write_csv(path, reward.score_data(data, data.items[data.items["item_id"].isin(ids)]))
     return pd.read_csv(path, dtype={"item_id": str}).set_index("item_id")["reward"]
-
-
-def _right(rewards: pd.Series, pairs: pd.DataFrame) -> np.ndarray:
-    margins = (pairs["first"].map(rewards) - pairs["second"].map(rewards)).to_numpy(dtype=float)
-    return outcomes(margins, pairs["choice"].to_numpy(dtype=float))
-
-
-def _accuracy(rewards: pd.Series, pairs: pd.DataFrame) -> float:
-    return float(np.nanmean(_right(rewards, pairs)))
-
-
-def tables(
-    scores: dict[tuple[str, str, int], pd.Series], rival: pd.Series, test: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Measure each way of training, mean over its seeds, and compare it with the frozen backbone and with the rival.
-
-    Args:
-        scores: By model, way and seed: the reward of every test item.
-        rival: Rewards of the discriminative baseline.
-        test: The test pairs.
-
-    Returns:
-        Accuracies with intervals over prompts, and the least and most of single seeds; paired differences, corrected by
-        Holm over the table.
-    """
-    accuracies, differences = [], []
-    facets = ["all", *sorted(test["facet"].unique())]
-    ways = list(dict.fromkeys((model, how) for model, how, _ in scores))
-    for facet in facets:
-        pairs = test if facet == "all" else test[test["facet"] == facet]
-        prompts = pairs["prompt_id"].to_numpy()
-        untied = pairs["choice"].to_numpy() != 0.5
-        ceiling = np.nan
-        if "probability" in pairs:
-            probability = pairs.loc[untied, "probability"].to_numpy(dtype=float)
-            ceiling = float(np.maximum(probability, 1 - probability).mean())
-        right = {
-            (model, how): np.stack([_right(s, pairs) for (m, h, _), s in scores.items() if (m, h) == (model, how)])
-            for model, how in ways
-        }
-        right[RIVAL, ""] = _right(rival, pairs)[None]
-        about = {"facet": facet, "n_pairs": int(untied.sum()), "n_prompts": len(np.unique(prompts[untied]))}
-        for (model, how), by_seed in right.items():
-            interval = share_interval(by_seed.mean(axis=0), prompts)
-            each = np.nanmean(by_seed, axis=1)
-            ends = {"value": interval.estimate, "ci_low": interval.low, "ci_high": interval.high}
-            accuracies.append(
-                {"model": model, "how": how, **about, **{k: float(v) for k, v in ends.items()}, "seeds": len(by_seed)}
-                | {"least": float(each.min()), "most": float(each.max()), "ceiling": ceiling}
-            )
-        comparisons = [((m, h), (m, FROZEN)) for m, h in ways if h != FROZEN] + [(way, (RIVAL, "")) for way in ways]
-        for first, second in comparisons:
-            test_of = paired_difference(right[first].mean(axis=0), right[second].mean(axis=0), prompts)
-            differences.append(
-                {"model": first[0], "how": first[1], "against": " ".join(second).strip(), **about}
-                | {"difference": float(test_of.estimate), "ci_low": float(test_of.low), "ci_high": float(test_of.high)}
-                | {"p_value": float(test_of.p_value)}
-            )
-    compared = pd.DataFrame(differences)
-    return pd.DataFrame(accuracies), compared.assign(p_value_holm=holm(compared["p_value"].to_numpy(dtype=float)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
