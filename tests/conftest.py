@@ -6,15 +6,20 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
-if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
-    # Workers that each take all cores cost one another several times what they gain.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 import jaxtyping
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 from tests.type_checks import check
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    # Workers that each take all cores cost one another several times what they gain.
+    threads = max(1, (os.cpu_count() or 1) // int(workers))
+    # For commands and libraries that start later, and for NumPy, which a plugin has loaded before.
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    threadpool_limits(threads)
 
 
 @check

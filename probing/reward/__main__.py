@@ -226,6 +226,7 @@ def train(options: TrainOptions) -> None:
 def adapt(options: AdaptOptions) -> None:
     """Adapt the backbone of a reward; an interrupted training goes on with the same command."""
     from probing.reward.adapting import adapt as adapt_reward
+    from probing.reward.processes import Processes
 
     check_output_folder(options.output)
     check_folder(options.output, overwrite=options.overwrite)
@@ -238,6 +239,8 @@ def adapt(options: AdaptOptions) -> None:
         encoded=options.encoded or beside / ENCODED,
         checkpoint=beside / f"{options.output.name}.training",
     )
+    if not Processes().is_first:
+        return
     adapted.save(options.output, overwrite=options.overwrite)
     for row in adapted.manifest.training["history"]:
         accuracy, loss = row["validation_accuracy"], row["validation_loss"]

@@ -27,7 +27,9 @@ from probing.progress import progress
 from probing.reward.adapt_settings import AdaptSettings
 from probing.reward.adapter import adapter_state, add_adapter
 from probing.reward.latent_reward import LatentReward
+from probing.reward.processes import Processes
 from probing.reward.reader import RewardReader
+from probing.reward.trained_weights import TrainedWeights
 from probing.reward.training import measure_accuracies, quantiles_of
 from probing.statistics import fit_temperature, outcomes
 
@@ -48,6 +50,9 @@ def adapt(
     are set aside; the epoch with their lowest loss is kept, its temperature is fitted to them, and the test pairs are
     scored once at the end. The noise of an item is drawn anew each epoch.
 
+    Started by ``accelerate launch`` or ``torchrun``, each process takes its share of every batch on a device of its
+    own; the gradient is that of the whole batch. Weights are changed in float32, whatever the backbone computes in.
+
     Args:
         reward: Trained on frozen features: its head is where training starts.
         data: Pairs and pictures.
@@ -65,20 +70,27 @@ def adapt(
     settings = settings or AdaptSettings()
     if reward.adapter is not None:
         raise UserError("This reward has an adapted backbone already; adapt the frozen reward that it was made of.")
-    training = _Training(reward, data, settings, encoded)
+    training = _Training(reward, data, settings, encoded, Processes())
     history = training.run(checkpoint)
     return training.finish(history)
 
 
 class _Training:
     def __init__(
-        self, reward: LatentReward, data: PreferenceData, settings: AdaptSettings, encoded: Path | None
+        self,
+        reward: LatentReward,
+        data: PreferenceData,
+        settings: AdaptSettings,
+        encoded: Path | None,
+        processes: Processes,
     ) -> None:
-        self._reward, self._data, self._settings = reward, data, settings
+        self._reward, self._data, self._settings, self._processes = reward, data, settings, processes
         extraction = settings_of(reward.manifest.extraction)
         self._extraction = extraction
         # A backbone of its own: training changes it.
-        self._reader = RewardReader.open(copy.deepcopy(reward.probe), reward.manifest, *reward.where)
+        model, transformer, device = reward.where
+        self._where = model, transformer, processes.on(device)
+        self._reader = RewardReader.open(copy.deepcopy(reward.probe), reward.manifest, *self._where)
         backbone = self._reader.backbone
         self._kept: KeptInputs | None = open_kept(
             encoded, backbone.spec, extraction, backbone.parts, backbone.device.type
@@ -102,24 +114,14 @@ class _Training:
             parameter.requires_grad_(True)
         if settings.checkpointing:
             backbone.transformer.enable_gradient_checkpointing()
-        rate = settings.learning_rate or (1e-4 if settings.adapter.how == "lora" else 5e-6)
-        groups: list[dict[str, Any]] = [{"params": list(self._parameters.values()), "lr": rate}]
-        if head := list(self._head.parameters()):
-            groups.append({"params": head, "lr": settings.head_learning_rate})
-        self._optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
         self._steps = math.ceil(len(self._train) / settings.batch_size)
-        warmup = max(1, math.ceil(settings.warmup * settings.epochs * self._steps))
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: min(1.0, (step + 1) / warmup))
-        self._trained = [parameter for group in groups for parameter in group["params"]]
-        self._mean: list[Tensor] = []
 
     def run(self, checkpoint: Path | None) -> list[dict[str, float]]:
         """Train all epochs; return the loss and accuracy of each on the validation pairs."""
-        settings = self._settings
+        settings, first = self._settings, self._processes.is_first
         total = settings.epochs * self._steps
-        with self._reader.backbone.on_device("transformer"), progress(total, "adapt", "steps") as bar:
-            # On the device, where the optimizer's state and the mean of the weights must be.
-            self._mean = [parameter.detach().clone() for parameter in self._trained] if settings.ema else []
+        with self._reader.backbone.on_device("transformer"), progress(total, "adapt", "steps", enabled=first) as bar:
+            self._prepare()
             history, best, start = self._resume(checkpoint)
             bar.update(start * self._steps)
             for epoch in range(start, settings.epochs):
@@ -127,18 +129,30 @@ class _Training:
                 for begin in range(0, len(order), settings.batch_size):
                     self._step(self._train.iloc[order[begin : begin + settings.batch_size]], epoch)
                     bar.update(1)
-                with self._averaged():
+                with self._weights.averaged():
                     loss, accuracy = self._validate()
                     history.append({"epoch": epoch + 1, "validation_loss": loss, "validation_accuracy": accuracy})
                     if loss <= min(row["validation_loss"] for row in history):
-                        best = [parameter.detach().clone() for parameter in self._trained]
-                self._save(checkpoint, history, best)
-            with torch.no_grad():
-                for parameter, value in zip(self._trained, best, strict=True):
-                    parameter.copy_(value)
-        if checkpoint is not None:
+                        best = self._weights.copy()
+                if first:
+                    self._save(checkpoint, history, best)
+            self._weights.set(best)
+        self._processes.wait()
+        if first and checkpoint is not None:
             (checkpoint / _STATE).unlink(missing_ok=True)
         return history
+
+    def _prepare(self) -> None:
+        """Make the optimizer, whose state must be on the device of the weights."""
+        settings = self._settings
+        rate = settings.learning_rate or (1e-4 if settings.adapter.how == "lora" else 5e-6)
+        groups: list[dict[str, Any]] = [{"params": list(self._parameters.values()), "lr": rate}]
+        if head := list(self._head.parameters()):
+            groups.append({"params": head, "lr": settings.head_learning_rate})
+        self._weights = TrainedWeights(groups, ema=settings.ema)
+        self._optimizer = torch.optim.AdamW(self._weights.groups, weight_decay=settings.weight_decay)
+        warmup = max(1, math.ceil(settings.warmup * settings.epochs * self._steps))
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: min(1.0, (step + 1) / warmup))
 
     def finish(self, history: Sequence[dict[str, float]]) -> LatentReward:
         """Freeze, calibrate and measure the adapted reward."""
@@ -151,15 +165,16 @@ class _Training:
         adapted = LatentReward(
             self._reader.probe,
             manifest,
-            model=reward.where[0],
-            transformer=reward.where[1],
-            device=reward.where[2],
+            model=self._where[0],
+            transformer=self._where[1],
+            device=self._where[2],
             adapter=(settings.adapter, adapter_state(self._transformer, settings.adapter)),
         )
         adapted.use(self._reader)
         used = self._data.pairs["split"].isin(["train", "test"])
         ids = pd.unique(self._data.pairs.loc[used, ["first", "second"]].to_numpy().ravel())
-        scores = adapted.score_data(self._data, self._items.loc[ids])
+        own = adapted.score_data(self._data, self._items.loc[self._processes.share(list(ids))])
+        scores = pd.concat(self._processes.gather([own]), ignore_index=True)
         reward_of = scores.set_index("item_id")["reward"]
         margins = reward_of[self._validation["first"]].to_numpy() - reward_of[self._validation["second"]].to_numpy()
         temperature = fit_temperature(margins, self._validation["choice"].to_numpy(dtype=float))
@@ -188,27 +203,33 @@ class _Training:
 
     def _step(self, pairs: pd.DataFrame, epoch: int) -> None:
         self._transformer.train()
-        margins = self._margins(pairs, epoch, gradients=True)
-        choices = torch.tensor(pairs["choice"].to_numpy(dtype=np.float64))
-        loss = F.binary_cross_entropy_with_logits(margins / self._reward.manifest.temperature, choices)
-        if not torch.isfinite(loss):
-            raise UserError("The loss is not finite; give a lower learning rate.")
+        own = pairs.iloc[self._processes.index :: self._processes.count]
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._trained, self._settings.clip)
+        loss = torch.zeros(())
+        # The last batch may have fewer pairs than there are processes.
+        if len(own):
+            margins = self._margins(own, epoch, gradients=True) / self._reward.manifest.temperature
+            choices = torch.tensor(own["choice"].to_numpy(dtype=np.float64))
+            loss = F.binary_cross_entropy_with_logits(margins, choices, reduction="sum") / len(pairs)
+            loss.backward()
+        if not torch.isfinite(self._processes.sum(loss.detach().float())):
+            raise UserError("The loss is not finite; give a lower learning rate.")
+        self._weights.take_gradients()
+        self._processes.sum_gradients(self._weights.values)
+        nn.utils.clip_grad_norm_(self._weights.values, self._settings.clip)
         self._optimizer.step()
         self._schedule.step()
-        if self._settings.ema:
-            with torch.no_grad():
-                for mean, parameter in zip(self._mean, self._trained, strict=True):
-                    mean.lerp_(parameter.to(mean.dtype), 1 - self._settings.ema)
+        self._weights.after_step()
 
     def _validate(self) -> tuple[float, float]:
         self._transformer.eval()
-        pairs, parts = self._validation, []
-        for begin in range(0, len(pairs), self._settings.batch_size):
-            parts.append(self._margins(pairs.iloc[begin : begin + self._settings.batch_size], None, gradients=False))
-        margins = torch.cat(parts) / self._reward.manifest.temperature
+        pairs, size = self._validation, self._settings.batch_size
+        shares = []
+        for begin in self._processes.share(range(0, len(pairs), size)):
+            margins = self._margins(pairs.iloc[begin : begin + size], None, gradients=False)
+            shares.append((begin, margins.numpy()))
+        parts = [margins for _, margins in sorted(self._processes.gather(shares), key=lambda share: share[0])]
+        margins = torch.from_numpy(np.concatenate(parts)) / self._reward.manifest.temperature
         choices = pairs["choice"].to_numpy(dtype=np.float64)
         loss = F.binary_cross_entropy_with_logits(margins, torch.tensor(choices))
         return float(loss), float(np.nanmean(outcomes(margins.numpy(), choices)))
@@ -229,19 +250,15 @@ class _Training:
         margins: Float[Tensor, " pair"] = rewards[first] - rewards[second]
         return margins
 
-    def _averaged(self) -> _Swapped:
-        return _Swapped(self._trained, self._mean)
-
     def _resume(self, checkpoint: Path | None) -> tuple[list[dict[str, float]], list[Tensor], int]:
         if checkpoint is None or not (checkpoint / _STATE).is_file():
             return [], [], 0
         state = torch.load(checkpoint / _STATE, weights_only=True, map_location="cpu")
         if state["identity"] != self._identity():
             raise UserError(f"{checkpoint} belongs to another training; give another folder, or remove it.")
-        with torch.no_grad():
-            for own, kept in ((self._trained, state["trained"]), (self._mean, state["mean"])):
-                for tensor, value in zip(own, kept, strict=True):
-                    tensor.copy_(value)
+        self._weights.set(state["trained"])
+        for mean, value in zip(self._weights.mean, state["mean"], strict=True):
+            mean.copy_(value)
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         return list(state["history"]), state["best"], len(state["history"])
@@ -253,8 +270,8 @@ class _Training:
         partial = checkpoint / f".{_STATE}.partial"
         state = {
             "identity": self._identity(),
-            "trained": [parameter.detach() for parameter in self._trained],
-            "mean": self._mean,
+            "trained": self._weights.copy(),
+            "mean": self._weights.mean,
             "best": best,
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
@@ -266,24 +283,6 @@ class _Training:
     def _identity(self) -> str:
         settings = {**asdict(self._settings), "reward": self._reward.manifest.to_json()}
         return repr([settings, self._data.fingerprint])
-
-
-class _Swapped:
-    """Give parameters the values of their mean for the time of a ``with`` block; nothing without a mean."""
-
-    def __init__(self, parameters: Sequence[Tensor], mean: Sequence[Tensor]) -> None:
-        self._parameters, self._mean, self._own = parameters, mean, [p.detach().clone() for p in parameters if mean]
-
-    def __enter__(self) -> None:
-        self._copy(self._mean)
-
-    def __exit__(self, *_: object) -> None:
-        self._copy(self._own)
-
-    def _copy(self, values: Sequence[Tensor]) -> None:
-        with torch.no_grad():
-            for parameter, value in zip(self._parameters, values, strict=False):
-                parameter.copy_(value)
 
 
 def _rows(items: pd.Series, row: dict[str, int]) -> Int[Tensor, " pair"]:

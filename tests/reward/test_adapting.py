@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import probing
 from probing.errors import UserError
@@ -139,6 +142,32 @@ def test_an_interrupted_training_ends_in_the_same_weights(frozen, data, tmp_path
     for name, tensor in whole.adapter[1].items():
         torch.testing.assert_close(resumed.adapter[1][name], tensor, rtol=0, atol=0)
     assert not list((tmp_path / "training").glob("*.pt"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_weights_of_one(frozen, tiny_folder, store, tmp_path):
+    """By the command, as torchrun starts it, with batches that do not divide evenly."""
+    frozen.save(tmp_path / "frozen")
+    command = ["-m", "probing.reward", "adapt", "--reward", str(tmp_path / "frozen"), "--model", str(tiny_folder)]
+    command += ["--device", "cpu", "--data", "testbed", "--where", "facet == 'quality'", "--limit", "96"]
+    command += ["--encoded", str(store.path.parent / "encoded"), "--facet", "quality", "--epochs", "2"]
+    command += ["--batch-size", "7", "--learning-rate", "3e-3", "--validation", "0.25", "--ema", "0.5"]
+    folders = {}
+    for name, launcher in (("one", []), ("two", ["-m", "torch.distributed.run", "--nproc-per-node", "2"])):
+        folders[name] = tmp_path / name
+        done = subprocess.run(
+            [sys.executable, *launcher, *command, "--output", str(folders[name])], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Reward:") == 1
+    one, two = (load_file(folder / "adapter.safetensors") for folder in folders.values())
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
+    kept = [LatentReward.load(folder, model=tiny_folder, device="cpu").manifest for folder in folders.values()]
+    losses = [[row["validation_loss"] for row in manifest.training["history"]] for manifest in kept]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+    assert [row["n_pairs"] for row in kept[0].accuracies] == [row["n_pairs"] for row in kept[1].accuracies]
 
 
 @pytest.mark.slow
