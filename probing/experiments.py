@@ -24,7 +24,7 @@ class FigureSpec:
         name: Name of the figure's files.
         table: Name of the table that it is drawn from.
         draw: Function from the table to the figure.
-        join: Function that adds the tables ``beside`` to the figure's table; empty without one.
+        join: Function that selects the figure's rows of the table, or adds the tables ``beside``; empty without one.
         beside: Names of those tables; each is optional.
     """
 
@@ -148,8 +148,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                     "headline",
                     "reward_curve",
                     "probing.plots:figure_headline",
-                    "probing.analysis.reward_curve:mark_curve",
-                    ("measures", "stages"),
+                    "probing.analysis.reward_curve:headline_rows",
                 ),
                 FigureSpec("comparisons", "comparisons", "probing.plots:figure_comparisons"),
             ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -28,8 +30,31 @@ def _load_beartype(value: int) -> None:
 
 
 # Drawing a scene or fitting a probe takes longer than hypothesis' default of 200 ms on a busy machine.
-settings.register_profile("project", deadline=None, max_examples=40, derandomize=True)
-settings.load_profile("project")
+settings.register_profile("all", deadline=None, max_examples=40, derandomize=True)
+settings.register_profile("fast", settings.get_profile("all"), max_examples=15)
+settings.load_profile("all")
+
+SHAPES_CHECKED = ("analysis/engine", "features", "probes", "statistics", "test_checked_shapes.py")
+"""Tests of what computes on arrays, whose annotations ``make test`` checks too: a check costs more than most calls."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw fewer examples in ``make test``, which leaves out what is slow."""
+    settings.load_profile("fast" if config.option.markexpr else "all")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave the libraries' objects out of every later search for garbage: there are millions."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Check annotations in every test of ``make test-all``, which selects no marker, in some of ``make test``."""
+    path = item.path.relative_to(Path(__file__).parent).as_posix()
+    checked = not item.config.option.markexpr or path.startswith(SHAPES_CHECKED)
+    jaxtyping.config.update("jaxtyping_disable", not checked)
+
 
 pytest_plugins = ["tests.fakes.blank_figures", "tests.fakes.tiny_sd3"]
 

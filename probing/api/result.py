@@ -120,6 +120,7 @@ def draw(spec: FigureSpec, table: pd.DataFrame, beside: dict[str, pd.DataFrame])
 
 
 def joined(spec: FigureSpec, table: pd.DataFrame, beside: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Add to a figure's table the tables beside it that are there; its own CSV has them already."""
+    """Return a figure's rows, with what the tables beside it add; its own CSV has that already."""
     others = {name: beside[name] for name in spec.beside if name in beside}
-    return resolve(spec.join)(table, **others) if others else table
+    needed = bool(spec.join) and (bool(others) or not spec.beside)
+    return resolve(spec.join)(table, **others) if needed else table

@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from probing.analysis.published import PAPER_CURVE, add_published_curve, add_published_scaling, published
-from probing.analysis.reward_curve import mark_curve
+from probing.analysis.reward_curve import headline_rows, mark_curve
 from probing.errors import UserError
 from probing.plots import (
     figure_combinations,
@@ -174,6 +174,12 @@ def test_every_figure_has_one_caption_and_names_the_model(tables):
         assert figure.legends[0].get_title().get_text()
     with pytest.raises(ValueError, match="one noise level and one draw"):
         figure_noise_draws(tables["noise"].query("kind == 'cell'"))
+
+
+def test_the_headline_keeps_the_rows_of_one_facet():
+    curve = curve_table()
+    assert set(headline_rows(curve)["facet"]) == {"alignment"}
+    assert set(headline_rows(pd.concat([curve, curve.assign(facet="all")]))["facet"]) == {"all"}
 
 
 def test_curve_marks_stages_best_blocks_and_published_values():

@@ -141,13 +141,14 @@ def _rows(store: FeatureSource, pairs: pd.DataFrame) -> pd.Series:
     """Return the row of each item of the store; refuse pairs whose items are missing or not written."""
     rows = pd.Series(np.arange(len(store.item_ids)), index=pd.Index(store.item_ids))
     items = pd.unique(pairs[["first", "second"]].to_numpy().ravel())
-    in_store = np.isin(items, rows.index)
+    positions = rows.index.get_indexer(pd.Index(items))
+    in_store = positions >= 0
     if not in_store.all():
         raise UserError(
             f"{int((~in_store).sum())} of {len(items)} items of the pairs are not in the store "
             f"(one is {items[~in_store][0]}); extract the same data that the pairs come from."
         )
-    written = np.asarray(store.written)[rows.loc[items].to_numpy()]
+    written = np.asarray(store.written)[positions]
     if not written.all():
         raise UserError(
             f"{int((~written).sum())} of {len(items)} items are not written yet; "

@@ -10,7 +10,7 @@ from probing.analysis.reward_curve.experiment import (
     tables_reward_curve,
 )
 from probing.analysis.reward_curve.linearity import compare_probes
-from probing.analysis.reward_curve.marks import mark_curve
+from probing.analysis.reward_curve.marks import headline_rows, mark_curve
 from probing.analysis.reward_curve.massive import massive_activations
 from probing.analysis.reward_curve.measures import measures
 from probing.analysis.reward_curve.references import measure_reference
@@ -25,6 +25,7 @@ __all__ = [
     "compare_blocks",
     "compare_probes",
     "describe_cell",
+    "headline_rows",
     "mark_curve",
     "massive_activations",
     "measure_curve",

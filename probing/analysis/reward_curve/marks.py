@@ -1,15 +1,22 @@
-"""Marks on a reward curve: candidates for its best block, and stages."""
+"""What the figures of a reward curve show: candidates for its best block and stages, or one facet alone."""
 
 from __future__ import annotations
 
 import pandas as pd
 
+from probing.analysis.engine import ALL_FACETS
 from probing.analysis.similarity.stage_runs import stage_runs
 from probing.errors import UserError
 from probing.result_tables import PUBLISHED
 
 _CELL = ["model", "facet", "probe", "stream", "reduction", "sigma", "block", "control"]
 _CURVE = ["model", "stream", "reduction", "sigma"]
+
+
+def headline_rows(curve: pd.DataFrame) -> pd.DataFrame:
+    """Select the cells of every pair together, or of the first facet if each facet stands alone."""
+    facets = sorted(curve["facet"].unique())
+    return curve[curve["facet"] == (ALL_FACETS if ALL_FACETS in facets else facets[0])]
 
 
 def mark_curve(

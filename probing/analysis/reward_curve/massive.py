@@ -37,7 +37,7 @@ def massive_activations(
     """
     used = np.asarray(store.written).copy()
     if item_ids is not None:
-        used &= np.isin(np.asarray(store.item_ids), list(item_ids))
+        used &= pd.Index(store.item_ids).isin(list(item_ids))
     rows = []
     sites = ALL.of(store)
     with show_progress(len(sites), "massive activations", "sites", enabled=progress) as bar:

@@ -37,7 +37,7 @@ def best_rewards(
         refit = replace(recipe, probe=cell["probe"], scaling=cell["scaling"], code_length=False)
         probe = refit.fit(features, facet.train)
         held_out = pairs[in_facet(pairs, facet.name) & (pairs["split"] != "train")]
-        rows = np.flatnonzero(np.isin(ids, pd.unique(held_out[["first", "second"]].to_numpy().ravel())))
+        rows = np.flatnonzero(pd.Index(ids).isin(pd.unique(held_out[["first", "second"]].to_numpy().ravel())))
         parts.append(
             pd.DataFrame(
                 {
