@@ -21,9 +21,9 @@ BY_PROMPT = ["--split-by", "prompt"]
     ("name", "prompts", "split"),
     [
         ("hpdv3", 16, OFFICIAL),
-        ("hpdv2", 12, OFFICIAL),
-        ("imagereward", 20, BY_PROMPT),
-        ("imagereward-db", 12, OFFICIAL),
+        pytest.param("hpdv2", 12, OFFICIAL, marks=pytest.mark.slow),
+        pytest.param("imagereward", 20, BY_PROMPT, marks=pytest.mark.slow),
+        pytest.param("imagereward-db", 12, OFFICIAL, marks=pytest.mark.slow),
         ("pickapic-v1", 14, OFFICIAL),
         ("genai-bench", 40, BY_PROMPT),
     ],

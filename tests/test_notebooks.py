@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,16 +23,18 @@ PICTURES = {
     "06_controls": 1,
 }
 """Number of pictures in each notebook's outputs."""
+ONE_FACET = "facet == 'quality'"
+IMAGE = {'"image", "text"': '"image"'}
 SMALLER = {
-    "00_your_own_pairs": {'os.environ.get("PROBING_LIMIT", "2000")': "160"},
+    "00_your_own_pairs": {'os.environ.get("PROBING_LIMIT", "2000")': "160", "[0.005, 0.3]": "[0.005]", **IMAGE},
     "01_layer_probe": {"0.005, 0.3, 0.6": "0.005"},
-    "02_similarity_and_stages": {"0.005, 0.3, 0.6": "0.005, 0.6"},
-    "03_stage_combinations": {"0.005, 0.3, 0.6": "0.005, 0.6", "(0.005, 0.6)": "(0.6,)"},
-    "04_noise_levels": {"0.005, 0.3, 0.6": "0.005, 0.6"},
-    "05_scaling": {"(0.005, 0.3, 0.6), (0.005, 0.6)": "(0.6,), (0.6,)"},
-    "06_controls": {"0.005, 0.3, 0.6": "0.005"},
+    "02_similarity_and_stages": {"0.005, 0.3, 0.6": "0.6"},
+    "03_stage_combinations": {"0.005, 0.3, 0.6": "0.6", "(0.005, 0.6)": "(0.6,)", **IMAGE},
+    "04_noise_levels": {"0.005, 0.3, 0.6": "0.005, 0.6", **IMAGE},
+    "05_scaling": {"(0.005, 0.3, 0.6), (0.005, 0.6)": "(0.6,), (0.6,)", **IMAGE},
+    "06_controls": {"0.005, 0.3, 0.6": "0.005", **IMAGE},
 }
-"""What is read here in place of the notebook's own: fewer noise levels, fewer pictures."""
+"""What is read here in place of the notebook's own: fewer noise levels, streams and pictures."""
 
 
 def test_every_notebook_has_its_number_of_pictures():
@@ -45,7 +48,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
         "PROBING_CACHE": str(tmp_path_factory.mktemp("cache")),
         "PROBING_MODEL": "testbed-xs",
         "PROBING_LIMIT": "200",
-        "PROBING_FEW": "24",
+        "PROBING_FEW": "12",
         "PROBING_OTHERS": "testbed-s",
         "PROBING_SEEDS": "1",
         "OMP_NUM_THREADS": "1",  # Several workers of pytest on few cores otherwise slow each other down.
@@ -62,8 +65,8 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
 def test_notebook_runs(path, kernel):
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
-        # Three facets with "all", of which every prompt has pairs, so that fewer prompts are enough.
-        cell.source = cell.source.replace("limit=ITEMS)", "limit=ITEMS, where=\"facet in ['alignment', 'quality']\")")
+        # One facet, of which every prompt has pairs: few prompts are enough, and each probe is fitted once.
+        cell.source = re.sub(r"limit=(ITEMS|FEW)\)", rf"limit=\1, where={ONE_FACET!r})", cell.source)
         for own, smaller in SMALLER[path.stem].items():
             cell.source = cell.source.replace(own, smaller)
     # No name of an earlier notebook is left.

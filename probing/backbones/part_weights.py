@@ -23,6 +23,8 @@ _FLOATS = ("F16", "BF16", "F32", "F64")
 _COMPILED = "_orig_mod."
 _SOUND: set[tuple[Part, Path, tuple[tuple[str, int, int, int, int], ...]]] = set()
 """Parts that this process has checked: a plan and the load after it check the same files."""
+_META: dict[tuple[Part, bytes], nn.Module] = {}
+"""Models without weights by their configuration: copies of a folder share them."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +163,12 @@ def meta_model(folder: Path, part: Part) -> nn.Module:
     Raises:
         UserError: The configuration describes no model that runs.
     """
+    key = part, (folder / part.config_name).read_bytes()
     try:
-        with torch.device("meta"), torch.inference_mode():
-            return part.empty_model(folder)
+        if key not in _META:
+            with torch.device("meta"), torch.inference_mode():
+                _META[key] = part.empty_model(folder)
+        return _META[key]
     except Exception as error:  # The libraries raise all kinds for values that make no model.
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(

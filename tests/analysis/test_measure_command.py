@@ -33,6 +33,7 @@ def assert_refused(capsys, arguments, message):
     assert message in error and "Traceback" not in error and error.strip().count("\n") == 0
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_each_experiment_writes_its_table_and_a_summary(stores, tmp_path, capsys):
     trained, random_init = stores
     options_of = {

@@ -51,7 +51,7 @@ def test_copies_have_one_identity(original, folder):
     assert revision_of(dict(reversed(original.items()))) == revision_of(original)
 
 
-@pytest.mark.parametrize("position", [0, -1, None])
+@pytest.mark.parametrize("position", [0, pytest.param(-1, marks=pytest.mark.slow), None])
 @pytest.mark.parametrize("part", WEIGHTED)
 def test_one_value_changes_the_digest_of_its_part_alone(original, folder, part, position):
     """First and last value of the last tensor, and the last bit of the file's last byte."""
@@ -99,7 +99,11 @@ def test_a_configuration_changes_the_digest_of_its_part_alone(original, folder, 
     assert changed(original, digests(folder)) == {part}
 
 
-@pytest.mark.parametrize("part", [*WEIGHTED, *TOKENIZERS])
+@pytest.mark.parametrize(
+    "part",
+    ["transformer", "tokenizer"]
+    + [pytest.param(part, marks=pytest.mark.slow) for part in [*WEIGHTED[1:], *TOKENIZERS[1:]]],
+)
 def test_notes_of_files_and_versions_do_not_count(original, folder, part):
     edit_config(folder, part, _diffusers_version="9", _name_or_path="/elsewhere", transformers_version="9")
     config = config_path(folder, part)

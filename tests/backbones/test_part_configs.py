@@ -102,6 +102,7 @@ def test_a_size_that_is_left_out_takes_no_default(folder, part):
     refused(folder, rf"{part}.* lacks {key}")
 
 
+@pytest.mark.slow
 def test_absurd_sizes_are_refused_fast_and_small(tiny_folder, tmp_path):
     """In a process of its own: a second and 100 MB for each, measured after the imports."""
     edits = [(part, key, 10**9) for part, key in SIZES]

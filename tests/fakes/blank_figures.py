@@ -19,11 +19,11 @@ def blank(kind: str) -> bytes:
     return picture.getvalue()
 
 
+def savefig(self: Figure, file: io.BytesIO, *, format: str, **options: object) -> None:
+    file.write(blank(format))
+
+
 @pytest.fixture
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build every figure, and write a blank picture of it."""
-
-    def savefig(self: Figure, file: io.BytesIO, *, format: str, **options: object) -> None:
-        file.write(blank(format))
-
     monkeypatch.setattr(Figure, "savefig", savefig)

@@ -51,7 +51,7 @@ def test_labels_are_read_again(tiny_folder, store, data, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("first", "then"),
     [
-        (("--sigmas", "0.6"), ("--sigmas", "0.6,0.005")),
+        pytest.param(("--sigmas", "0.6"), ("--sigmas", "0.6,0.005"), marks=pytest.mark.slow),
         (("--sigmas", "0.6"), ("--sigmas", "0.005")),
         ((*SIGMAS, "--streams", "image"), (*SIGMAS, "--streams", "image,text")),
         ((*SIGMAS, "--reductions", "mean"), (*SIGMAS, "--reductions", "mean,grid4,std")),
@@ -120,7 +120,7 @@ def test_a_level_cannot_be_added_to_items_that_the_data_lack(tiny_folder, store,
     assert FeatureStore.open(store).sigmas == [0.005, 0.6]
 
 
-@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize("dry", [pytest.param(True, marks=pytest.mark.slow), False])
 @pytest.mark.parametrize(
     ("options", "difference"),
     [

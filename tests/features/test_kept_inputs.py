@@ -77,7 +77,13 @@ def test_similarity_reads_what_an_extraction_encoded(tiny_folder, pairs, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "changed", [{"resolution": 32}, {"resize": "pad", "background": "black"}, {"use_t5": False}], ids=str
+    "changed",
+    [
+        pytest.param({"resolution": 32}, marks=pytest.mark.slow),
+        {"resize": "pad", "background": "black"},
+        {"use_t5": False},
+    ],
+    ids=str,
 )
 def test_another_preparation_is_encoded_anew(tiny_folder, pairs, tmp_path, changed):
     extract(tiny_folder, pairs, tmp_path / "first.zarr")
@@ -95,7 +101,9 @@ def test_a_changed_picture_is_encoded_anew(tiny_folder, pairs, tmp_path):
     assert arrays_of(actual) == arrays_of(expected)
 
 
-@pytest.mark.parametrize("how", ["deleted", "damaged", pytest.param("a file", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how", ["damaged", *(pytest.param(how, marks=pytest.mark.slow) for how in ("deleted", "a file"))]
+)
 def test_a_lost_folder_costs_only_time(tiny_folder, pairs, tmp_path, how):
     extract(tiny_folder, pairs, tmp_path / "first.zarr")
     folder = tmp_path / ENCODED

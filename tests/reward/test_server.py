@@ -213,7 +213,7 @@ def test_a_full_queue_and_a_stopped_worker_get_503(reward, monkeypatch):
         assert client.get("/healthz").status_code == 503
 
 
-@pytest.mark.parametrize("requests", [200, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("requests", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_concurrent_requests_are_all_answered(reward, requests):
     """Over a real socket: every answer is that of its own item."""
     server = uvicorn.Server(uvicorn.Config(create_app(reward), host="127.0.0.1", port=0, log_level="error"))

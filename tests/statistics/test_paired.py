@@ -81,7 +81,9 @@ def test_a_null_difference_is_called_significant_in_five_percent_at_most(prompts
 
 
 @pytest.mark.parametrize(("prompts", "pairs"), SIZES)
-@pytest.mark.parametrize("accuracies", [(0.6, 0.5), pytest.param((0.8, 0.72), marks=SLOW), (0.98, 0.9)])
+@pytest.mark.parametrize(
+    "accuracies", [pytest.param((0.6, 0.5), marks=SLOW), pytest.param((0.8, 0.72), marks=SLOW), (0.98, 0.9)]
+)
 def test_an_interval_of_a_difference_covers(prompts, pairs, accuracies):
     a, b, groups = two_probes(np.random.default_rng(4), 3000, prompts, pairs, accuracies)
     result = paired_difference(a, b, groups)

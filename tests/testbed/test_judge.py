@@ -74,6 +74,7 @@ def test_scenes_are_drawn_once_and_reloaded(scenes, tmp_path):
     assert torch.equal(batch, batch_again)
 
 
+@pytest.mark.slow
 def test_short_training_learns_and_saves_half_precision(tmp_path):
     short = Schedule(steps=30, batch_size=16, learning_rate=2e-3, warmup=5)
     weights = tmp_path / "judge" / "judge.safetensors"

@@ -144,6 +144,7 @@ def test_sides_are_balanced(data):
             assert abs(share - 0.5) < 4 * 0.5 / np.sqrt(len(pairs))
 
 
+@pytest.mark.slow
 def test_images_alone_do_not_predict_alignment(data):
     """A probe on coarse pixels without the caption is at chance on test pairs; every second prompt."""
     pairs = data.pairs[data.pairs["facet"] == "alignment"].iloc[::2]

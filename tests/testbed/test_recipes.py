@@ -240,6 +240,7 @@ def test_cards_record_training_and_measurements(runs, tmp_path, monkeypatch):
         card.run(runs, "xs", tmp_path)
 
 
+@pytest.mark.slow
 def test_card_losses_equal_plain_calls(runs, tmp_path):
     assemble.run(runs, "xs", 0, tmp_path)
     pipeline, encoders = card.load_pipeline(tmp_path / "xs"), mmdit.Captions(runs)

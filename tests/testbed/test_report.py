@@ -15,6 +15,7 @@ from probing.testbed import report, report_figures
 from probing.testbed.judge import EACH, WHOLE
 from probing.testbed.page import Page
 from probing.testbed.scenes import ATTRIBUTES
+from tests.fakes.blank_figures import savefig
 
 SIGMAS = (0.1, 0.9, None)
 
@@ -37,10 +38,10 @@ def card(size: str, parameters: int, steps: int = 100) -> dict:
     }
 
 
-@pytest.fixture
-def weights(tmp_path):
-    """Write cards of two sizes, a further seed, two checkpoints and the baseline; no judge, no generated images."""
-    folder = tmp_path / "weights"
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page of two sizes, a further seed, two checkpoints and the baseline; no judge, no generated images."""
+    folder = tmp_path_factory.mktemp("weights")
     accuracy = {
         "split": "test",
         "facet": "alignment",
@@ -63,7 +64,11 @@ def weights(tmp_path):
         (folder / name).mkdir(parents=True)
         (folder / name / "card.json").write_text(json.dumps(content))
     Image.new("RGB", (8, 8)).save(folder / "xs" / "samples.png")
-    return folder
+    output = tmp_path_factory.mktemp("out") / "new" / "page.html"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Figure, "savefig", savefig)
+        assert report.main(["--output", str(output), "--weights", str(folder)]) == 0
+    return output.read_text()
 
 
 class _Tags(HTMLParser):
@@ -81,19 +86,15 @@ class _Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.usefixtures("blank_figures")
-def test_page_is_self_contained_and_lists_what_is_missing(weights, tmp_path):
-    output = tmp_path / "out" / "page.html"
-    assert report.main(["--output", str(output), "--weights", str(weights)]) == 0
-    text = output.read_text()
+def test_page_is_self_contained_and_lists_what_is_missing(page):
     tags = _Tags()
-    tags.feed(text)
+    tags.feed(page)
     assert tags.open == []
     assert all(source.startswith(("data:image/png;base64,", "#")) for source in tags.sources)
     assert (
-        "Without a card: s, s-seed1, l;" in text
-        and "xs-seed1 differs from xs by 0.0000" in text
-        and "The judge is missing" in text
+        "Without a card: s, s-seed1, l;" in page
+        and "xs-seed1 differs from xs by 0.0000" in page
+        and "The judge is missing" in page
     )
     for expected in (
         "testbed-xs-seed1",
@@ -103,7 +104,7 @@ def test_page_is_self_contained_and_lists_what_is_missing(weights, tmp_path):
         "0.3000 ± 0.0100",
         "true reward",
     ):
-        assert expected in text, expected
+        assert expected in page, expected
     # Four figures, one sheet of samples, 6 pairs of each of 4 facets, 3 marked pairs.
     for expected in (
         "Flow-matching loss on held-out scenes",
@@ -111,16 +112,13 @@ def test_page_is_self_contained_and_lists_what_is_missing(weights, tmp_path):
         "How often a generated image",
         "along one training",
     ):
-        assert expected in text, expected
+        assert expected in page, expected
     assert len([source for source in tags.sources if source.startswith("data:")]) == 4 + 1 + 2 * 6 * 4 + 2 * 3
 
 
-@pytest.mark.usefixtures("blank_figures")
-def test_page_shows_the_checks_of_the_data(weights, tmp_path):
-    report.write(tmp_path / "page.html", weights)
-    text = (tmp_path / "page.html").read_text()
+def test_page_shows_the_checks_of_the_data(page):
     rows = {}
-    for row in re.findall(r"<tr>(.*?)</tr>", text.split("Planted shortcut</h2>")[1].split("<h2")[0], re.S):
+    for row in re.findall(r"<tr>(.*?)</tr>", page.split("Planted shortcut</h2>")[1].split("<h2")[0], re.S):
         cells = re.findall(r"<td>(.*?)</td>", row, re.S)
         if cells:
             rows[tuple(cells[:3])] = float(cells[3].split(" ")[0])

@@ -205,7 +205,7 @@ def check_equal_row_by_row(rows, condition):
 
 
 @given(st.lists(ROW, min_size=1, max_size=6), CONDITIONS)
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_conditions_equal_an_evaluation_row_by_row(rows, condition):
     check_equal_row_by_row(rows, condition)
 
@@ -263,7 +263,7 @@ TEXTS = st.text(max_size=40) | st.lists(PIECES, max_size=14).map(" ".join) | st.
 
 
 @given(TEXTS)
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_any_text_is_a_condition_or_one_sentence(text):
     check_only_one_sentence(text)
 

@@ -177,7 +177,7 @@ def check_any_text(folder, text):
 
 
 @given(TABLES, DIALECTS)
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_what_python_writes_is_read_back(tmp_path_factory, rows, dialect):
     check_written_tables(tmp_path_factory.mktemp("csv"), rows, dialect)
 
@@ -187,7 +187,7 @@ TEXTS = st.text(st.sampled_from('ab,,""\n\n\r\\ é'), max_size=40)
 
 @given(TEXTS)
 @example('a,b\n"c\nd",e\n')
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_any_text_is_read_as_python_reads_it_or_refused(tmp_path_factory, text):
     check_any_text(tmp_path_factory.mktemp("csv"), text)
 

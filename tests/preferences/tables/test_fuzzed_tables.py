@@ -159,7 +159,7 @@ def test_the_good_files_are_read(tmp_path, suffix):
 
 
 @given(files())
-@settings(max_examples=250)
+@settings(max_examples=100)
 def test_any_file_is_read_or_refused_in_one_sentence(tmp_path_factory, file):
     check_pairs(tmp_path_factory.mktemp("fuzz"), *file)
 
