@@ -332,6 +332,7 @@ def test_a_folder_of_a_known_model_with_another_configuration(folder, tiny_folde
         load_backbone(moved, device=torch.device("cpu"), compute_dtype=torch.float32, t5_length=T5_LENGTH)
 
 
+@pytest.mark.slow
 def test_no_environment_is_set_and_nothing_is_printed(tiny_folder):
     """From the import of the package to the encoding of a prompt that is cut."""
     script = f"""if True:

@@ -250,6 +250,7 @@ def test_a_bad_picture_is_found_before_any_forward(tiny_folder, data, tmp_path, 
     assert not (tmp_path / "s.zarr").exists()
 
 
+@pytest.mark.slow
 def test_an_item_can_be_added_after_its_picture_is_fixed(tiny_folder, data, tmp_path, capsys):
     good = (data.parent / "img" / "3b.png").read_bytes()
     (data.parent / "img" / "3b.png").write_bytes(b"not a picture")

@@ -169,6 +169,7 @@ def test_every_pair_of_swapped_files_is_found(whole, store):
         one.write_bytes(contents[0]), other.write_bytes(contents[1])
 
 
+@pytest.mark.slow
 def test_files_of_another_store_are_found(whole, store, tmp_path):
     """The same shapes and settings, other values: each file by itself is whole."""
     other = make_small_store(tmp_path / "other" / "s.zarr", seed=1).path

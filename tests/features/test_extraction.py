@@ -169,7 +169,9 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("runs_before", [0, 1, 3])
+@pytest.mark.parametrize(
+    "runs_before", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_a_resumed_run_equals_an_undisturbed_one_byte_for_byte(spec, backbone, tmp_path, monkeypatch, runs_before):
     whole = run(spec, backbone, make_data(), tmp_path / "whole.zarr", run_length=3).store
     write = FeatureStore.write_run

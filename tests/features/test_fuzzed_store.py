@@ -94,13 +94,13 @@ def write_random_bytes(whole: Path, data: st.DataObject) -> None:
         file.write_bytes(content)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.data())
 def test_an_edited_document(whole, data):
     edit_a_document(whole, data)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.data())
 def test_random_bytes(whole, data):
     write_random_bytes(whole, data)

@@ -134,6 +134,7 @@ def test_nothing_is_kept_on_a_disk_that_the_store_fills(tiny_folder, pairs, tmp_
 
 
 @pytest.mark.parametrize("what", ["pictures", "prompts"])
+@pytest.mark.slow
 def test_inputs_that_go_while_they_are_needed_are_a_sentence(tiny_folder, pairs, tmp_path, monkeypatch, what):
     extract(tiny_folder, pairs, tmp_path / "first.zarr")
     monkeypatch.setattr(KeptInputs, f"read_{what}", lambda *_: None)

@@ -249,6 +249,7 @@ def check_any(name):
     assert all(len(line) <= LONGEST for line in shown_name(name).split("\n"))
 
 
+@pytest.mark.slow
 def test_ascii_terminal(tables, tmp_path):
     tables["controls"].to_parquet(tmp_path / "controls.parquet")
     folder = tmp_path / "\u65e5"

@@ -43,6 +43,7 @@ def test_areas_and_covariance_are_delongs():
     np.testing.assert_allclose(result.areas, [roc_auc_score(labels, s) for s in scores.T])
 
 
+@pytest.mark.slow
 def test_grouped_areas_are_delongs_for_groups_of_one_and_cover_for_others():
     rng = np.random.default_rng(3)
     labels = (rng.random(60) < 0.5).astype(float)
@@ -69,6 +70,7 @@ def test_pairs_that_never_differ_still_need_prompts():
     assert prompts_needed(0.01, variance) > 500
 
 
+@pytest.mark.slow
 def test_power_is_that_of_simulation():
     rng = np.random.default_rng(6)
     variance, pairs = variance_of_difference(*two_probes(rng, 20_000, delta=0.04))

@@ -96,7 +96,7 @@ def test_a_drift_at_constant_speed_is_one_run():
     np.testing.assert_allclose(result.gap, 0, atol=1e-9)
 
 
-@pytest.mark.parametrize("positions", [8, 24])
+@pytest.mark.parametrize("positions", [8, pytest.param(24, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "unevenness",
     [pytest.param("uniform", marks=pytest.mark.slow), "lognormal", pytest.param("ramp", marks=pytest.mark.slow)],
@@ -122,7 +122,7 @@ def test_a_drift_with_sudden_steps_is_cut_at_them():
     assert result.starts[result.number - 1] == (0, 8, 16)
 
 
-@pytest.mark.parametrize("kind", ["noise", "drift"])
+@pytest.mark.parametrize("kind", ["noise", pytest.param("drift", marks=pytest.mark.slow)])
 def test_noise_without_runs_is_rarely_cut(kind):
     """By p-value alone, without the least gap: about 5% of 60 data sets, so 9 or more have a chance of 0.3%."""
     cut = 0

@@ -30,6 +30,7 @@ def made(tiny_folder, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_sheet_and_table_are_written(made):
     shipped = generated.load(made)
     items = shipped.items
@@ -54,6 +55,7 @@ def test_the_two_images_of_a_prompt_differ_in_origin(made):
     assert (origins.apply(lambda pair: len(pair.drop_duplicates())) == 2).all()
 
 
+@pytest.mark.slow
 def test_interrupted_run_resumes_with_the_same_bytes(made, tiny_folder, tmp_path):
     judge = Judge(JudgeNetwork())
     recipe.run(tmp_path / "runs", [str(tiny_folder)], **COMBINATIONS, limit=4, folder=tmp_path, judge=judge)
@@ -76,6 +78,7 @@ def test_card_counts_images_and_names_weights(made):
     assert set(json.loads((made / "card.json").read_text())["weights"]) == {"tiny-sd3"}
 
 
+@pytest.mark.slow
 def test_other_weights_are_refused(made, tiny_folder, tmp_path):
     """The model has the same name and other weights."""
     folder = tmp_path / tiny_folder.name

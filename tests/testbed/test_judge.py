@@ -184,6 +184,7 @@ def test_reading_does_not_depend_on_batch_or_format(judge, renders):
 
 
 @shipped
+@pytest.mark.slow
 def test_card_is_written_from_the_weights(tmp_path):
     weights = tmp_path / "judge.safetensors"
     weights.write_bytes(WEIGHTS.read_bytes())

@@ -59,6 +59,7 @@ def runs(tmp_path_factory):
     patch.undo()
 
 
+@pytest.mark.slow
 def test_scenes_are_encoded_as_in_the_pipeline(runs):
     scenes, encoded = pixels.TrainingScenes(runs), mmdit.EncodedScenes(runs)
     tokens, pooled = mmdit.Captions(runs).encode(scenes.captions[:3])
@@ -88,6 +89,7 @@ def test_scenes_encoded_by_other_weights_are_refused(runs, tmp_path):
     assert mmdit.EncodedScenes(tmp_path).encoders != first
 
 
+@pytest.mark.slow
 def test_scenes_do_not_depend_on_the_number_of_workers(tmp_path):
     alone, together = (pixels.TrainingScenes(tmp_path / str(n), 120, n) for n in (1, 2))
     assert alone.captions == together.captions and len(set(alone.captions)) > 100

@@ -90,6 +90,7 @@ def test_shifted_images_keep_their_middle():
         torch.testing.assert_close(image[:, 8:-8, 8:-8], pixels[0, :, 8:-8, 8:-8] + shift)
 
 
+@pytest.mark.slow
 def test_both_stages_save_in_half_precision_and_load(trained):
     folder, network = trained
     again = Rival.load(folder / "weights" / "rival.safetensors").network

@@ -46,6 +46,7 @@ def nearest(pixel, palette):
     return min(palette, key=lambda name: np.abs(np.asarray(palette[name]) - pixel).sum())
 
 
+@pytest.mark.slow
 def test_backgrounds_match_captions(pictures):
     right = [nearest(np.median(image.reshape(-1, 3), axis=0), BACKGROUNDS) == bg for (_, bg), image in pictures]
     # Chance is 6 of 24.

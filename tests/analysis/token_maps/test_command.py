@@ -71,6 +71,7 @@ def test_a_store_of_another_transformer_needs_that_transformer(tiny_folder, tmp_
     assert tokens([*command, "--transformer", str(tuned)]) == 0
 
 
+@pytest.mark.slow
 def test_a_curve_of_another_store_is_refused(tiny_folder, fitted, tmp_path, capsys):
     store, curve, data = fitted
     command = ["--store", str(store), "--model", str(tiny_folder), *data, "--count", "1"]
