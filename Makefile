@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # By file, for the tests of one share what is slow to make.
-AT_ONCE := -n auto --maxprocesses 8 --dist loadfile
+AT_ONCE := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: env reproduce reproduce-all test test-all lint format notebooks docs clean
 

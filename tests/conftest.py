@@ -34,6 +34,7 @@ settings.register_profile("all", deadline=None, max_examples=40, derandomize=Tru
 settings.register_profile("fast", settings.get_profile("all"), max_examples=15)
 settings.load_profile("all")
 
+LONGEST = ("test_notebooks.py", "test_kills.py")
 SHAPES_CHECKED = ("analysis/engine", "features", "probes", "statistics", "test_checked_shapes.py")
 """Tests of what computes on arrays, whose annotations ``make test`` checks too: a check costs more than most calls."""
 
@@ -56,7 +57,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     jaxtyping.config.update("jaxtyping_disable", not checked)
 
 
-pytest_plugins = ["tests.fakes.blank_figures", "tests.fakes.tiny_sd3"]
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no worker ends with one while the others wait."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+pytest_plugins = ["tests.fakes.blank_figures"]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline folder of SD3.5's classes, as ``save_pretrained`` writes it."""
+    # The process that only hands out tests needs none of the libraries.
+    from tests.fakes.tiny_sd3 import build_pipeline
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-sd3"
+    build_pipeline(tmp_path_factory.mktemp("parts")).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
@@ -81,11 +80,3 @@ def build_pipeline(folder: Path) -> StableDiffusion3Pipeline:
         text_encoder_3=T5EncoderModel(t5_config),
         tokenizer_3=t5_tokenizer,
     )
-
-
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline folder as ``save_pretrained`` writes it."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-sd3"
-    build_pipeline(tmp_path_factory.mktemp("parts")).save_pretrained(folder)
-    return folder
