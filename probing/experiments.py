@@ -271,7 +271,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             ),
             figures=(
                 FigureSpec("factorial", "factorial", "probing.plots:figure_factorial"),
-                FigureSpec("factorial_effects", "factorial", "probing.plots:figure_factorial_effects"),
+                FigureSpec(
+                    "factorial_effects",
+                    "factorial",
+                    "probing.plots:figure_factorial_effects",
+                    "probing.analysis.factorial:effect_rows",
+                ),
             ),
             stores="feature store of trained weights; several for several models",
             all_stores=True,

@@ -1,5 +1,11 @@
 """Factorial design: head, stream, noise level and model varied together."""
 
-from probing.analysis.factorial.experiment import FactorialSettings, measure_factorial, report_factorial, run_factorial
+from probing.analysis.factorial.experiment import (
+    FactorialSettings,
+    effect_rows,
+    measure_factorial,
+    report_factorial,
+    run_factorial,
+)
 
-__all__ = ["FactorialSettings", "measure_factorial", "report_factorial", "run_factorial"]
+__all__ = ["FactorialSettings", "effect_rows", "measure_factorial", "report_factorial", "run_factorial"]

@@ -207,6 +207,11 @@ def run_factorial(context: Context, settings: FactorialSettings) -> Tables:
     return {"factorial": measure_factorial(context.stores, context.pairs, settings, **context.selections)}
 
 
+def effect_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Select the effects, which have a figure of their own."""
+    return table[table["kind"] != "cell"]
+
+
 def report_factorial(tables: Tables) -> list[str]:
     """State the main effects of every pair together, and how far the setting decides which model is better."""
     table = tables["factorial"]
