@@ -256,8 +256,9 @@ def test_a_command_parses_before_it_imports_libraries(name):
 
 def test_a_dry_run_needs_no_library_of_models():
     code = (
-        "import sys; from probing.extract import main; main(['--model', 'testbed-xs', '--dry-run']); "
-        "print('LOADED', *({'diffusers', 'transformers', 'nnsight'} & set(sys.modules)))"
+        "import sys; from probing.extract import main; "
+        "main(['--model', 'testbed-xs', '--device', 'cpu', '--dry-run']); "
+        "print('LOADED', *({'torch', 'diffusers', 'transformers', 'nnsight'} & set(sys.modules)))"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.endswith("LOADED\n") and "forwards" in output

@@ -22,7 +22,6 @@ from probing.table_files import write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
     from probing.features.kept_inputs import KeptInputs
 
@@ -37,8 +36,8 @@ class Extraction:
         work: What is computed, and what is in the store.
         data: Whose items.
         output: Path of the store.
-        device: Device of the forwards.
-        dtype: Of weights and forwards.
+        device: Device of the forwards, as requested.
+        device_type: Its type: cpu, cuda, mps.
         keep_inputs: Largest size, in GiB, of the folder of latents and encoded prompts beside the store.
         request: Options that a repair of the store needs.
         notes: What was found while planning, a line each.
@@ -47,8 +46,8 @@ class Extraction:
     work: Work
     data: PreferenceData
     output: Path
-    device: torch.device
-    dtype: torch.dtype
+    device: str
+    device_type: str
     keep_inputs: float = KEEP_INPUTS
     request: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
@@ -62,7 +61,7 @@ class Extraction:
         counts = count_pairs(self.data.pairs)
         lines = [
             *self.notes,
-            self.plan.describe(self.device.type),
+            self.plan.describe(self.device_type),
             self.work.describe(),
             f"{'pairs':>9}  {describe_pairs(counts)}",
             f"{'output':>9}  {self.output}",
@@ -88,7 +87,7 @@ class Extraction:
             UserError: A bad picture, a full disk, weights that cannot be loaded, too little memory.
         """
         # The libraries of the models take seconds to import, and a plan needs none of them.
-        from probing.backbones import load_backbone
+        from probing.backbones import compute_dtype, load_backbone, pick_device
         from probing.backbones.base import STAGES
         from probing.features.extraction import extract as compute
 
@@ -104,8 +103,8 @@ class Extraction:
         _check_disk(work, self.output)
         backbone = load_backbone(
             self.plan.spec,
-            device=self.device,
-            compute_dtype=self.dtype,
+            device=pick_device(self.device),
+            compute_dtype=compute_dtype(settings.compute_dtype),
             random_init=settings.random_init,
             seed=settings.seed,
             t5_length=settings.t5_length,
@@ -124,7 +123,7 @@ class Extraction:
             self.plan.spec,
             self.plan.settings,
             self.work.settings["parts"],
-            self.device.type,
+            self.device_type,
             gib=self.keep_inputs,
             reserved=_disk(self.work, self.output)[1],
         )
@@ -202,15 +201,14 @@ def plan_extraction(
     Raises:
         UserError: As :func:`extract`.
     """
-    from probing.backbones import part_digests, pick_compute_dtype, pick_device, resolve
+    from probing.backbones import compute_dtype_name, device_type, part_digests, resolve
 
     if not 0 <= keep_inputs < 2**40:
         raise UserError(f"--keep-inputs is a number of GiB, 0 or more, got {keep_inputs}.")
     options = _options(settings)
     spec = resolve(str(model), None if transformer is None else Path(transformer))
-    chosen_device = pick_device(device)
-    dtype = pick_compute_dtype(options.compute_dtype, chosen_device)
-    resolved = options.resolve(spec, dtype, chosen_device.type)
+    kind = device_type(device)
+    resolved = options.resolve(spec, compute_dtype_name(options.compute_dtype, kind), kind)
     pairs = data if isinstance(data, PreferenceData) else load_pairs(data, split=split)
     name = f"{default_name(spec.name, resolved)}--{pairs.name}{f'-{split}' if split else ''}.zarr"
     path = CACHE / name if output is None else Path(output)
@@ -224,12 +222,12 @@ def plan_extraction(
     parts = part_digests(
         spec, random_init=resolved.random_init, seed=resolved.seed, use_t5=resolved.use_t5, make_models=complete
     )
-    work = plan_work(plan, pairs, path, parts=parts, device=chosen_device.type)
+    work = plan_work(plan, pairs, path, parts=parts, device=kind)
     if request is None and not isinstance(data, PreferenceData):
         given = {"model": model, "transformer": transformer, "data": data, "split": split}
         request = {name: None if value is None else str(value) for name, value in given.items()}
         request["skip_bad_images"] = skip_bad_images
-    return Extraction(work, pairs, path, chosen_device, dtype, keep_inputs, request, tuple(notes))
+    return Extraction(work, pairs, path, device, kind, keep_inputs, request, tuple(notes))
 
 
 def _batch_size_of(path: Path) -> int | None:

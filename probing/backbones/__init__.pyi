@@ -1,8 +1,9 @@
 from .architecture import Architecture
 from .base import Backbone, BackboneSpec, Conditioning, Entry, Family, Layout, Streams
+from .devices import COMPUTE_DTYPES, compute_dtype, compute_dtype_name, device_type, pick_compute_dtype, pick_device
 from .families import register_family
 from .identity import part_digests, revision_of
-from .loading import COMPUTE_DTYPES, load_backbone, pick_compute_dtype, pick_device
+from .loading import load_backbone
 from .registry import model_names, resolve
 
 __all__ = [
@@ -15,6 +16,9 @@ __all__ = [
     "Family",
     "Layout",
     "Streams",
+    "compute_dtype",
+    "compute_dtype_name",
+    "device_type",
     "load_backbone",
     "model_names",
     "part_digests",

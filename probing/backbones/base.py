@@ -13,11 +13,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor, nn
 
 from probing.backbones.architecture import Architecture
 from probing.backbones.parts import Part, is_absent
@@ -26,8 +24,16 @@ from probing.errors import UserError
 Stage = Literal["text_encoders", "vae", "transformer"]
 """Modules of a backbone that are needed on the device at the same time."""
 STAGES: frozenset[Stage] = frozenset(get_args(Stage))
-Streams = dict[str, Tensor | None]
-"""``image`` and ``text`` tokens of a block's output, (item, token, channel); None where the block gives none."""
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    Streams = dict[str, Tensor | None]
+    Positions = slice | Int[Tensor, "item token"]
+else:
+    # A plan reads these classes, and torch takes seconds to import.
+    Streams, Positions = dict, object
+"""Streams: ``image`` and ``text`` tokens of a block, (item, token, channel); None where the block gives none."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +85,13 @@ class Conditioning:
     @staticmethod
     def concatenate(pieces: Sequence[Conditioning]) -> Conditioning:
         """Join the rows of several conditionings of one backbone."""
+        import torch
+
         first = pieces[0]
         return Conditioning(
             {name: torch.cat([piece.tensors[name] for piece in pieces]) for name in first.tensors},
             {name: torch.cat([piece.parts[name] for piece in pieces]) for name in first.parts},
         )
-
-
-Positions = slice | Int[Tensor, "item token"]
 
 
 @dataclass(frozen=True)
@@ -197,6 +202,8 @@ class Backbone(ABC):
             for module in modules:
                 module.to("cpu")
             if self.device.type == "cuda":
+                import torch
+
                 torch.cuda.empty_cache()
 
     @abstractmethod

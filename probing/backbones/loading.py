@@ -22,38 +22,6 @@ from probing.errors import UserError
 from probing.seeds import check_seed
 
 _STAGES: dict[Kind, Stage] = {"text_encoder": "text_encoders", "vae": "vae", "transformer": "transformer"}
-COMPUTE_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """Return a device by name; ``auto`` takes an accelerator where there is one.
-
-    Raises:
-        UserError: The device is not on this machine.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"Device {name!r} is not on this machine; use --device auto or cpu.") from None
-    return device
-
-
-def pick_compute_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return a type by name; ``auto`` is bfloat16 on an accelerator and float32 on a CPU.
-
-    Raises:
-        UserError: float16 on a CPU, which is many times slower than float32 there.
-    """
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if name == "float16" and device.type == "cpu":
-        raise UserError("float16 on a CPU is slower than float32 and less exact; use --compute-dtype float32.")
-    return COMPUTE_DTYPES[name]
 
 
 def load_backbone(

@@ -8,15 +8,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
 from probing.backbones.folder_files import WeightFiles, weight_map
 from probing.backbones.parts import Part
 from probing.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _LARGEST_HEADER = 16 * 2**20
 _FLOATS = ("F16", "BF16", "F32", "F64")
@@ -163,6 +164,8 @@ def meta_model(folder: Path, part: Part) -> nn.Module:
     Raises:
         UserError: The configuration describes no model that runs.
     """
+    import torch
+
     key = part, (folder / part.config_name).read_bytes()
     try:
         if key not in _META:

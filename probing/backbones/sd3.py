@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 from probing.backbones.architecture import Architecture, Product, attention_flops, product_flops, product_parameters
 from probing.backbones.base import Backbone, BackboneSpec, Conditioning, Entry, Family, Layout, Streams
@@ -35,7 +34,11 @@ from probing.backbones.parts import Part, plain_config
 from probing.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import StableDiffusion3Pipeline
+    from torch import Tensor
+
+# torch is imported where it is used: a plan reads this file, and needs none of it.
 
 _RULES = {
     "sample_size": whole(1, 2**14),
@@ -81,6 +84,8 @@ def _check_transformer(path: Path, config: Mapping[str, Any]) -> None:
 
 def _run_transformer(model: Any) -> None:
     """Run one item of one patch and one text token."""
+    import torch
+
     config = model.config
     side = config.patch_size
     model(
@@ -291,10 +296,11 @@ class SD3Backbone(Backbone):
         image_tokens = (latents.shape[2] // patch) * (latents.shape[3] // patch)
         return Layout.image_first(image_tokens, conditioning.tensors["encoder_hidden_states"].shape[1])
 
-    @torch.inference_mode()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        import torch
+
         prompts = list(prompts)
-        with _quiet_truncation(self.pipeline):
+        with torch.inference_mode(), _quiet_truncation(self.pipeline):
             tokens, _, pooled, _ = self.pipeline.encode_prompt(
                 prompt=prompts,
                 prompt_2=None,
@@ -303,19 +309,23 @@ class SD3Backbone(Backbone):
                 do_classifier_free_guidance=False,
                 max_sequence_length=self.t5_length,
             )
-        tensors = {"encoder_hidden_states": tokens.cpu(), "pooled_projections": pooled.cpu()}
-        return Conditioning(tensors, self._real_tokens(prompts))
+            tensors = {"encoder_hidden_states": tokens.cpu(), "pooled_projections": pooled.cpu()}
+            return Conditioning(tensors, self._real_tokens(prompts))
 
-    @torch.inference_mode()
     def encode_images(self, pixels: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image channel row column"]:
         """Return the posterior's mode, shifted and scaled."""
+        import torch
+
         vae = self.pipeline.vae
-        latents = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode()
-        return ((latents - vae.config.shift_factor) * vae.config.scaling_factor).float().cpu()
+        with torch.inference_mode():
+            latents = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode()
+            return ((latents - vae.config.shift_factor) * vae.config.scaling_factor).float().cpu()
 
     def inputs(
         self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
     ) -> dict[str, Any]:
+        import torch
+
         return {
             "hidden_states": noisy.to(self.device, self.dtype),
             **{name: tensor.to(self.device, self.dtype) for name, tensor in conditioning.tensors.items()},
@@ -325,7 +335,7 @@ class SD3Backbone(Backbone):
 
     def embedded_timestep(self, sigma: float) -> float:
         """1000·sigma, rounded to float32: the embedding of time is made in it, whatever the weights' type."""
-        return torch.tensor(1000.0 * sigma, dtype=torch.float32).item()
+        return float(np.float32(1000.0 * sigma))
 
     def velocity(
         self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
@@ -344,6 +354,8 @@ class SD3Backbone(Backbone):
 
     def _real_tokens(self, prompts: list[str]) -> dict[str, Tensor]:
         """Mark words, begin and end marks; CLIP pads with its end mark, so ids alone do not decide."""
+        import torch
+
         pipeline = self.pipeline
         clip_length, t5_length = pipeline.tokenizer_max_length, self.t5_length
         clip = torch.zeros(len(prompts), clip_length + t5_length, dtype=torch.bool)

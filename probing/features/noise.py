@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probing.errors import UserError
+from probing.features.settings import check_sigma
 
 
 def item_noise(seed: int, key: str, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
@@ -33,11 +33,3 @@ def add_noise(
     """
     check_sigma(sigma)
     return torch.lerp(latents, noise, sigma)
-
-
-def check_sigma(sigma: float) -> None:
-    """Refuse a number that is no noise level."""
-    if not 0.0 <= sigma <= 1.0:
-        raise UserError(
-            f"sigma is a noise level in [0, 1], got {sigma:g}; a timestep is 1000·sigma, so divide it by 1000."
-        )

@@ -10,10 +10,15 @@ from typing import Any
 
 from probing.backbones import BackboneSpec
 from probing.errors import UserError
-from probing.features.noise import check_sigma
 from probing.features.prompts import PROMPT_RULES
-from probing.features.reductions import POOLED, check_reductions
-from probing.features.settings import STREAMS, ExtractionSettings, latent_reductions
+from probing.features.settings import (
+    POOLED,
+    STREAMS,
+    ExtractionSettings,
+    check_reductions,
+    check_sigma,
+    latent_reductions,
+)
 from probing.features.store import ArraySpec
 from probing.seeds import check_seed
 

@@ -12,23 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probing.errors import UserError
-
-POOLED = ("mean", "std", "max")
-REDUCTIONS = (*POOLED, "grid4", "tokens")
-
-
-def check_reductions(names: Sequence[str], streams: Sequence[str]) -> None:
-    """Refuse an unknown reduction, or one that no requested stream has.
-
-    Raises:
-        UserError: With the known names.
-    """
-    for name in names:
-        if name not in REDUCTIONS:
-            raise UserError(f"Unknown reduction {name!r}; known are {', '.join(REDUCTIONS)}.")
-        if name == "grid4" and "image" not in streams:
-            raise UserError("grid4 is a reduction of image tokens; add image to --streams.")
+from probing.features.settings import POOLED
 
 
 def reduce_image(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:
-    import torch
+from probing.errors import UserError
 
+if TYPE_CHECKING:
     from probing.backbones import BackboneSpec
 
 STREAMS = ("image", "text")
+POOLED = ("mean", "std", "max")
+REDUCTIONS = (*POOLED, "grid4", "tokens")
 ENCODED = "encoded"
 """Name of the folder of kept latents and encoded prompts, beside the stores."""
 TOKENS_AT_ONCE = {"cpu": 2**13}
@@ -30,7 +33,7 @@ class ExtractionSettings:
     Attributes:
         sigmas: Noise levels σ in [0, 1].
         streams: ``image``, ``text`` or both.
-        reductions: Names from :data:`probing.features.reductions.REDUCTIONS`.
+        reductions: Names from :data:`REDUCTIONS`.
         blocks: 0-indexed blocks; default: all.
         resolution: Side of the square images, in pixels.
         resize: How an image becomes square: ``center-crop``, ``pad`` or ``stretch``.
@@ -80,8 +83,8 @@ class ExtractionOptions(ExtractionSettings):
     batch_size: int | None = None  # type: ignore[assignment]
     compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
 
-    def resolve(self, spec: BackboneSpec, dtype: torch.dtype, device: str) -> ExtractionSettings:
-        """Return the settings for one model, dtype and type of device."""
+    def resolve(self, spec: BackboneSpec, dtype: str, device: str) -> ExtractionSettings:
+        """Return the settings for one model, type of weights and type of device."""
         values = {name: getattr(self, name) for name in (field.name for field in fields(ExtractionSettings))}
         resolution = spec.resolution if self.resolution is None else self.resolution
         t5_length = spec.t5_length if self.t5_length is None else self.t5_length
@@ -92,7 +95,7 @@ class ExtractionOptions(ExtractionSettings):
                 "resolution": resolution,
                 "t5_length": t5_length,
                 "batch_size": fitting_batch_size(tokens, device) if self.batch_size is None else self.batch_size,
-                "compute_dtype": str(dtype).removeprefix("torch."),
+                "compute_dtype": dtype,
             }
         )
 
@@ -106,3 +109,24 @@ def fitting_batch_size(tokens: int, device: str) -> int:
 def latent_reductions(settings: ExtractionSettings) -> tuple[str, ...]:
     """Reductions of the clean latents that are kept beside the features: the requested ones, but never all tokens."""
     return tuple(name for name in settings.reductions if name != "tokens") or ("mean",)
+
+
+def check_sigma(sigma: float) -> None:
+    """Refuse a number that is no noise level."""
+    if not 0.0 <= sigma <= 1.0:
+        raise UserError(
+            f"sigma is a noise level in [0, 1], got {sigma:g}; a timestep is 1000·sigma, so divide it by 1000."
+        )
+
+
+def check_reductions(names: Sequence[str], streams: Sequence[str]) -> None:
+    """Refuse an unknown reduction, or one that no requested stream has.
+
+    Raises:
+        UserError: With the known names.
+    """
+    for name in names:
+        if name not in REDUCTIONS:
+            raise UserError(f"Unknown reduction {name!r}; known are {', '.join(REDUCTIONS)}.")
+        if name == "grid4" and "image" not in streams:
+            raise UserError("grid4 is a reduction of image tokens; add image to --streams.")

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from probing.analysis.engine import Site
-from probing.backbones import COMPUTE_DTYPES, Backbone, Conditioning, Streams, load_backbone, pick_device, resolve
+from probing.backbones import Backbone, Conditioning, Streams, compute_dtype, load_backbone, pick_device, resolve
 from probing.errors import UserError
 from probing.features import ExtractionSettings
 from probing.features.inputs import encode_prompts, images_at_once, stack_pixels
@@ -70,7 +70,7 @@ class RewardReader:
         backbone = load_backbone(
             resolve(model, transformer),
             device=pick_device(device),
-            compute_dtype=COMPUTE_DTYPES[settings.compute_dtype],
+            compute_dtype=compute_dtype(settings.compute_dtype),
             random_init=expected.random_init,
             seed=expected.seed,
             t5_length=settings.t5_length,

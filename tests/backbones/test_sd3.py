@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
 
-from probing.backbones import load_backbone, pick_compute_dtype, pick_device, resolve
+from probing.backbones import device_type, load_backbone, pick_compute_dtype, pick_device, resolve
 from probing.errors import UserError
 from probing.testbed.recipes.text import CAPTION_LENGTH
 from tests.backbones.model_folders import copied, edit_json, load
@@ -194,7 +194,8 @@ def test_t5_needs_a_position(tiny_folder):
 
 
 def test_devices_and_dtypes():
-    assert pick_device("cpu") == CPU
+    assert pick_device("cpu") == CPU and device_type("cpu") == "cpu"
+    assert device_type() == pick_device().type
     with pytest.raises(UserError, match="not on this machine"):
         pick_device("cuda:99")
     assert pick_compute_dtype("auto", CPU) == torch.float32

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probing.errors import UserError
-from probing.features.reductions import check_reductions, reduce_image, reduce_text
+from probing.features.reductions import reduce_image, reduce_text
+from probing.features.settings import check_reductions
 
 
 @given(seed=st.integers(0, 1000), rows=st.sampled_from([4, 8]), columns=st.sampled_from([4, 12]))

@@ -73,7 +73,7 @@ def measure_token_maps(
     Raises:
         UserError: Another model, data set or curve than the store's; a bad picture.
     """
-    from probing.backbones import COMPUTE_DTYPES, load_backbone
+    from probing.backbones import compute_dtype, load_backbone
     from probing.features.kept_inputs import open_kept
     from probing.features.tokens import check_same_model, read_image_tokens, settings_of
     from probing.preferences import prepare
@@ -87,7 +87,7 @@ def measure_token_maps(
     backbone = load_backbone(
         spec,
         device=device,
-        compute_dtype=COMPUTE_DTYPES[extraction.compute_dtype],
+        compute_dtype=compute_dtype(extraction.compute_dtype),
         random_init=extraction.random_init,
         seed=extraction.seed,
         t5_length=extraction.t5_length,
