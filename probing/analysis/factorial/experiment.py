@@ -37,6 +37,7 @@ from probing.analysis.engine import (
 from probing.analysis.factorial.effects import decide, effects
 from probing.analysis.scaling.model_sizes import size_of
 from probing.errors import UserError
+from probing.probes import make_probe
 from probing.progress import progress
 
 HEADS = ("logistic", "mlp", "attention")
@@ -125,6 +126,9 @@ def measure_factorial(
     check_models(stores)
     if fresh := [store for store in stores if StoreIdentity(store).random_init]:
         raise UserError(f"The store {StoreIdentity(fresh[0]).label} has random weights; give stores of trained ones.")
+    models = [str(store.attributes.get("model")) for store in stores]
+    if twice := [model for model in models if models.count(model) > 1]:
+        raise UserError(f"Two stores are of {twice[0]}, and a model is one level of the design; give each once.")
     stores = sorted(stores, key=lambda store: size_of(store).parameters)
     conditions = _conditions(stores, sites)
     n_cells = len(conditions) * len(stores) * len(settings.heads)
@@ -135,13 +139,11 @@ def measure_factorial(
     right: list[list[np.ndarray]] = [[] for _ in facets_by_store[0]]
     with progress(n_cells * len(rows), "factorial", "fits", enabled=run.progress) as bar:
         for (store, of_store), head in product(zip(stores, facets_by_store, strict=True), settings.heads):
-            # Networks standardise; only linear probes have another scaling.
-            scaling = recipe.scaling if head in ("logistic", "ridge") else "standard"
-            of_head = replace(recipe, probe=head, scaling=scaling, code_length=False)
-            joined = [_sites(store, condition, settings.depths) for condition in conditions]
-            jobs = [Job("+".join(map(str, sites)), partial(_side_by_side, store, sites)) for sites in joined]
+            of_head = replace(recipe, probe=head, scaling=_scaling_of(head, recipe), code_length=False)
+            read = [_sites(store, condition, settings.depths) for condition in conditions]
+            jobs = [Job("+".join(map(str, together)), partial(_side_by_side, store, together)) for together in read]
             fits = Fitter(store, of_store, of_head, run, bar=bar).fit(jobs)
-            for condition, sites_of, of_job in zip(conditions, joined, fits, strict=True):
+            for condition, together, of_job in zip(conditions, read, fits, strict=True):
                 for facet, fit, of_facet, outcomes in zip(of_store, of_job, rows, right, strict=True):
                     of_facet.append(
                         {
@@ -151,7 +153,7 @@ def measure_factorial(
                             "stream": condition.stream,
                             "reduction": "+".join(dict.fromkeys(reduction for _, reduction in condition.arrays)),
                             "sigma": condition.sigma,
-                            "blocks": "+".join(dict.fromkeys(str(site.block) for site in sites_of)),
+                            "blocks": "+".join(dict.fromkeys(str(site.block) for site in together)),
                             "channels": fit.channels,
                             "parameters": size_of(store).parameters,
                             "cv_accuracy": fit.cv_accuracy,
@@ -200,6 +202,11 @@ def _side_by_side(store: FeatureSource, sites: Sequence[Site]) -> Float[np.ndarr
     if len({part.shape[-1] for part in tokens}) == 1:
         return np.concatenate(tokens, axis=1)
     return np.concatenate([flatten(part) for part in features], axis=1)
+
+
+def _scaling_of(head: str, recipe: Recipe) -> str:
+    """Return the requested scaling for a head that has a choice; networks standardise."""
+    return recipe.scaling if "scaling" in make_probe(head).get_params() else Recipe.scaling
 
 
 def run_factorial(context: Context, settings: FactorialSettings) -> Tables:

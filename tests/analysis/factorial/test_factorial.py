@@ -173,10 +173,12 @@ def test_networks_and_attention_read_the_same_blocks(pairs):
 def test_what_is_no_design_is_refused(pairs):
     stores = planted_stores(pairs, ("small", "large"))
     fresh = store_of(pairs, "middle", lambda *_: (0.0, 0.0), random_init=True)
+    again = store_of(pairs, "small", lambda *_: (0.0, 0.0), revision="other")
     one_cell = Sites(streams=("image",), sigmas=(0.1,))
     for given, settings, sites, message in (
         ([*stores, fresh], LINEAR, Sites(), "has random weights"),
         ([stores[0], stores[0]], LINEAR, Sites(), "the same weights"),
+        ([*stores, again], LINEAR, Sites(), "Two stores are of small"),
         (stores, LINEAR, Sites(blocks=(1,)), "leave out --blocks"),
         (stores[:1], FactorialSettings(heads=("logistic",)), one_cell, "Nothing varies"),
         ([], LINEAR, Sites(), "no store to measure"),
