@@ -148,14 +148,7 @@ def figure_headline(table: pd.DataFrame) -> Figure:
         handles=_handles(rows),
         legend_columns=2,
     ) as (figure, grid):
-        plot_reward_curve(
-            rows.drop(columns=["stage", "may_be_best"], errors="ignore"),
-            facet=facet,
-            stream=stream,
-            reduction=reduction,
-            ax=grid[0, 0],
-            legend=False,
-        )
+        plot_reward_curve(rows, facet=facet, stream=stream, reduction=reduction, ax=grid[0, 0], legend=False)
     return figure
 
 

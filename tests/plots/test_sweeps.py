@@ -180,6 +180,7 @@ def test_the_headline_keeps_the_rows_of_one_facet():
     curve = curve_table()
     assert set(headline_rows(curve)["facet"]) == {"alignment"}
     assert set(headline_rows(pd.concat([curve, curve.assign(facet="all")]))["facet"]) == {"all"}
+    assert list(headline_rows(curve.assign(stage="B1", may_be_best=1.0))) == list(curve)
 
 
 def test_curve_marks_stages_best_blocks_and_published_values():

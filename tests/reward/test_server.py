@@ -234,7 +234,7 @@ def test_concurrent_requests_are_all_answered(reward, requests):
 
     async def all_of_them():
         limits = httpx.Limits(max_connections=100)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120, limits=limits) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=600, limits=limits) as client:
             return await asyncio.gather(*(ask(client, number) for number in range(requests)))
 
     scores = asyncio.run(all_of_them())

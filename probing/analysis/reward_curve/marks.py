@@ -14,9 +14,10 @@ _CURVE = ["model", "stream", "reduction", "sigma"]
 
 
 def headline_rows(curve: pd.DataFrame) -> pd.DataFrame:
-    """Select the cells of every pair together, or of the first facet if each facet stands alone."""
+    """Select the cells of every pair together, or of the first facet if each facet stands alone, without marks."""
     facets = sorted(curve["facet"].unique())
-    return curve[curve["facet"] == (ALL_FACETS if ALL_FACETS in facets else facets[0])]
+    rows = curve[curve["facet"] == (ALL_FACETS if ALL_FACETS in facets else facets[0])]
+    return rows.drop(columns=["stage", "may_be_best"], errors="ignore")
 
 
 def mark_curve(
