@@ -37,7 +37,6 @@ class Extraction:
         data: Whose items.
         output: Path of the store.
         device: Device of the forwards, as requested.
-        device_type: Its type: cpu, cuda, mps.
         keep_inputs: Largest size, in GiB, of the folder of latents and encoded prompts beside the store.
         request: Options that a repair of the store needs.
         notes: What was found while planning, a line each.
@@ -47,10 +46,16 @@ class Extraction:
     data: PreferenceData
     output: Path
     device: str
-    device_type: str
     keep_inputs: float = KEEP_INPUTS
     request: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def device_type(self) -> str:
+        """Type of the device: cpu, cuda, mps."""
+        from probing.backbones import device_type
+
+        return device_type(self.device)
 
     @property
     def plan(self) -> ExtractionPlan:
@@ -227,7 +232,7 @@ def plan_extraction(
         given = {"model": model, "transformer": transformer, "data": data, "split": split}
         request = {name: None if value is None else str(value) for name, value in given.items()}
         request["skip_bad_images"] = skip_bad_images
-    return Extraction(work, pairs, path, device, kind, keep_inputs, request, tuple(notes))
+    return Extraction(work, pairs, path, device, keep_inputs, request, tuple(notes))
 
 
 def _batch_size_of(path: Path) -> int | None:

@@ -28,12 +28,18 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    Streams = dict[str, Tensor | None]
     Positions = slice | Int[Tensor, "item token"]
+    Streams = dict[str, Tensor | None]
+    """``image`` and ``text`` tokens of a block's output, (item, token, channel); None where the block gives none."""
 else:
-    # A plan reads these classes, and torch takes seconds to import.
-    Streams, Positions = dict, object
-"""Streams: ``image`` and ``text`` tokens of a block, (item, token, channel); None where the block gives none."""
+
+    def __getattr__(name: str) -> Any:
+        """Make ``Streams`` when it is used: a plan reads this file, and torch takes seconds to import."""
+        if name != "Streams":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from torch import Tensor
+
+        return dict[str, Tensor | None]
 
 
 @dataclass(frozen=True)

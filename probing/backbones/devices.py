@@ -10,8 +10,6 @@ from probing.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
-
 
 def pick_device(name: str = "auto") -> torch.device:
     """Return a device by name; ``auto`` takes an accelerator where there is one.
@@ -58,10 +56,10 @@ def compute_dtype_name(name: str, device: str) -> str:
 
 
 def compute_dtype(name: str) -> torch.dtype:
-    """Return the type of a name in :data:`COMPUTE_DTYPES`."""
+    """Return the type of a name: bfloat16, float16, float32."""
     import torch
 
-    dtype: torch.dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]
+    dtype: torch.dtype = getattr(torch, name)
     return dtype
 
 

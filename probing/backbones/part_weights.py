@@ -24,8 +24,6 @@ _FLOATS = ("F16", "BF16", "F32", "F64")
 _COMPILED = "_orig_mod."
 _SOUND: set[tuple[Part, Path, tuple[tuple[str, int, int, int, int], ...]]] = set()
 """Parts that this process has checked: a plan and the load after it check the same files."""
-_META: dict[tuple[Part, bytes], nn.Module] = {}
-"""Models without weights by their configuration: copies of a folder share them."""
 
 
 @dataclass(frozen=True)
@@ -166,12 +164,9 @@ def meta_model(folder: Path, part: Part) -> nn.Module:
     """
     import torch
 
-    key = part, (folder / part.config_name).read_bytes()
     try:
-        if key not in _META:
-            with torch.device("meta"), torch.inference_mode():
-                _META[key] = part.empty_model(folder)
-        return _META[key]
+        with torch.device("meta"), torch.inference_mode():
+            return part.empty_model(folder)
     except Exception as error:  # The libraries raise all kinds for values that make no model.
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probing.backbones.architecture import Architecture, Product, attention_flops, product_flops, product_parameters
-from probing.backbones.base import Backbone, BackboneSpec, Conditioning, Entry, Family, Layout, Streams
+from probing.backbones.base import Backbone, BackboneSpec, Conditioning, Entry, Family, Layout
 from probing.backbones.config_rules import CHANNELS, HEADS, LAYERS, text, whole, wholes
 from probing.backbones.library_parts import (
     autoencoder_kl,
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import StableDiffusion3Pipeline
     from torch import Tensor
+
+    from probing.backbones.base import Streams
 
 # torch is imported where it is used: a plan reads this file, and needs none of it.
 
