@@ -101,12 +101,12 @@ class AttentionHead(nn.Module):
         return rewards
 
 
-def bradley_terry(margins: Float[Tensor, "seed pair"], y: Float[Tensor, "seed pair"]) -> Float[Tensor, "seed pair"]:
+def bradley_terry(margins: Float[Tensor, "*seed pair"], y: Float[Tensor, "*seed pair"]) -> Float[Tensor, "*seed pair"]:
     """Return −y·log σ(m) − (1 − y)·log σ(−m)."""
     return F.binary_cross_entropy_with_logits(margins, y, reduction="none")
 
 
-def fidelity(margins: Float[Tensor, "seed pair"], y: Float[Tensor, "seed pair"]) -> Float[Tensor, "seed pair"]:
+def fidelity(margins: Float[Tensor, "*seed pair"], y: Float[Tensor, "*seed pair"]) -> Float[Tensor, "*seed pair"]:
     """Return 1 − √(y·p) − √((1 − y)·(1 − p)) with Thurstone's p = Φ(m / √2) (Tsai et al. 2007; Zhang et al. 2021)."""
     # Square roots by logarithms: their gradients stay finite where p is 0 or 1.
     first, second = (torch.exp(0.5 * torch.special.log_ndtr(sign * margins / math.sqrt(2))) for sign in (1, -1))

@@ -6,10 +6,10 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, Real, Shaped
+from jaxtyping import Bool, Float, Int, Real, Shaped
 from numpy.typing import ArrayLike
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.utils.validation import check_is_fitted
@@ -35,6 +35,18 @@ class ItemFeatures(Protocol):
     def __getitem__(self, rows: Any, /) -> Any:
         """Return the features of rows."""
         ...
+
+
+class NoiseLevel(NamedTuple):
+    """One noise level of a head that is trained on one at a time.
+
+    Attributes:
+        hidden: Tokens of the other levels, (token,).
+        deviation: Margins are divided by it in the loss.
+    """
+
+    hidden: Bool[np.ndarray, " token"]
+    deviation: float
 
 
 @dataclass(eq=False, repr=False)
@@ -87,6 +99,10 @@ class NeuralProbe(Probe):
     @abstractmethod
     def _arrange(self, items: Shaped[np.ndarray, "item *shape"]) -> Shaped[np.ndarray, "item *arranged"]:
         """Bring features of items to the shape that the network takes."""
+
+    def _levels(self) -> list[NoiseLevel]:
+        """Return the noise levels of which each training step reads one a pair; empty where it reads everything."""
+        return []
 
     def fit(
         self,
@@ -236,13 +252,18 @@ class AttentionProbe(NeuralProbe):
         width: Width of queries, keys and values.
         heads: Attention heads, a divisor of ``width``.
         sources: Number of tokens of each source, in order; all tokens are one source if None.
-
+        sigmas: Noise level of each source, for ``by_noise``.
+        by_noise: Train on the tokens of one noise level at a time, drawn anew for each pair and step, with the variance
+            2σ² + 0.05 of each reward in Thurstone's model (DiNa-LRM, arXiv 2602.11146); with the loss ``fidelity``
+            only. Rewards come from the tokens of all levels together.
     """
 
     queries: int = 4
     width: int = 64
     heads: int = 4
     sources: Sequence[int] | None = None
+    sigmas: Sequence[float] | None = None
+    by_noise: bool = False
 
     def _head(self, shape: tuple[int, ...]) -> BuildHead:
         from probing.probes._heads import AttentionHead
@@ -259,6 +280,18 @@ class AttentionProbe(NeuralProbe):
         if self.width % self.heads:
             raise ValueError(f"Got width {self.width} and {self.heads} heads; make the width a multiple of the heads.")
         return lambda generators: AttentionHead(generators, shape, self.queries, self.width, self.heads, sources)
+
+    def _levels(self) -> list[NoiseLevel]:
+        if not self.by_noise:
+            return []
+        if self.loss != "fidelity":
+            raise ValueError(
+                f"Got by_noise with the loss {self.loss!r}, expected fidelity: its variance is Thurstone's."
+            )
+        if self.sources is None or self.sigmas is None or len(self.sources) != len(self.sigmas):
+            raise ValueError("Got by_noise without the noise level of each source; give sources and sigmas, one each.")
+        of_token = np.repeat(np.asarray(self.sigmas, dtype=np.float64), self.sources)
+        return [NoiseLevel(of_token != s, math.sqrt(2 * s**2 + 0.05)) for s in sorted(set(of_token.tolist()))]
 
     def _arrange(self, items: Shaped[np.ndarray, "item *shape"]) -> Shaped[np.ndarray, "item *arranged"]:
         return items if items.ndim < 3 else items.reshape(len(items), -1, items.shape[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probing.probes._heads import LOSSES, BuildHead, Head
-from probing.probes._neural import ItemFeatures, NeuralProbe
+from probing.probes._neural import ItemFeatures, NeuralProbe, NoiseLevel
 
 _ROWS_AT_ONCE = 1024
 
@@ -23,6 +24,13 @@ class Trained(NamedTuple):
     network: Head
     validation_loss: Float[np.ndarray, " seed"]
     epochs: Int[np.ndarray, " seed"]
+
+
+class _Seen(NamedTuple):
+    """The noise level, by its place in ``levels``, whose tokens the network sees of each pair."""
+
+    levels: Sequence[NoiseLevel]
+    level: Int[np.ndarray, "seed pair"]
 
 
 def train(
@@ -47,7 +55,7 @@ def train(
         training: Pairs to train on.
         validation: Pairs to stop by.
     """
-    seeds, loss = probe.seeds, LOSSES[probe.loss]
+    seeds, loss, levels = probe.seeds, LOSSES[probe.loss], probe._levels()
     device = _resolve(probe.device)
     network = build([torch.Generator().manual_seed(probe.seed + index) for index in range(seeds)]).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=probe.learning_rate, weight_decay=probe.weight_decay)
@@ -60,7 +68,9 @@ def train(
         shuffled = np.stack([order.permutation(training) for order in orders])
         for start in range(0, shuffled.shape[1], probe.batch_size):
             batch = shuffled[:, start : start + probe.batch_size]
-            margins = _margins(probe, network, items, rows[batch], device)
+            drawn = [order.integers(len(levels), size=batch.shape[1]) for order in orders] if levels else None
+            seen = _Seen(levels, np.stack(drawn)) if drawn else None
+            margins = _margins(probe, network, items, rows[batch], device, seen)
             target, weight = (torch.from_numpy(v[batch]).float().to(device) for v in (y, weights))
             # The gradient of the sum over seeds is each seed's own gradient: seeds share no weights.
             means = (weight * loss(margins, target)).sum(1) / weight.sum(1).clamp(min=1e-12)
@@ -68,9 +78,12 @@ def train(
             means.sum().backward()
             optimizer.step()
             schedule.step()
-        margins = network_margins(probe, network, items, rows[validation], device)
         targets = torch.from_numpy(y[validation]).float().expand(seeds, -1)
-        losses = loss(margins, targets).numpy() @ weights[validation] / weights[validation].sum()
+        of_level = [
+            loss(network_margins(probe, network, items, rows[validation], device, level), targets).numpy()
+            for level in (levels or (None,))
+        ]
+        losses = np.mean(of_level, axis=0) @ weights[validation] / weights[validation].sum()
         better = losses < best - 1e-6
         for name, parameter in network.state_dict().items():
             best_weights[name][better] = parameter[torch.from_numpy(better)]
@@ -82,15 +95,21 @@ def train(
 
 
 def network_margins(
-    probe: NeuralProbe, network: Head, items: ItemFeatures, rows: Int[np.ndarray, "pair 2"], device: torch.device | str
+    probe: NeuralProbe,
+    network: Head,
+    items: ItemFeatures,
+    rows: Int[np.ndarray, "pair 2"],
+    device: torch.device | str,
+    level: NoiseLevel | None = None,
 ) -> Float[Tensor, "seed pair"]:
-    """Return the margins of pairs under every seed's network, on the CPU."""
+    """Return the margins of pairs under every seed's network, on the CPU; ``level`` shows the tokens of one level."""
     parts = []
     with torch.inference_mode():
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             part = rows[start : start + _ROWS_AT_ONCE]
             shared = np.broadcast_to(part, (probe.seeds, *part.shape))
-            parts.append(_margins(probe, network, items, shared, device))
+            seen = None if level is None else _Seen([level], np.zeros(shared.shape[:2], int))
+            parts.append(_margins(probe, network, items, shared, device, seen))
     return torch.cat(parts, dim=1).cpu()
 
 
@@ -130,8 +149,15 @@ def _margins(
     items: ItemFeatures,
     rows: Int[np.ndarray, "seed pair 2"],
     device: torch.device | str,
+    seen: _Seen | None,
 ) -> Float[Tensor, "seed pair"]:
     features, padding = _read(probe, items, rows, device)
+    if seen is not None:
+        hidden = torch.from_numpy(np.stack([level.hidden for level in seen.levels])[seen.level])
+        padding = padding | hidden[:, :, None].to(device)
     rewards = network(features.flatten(1, 2), padding.flatten(1, 2)).unflatten(1, (-1, 2))
     margins: Float[Tensor, "seed pair"] = rewards[..., 0] - rewards[..., 1]
+    if seen is not None:
+        deviations = np.array([level.deviation for level in seen.levels], dtype=np.float32)
+        margins = margins / torch.from_numpy(deviations[seen.level]).to(device)
     return margins

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float, Int
 from sklearn.model_selection import GroupShuffleSplit
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from probing.analysis.engine import ALL_FACETS
 from probing.errors import UserError
@@ -23,6 +22,8 @@ from probing.features.kept_inputs import KeptInputs, open_kept
 from probing.features.reading import encode_items
 from probing.features.tokens import settings_of
 from probing.preferences import PreferenceData
+from probing.probes import NeuralProbe
+from probing.probes._heads import bradley_terry, fidelity
 from probing.progress import progress
 from probing.reward.adapt_settings import AdaptSettings
 from probing.reward.adapter import adapter_state, add_adapter
@@ -46,8 +47,8 @@ def adapt(
 ) -> LatentReward:
     """Train the backbone of a reward on the training pairs of a data set.
 
-    It minimises the mean of −log σ(r(chosen) − r(rejected)) over pairs, with ties as one half, by AdamW. Whole prompts
-    are set aside; the epoch with their lowest loss is kept, its temperature is fitted to them, and the test pairs are
+    It minimises the loss of the head (Bradley–Terry, or Thurstone's with the fidelity loss) by AdamW. Whole prompts are
+    set aside; the epoch with their lowest loss is kept, its temperature is fitted to them, and the test pairs are
     scored once at the end. The noise of an item is drawn anew each epoch.
 
     Started by ``accelerate launch`` or ``torchrun``, each process takes its share of every batch on a device of its
@@ -208,9 +209,7 @@ class _Training:
         loss = torch.zeros(())
         # The last batch may have fewer pairs than there are processes.
         if len(own):
-            margins = self._margins(own, epoch, gradients=True) / self._reward.manifest.temperature
-            choices = torch.tensor(own["choice"].to_numpy(dtype=np.float64))
-            loss = F.binary_cross_entropy_with_logits(margins, choices, reduction="sum") / len(pairs)
+            loss = self._losses(self._margins(own, epoch, gradients=True), own).sum() / len(pairs)
             loss.backward()
         if not torch.isfinite(self._processes.sum(loss.detach().float())):
             raise UserError("The loss is not finite; give a lower learning rate.")
@@ -229,10 +228,16 @@ class _Training:
             margins = self._margins(pairs.iloc[begin : begin + size], None, gradients=False)
             shares.append((begin, margins.numpy()))
         parts = [margins for _, margins in sorted(self._processes.gather(shares), key=lambda share: share[0])]
-        margins = torch.from_numpy(np.concatenate(parts)) / self._reward.manifest.temperature
-        choices = pairs["choice"].to_numpy(dtype=np.float64)
-        loss = F.binary_cross_entropy_with_logits(margins, torch.tensor(choices))
-        return float(loss), float(np.nanmean(outcomes(margins.numpy(), choices)))
+        joined = np.concatenate(parts)
+        loss = self._losses(torch.from_numpy(joined), pairs).mean()
+        return float(loss), float(np.nanmean(outcomes(joined, pairs["choice"].to_numpy(dtype=np.float64))))
+
+    def _losses(self, margins: Float[Tensor, " pair"], pairs: pd.DataFrame) -> Float[Tensor, " pair"]:
+        """Return the head's own loss of each pair."""
+        probe, choices = self._reward.probe, torch.tensor(pairs["choice"].to_numpy(dtype=np.float64))
+        if isinstance(probe, NeuralProbe) and probe.loss == "fidelity":
+            return fidelity(margins, choices)
+        return bradley_terry(margins / self._reward.manifest.temperature, choices)
 
     def _margins(self, pairs: pd.DataFrame, epoch: int | None, *, gradients: bool) -> Float[Tensor, " pair"]:
         """Return reward(first) − reward(second); both items of all pairs go through one forward."""

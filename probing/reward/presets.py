@@ -17,7 +17,8 @@ class Preset:
     Attributes:
         source: Where it is described.
         depths: Depths of the blocks, (block + 1) / number of blocks.
-        arrays: Token streams, and the reduction of each, as :func:`probing.extract` takes them.
+        arrays: Token streams, and the reduction of each, as :func:`probing.extract` takes them; several choices, of
+            which the first that a store has is read.
         sigmas: Noise levels.
         probe: Name of the probe.
         options: Options of the probe.
@@ -26,7 +27,7 @@ class Preset:
 
     source: str
     depths: tuple[Fraction, ...]
-    arrays: tuple[tuple[str, str], ...]
+    arrays: tuple[tuple[tuple[str, str], ...], ...]
     sigmas: tuple[float, ...]
     probe: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -50,7 +51,7 @@ PRESETS: dict[str, Preset] = {
     "dit-reward": Preset(
         source="DiT-Reward, frozen (arXiv 2606.23626)",
         depths=tuple(Fraction(block + 1, 38) for block in (15, 23, 28, 37)),
-        arrays=(("image", "mean"),),
+        arrays=((("image", "mean"),),),
         sigmas=(0.005,),
         probe="mlp_paper",
         options={"learning_rate": 2e-5, "epochs": 3, "patience": 3, "warmup": 0.05, "seeds": 1},
@@ -58,19 +59,20 @@ PRESETS: dict[str, Preset] = {
     "dina": Preset(
         source="DiNa-LRM (arXiv 2602.11146)",
         depths=tuple(Fraction(block, 24) for block in (4, 8, 12)),
-        arrays=(("image", "grid4"), ("text", "mean")),
+        arrays=((("image", "tokens"), ("text", "tokens")), (("image", "grid4"), ("text", "mean"))),
         sigmas=(0.1, 0.2, 0.3, 0.4),
         probe="attention",
-        options={"loss": "fidelity"},
+        options={"loss": "fidelity", "by_noise": True},
         differs=(
-            "its queries attend here to 16 means of image tokens and to the means of the text, of all noise levels at "
-            "once, and not to every token of one; the variance does not depend on the noise level"
+            "its head has two layers of attention, gates, and features modulated by the noise level, where this one "
+            "has one layer and an embedding of each stream, block and noise level; and it is trained on noise levels "
+            "from 0 to 1, this one on those that it reads"
         ),
     ),
     "registers": Preset(
         source="taps of Latent Reward Registers (Guanys-dar/latent-reward-register)",
         depths=_THIRDS,
-        arrays=(("image", "mean"),),
+        arrays=((("image", "mean"),),),
         sigmas=(0.005,),
         probe="mlp",
         differs="a network on means takes the place of its register tokens",

@@ -33,7 +33,7 @@ from probing.probes import AttentionProbe, LinearProbe, Probe, make_probe
 from probing.reward.features import sizes_of, stored_features, wants_tokens
 from probing.reward.latent_reward import LatentReward
 from probing.reward.manifest import BackboneIdentity, Manifest, versions
-from probing.reward.presets import preset_of
+from probing.reward.presets import Preset, preset_of
 
 RULE = "micro-half"
 """Rule of the accuracies in a manifest."""
@@ -105,6 +105,7 @@ def fit_head(store: FeatureStore, pairs: pd.DataFrame, head: HeadSettings, *, de
     tokens = wants_tokens(probe)
     if isinstance(probe, AttentionProbe):
         probe.sources = tuple(sizes_of(store, sites, tokens=True)[0])
+        probe.sigmas = tuple(site.sigma for site in sites)
     if "device" in probe.get_params():
         probe.set_params(device="cpu" if device == "auto" and isinstance(probe, LinearProbe) else device)
     features = stored_features(store, sites, tokens=tokens)
@@ -203,29 +204,40 @@ def plan_head(store: FeatureSource, head: HeadSettings) -> tuple[list[Site], Pro
         options = {**(preset.options if head.probe is None else {}), **options}
         blocks = preset.blocks(store.num_blocks) if head.blocks is None else head.blocks
         sigmas = _nearest_sigmas(preset.sigmas, store) if head.sigmas is None else head.sigmas
-        arrays = [
-            (stream, reduction)
-            for stream, reduction in store.arrays()
-            for preset_stream, preset_reduction in preset.arrays
-            if stream == preset_stream and reduction.split("_")[0] == preset_reduction
-        ]
-        lacking = sorted({stream for stream, _ in preset.arrays} - {stream for stream, _ in arrays})
-        if lacking:
-            needed = ", ".join("/".join(names) for names in preset.arrays)
-            raise UserError(
-                f"The preset {head.preset} reads {needed}, and the store has no such {lacking[0]} features."
-            )
+        arrays, note = _preset_arrays(head.preset, preset, store)
         sites = [
             site for stream, reduction in arrays for site in Sites((stream,), (reduction,), sigmas, blocks).of(store)
         ]
-        note = f"{head.preset}. {preset.describe(store.num_blocks)}"
+        note = f"{head.preset}. {preset.describe(store.num_blocks)} {note}"
     probe = make_probe(probe_name)
     known = probe.get_params()
     for name, value in options.items():
-        if name not in known or name in ("device", "sources"):
+        if name not in known or name in ("device", "sources", "sigmas"):
             raise UserError(f"The probe {probe_name} has no option {name!r}; it has {', '.join(known)}.")
         probe.set_params(**{name: _typed(name, value, known[name])})
     return sites, probe, note
+
+
+def _preset_arrays(name: str, preset: Preset, store: FeatureSource) -> tuple[list[tuple[str, str]], str]:
+    """Choose the arrays of a store that a preset reads, with a sentence about them.
+
+    Raises:
+        UserError: The store has none of the preset's choices.
+    """
+    for choice in preset.arrays:
+        found = {
+            wanted: [
+                (stream, reduction)
+                for stream, reduction in store.arrays()
+                if (stream, reduction.split("_")[0]) == wanted
+            ]
+            for wanted in choice
+        }
+        if all(found.values()):
+            arrays = [array for arrays in found.values() for array in arrays]
+            return arrays, f"It reads {', '.join('/'.join(array) for array in arrays)}."
+    needed = " or ".join(", ".join("/".join(wanted) for wanted in choice) for choice in preset.arrays)
+    raise UserError(f"The preset {name} reads {needed}, and the store lacks some of them; extract them too.")
 
 
 def _nearest_sigmas(sigmas: Sequence[float], store: FeatureSource) -> tuple[float, ...]:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from probing.probes import AttentionProbe, LogisticProbe, MLPProbe
 from probing.probes._heads import LOSSES, AttentionHead, MLPHead
+from probing.probes._training import network_margins
 
 
 def make_items(seed=0, pairs=1200, channels=6):
@@ -192,6 +193,32 @@ def test_the_losses_equal_their_definitions():
     np.testing.assert_allclose(bt, -t * np.log(expit(m)) - (1 - t) * np.log(expit(-m)))
 
 
+def test_a_head_trained_by_noise_level_reads_each_level_alone_and_all_together():
+    """The first token shows the reward at σ = 0.1, the second at σ = 0.9 under more noise; the third shows nothing."""
+    rng = np.random.default_rng(5)
+    pairs = 1500
+    reward, rows = rng.normal(size=2 * pairs), np.arange(2 * pairs).reshape(-1, 2)
+    items = rng.normal(size=(2 * pairs, 3, 4))
+    items[:, 0, 0] = reward + 0.2 * items[:, 0, 0]
+    items[:, 1, 0] = reward + items[:, 1, 0]
+    items[:, 2] *= 0.1
+    y = choose(reward, rows, rng)
+    train, test = np.arange(1000), np.arange(1000, pairs)
+    options = {"loss": "fidelity", "width": 16, "heads": 2, "queries": 2, "seeds": 2, "epochs": 20}
+    probe = AttentionProbe(**options, sources=(1, 2), sigmas=(0.1, 0.9), by_noise=True)
+    probe.fit(rows[train], y[train], items=items)
+
+    shown = [np.where(np.isin([0, 1, 2], tokens)[:, None], items, 0.0) for tokens in ([0], [1, 2])]
+    alone = [accuracy(probe, of_level, rows[test], y[test]) for of_level in shown]
+    best = [np.mean((items[rows[test, 0], k, 0] > items[rows[test, 1], k, 0]) == (y[test] > 0.5)) for k in (0, 1)]
+    assert alone[0] > best[0] - 0.04 and alone[1] > best[1] - 0.04
+    assert accuracy(probe, items, rows[test], y[test]) > best[1]
+    for level, of_level, sigma in zip(probe._levels(), shown, (0.1, 0.9), strict=True):
+        margins = network_margins(probe, probe.network_, items, rows[test], "cpu", level).numpy().T
+        expected = probe.pair_margins(of_level, rows[test]) / np.sqrt(2 * sigma**2 + 0.05)
+        np.testing.assert_allclose(margins, expected, atol=1e-4)
+
+
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("probe", "change", "message"),
@@ -204,6 +231,8 @@ def test_the_losses_equal_their_definitions():
         (MLPProbe(), {"items": np.full((80, 6), np.inf)}, "not finite"),
         (AttentionProbe(), {}, "extract the reduction grid4 or tokens"),
         (AttentionProbe(width=10), {"items": np.ones((80, 4, 3))}, "multiple of the heads"),
+        (AttentionProbe(by_noise=True), {"items": np.ones((80, 4, 3))}, "expected fidelity"),
+        (AttentionProbe(by_noise=True, loss="fidelity"), {"items": np.ones((80, 4, 3))}, "give sources and sigmas"),
         (AttentionProbe(sources=(1, 2)), {"items": np.ones((80, 4, 3))}, "count each source's tokens"),
     ],
 )

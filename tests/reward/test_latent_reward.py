@@ -276,6 +276,8 @@ def test_a_preset_states_its_blocks_and_names_what_is_missing(store):
         ("text", "mean_clip"),
         ("text", "mean_t5"),
     }
+    assert dina.probe.by_noise and dina.probe.sigmas == tuple(site.sigma for site in dina.manifest.sites)
+    assert "It reads image/grid4, text/mean_clip, text/mean_t5." in dina.manifest.preset
 
 
 @pytest.mark.parametrize(
