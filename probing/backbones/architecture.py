@@ -20,6 +20,11 @@ class Architecture(ABC):
     text_parameters: int
 
     @property
+    def guidance(self) -> float | None:
+        """The pipeline's default guidance, for a transformer that embeds one; None for the others."""
+        return None
+
+    @property
     @abstractmethod
     def configs(self) -> Mapping[str, Mapping[str, Any]]:
         """Configurations that decide the architecture, by the part's name; the transformer's is among them."""

@@ -149,9 +149,11 @@ class Backbone(ABC):
         parts: A digest of each part's files (see :func:`probing.backbones.identity.part_digests`).
         revision: 16 hexadecimal characters over all of them.
         scheduler_digest: Digest of the scheduler's configuration.
+        guidance: The guidance that is embedded, for a transformer that embeds one; None for the others.
     """
 
     block_lists: tuple[str, ...]
+    guidance: float | None
     parts: dict[str, str]
     revision: str
     scheduler_digest: str
@@ -170,6 +172,7 @@ class Backbone(ABC):
         self.transformer: Any = transformer
         self.scheduler = scheduler
         self.device = device
+        self.guidance = spec.architecture.guidance
         self._modules: dict[Stage, list[nn.Module]] = {
             "text_encoders": list(text_encoders),
             "vae": [] if vae is None else [vae],
@@ -257,6 +260,10 @@ class Backbone(ABC):
         self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
     ) -> Float[Tensor, "item channel row column"]:
         """Predict dx/dσ = ε − x0, as the pipeline hands it to its scheduler; needs ``transformer`` on the device."""
+
+    def packed(self, latents: Float[Tensor, "item channel row column"]) -> Tensor:
+        """Return latents in the form that the pipeline's scheduler steps."""
+        return latents
 
     @abstractmethod
     def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:

@@ -89,20 +89,41 @@ def _residual(pixels: int, inputs: int, outputs: int) -> list[Product]:
     return [(pixels, 9 * inputs, outputs), (pixels, 9 * outputs, outputs), *shortcut]
 
 
+_CLIP_RULES = {
+    "vocab_size": whole(1, 2**22),
+    "hidden_size": CHANNELS,
+    "intermediate_size": CHANNELS,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "max_position_embeddings": whole(1, 2**16),
+    "layer_norm_eps": real(1e-12, 0.1),
+    "hidden_act": text(),
+    "eos_token_id": whole(0, 2**22, required=False),
+}
+
+
+def clip_text_model(name: str) -> Part:
+    """Return the part of a ``CLIPTextModel``, whose pooled output is used."""
+
+    def run(model: Any) -> None:
+        import torch
+
+        assert model(torch.zeros(1, 3, dtype=torch.long)).pooler_output.shape[-1] == model.config.hidden_size
+
+    return Part(
+        name,
+        "text_encoder",
+        "transformers:CLIPTextModel",
+        rules=_CLIP_RULES,
+        renames={r"^text_model\.": ""},
+        repeated={"encoder.layers": "num_hidden_layers"},
+        run=run,
+    )
+
+
 def clip_text_encoder(name: str) -> Part:
     """Return the part of a ``CLIPTextModelWithProjection``."""
-    rules = {
-        "vocab_size": whole(1, 2**22),
-        "hidden_size": CHANNELS,
-        "intermediate_size": CHANNELS,
-        "projection_dim": CHANNELS,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "max_position_embeddings": whole(1, 2**16),
-        "layer_norm_eps": real(1e-12, 0.1),
-        "hidden_act": text(),
-        "eos_token_id": whole(0, 2**22, required=False),
-    }
+    rules = {**_CLIP_RULES, "projection_dim": CHANNELS}
 
     def run(model: Any) -> None:
         import torch

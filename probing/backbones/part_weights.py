@@ -70,7 +70,7 @@ def check_block_count(folder: Path, part: Part, config: Mapping[str, Any], store
     """
     for prefix, key in part.repeated.items():
         pattern = re.compile(rf"(?:{re.escape(_COMPILED)})?{re.escape(prefix)}\.(\d{{1,9}})\.")
-        count = len({match[1] for name in stored if (match := pattern.match(name))})
+        count = len({match[1] for name in map(part.renamed, stored) if (match := pattern.match(name))})
         if config[key] != count:
             raise UserError(
                 f"{folder / part.config_name} has {key} = {config[key]}, and its weights hold {count} blocks; copy "
@@ -107,6 +107,7 @@ def check_weights(
     check_block_count(folder, part, config, stored)
     if not make_model:
         return
+    stored = {part.renamed(name): tensor for name, tensor in stored.items()}
     model = meta_model(folder, part)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     shapes = {name: tensor.shape for name, tensor in _renamed(model, stored, sharded=weights.index is not None).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,7 @@ class Part:
         classes: Further names of that class in the index.
         rules: Types and bounds of entries of its configuration.
         check: Checks relations between entries; it takes the file and its content.
+        renames: Patterns of tensor names in published weights, and how the library writes them now.
         repeated: For each list of equal blocks in its weights, the entry of the configuration that counts them.
         run: Runs an empty model once, to find a configuration that describes no model.
         without: How to do without the part, for messages; empty for a required part.
@@ -39,6 +41,7 @@ class Part:
     classes: tuple[str, ...] = ()
     rules: Mapping[str, Rule] = field(default_factory=dict)
     check: Callable[[Path, Mapping[str, Any]], None] | None = None
+    renames: Mapping[str, str] = field(default_factory=dict)
     repeated: Mapping[str, str] = field(default_factory=dict)
     run: Callable[[Any], object] | None = None
     without: str = ""
@@ -83,6 +86,12 @@ class Part:
     @property
     def weights_stem(self) -> str:
         return "model" if self.of_transformers else "diffusion_pytorch_model"
+
+    def renamed(self, name: str) -> str:
+        """Return a tensor's name as the library writes it now."""
+        for pattern, replacement in self.renames.items():
+            name = re.sub(pattern, replacement, name)
+        return name
 
     def check_config(self, path: Path, config: Mapping[str, Any]) -> None:
         """Check the class, types, bounds and relations of a configuration.

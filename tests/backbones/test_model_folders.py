@@ -14,9 +14,9 @@ from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
 from probing.backbones import load_backbone, resolve
+from probing.backbones.families.sd3 import FAMILY
 from probing.backbones.folder_files import weight_files
 from probing.backbones.part_weights import check_weights
-from probing.backbones.sd3 import FAMILY
 from probing.errors import UserError
 from tests.backbones.model_folders import (
     WEIGHTED,

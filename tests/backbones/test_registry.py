@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from probing.backbones import resolve
 from probing.backbones.architecture import count_flops
-from probing.backbones.sd3 import SD3Architecture
+from probing.backbones.families.sd3 import SD3Architecture
 from probing.errors import UserError
 
 

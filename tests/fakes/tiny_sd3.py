@@ -9,38 +9,19 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import CLIPTextModelWithProjection
 
-from probing.testbed.recipes.text import CAPTION_LENGTH, build_tokenizer
+from tests.fakes.tiny_text import clip, t5
 
 BLOCKS, HEADS, HEAD_WIDTH, T5_LENGTH = 4, 2, 16, 12
-WORDS = ["a", "small", "red", "green", "circle", "square", "on", "white", "background", "star"]
 
 
 def build_pipeline(folder: Path) -> StableDiffusion3Pipeline:
     torch.manual_seed(0)
-    tokenizer = build_tokenizer(folder / "clip-tokenizer")
-    encoders = []
-    for width in (16, 24):
-        config = CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=32,
-            projection_dim=width,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=CAPTION_LENGTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            initializer_factor=10.0,
-        )
-        encoders.append(CLIPTextModelWithProjection(config))
-    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    t5_tokenizer = T5Tokenizer(vocab=special + [(f"▁{word}", -1.0) for word in WORDS], extra_ids=0)
-    t5_config = T5Config(
-        vocab_size=len(t5_tokenizer), d_model=48, d_kv=8, d_ff=32, num_layers=2, num_heads=2, is_gated_act=True
-    )
+    tokenizer, first = clip(folder, CLIPTextModelWithProjection, 16)
+    _, second = clip(folder, CLIPTextModelWithProjection, 24)
+    encoders = [first, second]
+    t5_tokenizer, t5_encoder = t5(48)
     transformer = SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,
@@ -77,6 +58,6 @@ def build_pipeline(folder: Path) -> StableDiffusion3Pipeline:
         tokenizer=tokenizer,
         text_encoder_2=encoders[1],
         tokenizer_2=tokenizer,
-        text_encoder_3=T5EncoderModel(t5_config),
+        text_encoder_3=t5_encoder,
         tokenizer_3=t5_tokenizer,
     )

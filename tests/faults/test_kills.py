@@ -20,7 +20,7 @@ from tests.features.user_pairs import make_data
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Children fork from a process that has imported everything: a kill interrupts the work, not the imports.
-_LIBRARIES = ["probing.backbones.sd3", "probing.features.extraction", "diffusers.pipelines.stable_diffusion_3"]
+_LIBRARIES = ["probing.backbones.families.sd3", "probing.features.extraction", "diffusers.pipelines.stable_diffusion_3"]
 _CONTEXT.set_forkserver_preload(
     ["probing.extract", "probing.measure", "probing.store", "probing.analysis.noise", *_LIBRARIES, __name__]
 )

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from jaxtyping import Float
 
 from probing.backbones.architecture import Architecture, Product, attention_flops, product_flops, product_parameters
-from probing.backbones.base import Backbone, BackboneSpec, Conditioning, Entry, Family, Layout
+from probing.backbones.base import Conditioning, Entry, Layout
 from probing.backbones.config_rules import CHANNELS, HEADS, LAYERS, text, whole, wholes
+from probing.backbones.families.pipeline import (
+    PipelineArchitecture,
+    PipelineBackbone,
+    PipelineFamily,
+    attention_mask,
+    check_widths,
+    count_tokens,
+)
 from probing.backbones.library_parts import (
     autoencoder_kl,
-    autoencoder_kl_flops,
-    check_tokenizer,
     clip_length_of,
     clip_text_encoder,
     clip_tokenizer,
@@ -29,13 +30,10 @@ from probing.backbones.library_parts import (
     t5_text_encoder,
     t5_tokenizer,
 )
-from probing.backbones.log_lines import dropped_log_lines, quiet_imports
 from probing.backbones.parts import Part, plain_config
 from probing.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-    from diffusers import StableDiffusion3Pipeline
     from torch import Tensor
 
     from probing.backbones.base import Streams
@@ -122,50 +120,22 @@ _CLIPS = ("text_encoder", "text_encoder_2")
 
 
 @dataclass(frozen=True)
-class SD3Architecture(Architecture):
-    """The configuration of a Stable Diffusion 3 pipeline.
+class SD3Architecture(PipelineArchitecture):
+    """The configuration of a Stable Diffusion 3 pipeline; its parameters and FLOPs are closed forms.
 
     Attributes:
-        transformer: Configuration of the ``SD3Transformer2DModel``.
-        vae: Configuration of the ``AutoencoderKL``.
         clip_length: Positions of the CLIP part of the text (77 in all published models).
         has_t5: Whether there is a third text encoder; without it its positions are zeros, as in diffusers.
-        text_parameters: Parameters of all text encoders together.
     """
 
-    transformer: dict[str, Any]
-    vae: dict[str, Any]
     clip_length: int
     has_t5: bool
-    text_parameters: int
-
-    @property
-    def configs(self) -> dict[str, dict[str, Any]]:
-        return {"transformer": self.transformer, "vae": self.vae}
-
-    @property
-    def config_hash(self) -> str:
-        return hashlib.sha256(json.dumps([self.transformer, self.vae], sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def num_blocks(self) -> int:
-        return int(self.transformer["num_layers"])
-
-    @property
-    def width(self) -> int:
-        return int(self.transformer["num_attention_heads"]) * int(self.transformer["attention_head_dim"])
-
-    @property
-    def text_channels(self) -> int:
-        return int(self.transformer["joint_attention_dim"])
+    parts = _PARTS
+    block_counts = ("num_layers",)
 
     @property
     def latent_channels(self) -> int:
         return int(self.transformer["in_channels"])
-
-    @property
-    def vae_factor(self) -> int:
-        return int(2 ** (len(self.vae["block_out_channels"]) - 1))
 
     @property
     def native_resolution(self) -> int:
@@ -217,21 +187,8 @@ class SD3Architecture(Architecture):
         dual = len(self.transformer.get("dual_attention_layers", ())) * attention_flops(image_tokens, self.width)
         return product_flops(self._products(image_tokens, text_tokens)) + joint + dual
 
-    def encoding_flops(self, resolution: int) -> int:
-        return autoencoder_kl_flops(self.vae, resolution)
-
     def matches(self, architecture: Architecture) -> bool:
-        if not isinstance(architecture, SD3Architecture):
-            return False
-        unused = ("sample_size", "force_upcast", "latents_mean", "latents_std")
-        pair = (self, architecture)
-        parts = {part.kind: part.model for part in _PARTS}
-        vaes = [{k: v for k, v in _filled(parts["vae"], a.vae).items() if k not in unused} for a in pair]
-        transformers = [_filled(parts["transformer"], a.transformer) for a in pair]
-        return self.has_t5 == architecture.has_t5 and vaes[0] == vaes[1] and transformers[0] == transformers[1]
-
-    def with_transformer(self, config: Mapping[str, Any]) -> SD3Architecture:
-        return replace(self, transformer=dict(config))
+        return super().matches(architecture) and self.has_t5 == getattr(architecture, "has_t5", None)
 
     def _products(self, image_tokens: int, text_tokens: int) -> Iterator[Product]:
         """List the matrix products of one forward of one item."""
@@ -256,36 +213,13 @@ class SD3Architecture(Architecture):
         yield image_tokens, width, patch
 
 
-def _filled(cls: type, config: dict[str, Any]) -> dict[str, Any]:
-    """Give entries that a configuration leaves out the defaults of the class."""
-    parameters = inspect.signature(cls).parameters.items()
-    default = {key: p.default for key, p in parameters if p.default is not p.empty}
-    values = {key: config.get(key, value) for key, value in default.items()}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
-class SD3Backbone(Backbone):
+class SD3Backbone(PipelineBackbone):
     """A frozen ``StableDiffusion3Pipeline``.
 
     The text stream has the CLIP positions first, then T5's. Streams stay apart in every block.
     """
 
     block_lists = ("transformer_blocks",)
-
-    def __init__(
-        self, spec: BackboneSpec, pipeline: StableDiffusion3Pipeline, *, device: torch.device, t5_length: int
-    ) -> None:
-        encoders = (pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3)
-        super().__init__(
-            spec,
-            transformer=pipeline.transformer,
-            vae=pipeline.vae,
-            text_encoders=[encoder for encoder in encoders if encoder is not None],
-            scheduler=pipeline.scheduler,
-            device=device,
-        )
-        self.pipeline = pipeline
-        self.t5_length = t5_length
 
     def streams(self, block: int, output: tuple[Tensor | None, Tensor], layout: Layout) -> Streams:
         """A block returns (text, image), the reverse of its arguments; the last text is None."""
@@ -302,42 +236,30 @@ class SD3Backbone(Backbone):
         import torch
 
         prompts = list(prompts)
-        with torch.inference_mode(), _quiet_truncation(self.pipeline):
+        with torch.inference_mode(), self.quiet_truncation():
             tokens, _, pooled, _ = self.pipeline.encode_prompt(
                 prompt=prompts,
                 prompt_2=None,
                 prompt_3=None,
                 device=self.device,
                 do_classifier_free_guidance=False,
-                max_sequence_length=self.t5_length,
+                max_sequence_length=self.text_length,
             )
             tensors = {"encoder_hidden_states": tokens.cpu(), "pooled_projections": pooled.cpu()}
             return Conditioning(tensors, self._real_tokens(prompts))
 
-    def encode_images(self, pixels: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image channel row column"]:
-        """Return the posterior's mode, shifted and scaled."""
-        import torch
-
-        vae = self.pipeline.vae
-        with torch.inference_mode():
-            latents = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode()
-            return ((latents - vae.config.shift_factor) * vae.config.scaling_factor).float().cpu()
-
     def inputs(
         self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
     ) -> dict[str, Any]:
-        import torch
-
         return {
             "hidden_states": noisy.to(self.device, self.dtype),
             **{name: tensor.to(self.device, self.dtype) for name, tensor in conditioning.tensors.items()},
-            "timestep": torch.full((len(noisy),), 1000.0 * sigma, device=self.device),
+            "timestep": self.timesteps(len(noisy), sigma),
             "return_dict": False,
         }
 
-    def embedded_timestep(self, sigma: float) -> float:
-        """1000·sigma, rounded to float32: the embedding of time is made in it, whatever the weights' type."""
-        return float(np.float32(1000.0 * sigma))
+    def timestep(self, sigma: float) -> float:
+        return 1000.0 * sigma
 
     def velocity(
         self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
@@ -346,56 +268,31 @@ class SD3Backbone(Backbone):
 
     def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Count the marks of begin and end too, and return the larger count of the two CLIP tokenizers."""
-        if not prompts:
-            return []
-        lengths = [
-            [len(ids) for ids in tokenizer(list(prompts), return_attention_mask=False, verbose=False)["input_ids"]]
-            for tokenizer in (self.pipeline.tokenizer, self.pipeline.tokenizer_2)
-        ]
-        return [max(both) for both in zip(*lengths, strict=True)]
+        both = [count_tokens(tokenizer, prompts) for tokenizer in (self.pipeline.tokenizer, self.pipeline.tokenizer_2)]
+        return [max(counts) for counts in zip(*both, strict=True)]
 
     def _real_tokens(self, prompts: list[str]) -> dict[str, Tensor]:
         """Mark words, begin and end marks; CLIP pads with its end mark, so ids alone do not decide."""
         import torch
 
         pipeline = self.pipeline
-        clip_length, t5_length = pipeline.tokenizer_max_length, self.t5_length
+        clip_length, t5_length = pipeline.tokenizer_max_length, self.text_length
         clip = torch.zeros(len(prompts), clip_length + t5_length, dtype=torch.bool)
         for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2):
-            clip[:, :clip_length] |= _attention_mask(tokenizer, prompts, clip_length)
+            clip[:, :clip_length] |= attention_mask(tokenizer, prompts, clip_length)
         parts = {"clip": clip}
         if pipeline.text_encoder_3 is not None:
             parts["t5"] = torch.zeros_like(clip)
-            parts["t5"][:, clip_length:] = _attention_mask(pipeline.tokenizer_3, prompts, t5_length)
+            parts["t5"][:, clip_length:] = attention_mask(pipeline.tokenizer_3, prompts, t5_length)
         return parts
 
 
-@contextmanager
-def _quiet_truncation(pipeline: StableDiffusion3Pipeline) -> Iterator[None]:
-    """Drop the libraries' lines on prompts that are cut; :meth:`SD3Backbone.prompt_tokens` counts them instead."""
-    with (
-        dropped_log_lines(type(pipeline).__module__, "part of your input was truncated"),
-        dropped_log_lines("transformers.tokenization_utils_base", "Token indices sequence length is longer"),
-    ):
-        yield
-
-
-def _attention_mask(tokenizer: Any, prompts: list[str], length: int) -> Tensor:
-    encoded = tokenizer(
-        prompts,
-        padding="max_length",
-        max_length=length,
-        truncation=True,
-        return_tensors="pt",
-        return_attention_mask=True,
-    )
-    return encoded["attention_mask"].bool()
-
-
-class SD3Family(Family):
+class SD3Family(PipelineFamily):
     """``StableDiffusion3Pipeline``: the third text encoder is optional."""
 
     pipeline = "StableDiffusion3Pipeline"
+    architecture = SD3Architecture
+    backbone = SD3Backbone
     parts = _PARTS
     text_length = 256
     entries = {  # noqa: RUF012
@@ -416,37 +313,15 @@ class SD3Family(Family):
             text_parameters=text_parameters,
         )
 
-    def architecture_from(self, described: dict[str, Any]) -> SD3Architecture:
-        return SD3Architecture(**described)
-
     def check_fit(self, folder: Path, configs: Mapping[str, dict[str, Any]]) -> None:
         if "transformer" in configs:
             _check_widths(configs)
         _clip_length(folder, configs)
 
-    def download(self, source: str, left_out: Collection[str]) -> Path:
-        absent = dict.fromkeys(left_out)
-        return Path(_pipeline_class().download(source, use_safetensors=True, **absent))
-
-    def build(
-        self, spec: BackboneSpec, loaded: Mapping[str, Any], folder: Path, *, device: torch.device, text_length: int
-    ) -> SD3Backbone:
-        absent = {part.name: None for part in self.parts if part.has_weights or part.is_optional}
-        pipeline = _pipeline_class()(**{**absent, **loaded})
-        pipeline.set_progress_bar_config(disable=True)
+    def tokenizers(self, pipeline: Any, text_length: int) -> list[tuple[str, str, int]]:
         lengths = (pipeline.tokenizer_max_length, pipeline.tokenizer_max_length, text_length)
-        for number, length in zip(("", "_2", "_3"), lengths, strict=True):
-            tokenizer, encoder = getattr(pipeline, f"tokenizer{number}"), getattr(pipeline, f"text_encoder{number}")
-            if tokenizer is not None and encoder is not None:
-                check_tokenizer(folder / f"tokenizer{number}", tokenizer, encoder, length)
-        return SD3Backbone(spec, pipeline, device=device, t5_length=text_length)
-
-
-def _pipeline_class() -> type[StableDiffusion3Pipeline]:
-    with quiet_imports():
-        from diffusers import StableDiffusion3Pipeline
-
-    return StableDiffusion3Pipeline
+        numbers = ("", "_2", "_3")
+        return [(f"tokenizer{n}", f"text_encoder{n}", length) for n, length in zip(numbers, lengths, strict=True)]
 
 
 def _clip_length(folder: Path, configs: Mapping[str, dict[str, Any]]) -> int:
@@ -457,16 +332,11 @@ def _clip_length(folder: Path, configs: Mapping[str, dict[str, Any]]) -> int:
 def _check_widths(configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Check that the widths of the parts fit each other; ``text_encoder_3`` is missing where T5 is not used."""
     transformer, clips = configs["transformer"], [configs[name] for name in _CLIPS]
-    needed = [("pooled_projection_dim", "the text encoders' projection_dim", sum(c["projection_dim"] for c in clips))]
-    needed.append(("in_channels", "the VAE's latent_channels", configs["vae"]["latent_channels"]))
+    partners = [("pooled_projection_dim", "the text encoders' projection_dim", sum(c["projection_dim"] for c in clips))]
+    partners.append(("in_channels", "the VAE's latent_channels", configs["vae"]["latent_channels"]))
     if "text_encoder_3" in configs:
-        needed.append(("joint_attention_dim", "the T5 encoder's d_model", configs["text_encoder_3"]["d_model"]))
-    for key, partner, value in needed:
-        if transformer[key] != value:
-            raise UserError(
-                f"The parts of this pipeline do not fit: the transformer's {key} is {transformer[key]}, and {partner} "
-                f"{value}; give parts of one model."
-            )
+        partners.append(("joint_attention_dim", "the T5 encoder's d_model", configs["text_encoder_3"]["d_model"]))
+    check_widths([(key, transformer[key], partner, value) for key, partner, value in partners])
     width = sum(clip["hidden_size"] for clip in clips)
     if width > transformer["joint_attention_dim"]:
         raise UserError(

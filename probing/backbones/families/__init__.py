@@ -10,7 +10,7 @@ from typing import Any
 from probing.backbones.base import Family
 from probing.errors import UserError
 
-BUILT_IN = ("probing.backbones.sd3",)
+BUILT_IN = ("probing.backbones.families.sd3", "probing.backbones.families.flux")
 """Modules with a ``FAMILY`` each."""
 _FAMILIES: dict[str, Family] = {}
 
