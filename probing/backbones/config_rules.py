@@ -61,6 +61,16 @@ def real(least: float, most: float, **options: bool) -> Rule:
     )
 
 
+def reals(longest: int, **options: bool) -> Rule:
+    """Allow a list of finite numbers."""
+    one = real(-1e9, 1e9)
+    return Rule(
+        f"a list of at most {longest} numbers",
+        lambda values: isinstance(values, list | tuple) and len(values) <= longest and all(map(one.allows, values)),
+        **options,
+    )
+
+
 def text(**options: bool) -> Rule:
     """Allow a string."""
     return Rule("a string", lambda value: isinstance(value, str), **options)

@@ -180,6 +180,59 @@ def t5_text_encoder(name: str, *, without: str = "") -> Part:
     )
 
 
+def _language_model(name: str, source: str, renames: Mapping[str, str], *, repeated: str = "") -> Part:
+    def run(model: Any) -> None:
+        import torch
+
+        output = model(torch.zeros(1, 3, dtype=torch.long), output_hidden_states=True)
+        assert output.hidden_states[-1].shape[-1] == model.config.get_text_config().hidden_size
+
+    return Part(
+        name,
+        "text_encoder",
+        source,
+        rules=_LANGUAGE_RULES if repeated else {},
+        renames=renames,
+        repeated={repeated: "num_hidden_layers"} if repeated else {},
+        run=run,
+    )
+
+
+_LANGUAGE_RULES = {
+    "vocab_size": whole(1, 2**22),
+    "hidden_size": CHANNELS,
+    "intermediate_size": CHANNELS,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": HEADS,
+    "head_dim": whole(1, 4096, required=False),
+}
+
+
+def qwen3(name: str, model: str) -> Part:
+    """Return the part of a ``Qwen3Model`` or ``Qwen3ForCausalLM``, by the name of the class."""
+    if model == "Qwen3Model":
+        return _language_model(name, f"transformers:{model}", {r"^model\.": ""}, repeated="layers")
+    return _language_model(name, f"transformers:{model}", {}, repeated="model.layers")
+
+
+def qwen25_vl(name: str) -> Part:
+    """Return the part of a ``Qwen2_5_VLForConditionalGeneration``, whose words alone are used."""
+    # Published weights have the names of an earlier version of the library.
+    renames = {r"^visual\.": "model.visual.", r"^model\.(?!language_model|visual)": "model.language_model."}
+    return _language_model(name, "transformers:Qwen2_5_VLForConditionalGeneration", renames)
+
+
+def width_of(config: Mapping[str, Any]) -> int:
+    """Return the width of a language model, of which a model of pictures and words keeps its own configuration."""
+    return int({**config, **(config.get("text_config") or {})}["hidden_size"])
+
+
+def qwen2_tokenizer(name: str) -> Part:
+    """Return the part of a ``Qwen2Tokenizer``."""
+    return Part(name, "tokenizer", "transformers:Qwen2Tokenizer", ("Qwen2TokenizerFast",))
+
+
 def clip_tokenizer(name: str) -> Part:
     """Return the part of a ``CLIPTokenizer``."""
     return Part(name, "tokenizer", "transformers:CLIPTokenizer", ("CLIPTokenizerFast",))
@@ -226,8 +279,9 @@ def check_tokenizer(path: Path, tokenizer: Any, encoder: Any, length: int) -> No
     except Exception as error:  # The libraries raise all kinds for files that were edited or damaged.
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"The tokenizer in {path} does not work ({reason}); copy the folder again.") from error
-    if shape != (2, length) or largest >= encoder.config.vocab_size:
+    rows = encoder.config.get_text_config().vocab_size
+    if shape != (2, length) or largest >= rows:
         raise UserError(
             f"The tokenizer in {path} does not fit its text encoder (tokens up to {largest} for "
-            f"{encoder.config.vocab_size} rows); copy both folders again."
+            f"{rows} rows); copy both folders again."
         )

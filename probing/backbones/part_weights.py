@@ -109,7 +109,8 @@ def check_weights(
         return
     stored = {part.renamed(name): tensor for name, tensor in stored.items()}
     model = meta_model(folder, part)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     shapes = {name: tensor.shape for name, tensor in _renamed(model, stored, sharded=weights.index is not None).items()}
     missing, unexpected = set(expected) - set(shapes), set(shapes) - set(expected)
     tied = getattr(model, "all_tied_weights_keys", None) or {}
@@ -126,7 +127,7 @@ def check_weights(
                 f"weights and {list(expected[name])} by the configuration; copy the model folder again."
             )
     for name in sorted(set(expected) & set(stored)):
-        if stored[name].dtype not in _FLOATS:
+        if state[name].is_floating_point() and stored[name].dtype not in _FLOATS:
             raise UserError(
                 f"The {part.name} in {folder} cannot be loaded: {name} has the type {stored[name].dtype}, and "
                 f"supported are {', '.join(_FLOATS)}; give weights that are not quantised."

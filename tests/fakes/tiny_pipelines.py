@@ -7,10 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
+)
+from transformers import Qwen3ForCausalLM, Qwen3Model
 
 from tests.fakes import tiny_sd3
-from tests.fakes.tiny_text import clip, t5
+from tests.fakes.tiny_text import clip, qwen3, qwen25_vl, t5
 
 SCHEDULER = {"shift": 3.0, "use_dynamic_shifting": True}
 
@@ -55,10 +69,101 @@ def flux(folder: Path, *, guidance: bool = True) -> FluxPipeline:
     )
 
 
+def qwen_image(folder: Path) -> QwenImagePipeline:
+    stand_in = QwenImagePipeline(None, None, None, None, None)
+    tokenizer, encoder = qwen25_vl(stand_in.prompt_template_encode)
+    transformer = QwenImageTransformer2DModel(
+        patch_size=2,
+        in_channels=16,
+        out_channels=4,
+        num_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 6, 6),
+    )
+    autoencoder = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False],
+        latents_mean=[0.1, -0.2, 0.3, 0.4],
+        latents_std=[1.5, 0.5, 2.0, 1.0],
+    )
+    return QwenImagePipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(**SCHEDULER),
+        vae=autoencoder,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+    )
+
+
+def z_image(folder: Path) -> ZImagePipeline:
+    tokenizer, encoder = qwen3(Qwen3Model, 32, 2)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=3,
+        n_refiner_layers=2,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=32,
+        axes_dims=[4, 6, 6],
+        axes_lens=[256, 64, 64],
+    )
+    torch.nn.init.normal_(transformer.x_pad_token)
+    torch.nn.init.normal_(transformer.cap_pad_token)
+    return ZImagePipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+    )
+
+
+def flux2_klein(folder: Path) -> Flux2KleinPipeline:
+    tokenizer, encoder = qwen3(Qwen3ForCausalLM, 16, 28)
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=48,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    autoencoder = AutoencoderKLFlux2(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        mid_block_add_attention=False,
+    )
+    torch.nn.init.normal_(autoencoder.bn.running_mean)
+    torch.nn.init.uniform_(autoencoder.bn.running_var, 0.5, 2.0)
+    return Flux2KleinPipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(**SCHEDULER),
+        vae=autoencoder,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        is_distilled=True,
+    )
+
+
 TINY: dict[str, Callable[[Path], Any]] = {
     "sd3": tiny_sd3.build_pipeline,
     "flux-dev": flux,
     "flux-schnell": lambda folder: flux(folder, guidance=False),
+    "qwen-image": qwen_image,
+    "z-image": z_image,
+    "flux2-klein": flux2_klein,
 }
 """Builders by name; each takes an empty folder for files of tokenizers."""
 

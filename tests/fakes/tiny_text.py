@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel, T5Tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 from probing.testbed.recipes.text import CAPTION_LENGTH, build_tokenizer
 
@@ -39,3 +54,60 @@ def t5(width: int = 48) -> tuple[Any, Any]:
         vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2, is_gated_act=True
     )
     return tokenizer, T5EncoderModel(config)
+
+
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "<|im_start|>assistant\n{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+)
+
+
+def qwen2_tokenizer(texts: list[str]) -> Qwen2Tokenizer:
+    """Train a byte-level tokenizer with the special tokens and the chat template of Qwen's."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    alphabet = ByteLevel.alphabet()
+    tokenizer.train_from_iterator(texts, BpeTrainer(special_tokens=special, initial_alphabet=alphabet, min_frequency=1))
+    model = json.loads(tokenizer.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    made = Qwen2Tokenizer(vocab=model["vocab"], merges=merges, additional_special_tokens=special[1:])
+    made.chat_template = TEMPLATE
+    return made
+
+
+def qwen3(cls: type, width: int, layers: int) -> tuple[Any, Any]:
+    """Return a tokenizer and a Qwen3 model of a class."""
+    tokenizer = qwen2_tokenizer([" ".join(WORDS), "user assistant think"])
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        initializer_range=0.3,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return tokenizer, cls(config)
+
+
+def qwen25_vl(template: str) -> tuple[Any, Any]:
+    """Return a tokenizer whose words are those of the template, and a small Qwen2.5-VL."""
+    tokenizer = qwen2_tokenizer([template, " ".join(WORDS)])
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "initializer_range": 0.3,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+    }
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+    return tokenizer, Qwen2_5_VLForConditionalGeneration(config)

@@ -10,7 +10,13 @@ from typing import Any
 from probing.backbones.base import Family
 from probing.errors import UserError
 
-BUILT_IN = ("probing.backbones.families.sd3", "probing.backbones.families.flux")
+BUILT_IN = (
+    "probing.backbones.families.sd3",
+    "probing.backbones.families.flux",
+    "probing.backbones.families.qwen_image",
+    "probing.backbones.families.z_image",
+    "probing.backbones.families.flux2",
+)
 """Modules with a ``FAMILY`` each."""
 _FAMILIES: dict[str, Family] = {}
 

@@ -261,6 +261,14 @@ def unpack(
     return squares.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
+def fill_text(tokens: Float[Tensor, "item token channel"], length: int) -> Float[Tensor, "item length channel"]:
+    """Cut text tokens, or fill them up with zeros, to one length."""
+    import torch
+
+    filled: Tensor = torch.nn.functional.pad(tokens, (0, 0, 0, length - tokens.shape[1]))
+    return filled
+
+
 def position_ids(rows: int, columns: int) -> Float[Tensor, "token 3"]:
     """Return the positions of image tokens: 0, row, column."""
     import torch
