@@ -169,23 +169,32 @@ def _check_stock_step(backbone: PipelineBackbone, sample: Sample) -> Iterator[st
             f"{tuple(packed.shape)} or another order of values"
         )
         return
-    velocity = backbone.packed(backbone.velocity(sample.noisy, sample.conditioning, stock.sigma))
+    # The pipeline rounds time to the type of the weights; the adapter is asked for the same time.
+    start, end = backbone.timestep(0.0), backbone.timestep(1.0)
+    sigma = (stock.timestep - start) / (end - start)
+    if abs(sigma - stock.sigma) > _close(backbone):
+        yield (
+            f"the pipeline tells its transformer the timestep {stock.timestep:.4g} at sigma {stock.sigma:.3g}, and the "
+            f"adapter {backbone.timestep(stock.sigma):.4g}"
+        )
+        return
+    velocity = backbone.packed(backbone.velocity(sample.noisy, sample.conditioning, sigma))
     if (gap := _gap(velocity, stock.velocity)) <= _close(backbone):
         return
     if _gap(-velocity, stock.velocity) <= _close(backbone):
-        yield f"the velocity at sigma {stock.sigma:.3g} has the opposite sign of the pipeline's own"
+        yield f"the velocity at sigma {sigma:.3g} has the opposite sign of the pipeline's own"
         return
-    mine = backbone.inputs(sample.noisy, sample.conditioning, stock.sigma)
+    mine = backbone.inputs(sample.noisy, sample.conditioning, sigma)
     differing = [name for name, value in stock.inputs.items() if not _agree(value, mine.get(name), backbone)]
     yield (
-        f"the velocity at sigma {stock.sigma:.3g} differs from the pipeline's own first step (relative difference "
+        f"the velocity at sigma {sigma:.3g} differs from the pipeline's own first step (relative difference "
         f"{gap:.2g}); arguments of the transformer that differ: {', '.join(differing) or 'none'}"
     )
 
 
 def _check_time(backbone: PipelineBackbone, sample: Sample) -> Iterator[str]:
     for sigma in (0.005, 0.751, 1.0):
-        seen = _embedded(backbone, lambda s=sigma: backbone.velocity(sample.noisy, sample.conditioning, s))
+        seen = _embedded(backbone, sample, sigma)
         if seen != (stated := backbone.embedded_timestep(sigma)):
             yield f"at sigma {sigma:g} the transformer embeds {seen:.9g}, and the adapter states {stated:.9g}"
             return
@@ -229,7 +238,8 @@ def _check_features(backbone: PipelineBackbone, sample: Sample) -> Iterator[str]
         plain = backbone.streams(block, output, layout)
         for stream, tokens in plain.items():
             other = streams[stream]
-            if (tokens is None) != (other is None) or (tokens is not None and not torch.equal(tokens, other)):
+            same = tokens is other if tokens is None or other is None else torch.equal(tokens, other)
+            if not same:
                 yield f"the {stream} tokens of block {block} differ from those of a plain hook"
                 return
 
@@ -356,6 +366,7 @@ class _StockCall:
         sample: Latents of the scheduler's first step.
         velocity: Velocity of that step.
         sigma: Its noise level.
+        timestep: What the transformer was told of it.
         decoded: What the VAE decodes where the adapter's x0 is the sampler's result.
     """
 
@@ -363,6 +374,7 @@ class _StockCall:
     sample: Tensor
     velocity: Tensor
     sigma: float
+    timestep: float
     decoded: Tensor
 
 
@@ -372,7 +384,8 @@ class _DecodedError(Exception):
 
 def _stock_call(backbone: PipelineBackbone, sample: Sample) -> _StockCall:
     """Call the pipeline from words to the VAE's door, on given noise, and note what it computes."""
-    pipeline, seen = backbone.pipeline, {}
+    pipeline = backbone.pipeline
+    seen: dict[str, Any] = {}
     noise = sample.noisy.to(backbone.device)
 
     def given_noise(shape: Sequence[int], **options: Any) -> Tensor:
@@ -380,7 +393,8 @@ def _stock_call(backbone: PipelineBackbone, sample: Sample) -> _StockCall:
 
     def remember(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
-        seen.setdefault("inputs", {name: value for name, value in bound.arguments.items() if name != "self"})
+        seen["inputs"] = {name: value for name, value in bound.arguments.items() if name != "self"}
+        seen["timestep"] = float(seen["inputs"].get("timestep", seen["inputs"].get("t"))[0])
 
     def step(velocity: Tensor, timestep: Tensor, latents: Tensor, **_: Any) -> tuple[Tensor]:
         seen.update(velocity=velocity, sample=latents, sigma=float(pipeline.scheduler.sigmas[0]))
@@ -423,13 +437,13 @@ def _agree(stock: Any, mine: Any, backbone: PipelineBackbone) -> bool:
     return isinstance(stock, Tensor) == isinstance(mine, Tensor)
 
 
-def _embedded(backbone: PipelineBackbone, run: Callable[[], Any]) -> float:
+def _embedded(backbone: PipelineBackbone, sample: Sample, sigma: float) -> float:
     """Return the first number that reaches the sinusoids of the time embedding."""
     seen: list[Tensor] = []
     modules = [m for m in backbone.transformer.modules() if type(m).__name__ in ("Timesteps", "TimestepEmbedder")]
     hooks = [module.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for module in modules]
     try:
-        run()
+        backbone.velocity(sample.noisy, sample.conditioning, sigma)
     finally:
         for hook in hooks:
             hook.remove()

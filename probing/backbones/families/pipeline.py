@@ -174,7 +174,7 @@ class PipelineBackbone(Backbone):
     """
 
     time_projection: ClassVar[str] = ""
-    time_scale: ClassVar[float] = 1.0
+    time_scale: float = 1.0
 
     def __init__(self, spec: BackboneSpec, pipeline: Any, *, device: torch.device, text_length: int) -> None:
         encoders = [getattr(pipeline, part.name) for part in spec.family.parts if part.kind == "text_encoder"]
