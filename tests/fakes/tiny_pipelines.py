@@ -11,6 +11,8 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
@@ -157,6 +159,29 @@ def flux2_klein(folder: Path) -> Flux2KleinPipeline:
     )
 
 
+def chroma(folder: Path) -> ChromaPipeline:
+    tokenizer, encoder = t5()
+    transformer = ChromaTransformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=48,
+        axes_dims_rope=(4, 6, 6),
+        approximator_num_channels=16,
+        approximator_hidden_dim=32,
+        approximator_layers=1,
+    )
+    return ChromaPipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(**SCHEDULER),
+        vae=vae(),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+    )
+
+
 TINY: dict[str, Callable[[Path], Any]] = {
     "sd3": tiny_sd3.build_pipeline,
     "flux-dev": flux,
@@ -164,6 +189,7 @@ TINY: dict[str, Callable[[Path], Any]] = {
     "qwen-image": qwen_image,
     "z-image": z_image,
     "flux2-klein": flux2_klein,
+    "chroma": chroma,
 }
 """Builders by name; each takes an empty folder for files of tokenizers."""
 
