@@ -116,7 +116,7 @@ def _command(store: FeatureStore, arguments: RepairOptions) -> list[str]:
         **{name: ",".join(settings[name]) for name in ("streams", "reductions")},
         "blocks": ",".join(map(str, settings["blocks"])),
         **{
-            name: settings[name]
+            name: settings.get(name)
             for name in (
                 "resolution",
                 "resize",
@@ -129,6 +129,8 @@ def _command(store: FeatureStore, arguments: RepairOptions) -> list[str]:
                 "pair_noise",
                 "t5_length",
                 "prompts",
+                "guidance",
+                "time_dtype",
             )
         },
         "output": store.path,

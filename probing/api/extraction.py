@@ -92,9 +92,10 @@ class Extraction:
             UserError: A bad picture, a full disk, weights that cannot be loaded, too little memory.
         """
         # The libraries of the models take seconds to import, and a plan needs none of them.
-        from probing.backbones import compute_dtype, load_backbone, pick_device
+        from probing.backbones import pick_device
         from probing.backbones.base import STAGES
         from probing.features.extraction import extract as compute
+        from probing.features.loading import load_for
 
         work, settings = self.work, self.plan.settings
         if work.store is not None and not work.grows and not work.segments():
@@ -106,16 +107,7 @@ class Extraction:
         if "vae" in stages:
             _require_pictures(self.data, items)
         _check_disk(work, self.output)
-        backbone = load_backbone(
-            self.plan.spec,
-            device=pick_device(self.device),
-            compute_dtype=compute_dtype(settings.compute_dtype),
-            random_init=settings.random_init,
-            seed=settings.seed,
-            t5_length=settings.t5_length,
-            use_t5=settings.use_t5,
-            stages=stages,
-        )
+        backbone = load_for(self.plan.spec, settings, device=pick_device(self.device), stages=stages)
         extracted = compute(self.plan, backbone, self.data, self.output, request=self.request, work=work, kept=kept)
         return extracted.store, extracted.computed, ""
 
@@ -252,6 +244,7 @@ def default_name(model: str, settings: ExtractionSettings) -> str:
         "" if settings.prompts == "own" else f"{settings.prompts}-prompts",
         "" if settings.seed == 0 else f"noise-{settings.seed}",
         "" if settings.pair_noise == "independent" else f"{settings.pair_noise}-noise",
+        "" if settings.time_dtype == "float32" else "rounded-time",
     ]
     return "-".join(part for part in parts if part)
 

@@ -255,11 +255,25 @@ class Backbone(ABC):
     def embedded_timestep(self, sigma: float) -> float:
         """Return the number that the transformer's time embedding really gets at a noise level."""
 
+    def embed_time(self, dtype: Literal["float32", "model"]) -> None:
+        """Choose the type in which the timestep is embedded; a family that always embeds it in float32 ignores it."""
+        return
+
     @abstractmethod
     def velocity(
         self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
     ) -> Float[Tensor, "item channel row column"]:
         """Predict dx/dσ = ε − x0, as the pipeline hands it to its scheduler; needs ``transformer`` on the device."""
+
+    def set_timesteps(self, scheduler: Any, steps: int, image_tokens: int) -> None:
+        """Set a sampler's noise levels as the pipeline's own call does.
+
+        Args:
+            scheduler: A copy of :attr:`scheduler`.
+            steps: Forwards of the sampler.
+            image_tokens: Tokens of one image.
+        """
+        scheduler.set_timesteps(steps, device=self.device)
 
     def packed(self, latents: Float[Tensor, "item channel row column"]) -> Tensor:
         """Return latents in the form that the pipeline's scheduler steps."""

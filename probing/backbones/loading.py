@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import constants
@@ -33,6 +33,8 @@ def load_backbone(
     seed: int = 0,
     t5_length: int | None = None,
     use_t5: bool = True,
+    guidance: float | None = None,
+    time_dtype: Literal["float32", "model"] = "float32",
     stages: Collection[Stage] = STAGES,
 ) -> Backbone:
     """Load VAE, text encoders and transformer, each through its class's ``from_pretrained``.
@@ -46,6 +48,9 @@ def load_backbone(
         seed: Seed of those fresh weights.
         t5_length: Positions of the text part whose length can be chosen (default: the spec's).
         use_t5: False leaves the optional text encoder out (SD3: T5; its positions are then zeros, as in diffusers).
+        guidance: The guidance to embed, for a transformer that embeds one (default: the pipeline's).
+        time_dtype: Type in which the timestep is embedded: float32, or the type of the weights, to which some stock
+            transformers round it.
         stages: What will be run; the weights of the rest are not loaded.
 
     Raises:
@@ -54,6 +59,8 @@ def load_backbone(
     """
     text_length = spec.t5_length if t5_length is None else t5_length
     spec.architecture.check_text(text_length, use_t5=use_t5)
+    if guidance is not None and spec.architecture.guidance is None:
+        raise UserError(f"{spec.name} embeds no guidance; leave --guidance out.")
     check_seed(seed)
     with _quiet():
         folder = _download(spec, random_init=random_init, use_t5=use_t5)
@@ -72,6 +79,9 @@ def load_backbone(
             part = spec.family.transformer
             loaded[part.name] = _random_transformer(spec, part, compute_dtype, seed)
         backbone = spec.family.build(spec, loaded, folder, device=device, text_length=text_length)
+    if guidance is not None:
+        backbone.guidance = guidance
+    backbone.embed_time(time_dtype)
     backbone.parts = digests_of(spec, folder, random_init=random_init, seed=seed, use_t5=use_t5)
     backbone.revision = revision_of(backbone.parts)
     backbone.scheduler_digest = scheduler_digest(folder)

@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -56,7 +55,7 @@ def denoise(
         unconditional: The empty prompt, one row.
         steps: Forwards of the sampler.
         guidance: Scale of v_empty + scale·(v_prompt − v_empty); at 1 or less the empty prompt is not used, as in
-            diffusers.
+            diffusers, nor by a model that embeds its own guidance.
 
     Raises:
         UserError: Fewer than one step.
@@ -65,8 +64,11 @@ def denoise(
         raise UserError(f"A trajectory has at least 1 step, got {steps}.")
     # A copy, for a scheduler counts its steps.
     scheduler = copy.deepcopy(backbone.scheduler)
-    scheduler.set_timesteps(steps, device=backbone.device, **_shift(scheduler, backbone, noise))
-    guided = guidance > 1.0
+    architecture = backbone.spec.architecture
+    tokens = math.prod(architecture.token_grid(noise.shape[2] * architecture.vae_factor))
+    backbone.set_timesteps(scheduler, steps, tokens)
+    # A model that embeds its guidance is distilled to need no empty prompt.
+    guided = guidance > 1.0 and backbone.guidance is None
     read = conditioning
     if guided:
         empty = unconditional.rows(torch.zeros(len(noise), dtype=torch.long))
@@ -81,23 +83,3 @@ def denoise(
             velocity = without + guidance * (with_prompt - without)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0].to(latents.dtype)
     yield DenoisingState(steps, 0.0, latents)
-
-
-def _shift(scheduler: Any, backbone: Backbone, noise: Tensor) -> dict[str, float]:
-    """Return the shift by token count, where the scheduler's configuration has one."""
-    from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
-
-    config = scheduler.config
-    if not config.get("use_dynamic_shifting"):
-        return {}
-    architecture = backbone.spec.architecture
-    tokens = math.prod(architecture.token_grid(noise.shape[2] * architecture.vae_factor))
-    return {
-        "mu": calculate_shift(
-            tokens,
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.16),
-        )
-    }

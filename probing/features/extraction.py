@@ -143,6 +143,7 @@ def _provenance(
         "data_settings": dict(data.settings),
         "parameters": plan.spec.architecture.parameters,
         "forward_flops": plan.forward_flops,
+        "embedded_timesteps": [backbone.embedded_timestep(sigma) for sigma in plan.settings.sigmas],
         "request": None if request is None else dict(request),
     }
 

@@ -125,7 +125,8 @@ class ExtractionPlan:
             (
                 "tokens",
                 f"{self.image_tokens} image at {settings.resolution}², "
-                + architecture.describe_text(settings.t5_length, use_t5=settings.use_t5),
+                + architecture.describe_text(settings.t5_length, use_t5=settings.use_t5)
+                + ("" if settings.guidance is None else f"; guidance {settings.guidance:g}"),
             ),
             (
                 "items",
@@ -175,6 +176,8 @@ def make_plan(spec: BackboneSpec, settings: ExtractionSettings, *, items: int, p
     check_reductions(settings.reductions, settings.streams)
     if settings.prompts not in PROMPT_RULES:
         raise UserError(f"Unknown rule of prompts {settings.prompts!r}; known are {', '.join(PROMPT_RULES)}.")
+    if settings.guidance is not None and architecture.guidance is None:
+        raise UserError(f"{spec.name} embeds no guidance; leave --guidance out.")
     blocks = tuple(range(architecture.num_blocks)) if settings.blocks is None else settings.blocks
     _check_distinct("block", blocks)
     for block in blocks:

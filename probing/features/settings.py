@@ -47,6 +47,8 @@ class ExtractionSettings:
         use_t5: Whether the family's optional text encoder (SD3: T5) is used.
         random_init: Whether the transformer's weights are fresh.
         prompts: Words given to the text encoders, from :data:`probing.features.prompts.PROMPT_RULES`.
+        guidance: Guidance that the transformer embeds; None for one that embeds none.
+        time_dtype: Type in which the timestep is embedded: ``float32``, or that of the weights (``model``).
     """
 
     sigmas: tuple[float, ...] = (0.005,)
@@ -65,17 +67,24 @@ class ExtractionSettings:
     use_t5: bool = True
     random_init: bool = False
     prompts: Literal["own", "foreign", "empty"] = "own"
+    guidance: float | None = None
+    time_dtype: Literal["float32", "model"] = "float32"
+
+
+ADDED_SETTINGS = {"prompts": "own", "guidance": None, "time_dtype": "float32"}
+"""Settings that earlier stores do not name, and what they were made with."""
 
 
 @dataclass(frozen=True)
 class ExtractionOptions(ExtractionSettings):
-    """Settings of an extraction, as a person gives them: four have a default that depends on model and machine.
+    """Settings of an extraction, as a person gives them: five have a default that depends on model and machine.
 
     Attributes:
         resolution: Side of the square images in pixels; default: the model's own.
         t5_length: Positions of the text part whose length can be chosen (SD3: T5's); default: the model's own.
         batch_size: Items in one forward; default: that of the store, or for a new one what suits model and device.
         compute_dtype: Type of weights and forwards; auto: bfloat16 on an accelerator, float32 on a CPU.
+        guidance: Guidance that the transformer embeds, as FLUX.1-dev's does; default: the pipeline's own.
     """
 
     resolution: int | None = None  # type: ignore[assignment]
@@ -96,6 +105,7 @@ class ExtractionOptions(ExtractionSettings):
                 "t5_length": t5_length,
                 "batch_size": fitting_batch_size(tokens, device) if self.batch_size is None else self.batch_size,
                 "compute_dtype": dtype,
+                "guidance": spec.architecture.guidance if self.guidance is None else self.guidance,
             }
         )
 

@@ -17,7 +17,7 @@ from probing.features.plan import make_plan
 from probing.features.prompts import given_prompts
 from probing.features.reading import Masks, read_images
 from probing.features.reductions import reduce_image
-from probing.features.settings import ExtractionSettings
+from probing.features.settings import ADDED_SETTINGS, ExtractionSettings
 from probing.preferences import PreferenceData
 
 
@@ -27,8 +27,7 @@ def settings_of(attributes: Mapping[str, Any]) -> ExtractionSettings:
     Raises:
         UserError: One of them is missing.
     """
-    # Older stores of own prompts lack the setting.
-    attributes = {"prompts": "own", **attributes}
+    attributes = {**ADDED_SETTINGS, **attributes}
     names = [field.name for field in fields(ExtractionSettings) if field.name != "sigmas"]
     missing = [name for name in names if name not in attributes]
     if missing:

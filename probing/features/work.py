@@ -17,7 +17,7 @@ import pandas as pd
 from probing.errors import UserError
 from probing.features.plan import ExtractionPlan, make_plan
 from probing.features.prompts import given_prompts
-from probing.features.settings import ExtractionSettings
+from probing.features.settings import ADDED_SETTINGS, ExtractionSettings
 from probing.features.store import ArraySpec, FeatureStore
 from probing.features.store.growth import words_digest
 from probing.features.store.layout import COLUMNS
@@ -264,7 +264,7 @@ def _refuse_difference(store: FeatureStore, settings: dict[str, Any], output: Pa
         )
     here, there = settings["parts"], stored["parts"]
     # Before the files of a model are here, its parts cannot be compared.
-    different = store.difference({**settings, "parts": there})
+    different = store.difference({**_without_added(settings, stored), "parts": there})
     if not different and here is not None and there is not None:
         changed = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
         different = [f"the files of {name} of {stored['model']} are others" for name in changed]
@@ -273,6 +273,15 @@ def _refuse_difference(store: FeatureStore, settings: dict[str, Any], output: Pa
             f"{output} holds features made with other settings: {'; '.join(different)}. "
             f"Give another --output, or delete it."
         )
+
+
+def _without_added(settings: dict[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out settings that an earlier store does not name, if they are what it was made with."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if name in stored or name not in ADDED_SETTINGS or value != ADDED_SETTINGS[name]
+    }
 
 
 def _refuse_other_pictures(store: FeatureStore, data: PreferenceData, items: pd.DataFrame, output: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from probing.analysis.engine import Site
-from probing.backbones import Backbone, Conditioning, Streams, compute_dtype, load_backbone, pick_device, resolve
+from probing.backbones import Backbone, Conditioning, Streams, pick_device, resolve
 from probing.errors import UserError
 from probing.features import ExtractionSettings
 from probing.features.inputs import encode_prompts, images_at_once, stack_pixels
+from probing.features.loading import load_for
 from probing.features.noise import add_noise, item_noise
 from probing.features.reading import Masks, sentence_for_full_memory
 from probing.features.reductions import reduce_image, reduce_text
@@ -67,15 +69,8 @@ class RewardReader:
         """
         settings = settings_of(manifest.extraction)
         expected = manifest.backbone
-        backbone = load_backbone(
-            resolve(model, transformer),
-            device=pick_device(device),
-            compute_dtype=compute_dtype(settings.compute_dtype),
-            random_init=expected.random_init,
-            seed=expected.seed,
-            t5_length=settings.t5_length,
-            use_t5=settings.use_t5,
-        )
+        settings = replace(settings, random_init=expected.random_init, seed=expected.seed)
+        backbone = load_for(resolve(model, transformer), settings, device=pick_device(device))
         changed = sorted(
             name for name in {*expected.parts, *backbone.parts} if expected.parts.get(name) != backbone.parts.get(name)
         )

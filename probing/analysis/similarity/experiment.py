@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -89,6 +89,7 @@ def plan_similarity(
         seed=seed,
         t5_length=spec.t5_length if settings.t5_length is None else settings.t5_length,
         use_t5=settings.use_t5,
+        guidance=spec.architecture.guidance,
     )
     return SimilarityPlan(
         make_plan(spec, reading, items=len(data.items), prompts=data.items["prompt_id"].nunique()),
@@ -127,10 +128,11 @@ def measure_similarity(
     Raises:
         UserError: A missing picture, weights that cannot be loaded, too little memory.
     """
-    from probing.backbones import load_backbone, part_digests
-    from probing.backbones.base import STAGES
+    from probing.backbones import part_digests
+    from probing.backbones.base import STAGES, Stage
     from probing.features.block_similarity import measure
     from probing.features.kept_inputs import open_kept
+    from probing.features.loading import load_for
 
     run = run or Run()
     spec, reading = plan.reading.spec, plan.reading.settings
@@ -139,18 +141,11 @@ def measure_similarity(
     parts: dict[str, list[pd.DataFrame]] = {}
     with progress(plan.rows, spec.name, "matrices", enabled=run.progress) as bar:
         for control in ("trained", "random-init")[: plan.controls]:
-            needed = STAGES if kept is None else kept.stages_to_load(data, data.items)
-            backbone = load_backbone(
-                spec,
-                device=device,
-                compute_dtype=dtype,
-                random_init=control == "random-init",
-                seed=reading.seed,
-                t5_length=reading.t5_length,
-                use_t5=reading.use_t5,
-                # A trajectory starts from words, and those of the empty prompt.
-                stages=needed | {"text_encoders"} if plan.read_at else needed,
-            )
+            needed: frozenset[Stage] = STAGES if kept is None else kept.stages_to_load(data, data.items)
+            # A trajectory starts from words, and those of the empty prompt.
+            words: frozenset[Stage] = frozenset({"text_encoders"} if plan.read_at else ())
+            drawn = replace(reading, random_init=control == "random-init")
+            backbone = load_for(spec, drawn, device=device, stages=needed | words)
             matrices = measure(plan, backbone, data, kept=kept, advance=bar.update)
             subject = _subject(plan, backbone.revision, data, split, control)
             stages = find_stages(matrices, subject, shortest=settings.shortest_stage, seed=reading.seed)

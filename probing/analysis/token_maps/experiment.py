@@ -73,8 +73,8 @@ def measure_token_maps(
     Raises:
         UserError: Another model, data set or curve than the store's; a bad picture.
     """
-    from probing.backbones import compute_dtype, load_backbone
     from probing.features.kept_inputs import open_kept
+    from probing.features.loading import load_for
     from probing.features.tokens import check_same_model, read_image_tokens, settings_of
     from probing.preferences import prepare
 
@@ -84,15 +84,7 @@ def measure_token_maps(
     cells = token_cells(curve, facets=facets, sigma=settings.sigma, block=settings.block, recipe=recipe)
     extraction = settings_of(store.attributes)
     data = data.without(set(data.items["item_id"]) - set(store.item_ids))
-    backbone = load_backbone(
-        spec,
-        device=device,
-        compute_dtype=compute_dtype(extraction.compute_dtype),
-        random_init=extraction.random_init,
-        seed=extraction.seed,
-        t5_length=extraction.t5_length,
-        use_t5=extraction.use_t5,
-    )
+    backbone = load_for(spec, extraction, device=device)
     check_same_model(store.attributes, backbone)
     kept = open_kept(encoded, spec, extraction, backbone.parts, device.type)
     prompts = data.items.drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]

@@ -179,6 +179,11 @@ class Flux2Backbone(PipelineBackbone):
     def timestep(self, sigma: float) -> float:
         return sigma
 
+    def shift(self, steps: int, image_tokens: int) -> float:
+        from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
+        return float(compute_empirical_mu(image_seq_len=image_tokens, num_steps=steps))
+
     def packed(self, latents: Float[Tensor, "item channel row column"]) -> Tensor:
         return latents.flatten(2).transpose(1, 2)
 

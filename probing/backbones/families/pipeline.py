@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from jaxtyping import Float
@@ -171,10 +171,12 @@ class PipelineBackbone(Backbone):
             rounds it to the type of its weights; empty for one that does not. There, the exact timestep in float32
             takes the place of the rounded one.
         time_scale: What the transformer multiplies the timestep by before that module.
+        even_steps: Whether the pipeline gives its scheduler noise levels in equal steps from 1, or their number only.
     """
 
     time_projection: ClassVar[str] = ""
     time_scale: float = 1.0
+    even_steps: ClassVar[bool] = True
 
     def __init__(self, spec: BackboneSpec, pipeline: Any, *, device: torch.device, text_length: int) -> None:
         encoders = [getattr(pipeline, part.name) for part in spec.family.parts if part.kind == "text_encoder"]
@@ -188,11 +190,22 @@ class PipelineBackbone(Backbone):
         )
         self.pipeline = pipeline
         self.text_length = text_length
-        if self.time_projection:
-            _embed_time_exactly(self.transformer, attrgetter(self.time_projection)(self.transformer), self.time_scale)
+        self._exact_time: list[Any] = []
+
+    def embed_time(self, dtype: Literal["float32", "model"]) -> None:
+        """Embed the exact timestep, or what is left of it in the type of the weights, as the stock pipeline does."""
+        while self._exact_time:
+            self._exact_time.pop().remove()
+        if dtype == "float32" and self.time_projection:
+            projection = attrgetter(self.time_projection)(self.transformer)
+            self._exact_time += _embed_time_exactly(self.transformer, projection, self.time_scale)
 
     def embedded_timestep(self, sigma: float) -> float:
-        """The timestep, rounded to float32: the embedding of time is made in it, whatever the weights' type."""
+        """The timestep in float32, in which the embedding of time is made; or as the transformer rounds it before."""
+        if self.time_projection and not self._exact_time:
+            import torch
+
+            return float(torch.tensor(self.timestep(sigma)).to(self.dtype) * self.time_scale)
         return float(np.float32(self.time_scale) * np.float32(self.timestep(sigma)))
 
     @abstractmethod
@@ -204,6 +217,28 @@ class PipelineBackbone(Backbone):
         import torch
 
         return torch.full((items,), self.timestep(sigma), device=self.device)
+
+    def set_timesteps(self, scheduler: Any, steps: int, image_tokens: int) -> None:
+        shift = {"mu": self.shift(steps, image_tokens)} if scheduler.config.get("use_dynamic_shifting") else {}
+        if self.even_steps:
+            scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), device=self.device, **shift)
+        else:
+            scheduler.set_timesteps(steps, device=self.device, **shift)
+
+    def shift(self, steps: int, image_tokens: int) -> float:
+        """Return the shift of noise levels by the number of tokens, where the scheduler's configuration has one."""
+        from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+        config = self.scheduler.config
+        return float(
+            calculate_shift(
+                image_tokens,
+                config.get("base_image_seq_len", 256),
+                config.get("max_image_seq_len", 4096),
+                config.get("base_shift", 0.5),
+                config.get("max_shift", 1.15),
+            )
+        )
 
     def encode_to_mode(self, pixels: Float[Tensor, "image 3 height width"]) -> Tensor:
         """Return the mode of the VAE's posterior, on the device, before any shift or scale."""
@@ -232,8 +267,8 @@ class PipelineBackbone(Backbone):
             yield
 
 
-def _embed_time_exactly(transformer: Any, projection: Any, scale: float) -> None:
-    """Give a module the timestep that its transformer was called with, before the transformer rounded it."""
+def _embed_time_exactly(transformer: Any, projection: Any, scale: float) -> list[Any]:
+    """Give a module the timestep that its transformer was called with, before it is rounded; return the hooks."""
     exact: list[Tensor] = []
 
     def remember(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -243,8 +278,10 @@ def _embed_time_exactly(transformer: Any, projection: Any, scale: float) -> None
         # A second call in the same forward embeds the guidance.
         return (exact.pop(),) if exact else None
 
-    transformer.register_forward_pre_hook(remember, with_kwargs=True)
-    projection.register_forward_pre_hook(replace_first)
+    return [
+        transformer.register_forward_pre_hook(remember, with_kwargs=True),
+        projection.register_forward_pre_hook(replace_first),
+    ]
 
 
 def pack(latents: Float[Tensor, "item channel row column"]) -> Float[Tensor, "item token packed"]:

@@ -220,6 +220,7 @@ class SD3Backbone(PipelineBackbone):
     """
 
     block_lists = ("transformer_blocks",)
+    even_steps = False
 
     def streams(self, block: int, output: tuple[Tensor | None, Tensor], layout: Layout) -> Streams:
         """A block returns (text, image), the reverse of its arguments; the last text is None."""
