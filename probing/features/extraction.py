@@ -139,6 +139,7 @@ def _provenance(
         "streams": list(plan.settings.streams),
         "reductions": list(plan.settings.reductions),
         "revision": backbone.revision,
+        "pipeline": plan.spec.family.pipeline,
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
         "data_settings": dict(data.settings),
         "parameters": plan.spec.architecture.parameters,

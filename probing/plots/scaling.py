@@ -64,13 +64,15 @@ def plot_scaling(
     points = _points(rows, against)
     if points.empty:
         raise ValueError(f"Got {against!r} of facet {facet!r}, and the table has no point of it.")
-    styles = _head_styles(points, depth)
+    styles = _point_styles(points, depth)
     fits = rows[(rows["kind"] == "fit") & (rows["against"] == against)]
     with style.house_style():
         ax = style.new_axes(ax, (5.6, 4.2))
         ax.set_xscale("log")
-        for number, (head, one) in enumerate(styles.items()):
+        for number, ((head, pipeline), one) in enumerate(styles.items()):
             of_head = points[points["head"] == head]
+            if pipeline is not None:
+                of_head = of_head[of_head["pipeline"] == pipeline]
             if head != "best":
                 of_head = of_head[of_head["control"] == "trained"]
             # Side by side on the logarithmic axis, so that no head's bar hides another's.
@@ -80,7 +82,8 @@ def plot_scaling(
                 face = one.colour if control == "trained" else "white"
                 ax.vlines(x, part["ci_low"], part["ci_high"], color=one.colour, linewidth=1.2, alpha=0.8, zorder=2)
                 ax.plot(x, part["value"], one.marker, color=one.colour, markerfacecolor=face, markersize=5.5, zorder=3)
-                lines = fits[(fits["head"] == head) & (fits["series"].eq(control) | (fits["against"] == "steps"))]
+                series = control if pipeline is None else f"{control}, {pipeline}"
+                lines = fits[(fits["head"] == head) & (fits["series"].eq(series) | (fits["against"] == "steps"))]
                 for fit in lines.to_dict("records"):
                     ends = np.array([part[against].min(), part[against].max()], dtype=float)
                     y = fit["intercept"] + fit["value"] * np.log10(ends)
@@ -163,7 +166,7 @@ def figure_scaling(table: pd.DataFrame) -> Figure:
         (max(4.4 * len(columns), 5.6), 3.1 * (len(facets) + published) + 1.6),
         title="Accuracy by size and training",
         caption=CAPTION + (_PUBLISHED if published else ""),
-        handles=style.handles_of(_head_styles(points, 0.5)),
+        handles=style.handles_of(_point_styles(points, 0.5)),
         legend_columns=2,
     ) as (figure, grid):
         for (row, facet), (column, against) in product(enumerate(facets), enumerate(columns)):
@@ -267,6 +270,18 @@ def _head_styles(points: pd.DataFrame, depth: float) -> dict[str, style.Style]:
         nearest = min(depths, key=lambda head: abs(float(head.split()[1]) - depth))
         styles[nearest] = _DEPTH._replace(label=f"block at {nearest}")
     return styles
+
+
+def _point_styles(points: pd.DataFrame, depth: float) -> dict[tuple[str, str | None], style.Style]:
+    """Choose what is drawn: several heads of one family of models, or the best block of each of several families."""
+    families = sorted(points["pipeline"].dropna().unique()) if "pipeline" in points else []
+    if len(families) < 2:
+        return {(head, None): one for head, one in _head_styles(points, depth).items()}
+    colours = style.sigma_styles(list(range(len(families))))
+    return {
+        ("best", family): colours[number]._replace(label=f"best block, {family.removesuffix('Pipeline')}")
+        for number, family in enumerate(families)
+    }
 
 
 def _size_axis(ax: Axes, sizes: list[float], giga: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
+from probing.analysis.taps import TAPS, TapRule
 from probing.errors import UserError
 
 
@@ -15,8 +15,7 @@ class Preset:
     """A published head.
 
     Attributes:
-        source: Where it is described.
-        depths: Depths of the blocks, (block + 1) / number of blocks.
+        taps: Which blocks it reads, and where that is described.
         arrays: Token streams, and the reduction of each, as :func:`probing.extract` takes them; several choices, of
             which the first that a store has is read.
         sigmas: Noise levels.
@@ -25,40 +24,31 @@ class Preset:
         differs: Where it differs from what was published; empty if nowhere.
     """
 
-    source: str
-    depths: tuple[Fraction, ...]
+    taps: TapRule
     arrays: tuple[tuple[tuple[str, str], ...], ...]
     sigmas: tuple[float, ...]
     probe: str
     options: Mapping[str, Any] = field(default_factory=dict)
     differs: str = ""
 
-    def blocks(self, num_blocks: int) -> tuple[int, ...]:
-        """Return the blocks of a backbone at these depths, each the nearest one."""
-        return tuple(sorted({max(0, round(depth * num_blocks) - 1) for depth in self.depths}))
-
-    def describe(self, num_blocks: int) -> str:
+    def describe(self, num_blocks: int, pipeline: str | None = None) -> str:
         """Describe the scaling of the blocks to a backbone in a sentence."""
-        depths = ", ".join(f"{float(depth):.2f}" for depth in self.depths)
-        blocks = ", ".join(map(str, self.blocks(num_blocks)))
+        depths = ", ".join(f"{float(depth):.2f}" for depth in self.taps.depths_of(pipeline))
+        blocks = ", ".join(map(str, self.taps.blocks(num_blocks, pipeline)))
         note = f"; {self.differs}" if self.differs else ""
-        return f"{self.source}: depths {depths} are blocks {blocks} of {num_blocks}{note}."
+        return f"{self.taps.source}: depths {depths} are blocks {blocks} of {num_blocks}{note}."
 
-
-_THIRDS = (Fraction(1, 6), Fraction(1, 3), Fraction(1, 2))
 
 PRESETS: dict[str, Preset] = {
     "dit-reward": Preset(
-        source="DiT-Reward, frozen (arXiv 2606.23626)",
-        depths=tuple(Fraction(block + 1, 38) for block in (15, 23, 28, 37)),
+        taps=TAPS["dit-reward"],
         arrays=((("image", "mean"),),),
         sigmas=(0.005,),
         probe="mlp_paper",
         options={"learning_rate": 2e-5, "epochs": 3, "patience": 3, "warmup": 0.05, "seeds": 1},
     ),
     "dina": Preset(
-        source="DiNa-LRM (arXiv 2602.11146)",
-        depths=tuple(Fraction(block, 24) for block in (4, 8, 12)),
+        taps=TAPS["dina"],
         arrays=((("image", "tokens"), ("text", "tokens")), (("image", "grid4"), ("text", "mean"))),
         sigmas=(0.1, 0.2, 0.3, 0.4),
         probe="attention",
@@ -70,8 +60,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "registers": Preset(
-        source="taps of Latent Reward Registers (Guanys-dar/latent-reward-register)",
-        depths=_THIRDS,
+        taps=TAPS["registers"],
         arrays=((("image", "mean"),),),
         sigmas=(0.005,),
         probe="mlp",

@@ -202,13 +202,14 @@ def plan_head(store: FeatureSource, head: HeadSettings) -> tuple[list[Site], Pro
         preset = preset_of(head.preset)
         probe_name = head.probe or preset.probe
         options = {**(preset.options if head.probe is None else {}), **options}
-        blocks = preset.blocks(store.num_blocks) if head.blocks is None else head.blocks
+        pipeline = store.attributes.get("pipeline")
+        blocks = preset.taps.blocks(store.num_blocks, pipeline) if head.blocks is None else head.blocks
         sigmas = _nearest_sigmas(preset.sigmas, store) if head.sigmas is None else head.sigmas
         arrays, note = _preset_arrays(head.preset, preset, store)
         sites = [
             site for stream, reduction in arrays for site in Sites((stream,), (reduction,), sigmas, blocks).of(store)
         ]
-        note = f"{head.preset}. {preset.describe(store.num_blocks)} {note}"
+        note = f"{head.preset}. {preset.describe(store.num_blocks, pipeline)} {note}"
     probe = make_probe(probe_name)
     known = probe.get_params()
     for name, value in options.items():

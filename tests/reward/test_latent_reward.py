@@ -255,9 +255,11 @@ def test_a_store_of_other_settings_is_not_scored(tiny_folder, reward, data, tmp_
 
 
 def test_presets_read_the_published_blocks():
-    assert preset_of("dit-reward").blocks(38) == (15, 23, 28, 37)
-    assert preset_of("dina").blocks(24) == (3, 7, 11)
-    assert PRESETS["registers"].blocks(24) == (3, 7, 11)
+    assert preset_of("dit-reward").taps.blocks(38) == (15, 23, 28, 37)
+    assert preset_of("dina").taps.blocks(24) == (3, 7, 11)
+    assert preset_of("dina").taps.blocks(57, "FluxPipeline") == (7, 11, 15, 18)
+    assert preset_of("dina").taps.blocks(34, "ZImagePipeline") == (7, 11, 15, 19)
+    assert PRESETS["registers"].taps.blocks(24) == (3, 7, 11)
     with pytest.raises(UserError, match="Unknown preset 'x'; known are dit-reward, dina, registers"):
         preset_of("x")
 

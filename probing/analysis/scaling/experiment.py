@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -40,15 +41,16 @@ from probing.analysis.scaling.model_sizes import size_of, training_steps
 from probing.analysis.scaling.trends import finished, statement, trends
 from probing.analysis.similarity.stage_input import load_stages
 from probing.analysis.similarity.stage_runs import stage_runs
+from probing.analysis.taps import taps_of
 from probing.errors import UserError
 from probing.progress import progress
 
 DEPTHS = (0.25, 0.5, 0.75, 1.0)
 COLUMNS = (
     *column_names(
-        "model data split facet stream reduction sigma kind head series control against block depth blocks channels "
-        "parameters forward_flops steps width num_blocks metric value ci_low ci_high p_value p_value_holm family "
-        "verdict sizes_low sizes_high finished intercept residual_deviation n_models n_sizes statement cv_accuracy "
+        "model pipeline data split facet stream reduction sigma kind head series control against block depth blocks "
+        "channels parameters forward_flops steps width num_blocks metric value ci_low ci_high p_value p_value_holm "
+        "family verdict sizes_low sizes_high finished intercept residual_deviation n_models n_sizes statement cv_accuracy "
         "stage_source n_pairs n_prompts n_train_pairs ceiling probe seed"
     ),
     "citation",
@@ -61,9 +63,11 @@ accuracy a tenfold of ``against``, ``ci_low`` and ``ci_high`` its interval over 
 ``published`` (see :func:`probing.analysis.published.add_published_scaling`). ``head``: ``best`` (the block of highest
 out-of-fold accuracy on training pairs), ``best-matched`` (its features reduced by principal components to the width of
 the narrowest model), ``depth 0.5`` and the like (the block nearest to that relative depth), ``stages`` (one block of
-every stage, side by side). ``series``: ``trained``, ``random-init``, ``trained less random-init``, or the ``training``
-of one architecture, by its steps. P-values are corrected by Holm over the slopes of a series against one measure of
-size. ``finished`` is false of checkpoints that are not the last of their architecture."""
+every stage, side by side), ``taps dina`` and the like (the blocks that a published reward reads, side by side).
+``series``: ``trained``, ``random-init``, ``trained less random-init``, ``trained, FluxPipeline`` and the like for the
+models of one of several families, or the ``training`` of one architecture, by its steps. P-values are corrected by Holm
+over the slopes of a series against one measure of size. ``finished`` is false of checkpoints that are not the last of
+their architecture."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +79,23 @@ class ScalingSettings:
         steps: Training steps by store name (with or without ``.zarr``) or model, as NAME=VALUE; default: those of the
             card beside the model's weights.
         depths: Relative depths in (0, 1] at which models are matched.
+        taps: Published rules of blocks to measure too: dit-reward, dina, registers.
 
     Raises:
-        UserError: A table that cannot be read, a depth outside (0, 1], or steps that are not above 0.
+        UserError: A table that cannot be read, a depth outside (0, 1], an unknown rule, or steps that are not above 0.
     """
 
     stages: TableInput | None = None
     steps: Mapping[str, float] = field(default_factory=dict)
     depths: tuple[float, ...] = DEPTHS
+    taps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for depth in self.depths:
             if not 0 < depth <= 1:
                 raise UserError(f"A relative depth is above 0 and up to 1, got {depth:g}.")
+        for name in self.taps:
+            taps_of(name)
         if not all(value > 0 for value in self.steps.values()):
             raise UserError("Training steps are above 0; leave out an untrained model, or give it as random-init.")
         if self.stages is not None:
@@ -134,7 +142,9 @@ def measure_scaling(
     shared = _shared_curves(stores, sites)
     sizes = [size_of(store) for store in stores]
     facets_by_store = [facets_of(store, pairs, facets) for store in stores]
-    total = len(facets_by_store[0]) * sum(len(curve.blocks) + 2 for curves in shared for curve in curves)
+    total = len(facets_by_store[0]) * sum(
+        len(curve.blocks) + 2 + len(settings.taps) for curves in shared for curve in curves
+    )
     tables = []
     with progress(total, "scaling", "fits", enabled=run.progress) as bar:
         for curves in shared:
@@ -164,10 +174,15 @@ def measure_scaling(
                         "forward_flops": sizes[index].forward_flops,
                         "steps": steps_of[index],
                         "num_blocks": store.num_blocks,
+                        "pipeline": store.attributes.get("pipeline"),
                         "stage_source": runs.source,
                         "control": StoreIdentity(store).control,
                     }
-                    for row, fit in _measure_store(reader, fitter, runs.blocks, narrowest, settings.depths, run.seed):
+                    taps = {name: taps_of(name).depths_of(store.attributes.get("pipeline")) for name in settings.taps}
+                    measured = _measure_store(
+                        reader, fitter, runs.blocks, narrowest, settings.depths, taps, seed=run.seed
+                    )
+                    for row, fit in measured:
                         points.append(
                             {
                                 **common,
@@ -201,6 +216,8 @@ def _measure_store(
     stages: Sequence[Sequence[int]],
     narrowest: int,
     depths: Sequence[float],
+    taps: Mapping[str, Sequence[Fraction]],
+    *,
     seed: int,
 ) -> list[tuple[dict[str, Any], Fit]]:
     """Fit every block of one store, and the heads that represent it."""
@@ -221,14 +238,25 @@ def _measure_store(
     def matched() -> np.ndarray:
         return reduce_width(reader.read(best), fitter.facet.training_rows, narrowest, how="pca", seed=seed)
 
-    of_stages, of_width = fitter.fit_facet(
+    tapped = {
+        name: sorted({curve.block_at(float(depth), reader.num_blocks) for depth in of_rule})
+        for name, of_rule in taps.items()
+    }
+    of_stages, of_width, *of_taps = fitter.fit_facet(
         [
             Job(f"{curve}/{label}/stages", partial(reader.concatenate, representative)),
             Job(f"{curve}/{best}/pca{narrowest}-{seed}", matched),
+            *(
+                Job(f"{curve}/{'+'.join(map(str, blocks))}/stages", partial(reader.concatenate, blocks))
+                for blocks in tapped.values()
+            ),
         ]
     )
     rows.append(({"kind": "point", "head": "stages", "block": np.nan, "blocks": label}, of_stages))
     rows.append(({"kind": "point", "head": "best-matched", "block": best, "blocks": str(best)}, of_width))
+    for (name, blocks), fit in zip(tapped.items(), of_taps, strict=True):
+        row = {"kind": "point", "head": f"taps {name}", "block": np.nan, "blocks": "+".join(map(str, blocks))}
+        rows.append((row, fit))
     return rows
 
 

@@ -59,7 +59,7 @@ def trends(rows: pd.DataFrame, outcomes: Float[np.ndarray, "pair row"], prompts:
 
     Args:
         rows: ``kind`` (points are fitted), ``head``, ``control``, ``config_hash``, ``parameters``, ``forward_flops``,
-            ``steps``, ``value``; of one curve and facet.
+            ``steps``, ``value``, ``pipeline`` where it is known; of one curve and facet.
         outcomes: Outcomes of the test pairs, one column for each row.
         prompts: Prompts of the test pairs.
 
@@ -155,12 +155,15 @@ def finished(points: pd.DataFrame) -> pd.Series:
 
 
 def _series(points: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame, Float[np.ndarray, " row"]]]:
-    """Yield (series, against, points of the trend, their signs): models by size, steps of one training by steps."""
+    """Yield (series, against, points of the trend, their signs): models by size, all and by family; one training."""
     trained = points[points["control"] == "trained"]
     trained = trained[finished(trained)]
     random_init = points[points["control"] == "random-init"]
+    families = {str(name): part for name, part in trained.groupby("pipeline")} if "pipeline" in trained else {}
     for against in ("parameters", "forward_flops"):
         yield "trained", against, trained, np.ones(len(trained))
+        for name, part in families.items() if len(families) > 1 else ():
+            yield f"trained, {name}", against, part, np.ones(len(part))
         if len(random_init):
             yield "random-init", against, random_init, np.ones(len(random_init))
             both = pd.concat([trained, random_init])

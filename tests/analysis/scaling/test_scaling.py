@@ -15,7 +15,7 @@ from probing.analysis.scaling import ScalingSettings, measure_scaling
 from probing.analysis.scaling.experiment import COLUMNS
 from probing.analysis.scaling.model_sizes import size_of, training_steps
 from probing.errors import UserError
-from probing.plots.scaling import _points
+from probing.plots.scaling import _points, figure_scaling
 from probing.shipped import WEIGHTS
 from tests.fakes.planted_store import PlantedStore, planted_pairs
 
@@ -231,3 +231,41 @@ def test_incomparable_stores_are_refused(pairs):
 def test_steps_come_from_the_card_beside_the_weights(model, steps, unchecked_shapes):
     store = SimpleNamespace(attributes={"model": model})
     assert training_steps(store) == pytest.approx(steps, nan_ok=True)
+
+
+def test_families_have_trends_of_their_own(pairs):
+    """One family gains with size, the other loses; the models of both together do neither."""
+    strengths = {("A", "xs"): 0.3, ("A", "l"): 1.2, ("B", "s"): 1.2, ("B", "m"): 0.3}
+    stores = [
+        model(pairs, size, strength, model=f"{family}-{size}", pipeline=f"{family}Pipeline")
+        for (family, size), strength in strengths.items()
+    ]
+    table = measure_scaling(stores, pairs)
+    fits = table[(table["kind"] == "fit") & (table["head"] == "best") & (table["against"] == "parameters")]
+    slopes = fits.set_index("series")["value"]
+    assert set(slopes.index) == {"trained", "trained, APipeline", "trained, BPipeline"}
+    assert slopes["trained, APipeline"] > 0.03 and slopes["trained, BPipeline"] < -0.03
+    points = table[table["kind"] == "point"].set_index(["model", "head"])["value"]
+    rise = (points["A-l", "best"] - points["A-xs", "best"]) / 3
+    assert slopes["trained, APipeline"] == pytest.approx(rise)
+    figure = figure_scaling(table)
+    labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert labels[:2] == ["best block, A", "best block, B"]
+
+
+def test_published_taps_are_heads(pairs):
+    """The signal is in the blocks that one rule reads, and in none of the other's."""
+    store = PlantedStore(
+        pairs,
+        lambda stream, sigma, block: (1.0, 1.0) if block in (3, 5, 7) else (0.0, 0.0),
+        num_blocks=24,
+        pipeline="XPipeline",
+    )
+    table = measure_scaling([store], pairs, ScalingSettings(taps=("dit-reward", "registers", "dina")))
+    heads = table[table["kind"] == "point"].set_index("head")
+    assert heads.loc["taps dit-reward", "blocks"] == "9+14+17+23"
+    assert heads.loc["taps registers", "blocks"] == heads.loc["taps dina", "blocks"] == "3+7+11"
+    assert heads.loc["taps registers", "value"] > 0.6 > heads.loc["taps dit-reward", "value"]
+    assert heads.loc["taps registers", "channels"] == 3 * 8
+    with pytest.raises(UserError, match="Unknown taps 'x'; known are dit-reward, dina, registers"):
+        ScalingSettings(taps=("x",))
