@@ -140,6 +140,7 @@ def _provenance(
         "reductions": list(plan.settings.reductions),
         "revision": backbone.revision,
         "pipeline": plan.spec.family.pipeline,
+        "block_lists": [[path, len(backbone.transformer.get_submodule(path))] for path in backbone.block_lists],
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
         "data_settings": dict(data.settings),
         "parameters": plan.spec.architecture.parameters,

@@ -33,6 +33,7 @@ _HEADLINE_CAPTION = {
 _REFERENCES = " Finely dotted, with its interval: other rewards on the same pairs."
 _BEST = " Ticks along the lower edge: blocks that may be the best of their curve (95% confidence set)."
 _STAGES = " B1, B2, …: stages, runs of similar blocks (image tokens, lowest σ); every second one is shaded."
+_SEAMS = " Dashed upright: from there on blocks of another kind, by the name of their list."
 _REFERENCE_LINE = (0, (1, 1))
 _REFERENCE_COLOURS = ("#CC79A7", "#B8860B", "#56B4E9")
 
@@ -82,6 +83,7 @@ def plot_reward_curve(
         _draw_references(ax, rows[rows["control"] == "reference"])
         _draw_published(ax, table, trained, stream)
         _draw_stages(ax, trained)
+        _draw_seams(ax, trained)
         _draw_best(ax, trained, styles)
         style.accuracy_axis(ax, trained["ceiling"].iloc[0])
         last = trained.iloc[-1]
@@ -101,6 +103,7 @@ def figure_reward_curves(table: pd.DataFrame) -> Figure:
     facets, panels = facets_in(_trained(table)), panels_of(_trained(table))
     caption = CAPTION + (_BEST if "may_be_best" in table else "")
     caption += _STAGES if "stage" in table and table["stage"].nunique() > 1 else ""
+    caption += _SEAMS if "block_list" in table and table["block_list"].nunique() > 1 else ""
     if len(published := published_rows(table)):
         caption += f" Grey crosses: published for this model, on HPDv3 ({published['citation'].iloc[0]})."
     caption += _REFERENCES if (table["control"] == "reference").any() else ""
@@ -228,6 +231,24 @@ def _draw_stages(ax: Axes, trained: pd.DataFrame) -> None:
     if blocks.ngroups < 2:
         return
     mark_stages(ax, blocks.agg(first_block="min", last_block="max").reset_index())
+
+
+def _draw_seams(ax: Axes, trained: pd.DataFrame) -> None:
+    """Mark where another list of blocks begins: its blocks are of another kind."""
+    if "block_list" not in trained:
+        return
+    first = trained.astype({"block": int}).groupby("block_list")["block"].min().sort_values()
+    for name, block in list(first.items())[1:]:
+        ax.axvline(block - 0.5, color="#333333", linewidth=1.0, linestyle=(0, (6, 2)), zorder=1)
+        ax.annotate(
+            str(name).replace("_", " "),
+            (block - 0.5, 0.02),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(3, 0),
+            textcoords="offset points",
+            fontsize=7,
+            color="#333333",
+        )
 
 
 def _draw_published(ax: Axes, table: pd.DataFrame, trained: pd.DataFrame, stream: str) -> None:

@@ -227,3 +227,8 @@ def test_guidance_is_a_setting_where_it_is_embedded(folder, tmp_path):
 
 def test_the_store_records_what_was_embedded(backbone, store):
     assert store.attributes["embedded_timesteps"] == [backbone.embedded_timestep(sigma) for sigma in store.sigmas]
+
+
+def test_the_store_records_its_kinds_of_block(backbone, store):
+    lists = dict(store.attributes["block_lists"])
+    assert list(lists) == list(backbone.block_lists) and sum(lists.values()) == store.num_blocks

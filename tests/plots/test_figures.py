@@ -143,3 +143,15 @@ def test_given_axes_are_used_and_global_style_unchanged(curve):
 def test_plots_import_no_torch_and_no_pyplot():
     code = "import sys, probing.plots; assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_seam_between_two_kinds_of_block_is_drawn(curve):
+    lists = np.where(curve["block"].astype(float) < 2, "transformer_blocks", "single_transformer_blocks")
+    ax = plot_reward_curve(curve.assign(block_list=lists), facet="quality")
+    (seam,) = [line for line in ax.lines if list(line.get_xdata()) == [1.5, 1.5]]
+    assert seam.get_linestyle() == "--"
+    assert "single transformer blocks" in {text.get_text() for text in ax.texts}
+    for named, caption in ((lists, True), ("transformer_blocks", False)):
+        (legend,) = figure_reward_curves(curve.assign(block_list=named)).legends
+        written = " ".join(legend.get_title().get_text().split())
+        assert ("from there on blocks of another kind" in written) == caption

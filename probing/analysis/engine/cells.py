@@ -50,8 +50,22 @@ def measure_cells(
     """
     selected = sites.of(store)
     jobs = [Job(str(site), partial(read_site, store, site)) for site in selected]
-    columns = [{**site._asdict(), "depth": (site.block + 1) / store.num_blocks} for site in selected]
+    lists = _block_lists(store)
+    columns = [
+        {
+            **site._asdict(),
+            "depth": (site.block + 1) / store.num_blocks,
+            **({"block_list": lists[site.block]} if lists else {}),
+        }
+        for site in selected
+    ]
     return _measure(store, pairs, jobs, columns, facets, recipe, run or Run(), shuffles=shuffles)
+
+
+def _block_lists(store: FeatureSource) -> list[str]:
+    """Name the list of each block, where a backbone has several kinds of block; empty where it has one."""
+    lists = store.attributes.get("block_lists") or []
+    return [name for name, count in lists for _ in range(count)] if len(lists) > 1 else []
 
 
 def measure_latents(

@@ -50,8 +50,8 @@ COLUMNS = (
     *column_names(
         "model pipeline data split facet stream reduction sigma kind head series control against block depth blocks "
         "channels parameters forward_flops steps width num_blocks metric value ci_low ci_high p_value p_value_holm "
-        "family verdict sizes_low sizes_high finished intercept residual_deviation n_models n_sizes statement cv_accuracy "
-        "stage_source n_pairs n_prompts n_train_pairs ceiling probe seed"
+        "family verdict sizes_low sizes_high finished intercept residual_deviation n_models n_sizes statement "
+        "cv_accuracy stage_source n_pairs n_prompts n_train_pairs ceiling probe seed"
     ),
     "citation",
 )

@@ -438,3 +438,12 @@ def test_feature_stores_are_feature_sources(tmp_path):
         "digest",
     )
     assert all(hasattr(store, name) for name in needed)
+
+
+def test_cells_name_the_list_of_their_block_where_there_are_several(pairs):
+    plain, several = FakeStore(pairs), FakeStore(pairs)
+    selection = {"sites": Sites(blocks=(1, 4), sigmas=(0.6,), streams=("image",))}
+    several.attributes = {**several.attributes, "block_lists": [["double", 3], ["single", NUM_BLOCKS - 3]]}
+    named = measure_cells(several, pairs, **selection).table
+    assert named.groupby("block")["block_list"].first().to_dict() == {1: "double", 4: "single"}
+    assert "block_list" not in measure_cells(plain, pairs, **selection).table
