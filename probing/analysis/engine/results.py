@@ -32,6 +32,8 @@ training pairs; ``compression``: see :meth:`probing.analysis.engine.Recipe.compr
 ``probe_seeds`` trainings, ``seed_deviation`` their standard deviation. ``shuffled`` and ``random-init`` are means over
 ``draws`` shuffles or random weights; ``draw_low`` and ``draw_high`` bound 95% of single shuffles, and all of the
 random weights."""
+OPTIONAL = ("block_list",)
+"""Further columns: ``block_list``, the transformer's list that a block is in, where it has several kinds of block."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ def average_draws(draws: Sequence[CellResults]) -> CellResults:
 
 def _results(facet: Facet, table: pd.DataFrame, right: np.ndarray, margins: np.ndarray) -> CellResults:
     keys = facet.test.table[KEYS]
-    table = table.reindex(columns=list(COLUMNS)).astype({"block": "Int64", "draws": "Int64"})
+    columns = [*COLUMNS, *(name for name in OPTIONAL if name in table)]
+    table = table.reindex(columns=columns).astype({"block": "Int64", "draws": "Int64"})
     return CellResults(
         table, *(pd.concat([keys, pd.DataFrame(m, columns=list(table["cell"]))], axis=1) for m in (right, margins))
     )
