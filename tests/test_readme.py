@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import probing
-from probing.backbones import model_names
+from probing.backbones import model_names, resolve
 from probing.console import module_of
 from probing.plots.curves import facets_in
 from probing.preferences import BENCHMARKS
@@ -194,6 +194,21 @@ def test_the_first_lines_run_on_an_sd3_folder(tiny_folder, tmp_path):
 def test_models_exist():
     named = {name for path in TEXTS for name in re.findall(r"`(sd3[a-z0-9-]*|testbed-[a-z]+)`", path.read_text())}
     assert named <= {*model_names(), *NAMES, RIVAL}
+
+
+def test_every_model_has_its_size_in_the_table():
+    rows = [row for row in DOCS["models.md"].splitlines() if row.startswith("| `")]
+    for name in model_names():
+        if name.startswith("testbed"):
+            continue
+        (row,) = [row for row in rows if re.search(rf"`{re.escape(name)}`", row)]
+        names = re.findall(r"`([^`]+)`", row.split("|")[1])
+        sizes = row.split("|")[4].replace("B", "").split(",")
+        said = float(sizes[names.index(name)] if len(sizes) > 1 else sizes[0])
+        assert said == round(resolve(name).architecture.parameters / 1e9, 1)
+        blocks = row.split("|")[3].split(",")
+        counts = [int(n) for n in re.findall(r"\d+", blocks[names.index(name)] if len(blocks) > 1 else blocks[0])]
+        assert sum(counts) == resolve(name).architecture.num_blocks
 
 
 def test_the_table_of_benchmarks_is_that_of_the_code():

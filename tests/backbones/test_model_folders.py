@@ -190,7 +190,7 @@ def test_an_index_without_t5(folder, tiny_folder):
     refused(folder, "only one of text_encoder_3 and tokenizer_3")
 
 
-@pytest.mark.parametrize("index", [{}, {"_class_name": ["a", "b"]}, {"_class_name": "FluxPipeline"}])
+@pytest.mark.parametrize("index", [{}, {"_class_name": ["a", "b"]}, {"_class_name": "PixArtAlphaPipeline"}])
 def test_an_index_of_another_pipeline(folder, index):
     (folder / "model_index.json").write_text(json.dumps(index))
     refused(folder, "supported are: StableDiffusion3Pipeline")

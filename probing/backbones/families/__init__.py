@@ -49,7 +49,10 @@ def family_of(folder: Path, index: Mapping[str, Any]) -> Family:
     name = index.get("_class_name")
     family = _FAMILIES.get(name) if isinstance(name, str) else None
     if family is None:
-        raise UserError(f"{folder} holds a {name!s:.80}, and supported are: {', '.join(_FAMILIES)}.")
+        raise UserError(
+            f"{folder} holds a {name!s:.80}, and supported are: {', '.join(_FAMILIES)}; docs/architecture.md says how to "
+            f"add a family."
+        )
     return family
 
 
