@@ -207,6 +207,28 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
 
 @_registry.primitive_rule
+def _flag_or_word(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read ``bool | Literal["word"]`` from a flag that may be followed by the word."""
+    kinds = get_args(info.type) if get_origin(info.type) in (types.UnionType, Union) else ()
+    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    if bool not in kinds or not words:
+        return None
+
+    def read(texts: list[str]) -> Any:
+        if len(texts) > 1 or (texts and texts[0] not in words):
+            raise ValueError(f"expected nothing or {' or '.join(words)}, got {' '.join(texts)!r}")
+        return texts[0] if texts else True
+
+    return PrimitiveConstructorSpec(
+        "*",
+        f"[{'|'.join(words)}]",
+        read,
+        lambda _: True,
+        lambda value: ["not given"] if value is False else [str(value)],
+    )
+
+
+@_registry.primitive_rule
 def _paths(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """Read ``tuple[Path, ...]`` from an option that is repeated."""
     if info.type != tuple[Path, ...]:

@@ -134,11 +134,12 @@ def _command(store: FeatureStore, arguments: RepairOptions) -> list[str]:
             )
         },
         "output": store.path,
+        "random_init": "all" if settings["random_init"] == "all" else None,
     }
     flags = {
         "--skip-bad-images": request.get("skip_bad_images"),
         "--no-t5": not settings["use_t5"],
-        "--random-init": settings["random_init"],
+        "--random-init": settings["random_init"] is True,
     }
     options = [
         part

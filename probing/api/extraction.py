@@ -240,7 +240,7 @@ def default_name(model: str, settings: ExtractionSettings) -> str:
     """Name a store by its model and by the settings that make it a control or another draw."""
     parts = [
         model,
-        "random-init" if settings.random_init else "",
+        {True: "random-init", "all": "random-pipeline", False: ""}[settings.random_init],
         "" if settings.prompts == "own" else f"{settings.prompts}-prompts",
         "" if settings.seed == 0 else f"noise-{settings.seed}",
         "" if settings.pair_noise == "independent" else f"{settings.pair_noise}-noise",

@@ -24,6 +24,8 @@ from probing.errors import UserError
 Stage = Literal["text_encoders", "vae", "transformer"]
 """Modules of a backbone that are needed on the device at the same time."""
 STAGES: frozenset[Stage] = frozenset(get_args(Stage))
+RandomInit = bool | Literal["all"]
+"""Whether weights are fresh: those of the transformer, or of all parts."""
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -53,6 +55,7 @@ class BackboneSpec:
         resolution: Default side of the images, in pixels.
         t5_length: Default positions of the text part whose length can be chosen (T5's in SD3).
         transformer: Folder of another transformer than the pipeline's.
+        packaged: Name of the file in ``configs`` that describes it, if there is one.
         family: Loads it.
     """
 
@@ -62,6 +65,7 @@ class BackboneSpec:
     resolution: int
     t5_length: int
     transformer: str | None = None
+    packaged: str | None = None
     family: Family = field(kw_only=True)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probing.backbones.base import Family
+from probing.backbones.base import Family, RandomInit
 from probing.backbones.families import family_of
 from probing.backbones.folder_files import read_json, read_part_config, weight_files
 from probing.backbones.part_weights import check_weights
@@ -90,7 +90,7 @@ def check_parts(
     folder: Path,
     *,
     use_t5: bool = True,
-    random_init: bool = False,
+    random_init: RandomInit = False,
     transformer: Path | None = None,
     expected: Mapping[str, Mapping[str, Any]] | None = None,
     make_models: bool = True,
@@ -100,7 +100,8 @@ def check_parts(
     Args:
         folder: The pipeline folder.
         use_t5: Whether optional parts are used, if they are there.
-        random_init: The transformer's weights are not loaded; its folder may be missing.
+        random_init: The transformer's weights are not loaded, and its folder may be missing; or ``all``: those of no
+            part are.
         transformer: Folder of another transformer.
         expected: Configurations that some parts must have, by part.
         make_models: As ``make_model`` of :func:`probing.backbones.part_weights.check_weights`.
@@ -112,7 +113,7 @@ def check_parts(
         UserError: The first fault, with the file and the fix.
     """
     folders = part_folders(folder, use_t5=use_t5, transformer=transformer)
-    if random_init:
+    if random_init and random_init != "all":
         folders = {part: path for part, path in folders.items() if part.kind != "transformer" or path.is_dir()}
     configs = read_configs(folders)
     for name, config in (expected or {}).items():
@@ -120,7 +121,7 @@ def check_parts(
     family_in(folder).check_fit(folder, configs)
     for part, path in folders.items():
         skipped = random_init and part.kind == "transformer" and not any(path.glob("*.safetensors"))
-        if part.has_weights and not skipped:
+        if part.has_weights and not skipped and random_init != "all":
             check_weights(path, part, configs[part.name], weight_files(path, part), make_model=make_models)
     return folders
 

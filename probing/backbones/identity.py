@@ -12,7 +12,7 @@ from typing import Any
 import google_crc32c
 from huggingface_hub import try_to_load_from_cache
 
-from probing.backbones.base import BackboneSpec
+from probing.backbones.base import BackboneSpec, RandomInit
 from probing.backbones.folder_check import INDEX, check_parts, part_folders
 from probing.backbones.folder_files import read_json, weight_files
 from probing.backbones.parts import Part
@@ -34,13 +34,14 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def part_digests(
-    spec: BackboneSpec, *, random_init: bool, seed: int, use_t5: bool, make_models: bool = True
+    spec: BackboneSpec, *, random_init: RandomInit, seed: int, use_t5: bool, make_models: bool = True
 ) -> dict[str, str] | None:
     """Digest the files of every part that decides features; nothing is loaded.
 
     Args:
         spec: The model.
-        random_init: The transformer's digest comes from its configuration and the seed, not from its weights.
+        random_init: The transformer's digest, or that of ``all`` parts with weights, comes from its configuration and
+            the seed.
         seed: Seed of the random weights.
         use_t5: Whether the optional text encoder is used, if there is one.
         make_models: False checks configurations and headers of the weights, but not that they fit tensor by tensor,
@@ -53,6 +54,9 @@ def part_digests(
     Raises:
         UserError: The folder has a fault with which it could not be loaded.
     """
+    if random_init == "all" and not Path(spec.source).is_dir():
+        # Its configurations are written when it is loaded.
+        return None
     folder = local_folder(spec)
     if folder is None:
         return None
@@ -80,7 +84,7 @@ def local_folder(spec: BackboneSpec) -> Path | None:
 
 
 def check_folder(
-    spec: BackboneSpec, folder: Path, *, random_init: bool, use_t5: bool, make_models: bool = True
+    spec: BackboneSpec, folder: Path, *, random_init: RandomInit, use_t5: bool, make_models: bool = True
 ) -> dict[Part, Path]:
     """Check a spec's folder as :func:`probing.backbones.folder_check.check_parts` does."""
     return check_parts(
@@ -93,13 +97,17 @@ def check_folder(
     )
 
 
-def digests_of(spec: BackboneSpec, folder: Path, *, random_init: bool, seed: int, use_t5: bool) -> dict[str, str]:
+def digests_of(spec: BackboneSpec, folder: Path, *, random_init: RandomInit, seed: int, use_t5: bool) -> dict[str, str]:
     """Digest the parts of a folder that was checked; the arguments are those of :func:`part_digests`."""
     replaced = None if spec.transformer is None else Path(spec.transformer)
     digests = {}
     for part, path in part_folders(folder, use_t5=use_t5, transformer=replaced).items():
         if part.kind == "transformer" and random_init:
             content = {"random_init": spec.architecture.configs[part.name], "seed": check_seed(seed)}
+            digests[part.name] = hashlib.blake2b(_canonical(content), digest_size=16).hexdigest()
+        elif part.has_weights and random_init == "all":
+            config = _without_notes(read_json(path / part.config_name))
+            content = {"random_init": config, "seed": check_seed(seed)}
             digests[part.name] = hashlib.blake2b(_canonical(content), digest_size=16).hexdigest()
         elif part.kind != "scheduler":
             digests[part.name] = _part_digest(part, path)

@@ -13,11 +13,12 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
-from probing.backbones.base import STAGES, Backbone, BackboneSpec, Stage
+from probing.backbones.base import STAGES, Backbone, BackboneSpec, RandomInit, Stage
 from probing.backbones.folder_files import weight_files
 from probing.backbones.identity import check_folder, digests_of, local_folder, revision_of, scheduler_digest
 from probing.backbones.part_weights import refuse_keys
 from probing.backbones.parts import Kind, Part
+from probing.backbones.random_pipeline import configured_folder, random_model, require_memory
 from probing.errors import UserError
 from probing.seeds import check_seed
 
@@ -29,7 +30,7 @@ def load_backbone(
     *,
     device: torch.device,
     compute_dtype: torch.dtype,
-    random_init: bool = False,
+    random_init: RandomInit = False,
     seed: int = 0,
     t5_length: int | None = None,
     use_t5: bool = True,
@@ -44,7 +45,8 @@ def load_backbone(
         device: Where forwards will run; until then all parts rest in host memory.
         compute_dtype: Type of weights and forwards.
         random_init: Build the transformer from its configuration with fresh weights (the modules' own
-            initialisation), keeping the trained VAE and text encoders: the control of every curve.
+            initialisation), keeping the trained VAE and text encoders: the control of every curve. ``all`` builds all
+            parts so, with stand-ins for tokenizers where there is no folder: for plans, memory and speed.
         seed: Seed of those fresh weights.
         t5_length: Positions of the text part whose length can be chosen (default: the spec's).
         use_t5: False leaves the optional text encoder out (SD3: T5; its positions are then zeros, as in diffusers).
@@ -62,33 +64,48 @@ def load_backbone(
     if guidance is not None and spec.architecture.guidance is None:
         raise UserError(f"{spec.name} embeds no guidance; leave --guidance out.")
     check_seed(seed)
-    with _quiet():
-        folder = _download(spec, random_init=random_init, use_t5=use_t5)
+    if random_init == "all":
+        require_memory(spec, compute_dtype)
+    with _quiet(), _folder_of(spec, random_init=random_init, use_t5=use_t5) as folder:
         try:
             folders = check_folder(spec, folder, random_init=random_init, use_t5=use_t5)
         except UserError as error:
-            if Path(spec.source).is_dir():
+            if random_init == "all" or Path(spec.source).is_dir():
                 raise
             raise UserError(_ways_out(spec, error)) from error
         loaded: dict[str, Any] = {}
         for part, path in folders.items():
             stage = _STAGES.get(part.kind)
-            if (stage is None or stage in stages) and not (random_init and part.kind == "transformer"):
+            if stage is not None and stage not in stages:
+                continue
+            if random_init == "all" and part.has_weights:
+                loaded[part.name] = random_model(part, path, compute_dtype, seed)
+            elif not (random_init and part.kind == "transformer"):
                 loaded[part.name] = _load_part(part, path, compute_dtype)
-        if random_init:
+        if random_init and random_init != "all":
             part = spec.family.transformer
             loaded[part.name] = _random_transformer(spec, part, compute_dtype, seed)
         backbone = spec.family.build(spec, loaded, folder, device=device, text_length=text_length)
+        backbone.parts = digests_of(spec, folder, random_init=random_init, seed=seed, use_t5=use_t5)
+        backbone.scheduler_digest = scheduler_digest(folder)
+    backbone.revision = revision_of(backbone.parts)
     if guidance is not None:
         backbone.guidance = guidance
     backbone.embed_time(time_dtype)
-    backbone.parts = digests_of(spec, folder, random_init=random_init, seed=seed, use_t5=use_t5)
-    backbone.revision = revision_of(backbone.parts)
-    backbone.scheduler_digest = scheduler_digest(folder)
     return backbone
 
 
-def _download(spec: BackboneSpec, *, random_init: bool, use_t5: bool) -> Path:
+@contextmanager
+def _folder_of(spec: BackboneSpec, *, random_init: RandomInit, use_t5: bool) -> Iterator[Path]:
+    """Yield the folder that is loaded from."""
+    if random_init == "all":
+        with configured_folder(spec) as folder:
+            yield folder
+    else:
+        yield _download(spec, random_init=random_init, use_t5=use_t5)
+
+
+def _download(spec: BackboneSpec, *, random_init: RandomInit, use_t5: bool) -> Path:
     """Return the folder of a model, after a download if it is one of the hub's and there is a connection."""
     if constants.HF_HUB_OFFLINE or Path(spec.source).is_dir():
         folder = local_folder(spec)

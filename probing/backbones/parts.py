@@ -105,12 +105,15 @@ class Part:
         if self.check is not None:
             self.check(path, config)
 
-    def empty_model(self, folder: Path) -> Any:
-        """Make the model that the configuration in a folder describes; run it on the meta device."""
+    def new_model(self, folder: Path) -> Any:
+        """Make the model that the configuration in a folder describes, with fresh weights."""
         if self.of_transformers:
-            model = self.model(self.model.config_class.from_pretrained(folder, local_files_only=True)).eval()
-        else:
-            model = self.model.from_config(self.model.load_config(folder)).eval()
+            return self.model(self.model.config_class.from_pretrained(folder, local_files_only=True)).eval()
+        return self.model.from_config(self.model.load_config(folder)).eval()
+
+    def empty_model(self, folder: Path) -> Any:
+        """Make that model and run it once; on the meta device, which holds no weights."""
+        model = self.new_model(folder)
         if self.run is not None:
             self.run(model)
         return model

@@ -76,6 +76,7 @@ def resolve(name_or_path: str, transformer: Path | None = None) -> BackboneSpec:
         resolution=entry.resolution or architecture.native_resolution,
         t5_length=family.text_length if entry.text_length is None else entry.text_length,
         transformer=replacing,
+        packaged=entry.architecture,
         family=family,
     )
 

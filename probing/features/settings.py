@@ -45,7 +45,7 @@ class ExtractionSettings:
         pair_noise: ``independent`` draws noise by item, ``shared`` by prompt group.
         t5_length: Positions of the text part whose length can be chosen (SD3: T5's), in tokens.
         use_t5: Whether the family's optional text encoder (SD3: T5) is used.
-        random_init: Whether the transformer's weights are fresh.
+        random_init: Whether the transformer's weights are fresh; ``all`` makes those of every part fresh.
         prompts: Words given to the text encoders, from :data:`probing.features.prompts.PROMPT_RULES`.
         guidance: Guidance that the transformer embeds; None for one that embeds none.
         time_dtype: Type in which the timestep is embedded: ``float32``, or that of the weights (``model``).
@@ -65,7 +65,7 @@ class ExtractionSettings:
     pair_noise: Literal["independent", "shared"] = "independent"
     t5_length: int = 256
     use_t5: bool = True
-    random_init: bool = False
+    random_init: bool | Literal["all"] = False
     prompts: Literal["own", "foreign", "empty"] = "own"
     guidance: float | None = None
     time_dtype: Literal["float32", "model"] = "float32"

@@ -50,8 +50,8 @@ def family_of(folder: Path, index: Mapping[str, Any]) -> Family:
     family = _FAMILIES.get(name) if isinstance(name, str) else None
     if family is None:
         raise UserError(
-            f"{folder} holds a {name!s:.80}, and supported are: {', '.join(_FAMILIES)}; docs/architecture.md says how to "
-            f"add a family."
+            f"{folder} holds a {name!s:.80}, and supported are: {', '.join(_FAMILIES)}; docs/architecture.md says "
+            f"how to add a family."
         )
     return family
 

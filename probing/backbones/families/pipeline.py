@@ -354,7 +354,7 @@ class PipelineFamily(Family):
         )
 
     def architecture_from(self, described: dict[str, Any]) -> PipelineArchitecture:
-        return self.architecture(**described)
+        return self.architecture(**{key: v for key, v in described.items() if key not in ("encoders", "scheduler")})
 
     def download(self, source: str, left_out: Collection[str]) -> Path:
         absent = dict.fromkeys(left_out)
