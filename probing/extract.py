@@ -75,7 +75,7 @@ def report(store: probing.FeatureStore, computed: int, note: str) -> None:
     limit = store.attributes["clip_tokens"]
     if truncated := int((store.read_column("prompt_clip_tokens") > limit).sum()):
         print(
-            f"{truncated:,} items have a prompt of more than the {limit} tokens that CLIP reads; it was truncated, and "
+            f"{truncated:,} items have a prompt of more than the {limit} tokens that the model reads; it was cut, and "
             f"prompt_clip_tokens in the store gives the lengths."
         )
     print(

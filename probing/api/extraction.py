@@ -95,6 +95,7 @@ class Extraction:
         from probing.backbones import pick_device
         from probing.backbones.base import STAGES
         from probing.features.extraction import extract as compute
+        from probing.features.in_turn import encode_in_turn, is_large
         from probing.features.loading import load_for
 
         work, settings = self.work, self.plan.settings
@@ -107,9 +108,13 @@ class Extraction:
         if "vae" in stages:
             _require_pictures(self.data, items)
         _check_disk(work, self.output)
-        backbone = load_for(self.plan.spec, settings, device=pick_device(self.device), stages=stages)
+        device = pick_device(self.device)
+        if kept is not None and is_large(self.plan):
+            encode_in_turn(work, self.data, kept, stages, device=device)
+            stages = kept.stages_to_load(self.data, items)
+        backbone = load_for(self.plan.spec, settings, device=device, stages=stages)
         extracted = compute(self.plan, backbone, self.data, self.output, request=self.request, work=work, kept=kept)
-        return extracted.store, extracted.computed, ""
+        return extracted.store, extracted.computed, "; ".join(extracted.repaired)
 
     def _open_kept(self) -> KeptInputs | None:
         """Open the folder of kept latents and prompts; None if nothing is kept, or the model is not here yet."""

@@ -69,6 +69,11 @@ class Architecture(ABC):
     def parameters(self) -> int:
         """Parameters of the transformer."""
 
+    @property
+    def vae_width(self) -> int:
+        """Channels of the VAE's first level, where its memory is."""
+        return 128
+
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Channels, rows and columns of the latents of a square image."""
         side = resolution // self.vae_factor

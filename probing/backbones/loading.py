@@ -53,7 +53,7 @@ def load_backbone(
         guidance: The guidance to embed, for a transformer that embeds one (default: the pipeline's).
         time_dtype: Type in which the timestep is embedded: float32, or the type of the weights, to which some stock
             transformers round it.
-        stages: What will be run; the weights of the rest are not loaded.
+        stages: What will be run; the weights of the rest are not loaded, and without ``transformer`` it is empty.
 
     Raises:
         UserError: The weights are gated, or neither here nor reachable; or a part lacks tensors, has unexpected ones,
@@ -82,8 +82,12 @@ def load_backbone(
                 loaded[part.name] = random_model(part, path, compute_dtype, seed)
             elif not (random_init and part.kind == "transformer"):
                 loaded[part.name] = _load_part(part, path, compute_dtype)
-        if random_init and random_init != "all":
-            part = spec.family.transformer
+        part = spec.family.transformer
+        if "transformer" not in stages:
+            # Pipelines ask its configuration for widths.
+            with torch.device("meta"):
+                loaded[part.name] = part.model.from_config(spec.architecture.configs[part.name])
+        elif random_init and random_init != "all":
             loaded[part.name] = _random_transformer(spec, part, compute_dtype, seed)
         backbone = spec.family.build(spec, loaded, folder, device=device, text_length=text_length)
         backbone.parts = digests_of(spec, folder, random_init=random_init, seed=seed, use_t5=use_t5)

@@ -17,8 +17,9 @@ from torch import Tensor
 from probing.backbones import Backbone, Streams
 from probing.errors import UserError
 from probing.features.kept_inputs import KeptInputs
+from probing.features.memory import FittingBatches, sentence_for_full_memory
 from probing.features.plan import ExtractionPlan
-from probing.features.reading import Masks, Reading, Reduce, encode_items, read_encoded, sentence_for_full_memory
+from probing.features.reading import Masks, Reading, Reduce, encode_items, read_encoded
 from probing.features.reductions import reduce_image, reduce_text
 from probing.features.settings import latent_reductions
 from probing.features.store import FeatureStore, to_stored
@@ -104,7 +105,9 @@ def extract(
                     provenance=_provenance(work.plan, backbone, data, request),
                 )
             store.write_pairs(data.pairs)
-            computed = _compute_missing(work, backbone, data, store, kept)
+            computed, size = _compute_missing(work, backbone, data, store, kept)
+            if size is not None:
+                repaired = (*repaired, f"batches of {plan.settings.batch_size} did not fit into memory: read by {size}")
     else:
         store.write_pairs(data.pairs)
     return Extracted(store, computed, repaired)
@@ -152,9 +155,13 @@ def _provenance(
 
 def _compute_missing(
     work: Work, backbone: Backbone, data: PreferenceData, store: FeatureStore, kept: KeptInputs | None
-) -> int:
-    """Compute what each run lacks, and write it run by run; return the number of items."""
-    plan, computed = work.plan, 0
+) -> tuple[int, int | None]:
+    """Compute what each run lacks, and write it run by run.
+
+    Returns:
+        The number of items, and the size of batches that fitted if those of the plan did not.
+    """
+    plan, computed, fitting = work.plan, 0, FittingBatches()
     missing = work.segments(store)
     forwards = sum((s.stop - s.start) * len(s.sigmas) for segments in missing.values() for s in segments)
     name = plan.spec.name + (" (random-init)" if plan.settings.random_init else "")
@@ -170,13 +177,14 @@ def _compute_missing(
                     work.items.iloc[segment.start : segment.stop],
                     segment,
                     kept=kept,
+                    fitting=fitting,
                     advance=bar.update,
                 )
                 for segment in segments
             }
             store.write_run(run, _whole_run(store, run, items, values))
             computed += sum(segment.stop - segment.start for segment in segments)
-    return computed
+    return computed, fitting.size
 
 
 def _whole_run(
@@ -204,13 +212,13 @@ def _compute(
     segment: Segment,
     *,
     kept: KeptInputs | None,
+    fitting: FittingBatches,
     advance: Callable[[int], Any],
 ) -> dict[Part, np.ndarray]:
     """Compute parts of a segment, whose ``items`` these are."""
     settings = plan.settings
     values = _empty_arrays(plan, segment, len(items))
-    note = "with another --output: the batch size is a setting of the store"
-    with sentence_for_full_memory(backbone, settings.batch_size, note):
+    with sentence_for_full_memory(backbone, settings.resolution):
         encoded = encode_items(backbone, data, items, settings, kept)
         digests = np.frombuffer(b"".join(encoded.digests), np.uint8).reshape(-1, 16)
         _refuse_changed(store, data, segment, items["item_id"].tolist(), digests)
@@ -219,7 +227,7 @@ def _compute(
         _reduce_latents(plan, encoded.latents, values)
         sigmas = [settings.sigmas[s] for s in segment.sigmas]
         position = dict(zip(sigmas, segment.sigmas, strict=True))
-        for reading in read_encoded(plan, backbone, encoded, sigmas, _reduction(plan, segment)):
+        for reading in read_encoded(plan, backbone, encoded, sigmas, _reduction(plan, segment), fitting):
             _copy_out(plan, reading, position[reading.sigma], values)
             advance(len(reading.rows))
     return values

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from probing.backbones import Backbone, Conditioning
 from probing.features.kept_inputs import KeptInputs
-from probing.features.settings import ExtractionSettings
+from probing.features.memory import FittingBatches
+from probing.features.settings import ExtractionSettings, images_at_once
 from probing.preferences import PreferenceData, prepare
 from probing.preferences.images import picture_digest
 
-_ENCODED_AT_ONCE = 2**22
-"""Pixels that the VAE encodes at once: it needs far more memory than the transformer does."""
 _PROMPTS_AT_ONCE = 16
 _IMAGE_WORKERS = 4
 
@@ -33,13 +32,14 @@ def encode_prompts(
     read = [None if kept is None else kept.read_prompts(chunk) for chunk in chunks]
     missing = [number for number, conditioning in enumerate(read) if conditioning is None]
     if missing:
+        fitting = FittingBatches()
         with backbone.on_device("text_encoders"):
             for number in missing:
-                read[number] = encoded = backbone.encode_prompts(chunks[number])
+                read[number] = encoded = _encode_words(backbone, chunks[number], fitting)
                 if kept is not None:
                     kept.keep_prompts(chunks[number], encoded)
-    whole = [conditioning for conditioning in read if conditioning is not None]
-    return Conditioning.concatenate(whole), torch.tensor([row[prompt] for prompt in prompts])
+    found = [conditioning for conditioning in read if conditioning is not None]
+    return Conditioning.concatenate(found), torch.tensor([row[prompt] for prompt in prompts])
 
 
 def encode_images(
@@ -53,7 +53,7 @@ def encode_images(
 
     A batch of which one picture is missing is encoded whole, so that no picture gets other batch mates.
     """
-    size = images_at_once(settings)
+    size = images_at_once(settings.batch_size, settings.resolution)
     batches = [item_ids[start : start + size] for start in range(0, len(item_ids), size)]
     keys = [[data.image_key(item_id) for item_id in batch] for batch in batches] if kept is not None else []
     read = [None if kept is None else kept.read_pictures(keys[number]) for number in range(len(batches))]
@@ -69,11 +69,6 @@ def encode_images(
     # One memory layout, whether they come from a convolution or from the disk: it decides the order of sums.
     latents = torch.cat([latents for latents, _ in whole]).contiguous()
     return latents, [digest for _, digests in whole for digest in digests]
-
-
-def images_at_once(settings: ExtractionSettings) -> int:
-    """Return the number of pictures that the VAE encodes at once."""
-    return max(1, min(settings.batch_size, _ENCODED_AT_ONCE // settings.resolution**2))
 
 
 def stack_pixels(squares: Sequence[UInt8[np.ndarray, "row column 3"]]) -> Float[Tensor, "image 3 row column"]:
@@ -92,6 +87,7 @@ def _encode_batches(
         prepared = prepare(image, resolution, settings.resize, settings.background)
         return np.asarray(prepared), picture_digest(image)
 
+    fitting = FittingBatches()
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_IMAGE_WORKERS))
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
@@ -99,5 +95,21 @@ def _encode_batches(
         for following in [*batches[1:], []]:
             current, ahead = ahead, [pool.submit(pixels, item_id) for item_id in following]
             opened = [future.result() for future in current]
-            latents = backbone.encode_images(stack_pixels([image for image, _ in opened]))
+            latents = _encode_squares(backbone, [square for square, _ in opened], fitting)
             yield latents, [digest for _, digest in opened]
+
+
+def _encode_words(backbone: Backbone, prompts: Sequence[str], fitting: FittingBatches) -> Conditioning:
+    def encode(rows: slice) -> Conditioning:
+        return backbone.encode_prompts(prompts[rows])
+
+    return Conditioning.concatenate([part for _, part in fitting.run(slice(0, len(prompts)), encode)])
+
+
+def _encode_squares(
+    backbone: Backbone, squares: Sequence[UInt8[np.ndarray, "side side 3"]], fitting: FittingBatches
+) -> Float[Tensor, "item channel row column"]:
+    def encode(rows: slice) -> Tensor:
+        return backbone.encode_images(stack_pixels(squares[rows]))
+
+    return torch.cat([part for _, part in fitting.run(slice(0, len(squares)), encode)])

@@ -75,6 +75,9 @@ class KeptInputs:
         settings: Of the extraction.
         parts: Digests of the model's parts.
         device: Type of the device of the encoders.
+
+    Attributes:
+        limit: Largest size in bytes.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class KeptInputs:
         parts: Mapping[str, str],
         device: str,
     ) -> None:
-        self._cache = None
+        self._cache, self.limit = None, limit
         with suppress(*_UNREADABLE):
             self._cache = diskcache.Cache(
                 str(folder), size_limit=limit, eviction_policy="least-recently-stored", disk_min_file_size=2**17

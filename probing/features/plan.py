@@ -17,6 +17,7 @@ from probing.features.settings import (
     ExtractionSettings,
     check_reductions,
     check_sigma,
+    images_at_once,
     latent_reductions,
 )
 from probing.features.store import ArraySpec
@@ -25,6 +26,8 @@ from probing.seeds import check_seed
 _RUN_BYTES = 512 * 2**20
 _PROMPT_BYTES = 2 * 2**30
 _LONGEST_RUN = 1024
+_LIBRARIES = 700 * 2**20
+"""Host memory of Python with the libraries of models."""
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -69,24 +72,51 @@ class ExtractionPlan:
         return math.ceil(self.items / self.run_length) * self.run_length * self._bytes_per_item
 
     @property
+    def weight_size(self) -> int:
+        """Bytes of one weight."""
+        return _BYTES[self.settings.compute_dtype]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights, which rest in host memory."""
+        architecture = self.spec.architecture
+        return self.weight_size * (architecture.parameters + architecture.text_parameters)
+
+    @property
     def host_bytes(self) -> int:
         """Host memory for one run: features waiting to be written, text conditioning, latents, the weights at rest."""
-        architecture = self.spec.architecture
+        architecture, size = self.spec.architecture, _BYTES[self.settings.compute_dtype]
         conditioning = self.run_length * self.text_tokens * architecture.text_channels
         latents = self.run_length * math.prod(architecture.latent_shape(self.settings.resolution))
-        weights = architecture.parameters + architecture.text_parameters
-        size = _BYTES[self.settings.compute_dtype]
-        return self.run_length * self._bytes_per_item + size * (conditioning + weights) + 4 * latents
+        run = self.run_length * self._bytes_per_item + size * conditioning + 4 * latents
+        return _LIBRARIES + self.weight_bytes + run
 
     @property
     def device_bytes(self) -> int:
         """Accelerator memory at the widest point, estimated: the larger of text encoders and transformer at work."""
-        architecture = self.spec.architecture
-        size = _BYTES[self.settings.compute_dtype]
+        architecture, size = self.spec.architecture, _BYTES[self.settings.compute_dtype]
+        return max(
+            size * architecture.text_parameters,
+            size * architecture.parameters + self._forward_bytes,
+            self._encoding_bytes,
+        )
+
+    def host_peak(self, device: str) -> int:
+        """Return the most host memory: on a CPU what computes is there too, beside weights that rest there anyway."""
+        working = max(self._forward_bytes, self._encoding_bytes) if device == "cpu" else 0
+        return self.host_bytes + working
+
+    @property
+    def _forward_bytes(self) -> int:
+        """At once in a block: input and output, queries, keys, values, and the widened feed-forward."""
         tokens = self.settings.batch_size * (self.image_tokens + self.text_tokens)
-        # At once in memory in a block: input and output, queries, keys, values, and the widened feed-forward.
-        activations = tokens * architecture.width * 14
-        return size * max(architecture.text_parameters, architecture.parameters + activations)
+        return _BYTES[self.settings.compute_dtype] * tokens * self.spec.architecture.width * 14
+
+    @property
+    def _encoding_bytes(self) -> int:
+        """At once in the VAE's first level, which is as large as the pictures: four tensors of its width."""
+        pixels = images_at_once(self.settings.batch_size, self.settings.resolution) * self.settings.resolution**2
+        return _BYTES[self.settings.compute_dtype] * pixels * self.spec.architecture.vae_width * 4
 
     @cached_property
     def forward_flops(self) -> int:
@@ -144,7 +174,7 @@ class ExtractionPlan:
             ("disk", f"{binary(self.disk_bytes)}, written in runs of {self.run_length} items"),
             (
                 "memory",
-                f"about {binary(self.host_bytes + self.device_bytes)}"
+                f"about {binary(self.host_peak(device))}"
                 if device == "cpu"
                 else f"about {binary(self.host_bytes)} of host and {binary(self.device_bytes)} of accelerator memory",
             ),

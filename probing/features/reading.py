@@ -6,8 +6,8 @@ Extraction, block similarity and token maps all read through it; the caller keep
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from probing.backbones.sampling import denoise
 from probing.errors import UserError
 from probing.features.inputs import encode_images, encode_prompts
 from probing.features.kept_inputs import KeptInputs
+from probing.features.memory import FittingBatches, sentence_for_full_memory
 from probing.features.noise import add_noise, item_noise
 from probing.features.plan import ExtractionPlan
 from probing.features.settings import ExtractionSettings
@@ -111,11 +112,17 @@ def encode_items(
 
 
 def read_encoded(
-    plan: ExtractionPlan, backbone: Backbone, encoded: EncodedItems, sigmas: Sequence[float], reduce: Reduce
+    plan: ExtractionPlan,
+    backbone: Backbone,
+    encoded: EncodedItems,
+    sigmas: Sequence[float],
+    reduce: Reduce,
+    fitting: FittingBatches | None = None,
 ) -> Iterator[Reading]:
     """Read encoded items batch by batch, each batch at every noise level.
 
-    Batches are cut at fixed places of the run, so the same run gives the same bytes whenever it is read.
+    Batches are cut at fixed places of the run, so the same run gives the same bytes whenever it is read. One that does
+    not fit into the device's memory is read in halves, which changes features by rounding.
 
     Args:
         plan: Settings and blocks.
@@ -123,15 +130,22 @@ def read_encoded(
         encoded: The run.
         sigmas: Noise levels.
         reduce: Applied to each block's streams on the device.
+        fitting: What earlier runs learned of the memory.
     """
+    fitting = fitting or FittingBatches()
     with backbone.on_device("transformer"):
         trace = BlockTrace(backbone)
+
+        def read(rows: slice, sigma: float) -> Reading:
+            conditioning = encoded.conditioning.rows(encoded.row_of[rows]).to(backbone.device)
+            noisy = add_noise(encoded.latents[rows], encoded.noise[rows], sigma)
+            blocks = _run(trace, backbone, noisy, conditioning, sigma, plan.blocks, reduce)
+            return Reading(encoded.items.iloc[rows], rows, sigma, None, blocks, conditioning.parts)
+
         for batch in _batches(len(encoded.items), plan.settings.batch_size):
-            conditioning = encoded.conditioning.rows(encoded.row_of[batch]).to(backbone.device)
             for sigma in sigmas:
-                noisy = add_noise(encoded.latents[batch], encoded.noise[batch], sigma)
-                blocks = _run(trace, backbone, noisy, conditioning, sigma, plan.blocks, reduce)
-                yield Reading(encoded.items.iloc[batch], batch, sigma, None, blocks, conditioning.parts)
+                for _, reading in fitting.run(batch, partial(read, sigma=sigma)):
+                    yield reading
 
 
 def read_images(
@@ -155,10 +169,11 @@ def read_images(
     Raises:
         UserError: A bad image, too little memory.
     """
-    with sentence_for_full_memory(backbone, plan.settings.batch_size):
+    fitting = FittingBatches()
+    with sentence_for_full_memory(backbone, plan.settings.resolution):
         for run in _runs(items, plan.settings.batch_size):
             encoded = encode_items(backbone, data, run, plan.settings, kept)
-            yield from read_encoded(plan, backbone, encoded, plan.settings.sigmas, reduce)
+            yield from read_encoded(plan, backbone, encoded, plan.settings.sigmas, reduce, fitting)
 
 
 def read_trajectories(
@@ -191,7 +206,7 @@ def read_trajectories(
     settings = plan.settings
     check_steps(steps, read_at)
     shape = plan.spec.architecture.latent_shape(settings.resolution)
-    with sentence_for_full_memory(backbone, settings.batch_size):
+    with sentence_for_full_memory(backbone, settings.resolution):
         for run in _runs(prompts, settings.batch_size):
             conditioning, row_of = encode_prompts(backbone, run["prompt"].tolist())
             with backbone.on_device("text_encoders"):
@@ -219,24 +234,6 @@ def check_steps(steps: int, read_at: Sequence[int]) -> None:
     if wrong or not read_at:
         requested = ", ".join(map(str, read_at)) or "none"
         raise UserError(f"A trajectory of {steps} steps can be read at steps 0 … {steps - 1}, got {requested}.")
-
-
-@contextmanager
-def sentence_for_full_memory(backbone: Backbone, batch_size: int, note: str = "") -> Iterator[None]:
-    """Turn an out-of-memory error into one sentence with a batch size that may fit.
-
-    Args:
-        backbone: Names the device.
-        batch_size: The one that did not fit.
-        note: What else to consider, in brackets.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{backbone.device} ran out of memory with --batch-size {batch_size}; "
-            f"try --batch-size {max(1, batch_size // 2)}{note and f' ({note})'}."
-        ) from error
 
 
 def _run(

@@ -26,6 +26,10 @@ KEEP_INPUTS = 10.0
 """GiB of latents and encoded prompts that are kept beside the stores."""
 
 
+_ENCODED_AT_ONCE = 2**22
+"""Pixels."""
+
+
 @dataclass(frozen=True)
 class ExtractionSettings:
     """What to read, where, and how to store it; :func:`probing.features.plan.make_plan` checks it.
@@ -114,6 +118,11 @@ def fitting_batch_size(tokens: int, device: str) -> int:
     """Return the batch size, a power of two, that keeps a forward of items of so many tokens fast on a device."""
     fitting = TOKENS_AT_ONCE.get(device, _TOKENS_ELSEWHERE) // max(1, tokens)
     return 1 << (min(max(1, fitting), _LARGEST_BATCH).bit_length() - 1)
+
+
+def images_at_once(batch_size: int, resolution: int) -> int:
+    """Return the number of pictures that the VAE encodes at once: it needs far more memory than the transformer."""
+    return max(1, min(batch_size, _ENCODED_AT_ONCE // resolution**2))
 
 
 def latent_reductions(settings: ExtractionSettings) -> tuple[str, ...]:

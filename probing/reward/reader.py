@@ -16,11 +16,13 @@ from probing.analysis.engine import Site
 from probing.backbones import Backbone, Conditioning, Streams, pick_device, resolve
 from probing.errors import UserError
 from probing.features import ExtractionSettings
-from probing.features.inputs import encode_prompts, images_at_once, stack_pixels
+from probing.features.inputs import encode_prompts, stack_pixels
 from probing.features.loading import load_for
+from probing.features.memory import FittingBatches, sentence_for_full_memory
 from probing.features.noise import add_noise, item_noise
-from probing.features.reading import Masks, sentence_for_full_memory
+from probing.features.reading import Masks
 from probing.features.reductions import reduce_image, reduce_text
+from probing.features.settings import images_at_once
 from probing.features.tokens import settings_of
 from probing.features.trace import BlockTrace
 from probing.preferences import prepare
@@ -89,8 +91,9 @@ class RewardReader:
         Raises:
             UserError: A picture cannot be opened.
         """
-        settings, parts, size = self._settings, [], images_at_once(self._settings)
-        with sentence_for_full_memory(self.backbone, settings.batch_size), self.backbone.on_device("vae"):
+        settings, parts = self._settings, []
+        size = images_at_once(settings.batch_size, settings.resolution)
+        with sentence_for_full_memory(self.backbone, settings.resolution), self.backbone.on_device("vae"):
             for start in range(0, len(pictures), size):
                 batch = pictures[start : start + size]
                 opened = [p if isinstance(p, Image.Image) else ImageFolder(Path()).open(str(p), str(p)) for p in batch]
@@ -152,10 +155,15 @@ class RewardReader:
         seed: int,
     ) -> Float[np.ndarray, " item"]:
         """Return rewards before calibration."""
-        with sentence_for_full_memory(self.backbone, self._settings.batch_size):
+        with sentence_for_full_memory(self.backbone, self._settings.resolution):
+            fitting = FittingBatches()
             parts = [
-                self._rewards(latents[batch], conditioning.rows(batch), [keys[i] for i in batch.tolist()], seed)
+                part
                 for batch in self._batches(len(latents))
+                for _, part in fitting.run(
+                    batch,
+                    lambda rows: self._rewards(latents[rows], conditioning.rows(_numbers(rows)), keys[rows], seed),
+                )
             ]
         return torch.cat(parts).numpy()
 
@@ -167,16 +175,20 @@ class RewardReader:
         seed: int,
     ) -> tuple[Float[np.ndarray, " item"], Float[Tensor, "item channel row column"]]:
         """Return rewards before calibration, and the gradient of each by its latents."""
-        rewards, gradients = [], []
-        with sentence_for_full_memory(self.backbone, self._settings.batch_size):
+        rewards, gradients, fitting = [], [], FittingBatches()
+
+        def both(rows: slice) -> tuple[Tensor, Tensor]:
+            clean = latents[rows].clone().requires_grad_(True)
+            values = self._rewards(clean, conditioning.rows(_numbers(rows)), keys[rows], seed, gradients=True)
+            # Items share nothing, so the gradient of the sum holds each one's own.
+            (gradient,) = torch.autograd.grad(values.sum(), clean)
+            return values.detach(), gradient
+
+        with sentence_for_full_memory(self.backbone, self._settings.resolution):
             for batch in self._batches(len(latents)):
-                clean = latents[batch].clone().requires_grad_(True)
-                names = [keys[i] for i in batch.tolist()]
-                values = self._rewards(clean, conditioning.rows(batch), names, seed, gradients=True)
-                # Items share nothing, so the gradient of the sum holds each one's own.
-                (gradient,) = torch.autograd.grad(values.sum(), clean)
-                rewards.append(values.detach())
-                gradients.append(gradient)
+                for _, (values, gradient) in fitting.run(batch, both):
+                    rewards.append(values)
+                    gradients.append(gradient)
         return torch.cat(rewards).numpy(), torch.cat(gradients)
 
     def _rewards(
@@ -241,5 +253,10 @@ class RewardReader:
             reduced |= {(stream, name): value for name, value in values.items()}
         return {site: reduced[site.stream, site.reduction] for site in sites}
 
-    def _batches(self, items: int) -> Sequence[Int[Tensor, " row"]]:
-        return torch.arange(items).split(self._settings.batch_size)
+    def _batches(self, items: int) -> list[slice]:
+        size = self._settings.batch_size
+        return [slice(start, min(start + size, items)) for start in range(0, items, size)]
+
+
+def _numbers(rows: slice) -> Int[Tensor, " row"]:
+    return torch.arange(rows.start, rows.stop)

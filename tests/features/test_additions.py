@@ -281,7 +281,7 @@ def test_long_prompts_are_counted_in_one_line(tiny_folder, data, tmp_path, capfd
     data.write_text(content)
     assert extract(tiny_folder, data, tmp_path / "s.zarr") == 0
     captured = capfd.readouterr()
-    assert "2 items have a prompt of more than the 22 tokens that CLIP reads" in captured.out
+    assert "2 items have a prompt of more than the 22 tokens that the model reads" in captured.out
     assert "<|endoftext|>" not in captured.err and "truncated" not in captured.err
     tokens = FeatureStore.open(tmp_path / "s.zarr").read_column("prompt_clip_tokens")
     assert (tokens > 22).sum() == 2

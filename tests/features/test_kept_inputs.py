@@ -11,6 +11,7 @@ from PIL import Image
 import probing
 from probing.backbones import Backbone, loading
 from probing.errors import UserError
+from probing.features import in_turn
 from probing.features.kept_inputs import KeptInputs
 from probing.features.settings import ENCODED
 from tests.fakes.tiny_sd3 import T5_LENGTH
@@ -35,7 +36,10 @@ def no_encoder(monkeypatch):
 
     def forbid():
         monkeypatch.setattr(Image, "open", fail)
-        for cls in Backbone.__subclasses__():
+        classes = [Backbone]
+        for cls in classes:
+            classes += cls.__subclasses__()
+        for cls in classes[1:]:
             monkeypatch.setattr(cls, "encode_prompts", fail)
             monkeypatch.setattr(cls, "encode_images", fail)
 
@@ -64,6 +68,23 @@ def test_neither_vae_nor_text_encoders_are_loaded(tiny_folder, pairs, tmp_path, 
     monkeypatch.setattr(loading, "_load_part", lambda part, *rest: loaded.append(part.kind) or load_part(part, *rest))
     extract(tiny_folder, pairs, tmp_path / "second.zarr", random_init=True)
     assert set(loaded) == {"scheduler", "tokenizer"}
+
+
+def test_a_large_model_is_loaded_part_by_part(tiny_folder, pairs, tmp_path, monkeypatch):
+    """Text encoders, then the VAE, then the transformer, never two together; and the same bytes."""
+    expected = extract(tiny_folder, pairs, tmp_path / "elsewhere" / "x.zarr", keep_inputs=0)
+    together, load_for = [], probing.features.loading.load_for
+
+    def noted(spec, settings, *, device, stages):
+        together.append(sorted(stages))
+        return load_for(spec, settings, device=device, stages=stages)
+
+    monkeypatch.setattr(probing.features.loading, "load_for", noted)
+    monkeypatch.setattr(in_turn, "load_for", noted)
+    monkeypatch.setattr(in_turn, "LARGE", 0.0)
+    actual = extract(tiny_folder, pairs, tmp_path / "x.zarr")
+    assert together == [["text_encoders"], ["vae"], ["transformer"]]
+    assert arrays_of(actual) == arrays_of(expected)
 
 
 def test_similarity_reads_what_an_extraction_encoded(tiny_folder, pairs, tmp_path, no_encoder):

@@ -83,6 +83,10 @@ class PipelineArchitecture(Architecture):
     def native_resolution(self) -> int:
         return 1024
 
+    @property
+    def vae_width(self) -> int:
+        return int(self.vae.get("block_out_channels", [self.vae.get("base_dim", 128)])[0])
+
     def blocks_of(self, stream: str) -> list[int]:
         return list(range(self.num_blocks))
 
