@@ -3,7 +3,8 @@
 Every part is built from the packaged configurations, so that no weights are needed. A child process extracts a few
 items; its peak memory is compared with the plan's. Then bare forwards and the trace take turns in a second child:
 forwards a second, the trace relative to bare forwards, and the share of the measured ceiling of matrix products in the
-same type. On an accelerator the peak of its memory is compared too. Appends to ``full_size.csv`` beside this file.
+same type (``--turns 0`` leaves this out). On an accelerator the peak of its memory is compared too. Appends to
+``full_size.csv`` beside this file.
 """
 
 from __future__ import annotations
@@ -84,16 +85,14 @@ def extraction(arguments: argparse.Namespace) -> dict[str, float]:
         )
         planned = plan.plan.host_peak(plan.device_type)
         print(plan.describe(), flush=True)
-        began = time.perf_counter()
         plan.run()
-        seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     row = {"host_peak_gib": peak / 2**30, "planned_host_gib": planned / 2**30, "host_ratio": peak / planned}
     if plan.device_type == "cuda":
         measured, expected = torch.cuda.max_memory_allocated(), plan.plan.device_bytes
         row |= {"device_peak_gib": measured / 2**30, "planned_device_gib": expected / 2**30}
         row |= {"device_ratio": measured / expected}
-    return {name: round(value, 3) for name, value in {**row, "whole_run_s": seconds}.items()}
+    return {name: round(value, 3) for name, value in row.items()}
 
 
 def forwards(arguments: argparse.Namespace) -> dict[str, float]:

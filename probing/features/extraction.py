@@ -183,6 +183,8 @@ def _compute_missing(
                 for segment in segments
             }
             store.write_run(run, _whole_run(store, run, items, values))
+            # Before the next run, which has as much.
+            del values
             computed += sum(segment.stop - segment.start for segment in segments)
     return computed, fitting.size
 

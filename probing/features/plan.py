@@ -28,6 +28,8 @@ _PROMPT_BYTES = 2 * 2**30
 _LONGEST_RUN = 1024
 _LIBRARIES = 700 * 2**20
 """Host memory of Python with the libraries of models."""
+_WRITING = 3.5
+"""Copies of an array's features of one run and noise level while they are written, as measured."""
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -84,12 +86,13 @@ class ExtractionPlan:
 
     @property
     def host_bytes(self) -> int:
-        """Host memory for one run: features waiting to be written, text conditioning, latents, the weights at rest."""
+        """Host memory for one run: features waiting and being written, text conditioning, latents, weights at rest."""
         architecture, size = self.spec.architecture, _BYTES[self.settings.compute_dtype]
         conditioning = self.run_length * self.text_tokens * architecture.text_channels
         latents = self.run_length * math.prod(architecture.latent_shape(self.settings.resolution))
         run = self.run_length * self._bytes_per_item + size * conditioning + 4 * latents
-        return _LIBRARIES + self.weight_bytes + run
+        largest = max(self.run_length * array.bytes_per_item(1) for array in self.arrays)
+        return _LIBRARIES + self.weight_bytes + run + int(_WRITING * largest)
 
     @property
     def device_bytes(self) -> int:
