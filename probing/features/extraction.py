@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import importlib.metadata
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,8 @@ def _compute_missing(
     missing = work.segments(store)
     forwards = sum((s.stop - s.start) * len(s.sigmas) for segments in missing.values() for s in segments)
     name = plan.spec.name + (" (random-init)" if plan.settings.random_init else "")
-    with progress(forwards, name, "forwards") as bar:
+    with progress(forwards, name, "forwards") as bar, ThreadPoolExecutor(1) as writer:
+        written: Future[None] | None = None
         for run, segments in missing.items():
             items = store.rows_of_run(run)
             values = {
@@ -182,10 +184,14 @@ def _compute_missing(
                 )
                 for segment in segments
             }
-            store.write_run(run, _whole_run(store, run, items, values))
-            # Before the next run, which has as much.
+            # A run is written while the next one is computed, and no more than one waits.
+            if written is not None:
+                written.result()
+            written = writer.submit(store.write_run, run, _whole_run(store, run, items, values))
             del values
             computed += sum(segment.stop - segment.start for segment in segments)
+        if written is not None:
+            written.result()
     return computed, fitting.size
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+
+import torch
 
 from probing.backbones import Backbone, BackboneSpec, compute_dtype, load_backbone
 from probing.backbones.base import STAGES, Stage
 from probing.features.settings import ExtractionSettings
-
-if TYPE_CHECKING:
-    import torch
 
 
 def load_for(

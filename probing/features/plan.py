@@ -92,7 +92,9 @@ class ExtractionPlan:
         latents = self.run_length * math.prod(architecture.latent_shape(self.settings.resolution))
         run = self.run_length * self._bytes_per_item + size * conditioning + 4 * latents
         largest = max(self.run_length * array.bytes_per_item(1) for array in self.arrays)
-        return _LIBRARIES + self.weight_bytes + run + int(_WRITING * largest)
+        # One run is written while the next is computed.
+        runs = min(2, math.ceil(self.items / self.run_length))
+        return _LIBRARIES + self.weight_bytes + runs * run + int(_WRITING * largest)
 
     @property
     def device_bytes(self) -> int:

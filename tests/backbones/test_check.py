@@ -39,7 +39,9 @@ def failed(backbone: Backbone) -> dict[str, str]:
     return {outcome.name: outcome.problem for outcome in check_backbone(backbone) if outcome.problem}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=["float32", "bfloat16"]
+)
 @pytest.mark.parametrize("name", TINY)
 def test_every_family_passes(folders, name, dtype):
     outcomes = check_backbone(loaded(folders(name), dtype))

@@ -19,10 +19,18 @@ from tests.fakes.tiny_pipelines import write
 from tests.features.test_extraction import make_data
 
 CPU = torch.device("cpu")
+QUICK = ("sd35-medium", "qwen-image")
 PACKAGED = {entry.architecture: name for family in families() for name, entry in family.entries.items()}
 
 
-@pytest.mark.parametrize("name", [name for packaged, name in PACKAGED.items() if packaged])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for packaged, name in PACKAGED.items()
+        if packaged
+    ],
+)
 def test_every_part_of_a_packaged_model_runs_empty_at_full_size(name):
     spec = resolve(name)
     with configured_folder(spec) as folder:

@@ -120,8 +120,8 @@ def test_an_unsupported_family_is_named(tiny_folder, tmp_path):
     folder = tmp_path / "other"
     shutil.copytree(tiny_folder, folder)
     index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "FluxPipeline"}))
-    with pytest.raises(UserError, match="FluxPipeline"):
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "PixArtAlphaPipeline"}))
+    with pytest.raises(UserError, match="PixArtAlphaPipeline"):
         resolve(str(folder))
     (folder / "model_index.json").write_text("{")
     with pytest.raises(UserError, match="no valid JSON"):
