@@ -19,7 +19,7 @@ from tests.fakes.tiny_pipelines import write
 from tests.features.test_extraction import make_data
 
 CPU = torch.device("cpu")
-QUICK = ("sd35-medium", "qwen-image")
+QUICK = ("sd35-medium", "qwen-image-2512")
 PACKAGED = {entry.architecture: name for family in families() for name, entry in family.entries.items()}
 
 
