@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 How = Literal["lora", "full"]
 PRODUCTS = (
-    r"(transformer_blocks|single_transformer_blocks)\.\d+\.(attn|attn2)"
-    r"\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+    r"\w+\.\d+\.(attn|attn2|attention)"
+    r"\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out|to_qkv_mlp_proj)"
 )
 """Default targets of LoRA: the products of attention in every block, by diffusers' names."""
 
