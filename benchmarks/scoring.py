@@ -6,14 +6,13 @@ runs in a process of its own, in turns, at batch 1 and at the best batch; the pr
 milliseconds of one item and the peak memory of the process, median and range over turns, to ``scoring.csv``.
 
 Full-size models are not run: ``scoring_flops.csv`` has the operations of one item at 512² for SD3.5 and for a scorer of
-Qwen2-VL-7B's shape (HPSv3's), by closed forms and by PyTorch's counter on tensors without values.
+Qwen2-VL-7B's shape (HPSv3's), by closed forms.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -68,17 +67,12 @@ def measure(reward_folder: str, way: str, batch: int, seconds: float) -> dict[st
         start = time.perf_counter()
         once()
         times.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"milliseconds": 1000 * float(np.median(times)) / batch, "peak_mib": peak}
+    return {"milliseconds": 1000 * float(np.median(times)) / batch, "peak_mib": peak_mib()}
 
 
 def count_flops() -> pd.DataFrame:
     """Count the operations of one item for full-size models."""
-    import torch
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-
     from probing.backbones import resolve
-    from probing.backbones.architecture import count_flops as counted
 
     rows = []
     for name in ("sd35-medium", "sd35-large"):
@@ -86,30 +80,33 @@ def count_flops() -> pd.DataFrame:
         forward, encode = (architecture.forward_flops(RESOLUTION, TEXT_TOKENS), architecture.encoding_flops(RESOLUTION))
         rows.append({"scorer": f"{name} from latents", "flops": forward})
         rows.append({"scorer": f"{name} from pictures, VAE encoder included", "flops": forward + encode})
-    config = Qwen2VLConfig(
-        vision_config={"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "num_heads": 16, "patch_size": 14},
-        text_config={
-            "hidden_size": 3584,
-            "intermediate_size": 18944,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 28,
-            "num_key_value_heads": 4,
-            "vocab_size": 152064,
-        },
-    )
-    side = RESOLUTION // 28 * 2
-    with torch.device("meta"):
-        model = Qwen2VLForConditionalGeneration(config)
-        patches = torch.empty(side * side, 3 * 2 * 14 * 14)
-        tokens = torch.empty(1, side * side // 4 + QWEN_TEXT, 3584)
-    grid = torch.tensor([[1, side, side]])
-    flops = counted(lambda: model.model.visual(patches, grid_thw=grid)) + counted(
-        lambda: model.model.language_model(inputs_embeds=tokens)
-    )
+    flops = qwen2_vl_flops(RESOLUTION // 28 * 2)
     rows.append({"scorer": "Qwen2-VL-7B's shape, decoding and preparation left out", "flops": flops})
     table = pd.DataFrame(rows).assign(resolution=RESOLUTION)
     latents = table.set_index("scorer").loc["sd35-large from latents", "flops"]
     return table.assign(ratio=(table["flops"] / latents).round(3))
+
+
+def qwen2_vl_flops(side: int) -> int:
+    """Count the operations of Qwen2-VL-7B on a picture of side × side patches and some words."""
+    from probing.backbones.architecture import attention_flops, product_flops
+
+    patches, width, language = side * side, 1280, 3584
+    tokens = patches // 4 + QWEN_TEXT
+    seen = [(patches, 3 * 2 * 14 * 14, width)]
+    seen += 32 * [(patches, width, 4 * width), (patches, width, 4 * width), (patches, 4 * width, width)]
+    merged = [(patches // 4, 4 * width, 4 * width), (patches // 4, 4 * width, language)]
+    # Queries and outputs, keys and values of 4 of 28 heads, and the gated feed-forward.
+    layer = 2 * [(tokens, language, language)] + 2 * [(tokens, language, language // 7)]
+    layer += 2 * [(tokens, language, 18944)] + [(tokens, 18944, language)]
+    products = product_flops([*seen, *merged, *(28 * layer)])
+    return products + 32 * attention_flops(patches, width) + 28 * attention_flops(tokens, language)
+
+
+def peak_mib() -> float:
+    """Return the peak memory of this process; that of rusage is its parent's, if that was larger."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> None:
