@@ -70,6 +70,11 @@ class Architecture(ABC):
         """Parameters of the transformer."""
 
     @property
+    def token_side(self) -> int:
+        """Latent pixels of an image token, along each side."""
+        return 2
+
+    @property
     def vae_width(self) -> int:
         """Channels of the VAE's first level, where its memory is."""
         return 128

@@ -7,14 +7,11 @@ takes a few forwards of two small pictures.
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +21,7 @@ from probing.backbones.devices import pick_compute_dtype, pick_device
 from probing.backbones.families.pipeline import PipelineBackbone
 from probing.backbones.loading import load_backbone
 from probing.backbones.registry import resolve
+from probing.backbones.stock_call import StockCall, stock_call
 from probing.commands import FAILED, OK, run_command
 from probing.errors import UserError
 from probing.features.trace import BlockTrace
@@ -149,7 +147,7 @@ def _check_latents(backbone: PipelineBackbone, sample: Sample) -> Iterator[str]:
     expected = (len(PROMPTS), *backbone.spec.architecture.latent_shape(sample.resolution))
     if tuple(sample.latents.shape) != expected:
         yield f"encoded pictures have the shape {tuple(sample.latents.shape)}, and the plan says {expected}"
-    decoded = _stock_call(backbone, sample).decoded
+    decoded = _stock(backbone, sample).decoded
     vae = backbone.pipeline.vae
     pixels = sample.pixels.to(backbone.device, vae.dtype)
     raw = vae.encode(pixels if decoded.ndim == 4 else pixels.unsqueeze(2)).latent_dist.mode()
@@ -161,7 +159,7 @@ def _check_latents(backbone: PipelineBackbone, sample: Sample) -> Iterator[str]:
 
 
 def _check_stock_step(backbone: PipelineBackbone, sample: Sample) -> Iterator[str]:
-    stock = _stock_call(backbone, sample)
+    stock = _stock(backbone, sample)
     packed = backbone.packed(sample.noisy)
     if packed.shape != stock.sample.shape or _gap(packed, stock.sample) > _close(backbone):
         yield (
@@ -357,74 +355,8 @@ CHECKS: dict[str, Callable[[PipelineBackbone, Sample], Iterator[str]]] = {
 """Every check, by what is true if it passes."""
 
 
-@dataclass(frozen=True, eq=False)
-class _StockCall:
-    """What the pipeline's own call did.
-
-    Attributes:
-        inputs: Arguments of the transformer's first call.
-        sample: Latents of the scheduler's first step.
-        velocity: Velocity of that step.
-        sigma: Its noise level.
-        timestep: What the transformer was told of it.
-        decoded: What the VAE decodes where the adapter's x0 is the sampler's result.
-    """
-
-    inputs: dict[str, Any]
-    sample: Tensor
-    velocity: Tensor
-    sigma: float
-    timestep: float
-    decoded: Tensor
-
-
-class _DecodedError(Exception):
-    """Ends a call of the pipeline at its VAE."""
-
-
-def _stock_call(backbone: PipelineBackbone, sample: Sample) -> _StockCall:
-    """Call the pipeline from words to the VAE's door, on given noise, and note what it computes."""
-    pipeline = backbone.pipeline
-    seen: dict[str, Any] = {}
-    noise = sample.noisy.to(backbone.device)
-
-    def given_noise(shape: Sequence[int], **options: Any) -> Tensor:
-        return noise.reshape(tuple(shape)).to(options.get("dtype") or noise.dtype)
-
-    def remember(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
-        seen["inputs"] = {name: value for name, value in bound.arguments.items() if name != "self"}
-        seen["timestep"] = float(seen["inputs"].get("timestep", seen["inputs"].get("t"))[0])
-
-    def step(velocity: Tensor, timestep: Tensor, latents: Tensor, **_: Any) -> tuple[Tensor]:
-        seen.update(velocity=velocity, sample=latents, sigma=float(pipeline.scheduler.sigmas[0]))
-        return (backbone.packed(sample.latents.to(latents)),)
-
-    def decode(latents: Tensor, **_: Any) -> None:
-        seen["decoded"] = latents
-        raise _DecodedError
-
-    hook = backbone.transformer.register_forward_pre_hook(remember, with_kwargs=True)
-    try:
-        with (
-            patch.object(sys.modules[type(pipeline).__module__], "randn_tensor", given_noise),
-            patch.object(pipeline.scheduler, "step", step),
-            patch.object(pipeline.vae, "decode", decode),
-            backbone.quiet_truncation(),
-        ):
-            pipeline(
-                prompt=list(PROMPTS),
-                height=sample.resolution,
-                width=sample.resolution,
-                num_inference_steps=1,
-                sigmas=[SIGMA],
-                **backbone.stock_options(),
-            )
-    except _DecodedError:
-        pass
-    finally:
-        hook.remove()
-    return _StockCall(**seen)
+def _stock(backbone: PipelineBackbone, sample: Sample) -> StockCall:
+    return stock_call(backbone, PROMPTS, sample.noisy, sample.latents, resolution=sample.resolution, sigma=SIGMA)
 
 
 def _agree(stock: Any, mine: Any, backbone: PipelineBackbone) -> bool:

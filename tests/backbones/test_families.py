@@ -141,8 +141,22 @@ def test_parts_that_do_not_fit_are_named(folder, tmp_path):
     content = json.loads(config.read_text())
     key = "z_dim" if "z_dim" in content else "latent_channels"
     config.write_text(json.dumps({**content, key: content[key] * 2}))
-    with pytest.raises(UserError, match=r"do not fit: the transformer's in_channels|has the shape|hold|lack"):
+    with pytest.raises(UserError, match="parts of this pipeline do not fit: the transformer's in_channels is"):
         load_backbone(resolve(str(copy)), device=CPU, compute_dtype=torch.float32, t5_length=LENGTH)
+
+
+def test_a_resolution_that_gives_no_whole_tokens_is_refused_with_the_multiple(backbone):
+    architecture = backbone.spec.architecture
+    side = next(side for side in range(1, 64) if _grid(architecture, side) == (1, 1))
+    with pytest.raises(UserError, match=f"multiple of {side} pixels for this model, got {2 * side + 1}"):
+        architecture.token_grid(2 * side + 1)
+
+
+def _grid(architecture, side):
+    try:
+        return architecture.token_grid(side)
+    except UserError:
+        return None
 
 
 def test_fresh_weights_leave_the_other_parts(folder, backbone):

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     ChromaPipeline,
@@ -26,44 +25,31 @@ from diffusers import (
 from transformers import Qwen3ForCausalLM, Qwen3Model
 
 from tests.fakes import tiny_sd3
-from tests.fakes.tiny_text import clip, qwen3, qwen25_vl, t5
+from tests.fakes.tiny_parts import clip, qwen3, qwen25_vl, shifted_vae, t5, vae
 
 SCHEDULER = {"shift": 3.0, "use_dynamic_shifting": True}
 
 
-def vae(**options: Any) -> AutoencoderKL:
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        mid_block_add_attention=False,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        **{"shift_factor": 0.1, "scaling_factor": 1.5, **options},
-    )
+TWO_KINDS = {
+    "in_channels": 16,
+    "num_layers": 2,
+    "num_single_layers": 3,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 48,
+}
 
 
 def flux(folder: Path, *, guidance: bool = True) -> FluxPipeline:
     tokenizer, encoder = clip(folder)
     tokenizer_2, encoder_2 = t5()
     transformer = FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=2,
-        num_single_layers=3,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=48,
-        pooled_projection_dim=16,
-        guidance_embeds=guidance,
-        axes_dims_rope=(4, 6, 6),
+        **TWO_KINDS, pooled_projection_dim=16, guidance_embeds=guidance, axes_dims_rope=(4, 6, 6)
     )
     return FluxPipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(**SCHEDULER),
-        vae=vae(),
+        vae=shifted_vae(),
         text_encoder=encoder,
         tokenizer=tokenizer,
         text_encoder_2=encoder_2,
@@ -120,7 +106,7 @@ def z_image(folder: Path) -> ZImagePipeline:
     return ZImagePipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae(),
+        vae=shifted_vae(),
         text_encoder=encoder,
         tokenizer=tokenizer,
     )
@@ -128,25 +114,8 @@ def z_image(folder: Path) -> ZImagePipeline:
 
 def flux2_klein(folder: Path) -> Flux2KleinPipeline:
     tokenizer, encoder = qwen3(Qwen3ForCausalLM, 16, 28)
-    transformer = Flux2Transformer2DModel(
-        in_channels=16,
-        num_layers=2,
-        num_single_layers=3,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=48,
-        axes_dims_rope=(4, 4, 4, 4),
-        guidance_embeds=False,
-    )
-    autoencoder = AutoencoderKLFlux2(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        mid_block_add_attention=False,
-    )
+    transformer = Flux2Transformer2DModel(**TWO_KINDS, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False)
+    autoencoder = vae(AutoencoderKLFlux2)
     torch.nn.init.normal_(autoencoder.bn.running_mean)
     torch.nn.init.uniform_(autoencoder.bn.running_var, 0.5, 2.0)
     return Flux2KleinPipeline(
@@ -162,12 +131,7 @@ def flux2_klein(folder: Path) -> Flux2KleinPipeline:
 def chroma(folder: Path) -> ChromaPipeline:
     tokenizer, encoder = t5()
     transformer = ChromaTransformer2DModel(
-        in_channels=16,
-        num_layers=2,
-        num_single_layers=3,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=48,
+        **TWO_KINDS,
         axes_dims_rope=(4, 6, 6),
         approximator_num_channels=16,
         approximator_hidden_dim=32,
@@ -176,7 +140,7 @@ def chroma(folder: Path) -> ChromaPipeline:
     return ChromaPipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(**SCHEDULER),
-        vae=vae(),
+        vae=shifted_vae(),
         text_encoder=encoder,
         tokenizer=tokenizer,
     )

@@ -4,41 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 
-from probing.backbones.base import Conditioning, Entry, Layout
-from probing.backbones.config_rules import CHANNELS, HEADS, LAYERS, whole, wholes
-from probing.backbones.families.pipeline import (
-    PipelineArchitecture,
-    PipelineBackbone,
-    PipelineFamily,
-    attention_mask,
-    check_widths,
-    count_tokens,
-    pack,
-    position_ids,
-    unpack,
-)
+from probing.backbones.base import Conditioning, Entry
+from probing.backbones.config_rules import CHANNELS, LAYERS, whole, wholes
+from probing.backbones.families.packed import LISTS, TWO_KINDS, PackedBackbone, call_with_positions
+from probing.backbones.families.pipeline import PipelineArchitecture, PipelineFamily, attention_mask, count_tokens
 from probing.backbones.library_parts import autoencoder_kl, flow_match_scheduler, t5_text_encoder, t5_tokenizer
 from probing.backbones.parts import Part
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from probing.backbones.base import Streams
-
 _RULES = {
-    "patch_size": whole(1, 1, required=False),
-    "in_channels": whole(4, 2**14),
-    "out_channels": whole(4, 2**14, required=False, or_null=True),
-    "num_layers": LAYERS,
-    "num_single_layers": LAYERS,
-    "attention_head_dim": whole(2, 4096),
-    "num_attention_heads": HEADS,
-    "joint_attention_dim": CHANNELS,
+    **TWO_KINDS,
     "axes_dims_rope": wholes(2, 4096, 3, required=False),
     "approximator_num_channels": whole(8, 4096, required=False),
     "approximator_hidden_dim": CHANNELS,
@@ -49,15 +30,8 @@ _RULES = {
 def _call(model: Any, rows: int, columns: int, text_tokens: int) -> Any:
     import torch
 
-    config = model.config
-    return model(
-        hidden_states=torch.empty(1, rows * columns, config.in_channels),
-        encoder_hidden_states=torch.empty(1, text_tokens, config.joint_attention_dim),
-        timestep=torch.ones(1),
-        img_ids=torch.empty(rows * columns, 3),
-        txt_ids=torch.empty(text_tokens, 3),
-        attention_mask=torch.ones(1, text_tokens + rows * columns),
-    )
+    mask = torch.ones(1, text_tokens + rows * columns)
+    return call_with_positions(model, rows, columns, text_tokens, attention_mask=mask)
 
 
 _PARTS = (
@@ -68,7 +42,7 @@ _PARTS = (
         "transformer",
         "diffusers:ChromaTransformer2DModel",
         rules=_RULES,
-        repeated={"transformer_blocks": "num_layers", "single_transformer_blocks": "num_single_layers"},
+        repeated=LISTS,
         run=lambda model: _call(model, 1, 1, 1),
     ),
     autoencoder_kl(),
@@ -81,7 +55,7 @@ class ChromaArchitecture(PipelineArchitecture):
     """The configuration of a Chroma pipeline."""
 
     parts = _PARTS
-    block_counts = ("num_layers", "num_single_layers")
+    block_counts = tuple(LISTS.values())
     example_call = staticmethod(_call)
 
     def text_parts(self, *, use_t5: bool) -> tuple[str, ...]:
@@ -91,26 +65,16 @@ class ChromaArchitecture(PipelineArchitecture):
         return f"{text_length} T5"
 
 
-class ChromaBackbone(PipelineBackbone):
+class ChromaBackbone(PackedBackbone):
     """A frozen ``ChromaPipeline``.
 
     The pipeline adds its mask of words to the scores of attention, as a number: padding is not hidden, but gets 1 less
     than words, and so it is here.
     """
 
-    block_lists = ("transformer_blocks", "single_transformer_blocks")
+    block_lists = tuple(LISTS)
     time_projection = "time_text_embed.time_proj"
     time_scale = 1000.0
-
-    def streams(self, block: int, output: tuple[Tensor, Tensor] | Tensor, layout: Layout) -> Streams:
-        """Blocks of the first list return (text, image), those of the second one sequence."""
-        if isinstance(output, tuple):
-            text, image = output
-            return {"image": image, "text": text}
-        return layout.split(output)
-
-    def layout(self, latents: Float[Tensor, "item channel row column"], conditioning: Conditioning) -> Layout:
-        return Layout.text_first(latents.shape[2] * latents.shape[3] // 4, self.text_length)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         import torch
@@ -134,7 +98,7 @@ class ChromaBackbone(PipelineBackbone):
             "hidden_states": hidden,
             "encoder_hidden_states": conditioning.tensors["encoder_hidden_states"].to(self.device, self.dtype),
             "timestep": self.timesteps(len(noisy), sigma),
-            "img_ids": position_ids(noisy.shape[2] // 2, noisy.shape[3] // 2).to(self.device, self.dtype),
+            "img_ids": self.image_positions(noisy).to(self.device, self.dtype),
             "txt_ids": torch.zeros(self.text_length, 3, device=self.device, dtype=self.dtype),
             "attention_mask": self.pipeline._prepare_attention_mask(
                 batch_size=len(hidden),
@@ -144,17 +108,6 @@ class ChromaBackbone(PipelineBackbone):
             ),
             "return_dict": False,
         }
-
-    def timestep(self, sigma: float) -> float:
-        return sigma
-
-    def packed(self, latents: Float[Tensor, "item channel row column"]) -> Tensor:
-        return pack(latents)
-
-    def velocity(
-        self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
-    ) -> Float[Tensor, "item channel row column"]:
-        return unpack(self.transformer(**self.inputs(noisy, conditioning, sigma))[0], *noisy.shape[2:])
 
     def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:
         return count_tokens(self.pipeline.tokenizer, prompts)
@@ -170,16 +123,11 @@ class ChromaFamily(PipelineFamily):
     text_length = 512
     entries = {"chroma1-hd": Entry("lodestones/Chroma1-HD", 1024, architecture="chroma1-hd")}  # noqa: RUF012
 
-    def check_fit(self, folder: Path, configs: Mapping[str, dict[str, Any]]) -> None:
-        if (transformer := configs.get("transformer")) is None:
-            return
-        width, channels = configs["text_encoder"]["d_model"], 4 * configs["vae"]["latent_channels"]
-        check_widths(
-            [
-                ("joint_attention_dim", transformer["joint_attention_dim"], "T5's d_model", width),
-                ("in_channels", transformer["in_channels"], "four times the VAE's latent_channels", channels),
-            ]
-        )
+    def widths(self, configs: Mapping[str, dict[str, Any]]) -> list[tuple[str, str, int]]:
+        return [
+            ("joint_attention_dim", "T5's d_model", configs["text_encoder"]["d_model"]),
+            ("in_channels", "four times the VAE's latent_channels", 4 * configs["vae"]["latent_channels"]),
+        ]
 
 
 FAMILY = ChromaFamily()

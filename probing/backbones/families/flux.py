@@ -9,19 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 
-from probing.backbones.base import Conditioning, Entry, Layout
-from probing.backbones.config_rules import CHANNELS, HEADS, LAYERS, flag, whole, wholes
-from probing.backbones.families.pipeline import (
-    PipelineArchitecture,
-    PipelineBackbone,
-    PipelineFamily,
-    attention_mask,
-    check_widths,
-    count_tokens,
-    pack,
-    position_ids,
-    unpack,
-)
+from probing.backbones.base import Conditioning, Entry
+from probing.backbones.config_rules import CHANNELS, flag, wholes
+from probing.backbones.families.packed import LISTS, TWO_KINDS, PackedBackbone, call_with_positions
+from probing.backbones.families.pipeline import PipelineArchitecture, PipelineFamily, attention_mask, count_tokens
 from probing.backbones.library_parts import (
     autoencoder_kl,
     clip_length_of,
@@ -36,17 +27,8 @@ from probing.backbones.parts import Part
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from probing.backbones.base import Streams
-
 _RULES = {
-    "patch_size": whole(1, 1, required=False),
-    "in_channels": whole(4, 2**14),
-    "out_channels": whole(4, 2**14, required=False, or_null=True),
-    "num_layers": LAYERS,
-    "num_single_layers": LAYERS,
-    "attention_head_dim": whole(2, 4096),
-    "num_attention_heads": HEADS,
-    "joint_attention_dim": CHANNELS,
+    **TWO_KINDS,
     "pooled_projection_dim": CHANNELS,
     "guidance_embeds": flag(),
     "axes_dims_rope": wholes(2, 4096, 3, required=False),
@@ -56,16 +38,9 @@ _RULES = {
 def _call(model: Any, rows: int, columns: int, text_tokens: int) -> Any:
     import torch
 
-    config, one = model.config, torch.ones(1)
-    return model(
-        hidden_states=torch.empty(1, rows * columns, config.in_channels),
-        encoder_hidden_states=torch.empty(1, text_tokens, config.joint_attention_dim),
-        pooled_projections=torch.empty(1, config.pooled_projection_dim),
-        timestep=one,
-        guidance=one if config.guidance_embeds else None,
-        img_ids=torch.empty(rows * columns, 3),
-        txt_ids=torch.empty(text_tokens, 3),
-    )
+    pooled = torch.empty(1, model.config.pooled_projection_dim)
+    guidance = torch.ones(1) if model.config.guidance_embeds else None
+    return call_with_positions(model, rows, columns, text_tokens, pooled_projections=pooled, guidance=guidance)
 
 
 _PARTS = (
@@ -77,7 +52,7 @@ _PARTS = (
         "transformer",
         "diffusers:FluxTransformer2DModel",
         rules=_RULES,
-        repeated={"transformer_blocks": "num_layers", "single_transformer_blocks": "num_single_layers"},
+        repeated=LISTS,
         run=lambda model: _call(model, 1, 1, 1),
     ),
     autoencoder_kl(),
@@ -91,7 +66,7 @@ class FluxArchitecture(PipelineArchitecture):
     """The configuration of a FLUX.1 pipeline."""
 
     parts = _PARTS
-    block_counts = ("num_layers", "num_single_layers")
+    block_counts = tuple(LISTS.values())
     example_call = staticmethod(_call)
 
     def text_parts(self, *, use_t5: bool) -> tuple[str, ...]:
@@ -105,24 +80,15 @@ class FluxArchitecture(PipelineArchitecture):
         return 3.5 if self.transformer.get("guidance_embeds") else None
 
 
-class FluxBackbone(PipelineBackbone):
+class FluxBackbone(PackedBackbone):
     """A frozen ``FluxPipeline``.
 
     T5's padding takes part in every attention, as in the pipeline; it is left out of reductions of the text.
     """
 
-    block_lists = ("transformer_blocks", "single_transformer_blocks")
+    block_lists = tuple(LISTS)
     time_projection = "time_text_embed.time_proj"
     time_scale = 1000.0
-
-    def streams(self, block: int, output: tuple[Tensor, Tensor], layout: Layout) -> Streams:
-        """Blocks of both lists return (text, image)."""
-        text, image = output
-        return {"image": image, "text": text}
-
-    def layout(self, latents: Float[Tensor, "item channel row column"], conditioning: Conditioning) -> Layout:
-        """Joint attention has the text first; no block returns the joined sequence."""
-        return Layout.text_first(latents.shape[2] * latents.shape[3] // 4, self.text_length)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         import torch
@@ -147,21 +113,10 @@ class FluxBackbone(PipelineBackbone):
             **{name: tensor.to(self.device, self.dtype) for name, tensor in conditioning.tensors.items()},
             "timestep": self.timesteps(len(noisy), sigma),
             "guidance": None if guidance is None else torch.full((len(noisy),), guidance, device=self.device),
-            "img_ids": position_ids(noisy.shape[2] // 2, noisy.shape[3] // 2).to(self.device, self.dtype),
+            "img_ids": self.image_positions(noisy).to(self.device, self.dtype),
             "txt_ids": torch.zeros(self.text_length, 3, device=self.device, dtype=self.dtype),
             "return_dict": False,
         }
-
-    def timestep(self, sigma: float) -> float:
-        return sigma
-
-    def packed(self, latents: Float[Tensor, "item channel row column"]) -> Tensor:
-        return pack(latents)
-
-    def velocity(
-        self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
-    ) -> Float[Tensor, "item channel row column"]:
-        return unpack(self.transformer(**self.inputs(noisy, conditioning, sigma))[0], *noisy.shape[2:])
 
     def stock_options(self) -> dict[str, Any]:
         return {**super().stock_options(), "guidance_scale": self.guidance or 0.0}
@@ -185,32 +140,16 @@ class FluxFamily(PipelineFamily):
     }
 
     def check_fit(self, folder: Path, configs: Mapping[str, dict[str, Any]]) -> None:
+        super().check_fit(folder, configs)
         path = folder / "tokenizer" / "tokenizer_config.json"
         clip_length_of(path, configs["tokenizer"], [configs["text_encoder"]])
-        if (transformer := configs.get("transformer")) is None:
-            return
-        check_widths(
-            [
-                (
-                    "pooled_projection_dim",
-                    transformer["pooled_projection_dim"],
-                    "CLIP's hidden_size",
-                    configs["text_encoder"]["hidden_size"],
-                ),
-                (
-                    "joint_attention_dim",
-                    transformer["joint_attention_dim"],
-                    "T5's d_model",
-                    configs["text_encoder_2"]["d_model"],
-                ),
-                (
-                    "in_channels",
-                    transformer["in_channels"],
-                    "four times the VAE's latent_channels",
-                    4 * configs["vae"]["latent_channels"],
-                ),
-            ]
-        )
+
+    def widths(self, configs: Mapping[str, dict[str, Any]]) -> list[tuple[str, str, int]]:
+        return [
+            ("pooled_projection_dim", "CLIP's hidden_size", configs["text_encoder"]["hidden_size"]),
+            ("joint_attention_dim", "T5's d_model", configs["text_encoder_2"]["d_model"]),
+            ("in_channels", "four times the VAE's latent_channels", 4 * configs["vae"]["latent_channels"]),
+        ]
 
     def tokenizers(self, pipeline: Any, text_length: int) -> Sequence[tuple[str, str, int]]:
         return [

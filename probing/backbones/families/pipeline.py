@@ -1,4 +1,4 @@
-"""What the families of diffusers pipelines share: two configurations, one pipeline object, and 2×2 packing."""
+"""What the families of diffusers pipelines share: two configurations, and one pipeline object."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class PipelineArchitecture(Architecture):
         return list(range(self.num_blocks))
 
     def token_grid(self, resolution: int) -> tuple[int, int]:
-        side = self.vae_factor * 2
+        side = self.vae_factor * self.token_side
         if resolution < side or resolution % side:
             raise UserError(f"The resolution must be a multiple of {side} pixels for this model, got {resolution}.")
         return resolution // side, resolution // side
@@ -134,9 +134,9 @@ class PipelineArchitecture(Architecture):
         return replace(self, transformer=dict(config))
 
     @staticmethod
+    @abstractmethod
     def example_call(model: Any, rows: int, columns: int, text_tokens: int) -> Any:
         """Call a transformer once, for one item with this grid of image tokens."""
-        raise NotImplementedError
 
     def _part(self, kind: str) -> Part:
         return next(part for part in self.parts if part.kind == kind)
@@ -288,33 +288,12 @@ def _embed_time_exactly(transformer: Any, projection: Any, scale: float) -> list
     ]
 
 
-def pack(latents: Float[Tensor, "item channel row column"]) -> Float[Tensor, "item token packed"]:
-    """Make one token of each 2×2 square of latents, channels first."""
-    squares = latents.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
-    return squares.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-
-
-def unpack(
-    tokens: Float[Tensor, "item token packed"], rows: int, columns: int
-) -> Float[Tensor, "item channel row column"]:
-    """Take :func:`pack` back; ``rows`` and ``columns`` are those of the latents."""
-    squares = tokens.unflatten(2, (-1, 2, 2)).unflatten(1, (rows // 2, columns // 2))
-    return squares.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-
-
 def fill_text(tokens: Float[Tensor, "item token channel"], length: int) -> Float[Tensor, "item length channel"]:
     """Cut text tokens, or fill them up with zeros, to one length."""
     import torch
 
     filled: Tensor = torch.nn.functional.pad(tokens, (0, 0, 0, length - tokens.shape[1]))
     return filled
-
-
-def position_ids(rows: int, columns: int) -> Float[Tensor, "token 3"]:
-    """Return the positions of image tokens: 0, row, column."""
-    import torch
-
-    return torch.cartesian_prod(torch.zeros(1), torch.arange(float(rows)), torch.arange(float(columns)))
 
 
 def attention_mask(tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
@@ -357,6 +336,18 @@ class PipelineFamily(Family):
             text_parameters=text_parameters,
         )
 
+    def check_fit(self, folder: Path, configs: Mapping[str, dict[str, Any]]) -> None:
+        for key, partner, value in self.widths(configs) if "transformer" in configs else ():
+            if (here := configs["transformer"][key]) != value:
+                raise UserError(
+                    f"The parts of this pipeline do not fit: the transformer's {key} is {here}, and {partner} {value}; "
+                    f"give parts of one model."
+                )
+
+    @abstractmethod
+    def widths(self, configs: Mapping[str, dict[str, Any]]) -> Sequence[tuple[str, str, int]]:
+        """List entries of the transformer's configuration that another part decides: entry, what decides it, value."""
+
     def architecture_from(self, described: dict[str, Any]) -> PipelineArchitecture:
         return self.architecture(**{key: v for key, v in described.items() if key not in ("encoders", "scheduler")})
 
@@ -387,20 +378,3 @@ class PipelineFamily(Family):
             import diffusers
 
             return getattr(diffusers, self.pipeline)
-
-
-def check_widths(needed: Sequence[tuple[str, int, str, int]]) -> None:
-    """Check that the widths of a pipeline's parts fit each other.
-
-    Args:
-        needed: Entry of the transformer's configuration, its value, what it has to equal, and the value of that.
-
-    Raises:
-        UserError: Two parts do not fit; both are named.
-    """
-    for key, value, partner, expected in needed:
-        if value != expected:
-            raise UserError(
-                f"The parts of this pipeline do not fit: the transformer's {key} is {value}, and {partner} {expected}; "
-                f"give parts of one model."
-            )

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 
 from probing.backbones.architecture import count_flops
 from probing.backbones.base import Conditioning, Entry, Layout
-from probing.backbones.config_rules import CHANNELS, HEADS, LAYERS, flag, reals, whole, wholes
-from probing.backbones.families.pipeline import (
-    PipelineArchitecture,
-    PipelineBackbone,
-    PipelineFamily,
-    check_widths,
-    count_tokens,
-    fill_text,
-    pack,
-    unpack,
-)
+from probing.backbones.config_rules import flag, reals, whole, wholes
+from probing.backbones.families.packed import RULES, PackedBackbone
+from probing.backbones.families.pipeline import PipelineArchitecture, PipelineFamily, count_tokens, fill_text
 from probing.backbones.library_parts import flow_match_scheduler, qwen2_tokenizer, qwen25_vl, width_of
 from probing.backbones.parts import Part
 
@@ -31,13 +22,9 @@ if TYPE_CHECKING:
     from probing.backbones.base import Streams
 
 _RULES = {
+    **RULES,
     "patch_size": whole(2, 2),
-    "in_channels": whole(4, 2**14),
     "out_channels": whole(1, 2**12),
-    "num_layers": LAYERS,
-    "attention_head_dim": whole(2, 4096),
-    "num_attention_heads": HEADS,
-    "joint_attention_dim": CHANNELS,
     "guidance_embeds": flag(),
     "axes_dims_rope": wholes(2, 4096, 3, required=False),
     "zero_cond_t": flag(),
@@ -110,7 +97,7 @@ class QwenImageArchitecture(PipelineArchitecture):
         return count_flops(lambda: _encode(self._on_meta("vae"), resolution))
 
 
-class QwenImageBackbone(PipelineBackbone):
+class QwenImageBackbone(PackedBackbone):
     """A frozen ``QwenImagePipeline``.
 
     A batch is as long as its longest prompt, and padding is masked in every attention; the streams are filled up with
@@ -120,14 +107,10 @@ class QwenImageBackbone(PipelineBackbone):
     block_lists = ("transformer_blocks",)
     time_projection = "time_text_embed.time_proj"
 
-    def streams(self, block: int, output: tuple[Tensor, Tensor], layout: Layout) -> Streams:
+    def streams(self, block: int, output: tuple[Tensor, Tensor] | Tensor, layout: Layout) -> Streams:
         """A block returns (text, image)."""
         text, image = output
         return {"image": image, "text": fill_text(text, self.text_length)}
-
-    def layout(self, latents: Float[Tensor, "item channel row column"], conditioning: Conditioning) -> Layout:
-        """Joint attention has the text first; no block returns the joined sequence."""
-        return Layout.text_first(latents.shape[2] * latents.shape[3] // 4, self.text_length)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         import torch
@@ -140,7 +123,7 @@ class QwenImageBackbone(PipelineBackbone):
             real = torch.ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask.bool().cpu()
             real = torch.nn.functional.pad(real, (0, self.text_length - real.shape[1]))
             tokens = fill_text(tokens, self.text_length).cpu()
-        return Conditioning({"encoder_hidden_states": tokens, "encoder_hidden_states_mask": real}, {"qwen": real})
+        return Conditioning({"encoder_hidden_states": tokens}, {"qwen": real})
 
     def encode_images(self, pixels: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image channel row column"]:
         """Return the posterior's mode of a video of one picture, less the mean and over the deviation of channels."""
@@ -158,7 +141,7 @@ class QwenImageBackbone(PipelineBackbone):
     def inputs(
         self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
     ) -> dict[str, Any]:
-        tokens, real = conditioning.tensors["encoder_hidden_states"], conditioning.tensors["encoder_hidden_states_mask"]
+        tokens, real = conditioning.tensors["encoder_hidden_states"], conditioning.parts["qwen"]
         longest = int(real.sum(dim=1).max())
         real = real[:, :longest]
         return {
@@ -169,18 +152,6 @@ class QwenImageBackbone(PipelineBackbone):
             "img_shapes": [[(1, noisy.shape[2] // 2, noisy.shape[3] // 2)]] * len(noisy),
             "return_dict": False,
         }
-
-    def timestep(self, sigma: float) -> float:
-        """The embedding multiplies it by 1000 inside, in float32."""
-        return sigma
-
-    def packed(self, latents: Float[Tensor, "item channel row column"]) -> Tensor:
-        return pack(latents)
-
-    def velocity(
-        self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
-    ) -> Float[Tensor, "item channel row column"]:
-        return unpack(self.transformer(**self.inputs(noisy, conditioning, sigma))[0], *noisy.shape[2:])
 
     def stock_options(self) -> dict[str, Any]:
         return {"true_cfg_scale": 1.0, "max_sequence_length": self.text_length}
@@ -204,16 +175,11 @@ class QwenImageFamily(PipelineFamily):
         "qwen-image-2512": Entry("Qwen/Qwen-Image-2512", 1024, architecture="qwen-image"),
     }
 
-    def check_fit(self, folder: Path, configs: Mapping[str, dict[str, Any]]) -> None:
-        if (transformer := configs.get("transformer")) is None:
-            return
-        width, channels = width_of(configs["text_encoder"]), 4 * configs["vae"]["z_dim"]
-        check_widths(
-            [
-                ("joint_attention_dim", transformer["joint_attention_dim"], "the text encoder's hidden_size", width),
-                ("in_channels", transformer["in_channels"], "four times the VAE's z_dim", channels),
-            ]
-        )
+    def widths(self, configs: Mapping[str, dict[str, Any]]) -> list[tuple[str, str, int]]:
+        return [
+            ("joint_attention_dim", "the text encoder's hidden_size", width_of(configs["text_encoder"])),
+            ("in_channels", "four times the VAE's z_dim", 4 * configs["vae"]["z_dim"]),
+        ]
 
 
 FAMILY = QwenImageFamily()

@@ -18,7 +18,6 @@ from probing.backbones.families.pipeline import (
     PipelineBackbone,
     PipelineFamily,
     attention_mask,
-    check_widths,
     count_tokens,
 )
 from probing.backbones.library_parts import (
@@ -82,15 +81,14 @@ def _check_transformer(path: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _run_transformer(model: Any) -> None:
-    """Run one item of one patch and one text token."""
+def _call(model: Any, rows: int, columns: int, text_tokens: int) -> Any:
     import torch
 
     config = model.config
     side = config.patch_size
-    model(
-        hidden_states=torch.empty(1, config.in_channels, side, side),
-        encoder_hidden_states=torch.empty(1, 1, config.joint_attention_dim),
+    return model(
+        hidden_states=torch.empty(1, config.in_channels, rows * side, columns * side),
+        encoder_hidden_states=torch.empty(1, text_tokens, config.joint_attention_dim),
         pooled_projections=torch.empty(1, config.pooled_projection_dim),
         timestep=torch.empty(1),
     )
@@ -109,7 +107,7 @@ _PARTS = (
         rules=_RULES,
         check=_check_transformer,
         repeated={"transformer_blocks": "num_layers"},
-        run=_run_transformer,
+        run=lambda model: _call(model, 1, 1, 1),
     ),
     autoencoder_kl(),
     clip_text_encoder("text_encoder"),
@@ -132,6 +130,7 @@ class SD3Architecture(PipelineArchitecture):
     has_t5: bool
     parts = _PARTS
     block_counts = ("num_layers",)
+    example_call = staticmethod(_call)
 
     @property
     def latent_channels(self) -> int:
@@ -315,9 +314,19 @@ class SD3Family(PipelineFamily):
         )
 
     def check_fit(self, folder: Path, configs: Mapping[str, dict[str, Any]]) -> None:
+        super().check_fit(folder, configs)
         if "transformer" in configs:
-            _check_widths(configs)
+            _check_clip_widths(configs)
         _clip_length(folder, configs)
+
+    def widths(self, configs: Mapping[str, dict[str, Any]]) -> list[tuple[str, str, int]]:
+        """``text_encoder_3`` is missing where T5 is not used."""
+        pooled = sum(configs[name]["projection_dim"] for name in _CLIPS)
+        widths = [("pooled_projection_dim", "the text encoders' projection_dim", pooled)]
+        widths.append(("in_channels", "the VAE's latent_channels", configs["vae"]["latent_channels"]))
+        if "text_encoder_3" in configs:
+            widths.append(("joint_attention_dim", "the T5 encoder's d_model", configs["text_encoder_3"]["d_model"]))
+        return widths
 
     def tokenizers(self, pipeline: Any, text_length: int) -> list[tuple[str, str, int]]:
         lengths = (pipeline.tokenizer_max_length, pipeline.tokenizer_max_length, text_length)
@@ -330,15 +339,8 @@ def _clip_length(folder: Path, configs: Mapping[str, dict[str, Any]]) -> int:
     return clip_length_of(path, configs["tokenizer"], [configs[name] for name in _CLIPS])
 
 
-def _check_widths(configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that the widths of the parts fit each other; ``text_encoder_3`` is missing where T5 is not used."""
-    transformer, clips = configs["transformer"], [configs[name] for name in _CLIPS]
-    partners = [("pooled_projection_dim", "the text encoders' projection_dim", sum(c["projection_dim"] for c in clips))]
-    partners.append(("in_channels", "the VAE's latent_channels", configs["vae"]["latent_channels"]))
-    if "text_encoder_3" in configs:
-        partners.append(("joint_attention_dim", "the T5 encoder's d_model", configs["text_encoder_3"]["d_model"]))
-    check_widths([(key, transformer[key], partner, value) for key, partner, value in partners])
-    width = sum(clip["hidden_size"] for clip in clips)
+def _check_clip_widths(configs: Mapping[str, Mapping[str, Any]]) -> None:
+    transformer, width = configs["transformer"], sum(configs[name]["hidden_size"] for name in _CLIPS)
     if width > transformer["joint_attention_dim"]:
         raise UserError(
             f"The parts of this pipeline do not fit: the CLIP encoders give {width} channels, and the transformer's "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
@@ -15,7 +14,6 @@ from probing.backbones.families.pipeline import (
     PipelineArchitecture,
     PipelineBackbone,
     PipelineFamily,
-    check_widths,
     count_tokens,
     fill_text,
 )
@@ -139,12 +137,12 @@ class ZImageBackbone(PipelineBackbone):
             )
             tokens = torch.cat([fill_text(words[None], self.text_length) for words in lists]).cpu()
             real = torch.tensor([[i < len(words) for i in range(self.text_length)] for words in lists])
-        return Conditioning({"cap_feats": tokens, "real": real}, {"qwen": real})
+        return Conditioning({"cap_feats": tokens}, {"qwen": real})
 
     def inputs(
         self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
     ) -> dict[str, Any]:
-        words, real = conditioning.tensors["cap_feats"], conditioning.tensors["real"]
+        words, real = conditioning.tensors["cap_feats"], conditioning.parts["qwen"]
         return {
             "x": list(noisy.to(self.device, self.dtype).unsqueeze(2).unbind()),
             "t": self.timesteps(len(noisy), sigma),
@@ -190,16 +188,11 @@ class ZImageFamily(PipelineFamily):
         "z-image-turbo": Entry("Tongyi-MAI/Z-Image-Turbo", 1024, architecture="z-image"),
     }
 
-    def check_fit(self, folder: Path, configs: Mapping[str, dict[str, Any]]) -> None:
-        if (transformer := configs.get("transformer")) is None:
-            return
-        width, channels = width_of(configs["text_encoder"]), configs["vae"]["latent_channels"]
-        check_widths(
-            [
-                ("cap_feat_dim", transformer["cap_feat_dim"], "the text encoder's hidden_size", width),
-                ("in_channels", transformer["in_channels"], "the VAE's latent_channels", channels),
-            ]
-        )
+    def widths(self, configs: Mapping[str, dict[str, Any]]) -> list[tuple[str, str, int]]:
+        return [
+            ("cap_feat_dim", "the text encoder's hidden_size", width_of(configs["text_encoder"])),
+            ("in_channels", "the VAE's latent_channels", configs["vae"]["latent_channels"]),
+        ]
 
 
 FAMILY = ZImageFamily()

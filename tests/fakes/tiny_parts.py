@@ -1,4 +1,4 @@
-"""Small tokenizers and text encoders of the real classes, shared by the tiny pipelines."""
+"""Small tokenizers, text encoders and VAEs of the real classes, shared by the tiny pipelines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from diffusers import AutoencoderKL
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
@@ -25,6 +26,25 @@ from transformers import (
 from probing.testbed.recipes.text import CAPTION_LENGTH, build_tokenizer
 
 WORDS = ["a", "small", "red", "green", "circle", "square", "on", "white", "background", "star"]
+
+
+def vae(cls: type = AutoencoderKL, **options: Any) -> Any:
+    """Return a VAE of two levels and four channels."""
+    return cls(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        mid_block_add_attention=False,
+        **options,
+    )
+
+
+def shifted_vae() -> AutoencoderKL:
+    """Return one without products around its latents, whose shift and scale show when they are missing."""
+    return vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=1.5)
 
 
 def clip(folder: Path, cls: type = CLIPTextModel, width: int = 16) -> tuple[Any, Any]:
