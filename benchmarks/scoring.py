@@ -1,7 +1,7 @@
 """Measure what a score costs, from latents and from pictures: ``python benchmarks/scoring.py --reward my-reward``.
 
 Three ways to score what a sampler made, as in Table 2 of DiT-Reward: the reward on latents; the reward on the decoded
-pictures, which the VAE encodes again; and a reward of pixels alone on the decoded pictures (``testbed-rival``). Each
+pictures, which the VAE encodes again; and the baseline reward model on the decoded pictures (``testbed-rival``). Each
 runs in a process of its own, in turns, at batch 1 and at the best batch; the prompts are encoded before. Writes the
 milliseconds of one item and the peak memory of the process, median and range over turns, to ``scoring.csv``.
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-WAYS = ("latents", "pictures", "pixels alone")
+WAYS = ("latents", "pictures", "pictures, baseline")
 BATCHES = (1, 8, 32, 64)
 TEXT_TOKENS, RESOLUTION = 333, 512
 QWEN_TEXT = 100
@@ -43,7 +43,7 @@ def measure(reward_folder: str, way: str, batch: int, seconds: float) -> dict[st
     prompt = "a small red circle"
     conditioning = reward.opened.encode_prompts([prompt] * batch)
     latents = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
-    rival = Rival.load() if way == "pixels alone" else None
+    rival = Rival.load() if way == "pictures, baseline" else None
     vae = backbone.pipeline.vae
 
     def decode() -> list[Image.Image]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -27,9 +27,14 @@ class TapRule:
         """Return the depths for a family."""
         return self.by_pipeline.get(pipeline or "", self.depths)
 
-    def blocks(self, num_blocks: int, pipeline: str | None = None) -> tuple[int, ...]:
-        """Return the blocks of a backbone at these depths, each the nearest one."""
-        return tuple(sorted({max(0, round(depth * num_blocks) - 1) for depth in self.depths_of(pipeline)}))
+    def blocks(
+        self, num_blocks: int, pipeline: str | None = None, *, among: Sequence[int] | None = None
+    ) -> tuple[int, ...]:
+        """Return the nearest block to each depth, of two the shallower, among some or all blocks of a backbone."""
+        at_hand = range(num_blocks) if among is None else among
+        return tuple(
+            sorted({min(at_hand, key=lambda b: abs(Fraction(b + 1, num_blocks) - d)) for d in self.depths_of(pipeline)})
+        )
 
 
 def _of(blocks: tuple[int, ...], count: int) -> tuple[Fraction, ...]:

@@ -114,7 +114,7 @@ class Extraction:
             stages = kept.stages_to_load(self.data, items)
         backbone = load_for(self.plan.spec, settings, device=device, stages=stages)
         extracted = compute(self.plan, backbone, self.data, self.output, request=self.request, work=work, kept=kept)
-        return extracted.store, extracted.computed, "; ".join(extracted.repaired)
+        return extracted.store, extracted.computed, "; ".join(extracted.notes)
 
     def _open_kept(self) -> KeptInputs | None:
         """Open the folder of kept latents and prompts; None if nothing is kept, or the model is not here yet."""

@@ -41,12 +41,12 @@ class Extracted:
     Attributes:
         store: The feature store, complete.
         computed: Number of items of which features were computed now.
-        repaired: What was missing or damaged in the store, a sentence each.
+        notes: What was missing or damaged in the store, and what did not fit into memory, a sentence each.
     """
 
     store: FeatureStore
     computed: int
-    repaired: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def extract(
@@ -78,7 +78,7 @@ def extract(
         UserError: Other settings, a bad image, a full disk, too little memory, or another process at this store.
     """
     output = Path(output)
-    repaired = () if work is not None else tuple(repair_quickly(output))
+    notes = () if work is not None else tuple(repair_quickly(output))
     if work is None or work.settings["parts"] != backbone.parts:
         work = plan_work(plan, data, output, parts=backbone.parts, device=backbone.device.type)
     store = work.store
@@ -108,10 +108,10 @@ def extract(
             store.write_pairs(data.pairs)
             computed, size = _compute_missing(work, backbone, data, store, kept)
             if size is not None:
-                repaired = (*repaired, f"batches of {plan.settings.batch_size} did not fit into memory: read by {size}")
+                notes = (*notes, f"batches of {plan.settings.batch_size} did not fit into memory: read by {size}")
     else:
         store.write_pairs(data.pairs)
-    return Extracted(store, computed, repaired)
+    return Extracted(store, computed, notes)
 
 
 def _remove_partial_files(output: Path) -> None:

@@ -24,7 +24,7 @@ _STYLES = {
     "frozen": style.Style(style.TRAINED, "o", "frozen"),
     "lora": style.Style("#009E73", "s", "low-rank adapter (LoRA)"),
     "full": style.Style("#D55E00", "D", "every weight trained"),
-    "": style.Style("#CC79A7", "^", "reward model of pixels alone"),
+    "": style.Style("#CC79A7", "^", "baseline reward model"),
 }
 
 
@@ -63,6 +63,8 @@ def plot_adaptation(table: pd.DataFrame, *, model: str, ax: Axes | None = None, 
             ax.plot([ceiling] * 2, [-number - 0.4, -number + 0.4], color=style.CEILING, linestyle=style.DASHED)
         ax.set_yticks(range(0, -len(facets), -1), [shown_name(facet) for facet in facets])
         ax.set_ylim(-len(facets) + 0.45, 0.75)
+        # Room for the word chance, on both sides of its line.
+        ax.set_xlim(left=min(46, ax.get_xlim()[0]))
         ax.set_xlabel("pair accuracy (%)")
         ax.set_title(f"{shown_name(model)}\n{describe_counts(rows)}", fontsize=10)
         if legend:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from probing.analysis.engine import Site
 from probing.errors import UserError
@@ -22,7 +22,7 @@ class BackboneIdentity:
         config_hash: Hash of its configurations.
         revision: Digest over all parts.
         parts: Digest of the files of each part.
-        random_init: Whether its weights are fresh.
+        random_init: Whether the transformer's weights are fresh, or those of ``all`` parts.
         seed: Seed of fresh weights.
     """
 
@@ -30,7 +30,7 @@ class BackboneIdentity:
     config_hash: str
     revision: str
     parts: Mapping[str, str]
-    random_init: bool = False
+    random_init: bool | Literal["all"] = False
     seed: int = 0
 
 

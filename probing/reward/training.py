@@ -273,7 +273,7 @@ def _backbone(store: FeatureStore) -> BackboneIdentity:
         config_hash=str(attributes["config_hash"]),
         revision=str(attributes["revision"]),
         parts=dict(attributes["parts"]),
-        random_init=bool(attributes["random_init"]),
+        random_init=attributes["random_init"],
         seed=int(attributes["seed"]),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,6 +76,19 @@ def test_the_command_takes_the_word(tmp_path, capsys):
         assert options.settings.random_init == value
     with pytest.raises(UserError, match="expected nothing or all, got 'some'"):
         PARSER.parse(["--model", str(folder), "--random-init", "some"])
+
+
+def test_a_reward_on_a_random_pipeline_is_loaded_again_as_one(tmp_path):
+    folder = write("z-image", tmp_path)
+    data = probing.load_pairs("testbed", where="facet == 'quality'", limit=96)
+    read = {"resolution": 32, "t5_length": 40, "device": "cpu"}
+    store = probing.extract(folder, data, output=tmp_path / "s.zarr", random_init="all", **read)
+    path = probing.train_reward(store).save(tmp_path / "reward")
+    reward = probing.LatentReward.load(path, model=folder, device="cpu")
+    items = data.items.iloc[:3]
+    live = reward.score(items["prompt"].tolist(), [data.open_image(i) for i in items["item_id"]], keys=items["item_id"])
+    cached = reward.score_store(store).set_index("item_id")["reward"][items["item_id"]]
+    np.testing.assert_allclose(live, cached, rtol=1e-3, atol=1e-4)
 
 
 def test_too_little_memory_is_a_sentence(monkeypatch):

@@ -263,10 +263,10 @@ def test_a_random_backbone_may_not_continue_a_trained_store(spec, backbone, tmp_
 
 
 def test_repairs_are_returned(spec, backbone, tmp_path):
-    assert run(spec, backbone, make_data(), tmp_path / "s.zarr").repaired == ()
+    assert run(spec, backbone, make_data(), tmp_path / "s.zarr").notes == ()
     next((tmp_path / "s.zarr").glob("features/image/mean/c/0/0/0/0")).unlink()
     again = run(spec, backbone, make_data(), tmp_path / "s.zarr")
-    assert again.repaired == ("features/image/mean/c/0/0/0/0: it is missing",)
+    assert again.notes == ("features/image/mean/c/0/0/0/0: it is missing",)
     assert again.computed == 12
 
 

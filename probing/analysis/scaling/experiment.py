@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -178,7 +177,10 @@ def measure_scaling(
                         "stage_source": runs.source,
                         "control": StoreIdentity(store).control,
                     }
-                    taps = {name: taps_of(name).depths_of(store.attributes.get("pipeline")) for name in settings.taps}
+                    taps = {
+                        name: taps_of(name).blocks(store.num_blocks, store.attributes.get("pipeline"), among=blocks)
+                        for name in settings.taps
+                    }
                     measured = _measure_store(
                         reader, fitter, runs.blocks, narrowest, settings.depths, taps, seed=run.seed
                     )
@@ -216,7 +218,7 @@ def _measure_store(
     stages: Sequence[Sequence[int]],
     narrowest: int,
     depths: Sequence[float],
-    taps: Mapping[str, Sequence[Fraction]],
+    taps: Mapping[str, Sequence[int]],
     *,
     seed: int,
 ) -> list[tuple[dict[str, Any], Fit]]:
@@ -238,23 +240,19 @@ def _measure_store(
     def matched() -> np.ndarray:
         return reduce_width(reader.read(best), fitter.facet.training_rows, narrowest, how="pca", seed=seed)
 
-    tapped = {
-        name: sorted({curve.block_at(float(depth), reader.num_blocks) for depth in of_rule})
-        for name, of_rule in taps.items()
-    }
     of_stages, of_width, *of_taps = fitter.fit_facet(
         [
             Job(f"{curve}/{label}/stages", partial(reader.concatenate, representative)),
             Job(f"{curve}/{best}/pca{narrowest}-{seed}", matched),
             *(
                 Job(f"{curve}/{'+'.join(map(str, blocks))}/stages", partial(reader.concatenate, blocks))
-                for blocks in tapped.values()
+                for blocks in taps.values()
             ),
         ]
     )
     rows.append(({"kind": "point", "head": "stages", "block": np.nan, "blocks": label}, of_stages))
     rows.append(({"kind": "point", "head": "best-matched", "block": best, "blocks": str(best)}, of_width))
-    for (name, blocks), fit in zip(tapped.items(), of_taps, strict=True):
+    for (name, blocks), fit in zip(taps.items(), of_taps, strict=True):
         row = {"kind": "point", "head": f"taps {name}", "block": np.nan, "blocks": "+".join(map(str, blocks))}
         rows.append((row, fit))
     return rows
