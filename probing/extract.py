@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import probing
+from probing.backbones.tuning import UNCHANGED, Tuning
 from probing.commands import run_command
 from probing.data_options import DataOptions
 from probing.features.settings import KEEP_INPUTS, ExtractionOptions
@@ -22,7 +23,7 @@ class ExtractOptions:
         model: Registry name, or a diffusers pipeline folder.
         data: Pairs and pictures.
         settings: What to read, and how.
-        transformer: Folder of a transformer that replaces the model's, such as a fine-tuned one.
+        tuning: Weights that change its transformer.
         split: Split of the data: train, validation or test; default: all.
         skip_bad_images: Leave out items whose picture cannot be read, with a report.
         device: Device of the forwards: auto, cpu, cuda, cuda:1, mps.
@@ -35,7 +36,7 @@ class ExtractOptions:
     model: str
     data: DataOptions = field(default_factory=DataOptions)
     settings: ExtractionOptions = field(default_factory=ExtractionOptions)
-    transformer: Path | None = None
+    tuning: Tuning = UNCHANGED
     split: str | None = None
     skip_bad_images: bool = False
     device: str = "auto"
@@ -52,7 +53,7 @@ def run(options: ExtractOptions) -> None:
     extraction = probing.plan_extraction(
         options.model,
         options.data.load(options.split),
-        transformer=options.transformer,
+        **vars(options.tuning),
         output=options.output,
         device=options.device,
         skip_bad_images=options.skip_bad_images,
@@ -91,7 +92,7 @@ def _request(options: ExtractOptions) -> dict[str, Any]:
     """Return the options that a repair needs beside the store's settings."""
     values = {
         "model": options.model,
-        "transformer": options.transformer,
+        **vars(options.tuning),
         **{field.name: getattr(options.data, field.name) for field in fields(options.data)},
         "split": options.split,
         "skip_bad_images": options.skip_bad_images,

@@ -12,6 +12,7 @@ import pandas as pd
 
 from probing.analysis.engine import Context, Model, Recipe, Run, Sites
 from probing.api.measuring import measure_context, open_stores
+from probing.backbones.tuning import UNCHANGED, Tuning, plain_name
 from probing.commands import run_command
 from probing.data_options import DataOptions, SplitOptions
 from probing.errors import UserError
@@ -37,13 +38,13 @@ class ModelOptions:
 
     Attributes:
         model: Registry name, or a diffusers pipeline folder; default: the store's model.
-        transformer: Folder of a transformer that replaces the model's, such as a fine-tuned one.
+        tuning: Weights that change its transformer.
         device: Device of the forwards: auto, cpu, cuda, cuda:1, mps.
         compute_dtype: Type of weights and forwards; auto: bfloat16 on an accelerator, float32 on a CPU.
     """
 
     model: str | None = None
-    transformer: Path | None = None
+    tuning: Tuning = UNCHANGED
     device: str = "auto"
     compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
 
@@ -168,14 +169,9 @@ def _model(options: ModelOptions, stores: Sequence[Any]) -> Model:
     if name is None and not stores:
         raise UserError("Give --model, a registry name or a diffusers pipeline folder.")
     if name is None:
-        # A name such as sd35-medium+tuned records that the store was made with --transformer.
-        name, _, replaced = str(stores[0].attributes["model"]).partition("+")
-        if replaced and options.transformer is None:
-            raise UserError(
-                f"The store was made with another transformer, {replaced}; give its folder by --transformer."
-            )
+        name = plain_name(str(stores[0].attributes["model"]), options.tuning)
     device = pick_device(options.device)
-    return Model(resolve(name, options.transformer), device, pick_compute_dtype(options.compute_dtype, device))
+    return Model(resolve(name, options.tuning), device, pick_compute_dtype(options.compute_dtype, device))
 
 
 def _data(experiment: Experiment, options: Any) -> PreferenceData | None:

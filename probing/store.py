@@ -49,13 +49,15 @@ class RepairOptions(StoreOption):
 
     Attributes:
         model: The model's present folder.
-        transformer: Present folder of a transformer that replaces the model's.
+        transformer: Present folder or file of a transformer that replaces the model's.
+        lora: Present file or folder of a LoRA.
         data: The data's present name or file.
         data_root: Present folder of the data set's files.
     """
 
     model: str | None = None
     transformer: Path | None = None
+    lora: Path | None = None
     data: str | None = None
     data_root: Path | None = None
 
@@ -99,16 +101,16 @@ def _repair(arguments: RepairOptions) -> int:
 
 def _command(store: FeatureStore, arguments: RepairOptions) -> list[str]:
     """Build the options of the extraction that made a store."""
-    request: dict[str, Any] | None = store.attributes.get("request")
-    if request is None:
-        raise UserError(
-            f"{store.path} was not created by probing.extract, so its features cannot be extracted again; "
-            f"create it again."
-        )
-    request = {
-        **request,
-        **{k: v for k in ("model", "transformer", "data", "data_root") if (v := getattr(arguments, k))},
+    request: dict[str, Any] = {
+        **(store.attributes.get("request") or {}),
+        **{k: v for k in ("model", "transformer", "lora", "data", "data_root") if (v := getattr(arguments, k))},
     }
+    for name in ("model", "data"):
+        if not request.get(name):
+            raise UserError(
+                f"{store.path} does not name its {name}, so its features cannot be extracted again; give it by "
+                f"--{name}, or extract the store anew."
+            )
     settings = store.attributes
     values: dict[str, Any] = {
         **{name: value for name, value in request.items() if name != "skip_bad_images"},
@@ -131,6 +133,7 @@ def _command(store: FeatureStore, arguments: RepairOptions) -> list[str]:
                 "prompts",
                 "guidance",
                 "time_dtype",
+                "quantization",
             )
         },
         "output": store.path,

@@ -136,6 +136,8 @@ def extract(
     data: str | Path | PreferenceData = "testbed",
     *,
     transformer: str | Path | None = None,
+    lora: str | Path | None = None,
+    lora_scale: float = 1.0,
     output: str | Path | None = None,
     device: str = "auto",
     skip_bad_images: bool = False,
@@ -147,7 +149,9 @@ def extract(
     Args:
         model: Registry name, or a diffusers pipeline folder.
         data: Pairs of :func:`probing.load_pairs`, the name of a data set, or a file of pairs.
-        transformer: Folder of a transformer that replaces the model's, such as a fine-tuned one.
+        transformer: Folder or safetensors file of a transformer that replaces the model's, such as a fine-tuned one.
+        lora: Safetensors file of a LoRA that is added to the transformer, or the folder of one.
+        lora_scale: Factor of the LoRA.
         output: Path of the store; ``cache/MODEL--DATA.zarr`` if None. What a store has is not computed again.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         skip_bad_images: Leave out items whose picture cannot be read, with a report beside the store.
@@ -162,6 +166,8 @@ def extract(
         model,
         data,
         transformer=transformer,
+        lora=lora,
+        lora_scale=lora_scale,
         output=output,
         device=device,
         skip_bad_images=skip_bad_images,
@@ -175,6 +181,8 @@ def plan_extraction(
     data: str | Path | PreferenceData = "testbed",
     *,
     transformer: str | Path | None = None,
+    lora: str | Path | None = None,
+    lora_scale: float = 1.0,
     output: str | Path | None = None,
     device: str = "auto",
     skip_bad_images: bool = False,
@@ -187,9 +195,11 @@ def plan_extraction(
     """Plan an extraction; no weights are loaded.
 
     Args:
-        model: As for :func:`extract`. Likewise the next six.
+        model: As for :func:`extract`. Likewise the next eight.
         data: See there.
         transformer: See there.
+        lora: See there.
+        lora_scale: See there.
         output: See there.
         device: See there.
         skip_bad_images: See there.
@@ -197,18 +207,20 @@ def plan_extraction(
         split: Split of the data, if only one is extracted; it is part of the default name.
         complete: Take back what a store lost, and check a model folder tensor by tensor; False is a look that takes
             few seconds and changes nothing.
-        request: Options to keep in the store for a repair; derived from the arguments if ``data`` is a name.
+        request: Options to keep in the store for a repair; derived from the arguments by default.
         **settings: See there.
 
     Raises:
         UserError: As :func:`extract`.
     """
     from probing.backbones import compute_dtype_name, device_type, part_digests, resolve
+    from probing.backbones.tuning import of_paths
 
     if not 0 <= keep_inputs < 2**40:
         raise UserError(f"--keep-inputs is a number of GiB, 0 or more, got {keep_inputs}.")
     options = _options(settings)
-    spec = resolve(str(model), None if transformer is None else Path(transformer))
+    tuning = of_paths(transformer, lora, lora_scale)
+    spec = resolve(str(model), tuning)
     kind = device_type(device)
     resolved = options.resolve(spec, compute_dtype_name(options.compute_dtype, kind), kind)
     pairs = data if isinstance(data, PreferenceData) else load_pairs(data, split=split)
@@ -225,8 +237,9 @@ def plan_extraction(
         spec, random_init=resolved.random_init, seed=resolved.seed, use_t5=resolved.use_t5, make_models=complete
     )
     work = plan_work(plan, pairs, path, parts=parts, device=kind)
-    if request is None and not isinstance(data, PreferenceData):
-        given = {"model": model, "transformer": transformer, "data": data, "split": split}
+    if request is None:
+        named = None if isinstance(data, PreferenceData) else data
+        given = {"model": model, **vars(tuning), "data": named, "split": split}
         request = {name: None if value is None else str(value) for name, value in given.items()}
         request["skip_bad_images"] = skip_bad_images
     return Extraction(work, pairs, path, device, keep_inputs, request, tuple(notes))
@@ -250,6 +263,7 @@ def default_name(model: str, settings: ExtractionSettings) -> str:
         "" if settings.seed == 0 else f"noise-{settings.seed}",
         "" if settings.pair_noise == "independent" else f"{settings.pair_noise}-noise",
         "" if settings.time_dtype == "float32" else "rounded-time",
+        settings.quantization or "",
     ]
     return "-".join(part for part in parts if part)
 

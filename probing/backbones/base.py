@@ -19,6 +19,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from probing.backbones.architecture import Architecture
 from probing.backbones.parts import Part, is_absent
+from probing.backbones.placement import WeightPlaces, is_placed
+from probing.backbones.tuning import UNCHANGED, Tuning
 from probing.errors import UserError
 
 Stage = Literal["text_encoders", "vae", "transformer"]
@@ -54,7 +56,7 @@ class BackboneSpec:
         architecture: What it is before weights are loaded.
         resolution: Default side of the images, in pixels.
         t5_length: Default positions of the text part whose length can be chosen (T5's in SD3).
-        transformer: Folder of another transformer than the pipeline's.
+        tuning: Weights that change its transformer.
         packaged: Name of the file in ``configs`` that describes it, if there is one.
         family: Loads it.
     """
@@ -64,7 +66,7 @@ class BackboneSpec:
     architecture: Architecture
     resolution: int
     t5_length: int
-    transformer: str | None = None
+    tuning: Tuning = UNCHANGED
     packaged: str | None = None
     family: Family = field(kw_only=True)
 
@@ -191,6 +193,13 @@ class Backbone(ABC):
         """Type of the transformer's weights, in which forwards are computed."""
         return self.transformer.dtype
 
+    def place(self, places: WeightPlaces) -> None:
+        """Give text encoders and transformer their places; the VAE is small and moves whole."""
+        self._places = places
+        for stage in ("text_encoders", "transformer"):
+            for module in self._modules[stage]:
+                places.place(module)
+
     @contextmanager
     def on_device(self, stage: Stage) -> Iterator[None]:
         """Hold the modules of one stage in accelerator memory for the time of a ``with`` block.
@@ -206,7 +215,7 @@ class Backbone(ABC):
         if self.device.type == "cpu":
             yield
             return
-        modules = self._modules[stage]
+        modules = [module for module in self._modules[stage] if not is_placed(module)]
         try:
             for module in modules:
                 module.to(self.device)
@@ -254,6 +263,18 @@ class Backbone(ABC):
         self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
     ) -> dict[str, Any]:
         """Return the keyword arguments of one forward of the transformer at noise level ``sigma``."""
+
+    def add_lora(self, path: Path, scale: float) -> None:
+        """Add a LoRA to the transformer.
+
+        Args:
+            path: Its file or folder.
+            scale: Its factor.
+
+        Raises:
+            UserError: It does not fit, or the family takes none.
+        """
+        raise UserError(f"{self.spec.name} takes no LoRA; merge it, and give the result by --transformer.")
 
     @abstractmethod
     def embedded_timestep(self, sigma: float) -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from probing.backbones.families.pipeline import PipelineBackbone
 from probing.backbones.loading import load_backbone
 from probing.backbones.registry import resolve
 from probing.backbones.stock_call import StockCall, stock_call
+from probing.backbones.tuning import UNCHANGED, Tuning
 from probing.commands import FAILED, OK, run_command
 from probing.errors import UserError
 from probing.features.trace import BlockTrace
@@ -39,7 +39,7 @@ class CheckOptions:
 
     Attributes:
         model: Registry name, or a diffusers pipeline folder.
-        transformer: Folder of a transformer that replaces the model's own.
+        tuning: Weights that change its transformer.
         device: auto, cpu, cuda, mps.
         compute_dtype: Type of weights and forwards; float32 tells a fault from rounding.
         resolution: Side of the two pictures in pixels; default: the smallest that has 8 tokens a side.
@@ -47,7 +47,7 @@ class CheckOptions:
     """
 
     model: str = "testbed-xs"
-    transformer: Path | None = None
+    tuning: Tuning = UNCHANGED
     device: str = "auto"
     compute_dtype: str = "float32"
     resolution: int | None = None
@@ -424,7 +424,7 @@ def _close(backbone: Backbone) -> float:
 def run(options: CheckOptions) -> int:
     device = pick_device(options.device)
     backbone = load_backbone(
-        resolve(options.model, options.transformer),
+        resolve(options.model, options.tuning),
         device=device,
         compute_dtype=pick_compute_dtype(options.compute_dtype, device),
         t5_length=options.t5_length,

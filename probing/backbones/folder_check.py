@@ -11,6 +11,7 @@ from probing.backbones.families import family_of
 from probing.backbones.folder_files import read_json, read_part_config, weight_files
 from probing.backbones.part_weights import check_weights
 from probing.backbones.parts import Part, is_absent
+from probing.backbones.tuning import check_single_file
 from probing.errors import UserError
 
 INDEX = "model_index.json"
@@ -31,7 +32,7 @@ def part_folders(folder: Path, *, use_t5: bool, transformer: Path | None = None)
     Args:
         folder: The pipeline folder.
         use_t5: Whether optional parts are used, if they are there.
-        transformer: Folder of another transformer.
+        transformer: Folder or single file of another transformer.
 
     Raises:
         UserError: The folder's index is missing, or gives an unsupported pipeline or part.
@@ -74,13 +75,15 @@ def check_index(path: Path, index: Mapping[str, Any], family: Family) -> None:
 
 
 def read_configs(folders: Mapping[Part, Path]) -> dict[str, dict[str, Any]]:
-    """Read and check the configuration of every part.
+    """Read and check the configuration of every part that is a folder.
 
     Raises:
         UserError: One is missing, not readable, or has an entry of another type or outside its bounds.
     """
     configs = {}
     for part, folder in folders.items():
+        if folder.is_file():
+            continue
         configs[part.name] = read_part_config(folder, part)
         part.check_config(folder / part.config_name, configs[part.name])
     return configs
@@ -102,7 +105,7 @@ def check_parts(
         use_t5: Whether optional parts are used, if they are there.
         random_init: The transformer's weights are not loaded, and its folder may be missing; or ``all``: those of no
             part are.
-        transformer: Folder of another transformer.
+        transformer: Folder or single file of another transformer; a file takes the configuration of the model's own.
         expected: Configurations that some parts must have, by part.
         make_models: As ``make_model`` of :func:`probing.backbones.part_weights.check_weights`.
 
@@ -121,7 +124,9 @@ def check_parts(
     family_in(folder).check_fit(folder, configs)
     for part, path in folders.items():
         skipped = random_init and part.kind == "transformer" and not any(path.glob("*.safetensors"))
-        if part.has_weights and not skipped and random_init != "all":
+        if path.is_file():
+            check_single_file(path)
+        elif part.has_weights and not skipped and random_init != "all":
             check_weights(path, part, configs[part.name], weight_files(path, part), make_model=make_models)
     return folders
 

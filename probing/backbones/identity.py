@@ -16,6 +16,7 @@ from probing.backbones.base import BackboneSpec, RandomInit
 from probing.backbones.folder_check import INDEX, check_parts, part_folders
 from probing.backbones.folder_files import read_json, weight_files
 from probing.backbones.parts import Part
+from probing.backbones.tuning import lora_file
 from probing.errors import UserError
 from probing.seeds import check_seed
 
@@ -91,7 +92,7 @@ def check_folder(
         folder,
         use_t5=use_t5,
         random_init=random_init,
-        transformer=None if spec.transformer is None else Path(spec.transformer),
+        transformer=spec.tuning.transformer,
         expected=spec.architecture.configs,
         make_models=make_models,
     )
@@ -99,9 +100,8 @@ def check_folder(
 
 def digests_of(spec: BackboneSpec, folder: Path, *, random_init: RandomInit, seed: int, use_t5: bool) -> dict[str, str]:
     """Digest the parts of a folder that was checked; the arguments are those of :func:`part_digests`."""
-    replaced = None if spec.transformer is None else Path(spec.transformer)
     digests = {}
-    for part, path in part_folders(folder, use_t5=use_t5, transformer=replaced).items():
+    for part, path in part_folders(folder, use_t5=use_t5, transformer=spec.tuning.transformer).items():
         if part.kind == "transformer" and random_init:
             content = {"random_init": spec.architecture.configs[part.name], "seed": check_seed(seed)}
             digests[part.name] = hashlib.blake2b(_canonical(content), digest_size=16).hexdigest()
@@ -109,8 +109,12 @@ def digests_of(spec: BackboneSpec, folder: Path, *, random_init: RandomInit, see
             config = _without_notes(read_json(path / part.config_name))
             content = {"random_init": config, "seed": check_seed(seed)}
             digests[part.name] = hashlib.blake2b(_canonical(content), digest_size=16).hexdigest()
+        elif path.is_file():
+            digests[part.name] = _file_digest(path, spec.architecture.configs[part.name])
         elif part.kind != "scheduler":
             digests[part.name] = _part_digest(part, path)
+    if spec.tuning.lora is not None:
+        digests["lora"] = _file_digest(lora_file(spec.tuning.lora), {"scale": spec.tuning.lora_scale})
     return digests
 
 
@@ -119,6 +123,11 @@ def scheduler_digest(folder: Path) -> str:
     scheduler = next(part for part in part_folders(folder, use_t5=True) if part.kind == "scheduler")
     config = read_json(folder / scheduler.name / scheduler.config_name)
     return hashlib.blake2b(_canonical(_without_notes(config)), digest_size=16).hexdigest()
+
+
+def _file_digest(path: Path, config: Mapping[str, Any]) -> str:
+    content = [dict(config), path.stat().st_size, _content(path)]
+    return hashlib.blake2b(_canonical(content), digest_size=16).hexdigest()
 
 
 def _part_digest(part: Part, folder: Path) -> str:

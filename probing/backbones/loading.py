@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,9 @@ from probing.backbones.folder_files import weight_files
 from probing.backbones.identity import check_folder, digests_of, local_folder, revision_of, scheduler_digest
 from probing.backbones.part_weights import refuse_keys
 from probing.backbones.parts import Kind, Part
+from probing.backbones.placement import Placement, Quantization, WeightPlaces, quantization_config
 from probing.backbones.random_pipeline import configured_folder, random_model, require_memory
+from probing.backbones.tuning import load_single_file
 from probing.errors import UserError
 from probing.seeds import check_seed
 
@@ -36,6 +38,8 @@ def load_backbone(
     use_t5: bool = True,
     guidance: float | None = None,
     time_dtype: Literal["float32", "model"] = "float32",
+    quantization: Quantization | None = None,
+    placement: Placement = "device",
     stages: Collection[Stage] = STAGES,
 ) -> Backbone:
     """Load VAE, text encoders and transformer, each through its class's ``from_pretrained``.
@@ -53,6 +57,8 @@ def load_backbone(
         guidance: The guidance to embed, for a transformer that embeds one (default: the pipeline's).
         time_dtype: Type in which the timestep is embedded: float32, or the type of the weights, to which some stock
             transformers round it.
+        quantization: Bits of the weights of the transformer's products; None leaves them as they are.
+        placement: Where the weights of text encoders and transformer are while they compute.
         stages: What will be run; the weights of the rest are not loaded, and without ``transformer`` it is empty.
 
     Raises:
@@ -64,6 +70,10 @@ def load_backbone(
     if guidance is not None and spec.architecture.guidance is None:
         raise UserError(f"{spec.name} embeds no guidance; leave --guidance out.")
     check_seed(seed)
+    if random_init and spec.tuning.lora is not None:
+        raise UserError("A LoRA is added to trained weights; leave --lora or --random-init out.")
+    if random_init and quantization is not None:
+        raise UserError("Random weights are not quantised; leave --quantization or --random-init out.")
     if random_init == "all":
         require_memory(spec, compute_dtype)
     with _quiet(), _folder_of(spec, random_init=random_init, use_t5=use_t5) as folder:
@@ -74,14 +84,21 @@ def load_backbone(
                 raise
             raise UserError(_ways_out(spec, error)) from error
         loaded: dict[str, Any] = {}
+        places = WeightPlaces(placement, device)
         for part, path in folders.items():
             stage = _STAGES.get(part.kind)
             if stage is not None and stage not in stages:
                 continue
+            how = _options_of(part, compute_dtype, quantization, places)
             if random_init == "all" and part.has_weights:
                 loaded[part.name] = random_model(part, path, compute_dtype, seed)
-            elif not (random_init and part.kind == "transformer"):
-                loaded[part.name] = _load_part(part, path, compute_dtype)
+            elif random_init and part.kind == "transformer":
+                continue
+            elif path.is_file():
+                config = spec.architecture.configs[part.name]
+                loaded[part.name] = load_single_file(part, path, config, how)
+            else:
+                loaded[part.name] = _load_part(part, path, how)
         part = spec.family.transformer
         if "transformer" not in stages:
             # Pipelines ask its configuration for widths.
@@ -93,6 +110,9 @@ def load_backbone(
         backbone.parts = digests_of(spec, folder, random_init=random_init, seed=seed, use_t5=use_t5)
         backbone.scheduler_digest = scheduler_digest(folder)
     backbone.revision = revision_of(backbone.parts)
+    if spec.tuning.lora is not None and "transformer" in stages:
+        backbone.add_lora(spec.tuning.lora, spec.tuning.lora_scale)
+    backbone.place(places)
     if guidance is not None:
         backbone.guidance = guidance
     backbone.embed_time(time_dtype)
@@ -117,7 +137,7 @@ def _download(spec: BackboneSpec, *, random_init: RandomInit, use_t5: bool) -> P
             raise UserError(_ways_out(spec, "the model is not in the local cache, and the hub is switched off"))
         return folder
     left_out = [part.name for part in spec.family.parts if part.is_optional and not use_t5]
-    if random_init:
+    if random_init or spec.tuning.transformer is not None:
         left_out.append(spec.family.transformer.name)
     try:
         return spec.family.download(spec.source, left_out)
@@ -125,7 +145,19 @@ def _download(spec: BackboneSpec, *, random_init: RandomInit, use_t5: bool) -> P
         raise UserError(_ways_out(spec, error)) from error
 
 
-def _load_part(part: Part, folder: Path, compute_dtype: torch.dtype) -> Any:
+def _options_of(
+    part: Part, compute_dtype: torch.dtype, quantization: Quantization | None, places: WeightPlaces
+) -> dict[str, Any]:
+    """Return the options with which the weights of a part are loaded."""
+    options: dict[str, Any] = {"dtype" if part.of_transformers else "torch_dtype": compute_dtype}
+    if part.kind in ("transformer", "text_encoder"):
+        options |= places.loading_options()
+    if part.kind == "transformer" and quantization is not None:
+        options["quantization_config"] = quantization_config(quantization, compute_dtype)
+    return options
+
+
+def _load_part(part: Part, folder: Path, options: Mapping[str, Any]) -> Any:
     """Load one part; every tensor of it must come from its files.
 
     Raises:
@@ -134,13 +166,13 @@ def _load_part(part: Part, folder: Path, compute_dtype: torch.dtype) -> Any:
     try:
         if not part.has_weights:
             return part.model.from_pretrained(folder, local_files_only=True)
-        dtype_name = "dtype" if part.of_transformers else "torch_dtype"
         model, info = part.model.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
-            **{"variant": weight_files(folder, part).variant, dtype_name: compute_dtype},
+            variant=weight_files(folder, part).variant,
+            **options,
         )
     except UserError:
         raise

@@ -8,6 +8,29 @@ from contextlib import AbstractContextManager, contextmanager
 
 
 @contextmanager
+def collected_warnings(*loggers: str) -> Iterator[list[str]]:
+    """Collect the warnings of some loggers instead of logging them."""
+    lines: list[str] = []
+
+    def collect(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        lines.append(record.getMessage())
+        return False
+
+    sources = {logger: logger.level for logger in map(logging.getLogger, loggers)}
+    for source in sources:
+        source.addFilter(collect)
+        source.setLevel(logging.WARNING)
+    try:
+        yield lines
+    finally:
+        for source, level in sources.items():
+            source.removeFilter(collect)
+            source.setLevel(level)
+
+
+@contextmanager
 def dropped_log_lines(logger: str, *parts: str) -> Iterator[None]:
     """Drop the lines of one logger that contain one of these parts; log every other line as before."""
     source = logging.getLogger(logger)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 _LARGEST_HEADER = 16 * 2**20
-_FLOATS = ("F16", "BF16", "F32", "F64")
+FLOATS = ("F16", "BF16", "F32", "F64")
+"""Types of weights, as headers name them."""
 _COMPILED = "_orig_mod."
 _SOUND: set[tuple[Part, Path, tuple[tuple[str, int, int, int, int], ...]]] = set()
 """Parts that this process has checked: a plan and the load after it check the same files."""
@@ -127,10 +128,10 @@ def check_weights(
                 f"weights and {list(expected[name])} by the configuration; copy the model folder again."
             )
     for name in sorted(set(expected) & set(stored)):
-        if state[name].is_floating_point() and stored[name].dtype not in _FLOATS:
+        if state[name].is_floating_point() and stored[name].dtype not in FLOATS:
             raise UserError(
                 f"The {part.name} in {folder} cannot be loaded: {name} has the type {stored[name].dtype}, and "
-                f"supported are {', '.join(_FLOATS)}; give weights that are not quantised."
+                f"supported are {', '.join(FLOATS)}; give weights that are not quantised."
             )
     _SOUND.add(unchanged)
 

@@ -15,6 +15,7 @@ from probing.backbones.folder_check import family_in, part_folders
 from probing.backbones.folder_files import read_json, read_part_config, weight_files
 from probing.backbones.part_weights import check_block_count, read_headers
 from probing.backbones.parts import Part, plain_config
+from probing.backbones.tuning import UNCHANGED, Tuning
 from probing.errors import UserError
 from probing.shipped import WEIGHTS
 
@@ -40,12 +41,12 @@ def model_names() -> list[str]:
     return list(_entries())
 
 
-def resolve(name_or_path: str, transformer: Path | None = None) -> BackboneSpec:
+def resolve(name_or_path: str, tuning: Tuning = UNCHANGED) -> BackboneSpec:
     """Describe a registry name or a diffusers pipeline folder; reads JSON files and headers of weights only.
 
     Args:
         name_or_path: A registry name, or a pipeline folder.
-        transformer: Folder of a transformer that replaces the pipeline's own, such as a fine-tuned one.
+        tuning: Weights that change its transformer.
 
     Raises:
         UserError: Unknown name, a folder that is no pipeline or no transformer, or one of an unsupported family.
@@ -66,16 +67,19 @@ def resolve(name_or_path: str, transformer: Path | None = None) -> BackboneSpec:
                 if candidate.architecture is None and Path(candidate.source).resolve() == folder.resolve():
                     name, entry = registered, candidate
                 break
-    replacing = entry.transformer if transformer is None else str(transformer)
-    if replacing is not None:
-        architecture = architecture.with_transformer(_read_transformer(family, Path(replacing)))
+    tuning.check()
+    names = "+".join([name, *tuning.names])
+    if tuning.transformer is None and entry.transformer is not None:
+        tuning = replace(tuning, transformer=Path(entry.transformer))
+    if tuning.transformer is not None and tuning.transformer.is_dir():
+        architecture = architecture.with_transformer(_read_transformer(family, tuning.transformer))
     return BackboneSpec(
-        name=name if transformer is None else f"{name}+{transformer.resolve().name}",
+        name=names,
         source=entry.source,
         architecture=architecture,
         resolution=entry.resolution or architecture.native_resolution,
         t5_length=family.text_length if entry.text_length is None else entry.text_length,
-        transformer=replacing,
+        tuning=tuning,
         packaged=entry.architecture,
         family=family,
     )

@@ -24,8 +24,9 @@ LARGE = 0.4
 
 
 def is_large(plan: ExtractionPlan) -> bool:
-    """Return whether all parts together would take much of this machine's memory."""
-    return plan.weight_bytes > LARGE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Return whether all parts together would take much of this machine's memory, or of its accelerators'."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return plan.settings.placement == "auto" or plan.weight_bytes > LARGE * memory
 
 
 def encode_in_turn(

@@ -25,5 +25,7 @@ def load_for(
         use_t5=settings.use_t5,
         guidance=settings.guidance,
         time_dtype=settings.time_dtype,
+        quantization=settings.quantization,
+        placement=settings.placement,
         stages=stages,
     )

@@ -81,8 +81,7 @@ class ExtractionPlan:
     @property
     def weight_bytes(self) -> int:
         """Bytes of all weights, which rest in host memory."""
-        architecture = self.spec.architecture
-        return self.weight_size * (architecture.parameters + architecture.text_parameters)
+        return self._transformer_bytes + self.weight_size * self.spec.architecture.text_parameters
 
     @property
     def host_bytes(self) -> int:
@@ -100,9 +99,11 @@ class ExtractionPlan:
     def device_bytes(self) -> int:
         """Accelerator memory at the widest point, estimated: the larger of text encoders and transformer at work."""
         architecture, size = self.spec.architecture, _BYTES[self.settings.compute_dtype]
+        # A layer is brought while the one before it is still there.
+        share = 2 / architecture.num_blocks if self.settings.placement == "host" else 1
         return max(
-            size * architecture.text_parameters,
-            size * architecture.parameters + self._forward_bytes,
+            int(share * size * architecture.text_parameters),
+            int(share * self._transformer_bytes) + self._forward_bytes,
             self._encoding_bytes,
         )
 
@@ -110,6 +111,11 @@ class ExtractionPlan:
         """Return the most host memory: on a CPU what computes is there too, beside weights that rest there anyway."""
         working = max(self._forward_bytes, self._encoding_bytes) if device == "cpu" else 0
         return self.host_bytes + working
+
+    @property
+    def _transformer_bytes(self) -> int:
+        size = {None: self.weight_size, "8bit": 1.0, "4bit": 0.5625}[self.settings.quantization]
+        return int(size * self.spec.architecture.parameters)
 
     @property
     def _forward_bytes(self) -> int:
@@ -149,7 +155,8 @@ class ExtractionPlan:
                 "model",
                 f"{self.spec.name}: {architecture.num_blocks} blocks × {architecture.width} channels, "
                 f"{si(architecture.parameters).replace('G', 'B')} parameters"
-                + (", random-initialised" if settings.random_init else ""),
+                + (", random-initialised" if settings.random_init else "")
+                + ("" if settings.quantization is None else f", {settings.quantization} weights"),
             ),
             (
                 "read",

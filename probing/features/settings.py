@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
+from probing.backbones.placement import Placement, Quantization
 from probing.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ class ExtractionSettings:
         prompts: Words given to the text encoders, from :data:`probing.features.prompts.PROMPT_RULES`.
         guidance: Guidance that the transformer embeds; None for one that embeds none.
         time_dtype: Type in which the timestep is embedded: ``float32``, or that of the weights (``model``).
+        quantization: Bits of the weights of the transformer's products, ``8bit`` or ``4bit``; default: as they are.
+        placement: Where the weights of text encoders and transformer are while they compute: whole on the ``device``,
+            in ``host`` memory and brought layer by layer, or ``auto``: over all accelerators, then host memory, then
+            disk. It changes no feature.
     """
 
     sigmas: tuple[float, ...] = (0.005,)
@@ -73,9 +78,11 @@ class ExtractionSettings:
     prompts: Literal["own", "foreign", "empty"] = "own"
     guidance: float | None = None
     time_dtype: Literal["float32", "model"] = "float32"
+    quantization: Quantization | None = None
+    placement: Placement = "device"
 
 
-ADDED_SETTINGS = {"prompts": "own", "guidance": None, "time_dtype": "float32"}
+ADDED_SETTINGS = {"prompts": "own", "guidance": None, "time_dtype": "float32", "quantization": None}
 """Settings that earlier stores do not name, and what they were made with."""
 
 

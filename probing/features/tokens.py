@@ -28,7 +28,7 @@ def settings_of(attributes: Mapping[str, Any]) -> ExtractionSettings:
         UserError: One of them is missing.
     """
     attributes = {**ADDED_SETTINGS, **attributes}
-    names = [field.name for field in fields(ExtractionSettings) if field.name != "sigmas"]
+    names = [field.name for field in fields(ExtractionSettings) if field.name not in ("sigmas", "placement")]
     missing = [name for name in names if name not in attributes]
     if missing:
         raise UserError(

@@ -37,6 +37,12 @@ def plain_objects() -> Iterator[None]:
             mount(save, "save")
 
 
+class _Transformer(NNsight):
+    """Leaves inputs on the device; nnsight would move them to where weights rest between their turns."""
+
+    device = None
+
+
 class BlockTrace:
     """A transformer whose blocks can be read; blocks are numbered through all of its lists, in running order.
 
@@ -46,7 +52,7 @@ class BlockTrace:
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self._model = NNsight(backbone.transformer)
+        self._model = _Transformer(backbone.transformer)
         self._blocks = [
             attrgetter(path)(self._model)[i]
             for path in backbone.block_lists

@@ -189,7 +189,7 @@ def stored_settings(
     settings = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in asdict(plan.settings).items()
-        if key not in (*GROWING, "blocks")
+        if key not in (*GROWING, "blocks", "placement")
     }
     return {
         **settings,

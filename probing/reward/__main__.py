@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from probing.backbones.tuning import UNCHANGED, Tuning
 from probing.commands import check_output_file, check_output_folder, run_command
 from probing.data_options import DataOptions, SplitOptions
 from probing.errors import UserError
@@ -54,18 +55,18 @@ class RewardOptions:
     Attributes:
         reward: Folder of a reward, or a repository of the hub.
         model: Backbone, as a registry name or folder; default: the name in the reward's manifest.
-        transformer: Folder of the transformer that replaced the model's, if one did.
+        tuning: Weights that changed its transformer, if any did.
         device: Device of the forwards: auto, cpu, cuda, cuda:1, mps.
     """
 
     reward: str
     model: str | None = None
-    transformer: Path | None = None
+    tuning: Tuning = UNCHANGED
     device: str = "auto"
 
     def load(self) -> LatentReward:
         """Load the reward; its backbone waits until it scores."""
-        return LatentReward.load(self.reward, model=self.model, transformer=self.transformer, device=self.device)
+        return LatentReward.load(self.reward, model=self.model, device=self.device, **vars(self.tuning))
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from probing.backbones.tuning import require_peft
 from probing.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def add_adapter(transformer: nn.Module, settings: AdapterSettings) -> dict[str, 
     if settings.how == "full":
         transformer.requires_grad_(True)
     else:
-        peft = _peft()
+        peft = require_peft()
         config = peft.LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=settings.targets)
         try:
             peft.inject_adapter_in_model(config, transformer)
@@ -80,7 +81,9 @@ def add_adapter(transformer: nn.Module, settings: AdapterSettings) -> dict[str, 
 
 def adapter_state(transformer: nn.Module, settings: AdapterSettings) -> dict[str, Tensor]:
     """Return the trained tensors of a transformer by name."""
-    state = transformer.state_dict() if settings.how == "full" else _peft().get_peft_model_state_dict(transformer)
+    state = (
+        transformer.state_dict() if settings.how == "full" else require_peft().get_peft_model_state_dict(transformer)
+    )
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
 
 
@@ -92,7 +95,7 @@ def apply_adapter(transformer: nn.Module, settings: AdapterSettings, state: Mapp
     """
     if settings.how == "lora":
         add_adapter(transformer, settings)
-        expected = set(_peft().get_peft_model_state_dict(transformer))
+        expected = set(require_peft().get_peft_model_state_dict(transformer))
     else:
         expected = set(transformer.state_dict())
     if expected != set(state):
@@ -100,7 +103,7 @@ def apply_adapter(transformer: nn.Module, settings: AdapterSettings, state: Mapp
         raise UserError(f"The adapter does not fit its backbone ({odd[0]} and {len(odd) - 1} more); train it again.")
     try:
         if settings.how == "lora":
-            _peft().set_peft_model_state_dict(transformer, dict(state))
+            require_peft().set_peft_model_state_dict(transformer, dict(state))
         else:
             transformer.load_state_dict(dict(state))
     except RuntimeError as error:
@@ -123,11 +126,3 @@ def merge_adapter(transformer: nn.Module, settings: AdapterSettings) -> None:
     if hasattr(transformer, "peft_config"):
         del transformer.peft_config
     transformer.requires_grad_(False)
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError:
-        raise UserError("LoRA needs peft; install it with pip install 'dit-probing[adapt]'.") from None
-    return peft

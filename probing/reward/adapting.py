@@ -66,11 +66,15 @@ def adapt(
         A reward that holds the adapter.
 
     Raises:
-        UserError: The reward has an adapter already, a bad picture, or too few prompts.
+        UserError: The reward has an adapter already, a LoRA or a quantised backbone; a bad picture, or too few prompts.
     """
     settings = settings or AdaptSettings()
     if reward.adapter is not None:
         raise UserError("This reward has an adapted backbone already; adapt the frozen reward that it was made of.")
+    if reward.where[1].lora is not None:
+        raise UserError("The backbone of this reward has a LoRA; merge the LoRA into its weights before adapting it.")
+    if reward.manifest.extraction.get("quantization") is not None:
+        raise UserError("Quantised weights are not adapted; train the reward on features of the model's own weights.")
     training = _Training(reward, data, settings, encoded, Processes())
     history = training.run(checkpoint)
     return training.finish(history)
@@ -167,7 +171,7 @@ class _Training:
             self._reader.probe,
             manifest,
             model=self._where[0],
-            transformer=self._where[1],
+            tuning=self._where[1],
             device=self._where[2],
             adapter=(settings.adapter, adapter_state(self._transformer, settings.adapter)),
         )

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 from PIL import Image
 
+from probing.backbones.tuning import UNCHANGED, Tuning, of_paths, plain_name
 from probing.errors import UserError
 from probing.probes import Probe
 from probing.progress import progress
@@ -64,13 +65,13 @@ class LatentReward:
         manifest: Manifest,
         *,
         model: str | Path | None = None,
-        transformer: str | Path | None = None,
+        tuning: Tuning = UNCHANGED,
         device: str = "auto",
         adapter: Adapter | None = None,
     ) -> None:
         self.probe, self.manifest, self.adapter = probe, manifest, adapter
-        self._model = manifest.backbone.name if model is None else str(model)
-        self._transformer = None if transformer is None else Path(transformer)
+        self._model = None if model is None else str(model)
+        self._tuning = tuning
         self._device = device
         self._reader: RewardReader | None = None
 
@@ -81,6 +82,8 @@ class LatentReward:
         *,
         model: str | Path | None = None,
         transformer: str | Path | None = None,
+        lora: str | Path | None = None,
+        lora_scale: float = 1.0,
         device: str = "auto",
         revision: str | None = None,
     ) -> LatentReward:
@@ -90,7 +93,9 @@ class LatentReward:
             source: Folder of :meth:`save`, or a repository of the Hugging Face hub.
             model: Registry name or folder of the backbone; the name in the manifest if None. Another backbone than the
                 reward was trained on is refused.
-            transformer: Folder of the transformer that replaced the model's, if one did.
+            transformer: Folder or file of the transformer that replaced the model's, if one did.
+            lora: File or folder of the LoRA that was added, if one was.
+            lora_scale: Its factor.
             device: ``auto``, ``cpu``, ``cuda``, ``mps``.
             revision: Branch, tag or commit of the hub's repository.
 
@@ -101,7 +106,8 @@ class LatentReward:
         if not folder.is_dir() and len(Path(source).parts) == 2 and not folder.is_absolute():
             folder = _download(str(source), revision)
         probe, manifest, adapter = read_folder(folder)
-        return cls(probe, manifest, model=model, transformer=transformer, device=device, adapter=adapter)
+        tuning = of_paths(transformer, lora, lora_scale)
+        return cls(probe, manifest, model=model, tuning=tuning, device=device, adapter=adapter)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write ``head.safetensors``, ``config.json``, ``manifest.json`` and a card into a folder.
@@ -298,9 +304,14 @@ class LatentReward:
         return self._reader
 
     @property
-    def where(self) -> tuple[str, Path | None, str]:
-        """Name or folder of the backbone, folder of a replaced transformer, and device."""
-        return self._model, self._transformer, self._device
+    def where(self) -> tuple[str, Tuning, str]:
+        """Name or folder of the backbone, weights that change it, and device.
+
+        Raises:
+            UserError: Neither model nor weights were given, and the reward was trained with changed ones.
+        """
+        model = plain_name(self.manifest.backbone.name, self._tuning) if self._model is None else self._model
+        return model, self._tuning, self._device
 
     def use(self, reader: RewardReader) -> None:
         """Use a backbone that is loaded already."""

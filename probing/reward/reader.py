@@ -14,6 +14,7 @@ from torch import Tensor
 
 from probing.analysis.engine import Site
 from probing.backbones import Backbone, Conditioning, Streams, pick_device, resolve
+from probing.backbones.tuning import Tuning
 from probing.errors import UserError
 from probing.features import ExtractionSettings
 from probing.features.inputs import encode_prompts, stack_pixels
@@ -56,13 +57,7 @@ class RewardReader:
 
     @classmethod
     def open(
-        cls,
-        probe: Probe,
-        manifest: Manifest,
-        model: str,
-        transformer: Path | None,
-        device: str,
-        adapter: Adapter | None = None,
+        cls, probe: Probe, manifest: Manifest, model: str, tuning: Tuning, device: str, adapter: Adapter | None = None
     ) -> RewardReader:
         """Load the backbone of a reward, with its adapter if it has one.
 
@@ -72,7 +67,7 @@ class RewardReader:
         settings = settings_of(manifest.extraction)
         expected = manifest.backbone
         settings = replace(settings, random_init=expected.random_init, seed=expected.seed)
-        backbone = load_for(resolve(model, transformer), settings, device=pick_device(device))
+        backbone = load_for(resolve(model, tuning), settings, device=pick_device(device))
         changed = sorted(
             name for name in {*expected.parts, *backbone.parts} if expected.parts.get(name) != backbone.parts.get(name)
         )

@@ -26,6 +26,7 @@ from probing.analysis.engine import (
     table_digest,
 )
 from probing.analysis.scoring import score_pairs
+from probing.backbones.tuning import of_paths
 from probing.errors import UserError
 from probing.features import FeatureStore
 from probing.features.tokens import settings_of
@@ -150,9 +151,8 @@ def fit_head(store: FeatureStore, pairs: pd.DataFrame, head: HeadSettings, *, de
     )
     request = store.attributes.get("request") or {}
     # A path on this machine is not written into a manifest.
-    return LatentReward(
-        probe, manifest, model=request.get("model"), transformer=request.get("transformer"), device=device
-    )
+    tuning = of_paths(request.get("transformer"), request.get("lora"), float(request.get("lora_scale") or 1.0))
+    return LatentReward(probe, manifest, model=request.get("model"), tuning=tuning, device=device)
 
 
 class _Mixed(NamedTuple):

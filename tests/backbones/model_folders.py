@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from probing.backbones import Backbone, load_backbone, part_digests, resolve
+from probing.backbones.tuning import Tuning
 from probing.errors import UserError
 from tests.fakes.tiny_sd3 import T5_LENGTH
 
@@ -52,7 +53,7 @@ def edit_weights(folder: Path, part: str, change: Callable[[dict[str, torch.Tens
 
 
 def load(folder: Path, transformer: Path | None = None, **settings: Any) -> Backbone:
-    spec = resolve(str(folder), transformer)
+    spec = resolve(str(folder), Tuning(transformer))
     cpu = torch.device("cpu")
     return load_backbone(spec, device=cpu, compute_dtype=torch.float32, **{"t5_length": T5_LENGTH, **settings})
 
@@ -62,7 +63,9 @@ def refused(folder: Path, match: str, transformer: Path | None = None, **setting
     with pytest.raises(UserError, match=match) as caught:
         load(folder, transformer, **settings)
     with pytest.raises(UserError, match=match):
-        part_digests(resolve(str(folder), transformer), random_init=False, seed=0, use_t5=settings.get("use_t5", True))
+        part_digests(
+            resolve(str(folder), Tuning(transformer)), random_init=False, seed=0, use_t5=settings.get("use_t5", True)
+        )
     message = str(caught.value)
     assert "\n" not in message and len(message) < 600 and "licence" not in message
     assert ";" in message or ":" in message

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from probing.backbones import identity, load_backbone, part_digests, resolve, revision_of
+from probing.backbones.tuning import Tuning
 from probing.errors import UserError
 from tests.backbones.model_folders import config_path, copied, edit_config, edit_json, edit_weights, load, weights_path
 from tests.fakes.tiny_sd3 import T5_LENGTH
@@ -33,7 +34,7 @@ def original(tiny_folder):
 
 
 def digests(folder, transformer=None, *, random_init=False, seed=0, use_t5=True):
-    return part_digests(resolve(str(folder), transformer), random_init=random_init, seed=seed, use_t5=use_t5)
+    return part_digests(resolve(str(folder), Tuning(transformer)), random_init=random_init, seed=seed, use_t5=use_t5)
 
 
 def changed(one, other):

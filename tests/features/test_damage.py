@@ -226,7 +226,7 @@ def test_problems_are_printed_with_the_fix(store, capsys):
 def test_a_store_without_an_extraction_cannot_be_extracted_again(store, capsys):
     (store / "features" / "image" / "mean" / "c" / "1" / "0" / "0" / "0").unlink()
     assert main(["repair", str(store)]) == 2
-    assert "was not created by probing.extract" in capsys.readouterr().err
+    assert "does not name its model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["check", "repair", "info", "upgrade"])

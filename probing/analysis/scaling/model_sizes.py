@@ -52,6 +52,6 @@ def training_steps(store: FeatureSource) -> float:
         spec = resolve(str(store.attributes.get("model")))
     except UserError:
         return float("nan")
-    card = Path(spec.transformer or spec.source) / "card.json"
+    card = Path(spec.tuning.transformer or spec.source) / "card.json"
     steps = json.loads(card.read_text()).get("steps") if card.is_file() else None
     return float("nan") if steps is None else float(steps)

@@ -22,6 +22,7 @@ from probing.backbones.base import Backbone, BackboneSpec, Family
 from probing.backbones.library_parts import autoencoder_kl_flops, check_tokenizer
 from probing.backbones.log_lines import dropped_log_lines, quiet_imports
 from probing.backbones.parts import Part, plain_config
+from probing.backbones.tuning import add_lora
 from probing.errors import UserError
 
 if TYPE_CHECKING:
@@ -203,6 +204,9 @@ class PipelineBackbone(Backbone):
         if dtype == "float32" and self.time_projection:
             projection = attrgetter(self.time_projection)(self.transformer)
             self._exact_time += _embed_time_exactly(self.transformer, projection, self.time_scale)
+
+    def add_lora(self, path: Path, scale: float) -> None:
+        add_lora(self.pipeline, path, scale)
 
     def embedded_timestep(self, sigma: float) -> float:
         """The timestep in float32, in which the embedding of time is made; or as the transformer rounds it before."""

@@ -82,7 +82,7 @@ def generate(planned: pd.DataFrame, specs: Sequence[BackboneSpec], cache: Path) 
                     batch = rows.iloc[start : start + _BATCH]
                     paths = [cache / f"{item_id}.png" for item_id in batch["item_id"]]
                     if not all(path.exists() for path in paths):
-                        pipeline = pipeline or load_pipeline(spec.source, spec.transformer)
+                        pipeline = pipeline or load_pipeline(spec.source, spec.tuning.transformer)
                         _generate_batch(pipeline, batch, spec.t5_length, paths)
                     for item_id, path in zip(batch["item_id"], paths, strict=True):
                         with Image.open(path) as image:
@@ -154,7 +154,7 @@ def run(
     """
     specs = [resolve(model) for model in models]
     planned = plan([spec.name for spec in specs], steps, guidance, limit)
-    weights = {spec.name: fingerprint.of_weights(Path(spec.transformer or spec.source)) for spec in specs}
+    weights = {spec.name: fingerprint.of_weights(Path(spec.tuning.transformer or spec.source)) for spec in specs}
     settings = {"weights": weights, "steps": list(steps), "guidance": list(guidance), "limit": limit}
     cache = runs / "generated"
     record = cache / "settings.json"
