@@ -24,6 +24,7 @@ _NOTES = ("transformers_version", "torch_dtype", "dtype", "is_local", "local_fil
 """Entries of a configuration that only note where a file came from, as do all that begin with an underscore."""
 _TOKENIZER_FILES = (
     "added_tokens.json",
+    "chat_template.jinja",
     "merges.txt",
     "special_tokens_map.json",
     "spiece.model",

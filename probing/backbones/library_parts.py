@@ -223,6 +223,16 @@ def qwen25_vl(name: str) -> Part:
     return _language_model(name, "transformers:Qwen2_5_VLForConditionalGeneration", renames)
 
 
+def mistral3(name: str) -> Part:
+    """Return the part of a ``Mistral3ForConditionalGeneration``, whose words alone are used."""
+    renames = {
+        r"^language_model\.model\.": "model.language_model.",
+        r"^language_model\.lm_head": "lm_head",
+        r"^(vision_tower|multi_modal_projector)\.": r"model.\1.",
+    }
+    return _language_model(name, "transformers:Mistral3ForConditionalGeneration", renames)
+
+
 def width_of(config: Mapping[str, Any]) -> int:
     """Return the width of a language model, of which a model of pictures and words keeps its own configuration."""
     return int({**config, **(config.get("text_config") or {})}["hidden_size"])
@@ -231,6 +241,11 @@ def width_of(config: Mapping[str, Any]) -> int:
 def qwen2_tokenizer(name: str) -> Part:
     """Return the part of a ``Qwen2Tokenizer``."""
     return Part(name, "tokenizer", "transformers:Qwen2Tokenizer", ("Qwen2TokenizerFast",))
+
+
+def fast_tokenizer(name: str, *further: str) -> Part:
+    """Return the part of a tokenizer of no class of its own; ``further`` are names that an index may give it."""
+    return Part(name, "tokenizer", "transformers:PreTrainedTokenizerFast", ("TokenizersBackend", *further))
 
 
 def clip_tokenizer(name: str) -> Part:

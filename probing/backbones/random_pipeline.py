@@ -101,6 +101,7 @@ def _write_tokenizer(part: Part, folder: Path, clip_length: int) -> None:
         "CLIPTokenizer": lambda part: _clip(part, clip_length),
         "T5Tokenizer": _t5,
         "Qwen2Tokenizer": _qwen2,
+        "PreTrainedTokenizerFast": _fast,
     }
     makers[part.supported[0]](part).save_pretrained(folder)
     path = folder / part.config_name
@@ -119,6 +120,25 @@ def _t5(part: Part) -> Any:
     letters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     return part.model(vocab=special + [(letter, -3.0) for letter in letters], extra_ids=0)
+
+
+def _fast(part: Part) -> Any:
+    """One token a byte, with a short form of the chat template, without its long system message."""
+    from tokenizers import Tokenizer
+    from tokenizers.decoders import ByteLevel as Decoder
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    tokens = ["<pad>", "<s>", "</s>", "[INST]", "[/INST]", *sorted(ByteLevel.alphabet())]
+    made = Tokenizer(BPE({token: i for i, token in enumerate(tokens)}, []))
+    made.pre_tokenizer, made.decoder = ByteLevel(add_prefix_space=False), Decoder()
+    marks = dict(zip(("pad_token", "bos_token", "eos_token"), tokens, strict=False))
+    tokenizer = part.model(tokenizer_object=made, additional_special_tokens=tokens[3:5], padding_side="left", **marks)
+    tokenizer.chat_template = (
+        "<s>{% for message in messages if message.role == 'user' %}[INST]{% for piece in message.content %}"
+        "{{ piece.text }}{% endfor %}[/INST]{% endfor %}"
+    )
+    return tokenizer
 
 
 def _qwen2(part: Part) -> Any:

@@ -30,12 +30,15 @@ PARAMETERS = {
     "z-image": 6.15e9,
     "flux2-klein-4b": 3.88e9,
     "flux2-klein-9b": 9.08e9,
+    "flux2-dev": 32.2e9,
     "chroma1-hd": 8.90e9,
 }
 """As published, to three or four figures."""
 
 
-@pytest.fixture(scope="module", params=TINY)
+@pytest.fixture(
+    scope="module", params=[pytest.param(n, marks=pytest.mark.slow) if n == "flux2-dev" else n for n in TINY]
+)
 def folder(request, tmp_path_factory):
     return write(request.param, tmp_path_factory.mktemp(request.param))
 
@@ -229,11 +232,11 @@ def test_guidance_is_a_setting_where_it_is_embedded(folder, tmp_path):
         with pytest.raises(UserError, match="embeds no guidance; leave --guidance out"):
             probing.extract(folder, make_data(), output=tmp_path / "s.zarr", **{**SETTINGS, "guidance": 2.0})
         return
-    assert spec.architecture.guidance == 3.5
+    assert spec.architecture.guidance == (4.0 if "flux2" in spec.name else 3.5)
     read = {**SETTINGS, "sigmas": (0.6,), "reductions": ("mean",), "streams": ("image",)}
     usual = probing.extract(folder, make_data(), output=tmp_path / "usual.zarr", **read)
     other = probing.extract(folder, make_data(), output=tmp_path / "other.zarr", **read, guidance=1.0)
-    assert (usual.attributes["guidance"], other.attributes["guidance"]) == (3.5, 1.0)
+    assert (usual.attributes["guidance"], other.attributes["guidance"]) == (spec.architecture.guidance, 1.0)
     assert not np.allclose(usual.read("image", "mean", 0.6, 4), other.read("image", "mean", 0.6, 4))
     with pytest.raises(UserError, match=r"guidance was 3\.5 and is now 2\.0"):
         probing.extract(folder, make_data(), output=tmp_path / "usual.zarr", **read, guidance=2.0)

@@ -8,12 +8,16 @@ from typing import Any
 
 from diffusers import AutoencoderKL
 from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -111,6 +115,29 @@ def qwen3(cls: type, width: int, layers: int) -> tuple[Any, Any]:
         pad_token_id=tokenizer.pad_token_id,
     )
     return tokenizer, cls(config)
+
+
+def mistral3(width: int, layers: int) -> tuple[Any, Any]:
+    """Return a tokenizer without a class of its own, and a small Mistral 3."""
+    special = ["<pad>", "<s>", "</s>", "[INST]", "[/INST]"]
+    trained = Tokenizer(BPE())
+    trained.pre_tokenizer, trained.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    trainer = BpeTrainer(special_tokens=special, initial_alphabet=ByteLevel.alphabet(), min_frequency=1)
+    trained.train_from_iterator([" ".join(WORDS)], trainer)
+    marks = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained, padding_side="left", **marks)
+    tokenizer.chat_template = (
+        "<s>{% for message in messages if message.role == 'user' %}[INST]{% for piece in message.content %}"
+        "{{ piece.text }}{% endfor %}[/INST]{% endfor %}"
+    )
+    shared = {"intermediate_size": 32, "num_attention_heads": 2, "head_dim": 8, "initializer_range": 0.3}
+    text = {"vocab_size": len(tokenizer), "hidden_size": width, "num_hidden_layers": layers, "num_key_value_heads": 1}
+    vision = {"hidden_size": 16, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14}
+    config = Mistral3Config(
+        text_config={**shared, **text, "model_type": "mistral", "pad_token_id": 0},
+        vision_config={**shared, **vision, "model_type": "pixtral"},
+    )
+    return tokenizer, Mistral3ForConditionalGeneration(config)
 
 
 def qwen25_vl(template: str) -> tuple[Any, Any]:

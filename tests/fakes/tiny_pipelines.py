@@ -14,6 +14,7 @@ from diffusers import (
     ChromaTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
+    Flux2Pipeline,
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
@@ -25,7 +26,7 @@ from diffusers import (
 from transformers import Qwen3ForCausalLM, Qwen3Model
 
 from tests.fakes import tiny_sd3
-from tests.fakes.tiny_parts import clip, qwen3, qwen25_vl, shifted_vae, t5, vae
+from tests.fakes.tiny_parts import clip, mistral3, qwen3, qwen25_vl, shifted_vae, t5, vae
 
 SCHEDULER = {"shift": 3.0, "use_dynamic_shifting": True}
 
@@ -128,6 +129,21 @@ def flux2_klein(folder: Path) -> Flux2KleinPipeline:
     )
 
 
+def flux2_dev(folder: Path) -> Flux2Pipeline:
+    tokenizer, encoder = mistral3(16, 31)
+    transformer = Flux2Transformer2DModel(**TWO_KINDS, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=True)
+    autoencoder = vae(AutoencoderKLFlux2)
+    torch.nn.init.normal_(autoencoder.bn.running_mean)
+    torch.nn.init.uniform_(autoencoder.bn.running_var, 0.5, 2.0)
+    return Flux2Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(**SCHEDULER),
+        vae=autoencoder,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+    )
+
+
 def chroma(folder: Path) -> ChromaPipeline:
     tokenizer, encoder = t5()
     transformer = ChromaTransformer2DModel(
@@ -153,6 +169,7 @@ TINY: dict[str, Callable[[Path], Any]] = {
     "qwen-image": qwen_image,
     "z-image": z_image,
     "flux2-klein": flux2_klein,
+    "flux2-dev": flux2_dev,
     "chroma": chroma,
 }
 """Builders by name; each takes an empty folder for files of tokenizers."""

@@ -16,6 +16,7 @@ BUILT_IN = (
     "probing.backbones.families.qwen_image",
     "probing.backbones.families.z_image",
     "probing.backbones.families.flux2",
+    "probing.backbones.families.flux2_dev",
     "probing.backbones.families.chroma",
 )
 """Modules with a ``FAMILY`` each."""

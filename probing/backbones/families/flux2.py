@@ -1,12 +1,12 @@
-"""FLUX.2 klein: blocks of two streams, then of one; noise is added to patches of 128 channels, batch-normalised."""
+"""FLUX.2: blocks of two streams, then of one; noise is added to patches of 128 channels, batch-normalised."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from probing.backbones.architecture import count_flops
 from probing.backbones.base import Conditioning, Entry
@@ -51,18 +51,20 @@ def _encode(vae: Any, side: int) -> Any:
     return vae.encode(torch.empty(1, 3, side, side)).latent_dist.mode()
 
 
+TRANSFORMER = Part(
+    "transformer",
+    "transformer",
+    "diffusers:Flux2Transformer2DModel",
+    rules=_RULES,
+    repeated=LISTS,
+    run=lambda model: _call(model, 1, 1, 1),
+)
+VAE = Part("vae", "vae", "diffusers:AutoencoderKLFlux2", rules=_VAE_RULES, run=lambda vae: _encode(vae, 32))
 _PARTS = (
     flow_match_scheduler(),
     qwen2_tokenizer("tokenizer"),
-    Part(
-        "transformer",
-        "transformer",
-        "diffusers:Flux2Transformer2DModel",
-        rules=_RULES,
-        repeated=LISTS,
-        run=lambda model: _call(model, 1, 1, 1),
-    ),
-    Part("vae", "vae", "diffusers:AutoencoderKLFlux2", rules=_VAE_RULES, run=lambda vae: _encode(vae, 32)),
+    TRANSFORMER,
+    VAE,
     qwen3("text_encoder", "Qwen3ForCausalLM"),
 )
 _LAYERS = 3
@@ -71,7 +73,7 @@ _LAYERS = 3
 
 @dataclass(frozen=True)
 class Flux2Architecture(PipelineArchitecture):
-    """The configuration of a FLUX.2 klein pipeline."""
+    """The configuration of a FLUX.2 pipeline."""
 
     parts = _PARTS
     block_counts = tuple(LISTS.values())
@@ -92,6 +94,10 @@ class Flux2Architecture(PipelineArchitecture):
     def text_parts(self, *, use_t5: bool) -> tuple[str, ...]:
         return ("qwen",)
 
+    @property
+    def guidance(self) -> float | None:
+        return 4.0 if self.transformer.get("guidance_embeds", True) else None
+
     def encoding_flops(self, resolution: int) -> int:
         return count_flops(lambda: _encode(self._on_meta("vae"), resolution))
 
@@ -100,8 +106,12 @@ class Flux2Backbone(PackedBackbone):
     """A frozen ``Flux2KleinPipeline``.
 
     Padding of the text takes part in every attention, as in the pipeline; it is left out of reductions of the text.
+
+    Attributes:
+        text_part: Name of the text's part.
     """
 
+    text_part: ClassVar[str] = "qwen"
     block_lists = tuple(LISTS)
     time_projection = "time_guidance_embed.time_proj"
     time_scale = 1000.0
@@ -113,8 +123,7 @@ class Flux2Backbone(PackedBackbone):
             tokens, _ = self.pipeline.encode_prompt(
                 list(prompts), device=self.device, max_sequence_length=self.text_length
             )
-            words = attention_mask(self.pipeline.tokenizer, self._templates(prompts), self.text_length)
-        return Conditioning({"encoder_hidden_states": tokens.cpu()}, {"qwen": words})
+        return Conditioning({"encoder_hidden_states": tokens.cpu()}, {self.text_part: self.words(prompts)})
 
     def encode_images(self, pixels: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image channel row column"]:
         """Return the posterior's mode in patches of 2×2, normalised by the VAE's batch statistics."""
@@ -152,6 +161,10 @@ class Flux2Backbone(PackedBackbone):
         """Count the tokens of a prompt with its chat template."""
         return count_tokens(self.pipeline.tokenizer, self._templates(prompts))
 
+    def words(self, prompts: Sequence[str]) -> Bool[Tensor, "prompt token"]:
+        """Mark the tokens of prompts and their chat templates, without padding."""
+        return attention_mask(self.pipeline.tokenizer, self._templates(prompts), self.text_length)
+
     def _templates(self, prompts: Sequence[str]) -> list[str]:
         return [
             self.pipeline.tokenizer.apply_chat_template(
@@ -162,7 +175,7 @@ class Flux2Backbone(PackedBackbone):
 
 
 class Flux2Family(PipelineFamily):
-    """``Flux2KleinPipeline``."""
+    """``Flux2KleinPipeline``, and what it shares with ``Flux2Pipeline``."""
 
     pipeline = "Flux2KleinPipeline"
     architecture = Flux2Architecture
