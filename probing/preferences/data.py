@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Float
 from PIL import Image
 
 from probing.errors import UserError, shown
+from probing.preferences.images.heat_maps import HeatMaps
 from probing.preferences.images.sources import ImageSource
 from probing.preferences.tables.condition_rows import rows_where
 
@@ -108,6 +110,24 @@ class PreferenceData:
         """Return what no other picture of any data has: where it is, its name and its stamp; None without a stamp."""
         stamp = self.stamp_of(item_id)
         return None if stamp is None else f"{self.images.location}\n{self._image_of[item_id]}\n{stamp}"
+
+    @property
+    def heat_map_kinds(self) -> tuple[str, ...]:
+        """Kinds of people's heat maps that the data set has, such as ``misalignment`` and ``artifacts``."""
+        return self.images.kinds if isinstance(self.images, HeatMaps) else ()
+
+    def heat_map(self, item_id: str, kind: str) -> Float[np.ndarray, "row column"] | None:
+        """Open a heat map of an item, higher where people saw more of a fault.
+
+        Returns:
+            None where people were not asked, which is not a map of zeros.
+
+        Raises:
+            UserError: The data set has no such maps, or the map is damaged.
+        """
+        if not isinstance(self.images, HeatMaps):
+            raise UserError(f"{self.name} has no heat maps; rapidata and richhf have them.")
+        return self.images.heat_map(self._image_of[item_id], kind, item_id)
 
     def missing_images(self) -> pd.DataFrame:
         """List the items whose picture is missing, without opening any."""

@@ -89,7 +89,8 @@ def _read_benchmark(name: str, root: Path | None, split: str | Collection[str] |
     if root is None:
         if benchmark.hub is None:
             raise UserError(f"--data {name} needs --data-root; its files are at {benchmark.source}.")
-        root = hub.fetch(name, benchmark.hub, sorted({p for part in files for p in benchmark.patterns[part]}))
+        patterns = sorted({pattern for part in files for pattern in benchmark.patterns[part]})
+        root = hub.fetch(name, benchmark.hub, patterns, mirrors=benchmark.mirrors, gone=benchmark.gone)
     if not root.is_dir():
         raise UserError(f"There is no folder {root}; --data-root is the folder of {benchmark.title}'s files.")
     return from_comparisons(name, *benchmark.read(root, files), randomize_sides=benchmark.randomize_sides, seed=seed)

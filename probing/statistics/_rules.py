@@ -283,6 +283,9 @@ RULES: dict[str, Rule] = {
     "macro-half": Rule("mean over lists or prompts; a predicted tie counts one half", partial(_macro, "half")),
     "macro-wrong": Rule("mean over lists or prompts; a predicted tie is wrong", partial(_macro, "wrong")),
     "macro-dropped": Rule("mean over lists or prompts; predicted ties are left out", partial(_macro, "dropped")),
+    "two-way": Rule(
+        "over untied pairs, each asked in both orders; a predicted tie is right in one of them", partial(_micro, "half")
+    ),
     "inversions": Rule("1 − inversions / C(n, 2), mean over lists; tied choices count as right", _inversions),
     "tuned-tie": Rule(
         "all pairs, also ties; half right where one side is a tie, threshold from validation",
@@ -299,4 +302,5 @@ RULES: dict[str, Rule] = {
 }
 """Rules by name. HPDv3 and ImageReward score by micro-wrong, HPSv2's script for ImageReward by macro-wrong, HPDv2 by
 inversions (with a predicted tie, which its script breaks by order, counting one half), Pick-a-Pic by tuned-tie,
-GenAI-Bench by four-way, or without ties by micro-wrong."""
+GenAI-Bench by four-way, or without ties by micro-wrong, Multimodal RewardBench 2 by two-way: a reward answers both
+orders alike, so that it is micro-half by another name."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -208,6 +209,163 @@ def genai_bench(root: Path, prompts: int, name: str) -> None:
     pq.write_table(table, root / "image_generation" / f"{name}-00000-of-00001.parquet", row_group_size=4)
 
 
+def hpdv3pp(root: Path, prompts: int) -> None:
+    """Both facets share prompts and pictures; rollouts show pictures of the pairs without their prompts."""
+    pictures = Pictures(root)
+    rollouts = []
+    for first, split in ((0, "train"), (1000, "test")):
+        (root / split).mkdir()
+        names = [
+            [pictures.write("images/{:06d}.png").removeprefix("images/") for _ in range(3)] for _ in range(prompts)
+        ]
+        for end, (better, worse) in (("aes", (0, 1)), ("tf", (2, 0))):
+            records = [
+                {"path1": names[number][better], "path2": names[number][worse], "prompt": prompt(first + number)}
+                for number in range(prompts)
+            ]
+            (root / split / f"{split}_{end}.json").write_text(json.dumps(records))
+        for number, group in enumerate(names):
+            rollouts += [
+                {
+                    "group_id": f"{split}{number}",
+                    "source": "grpo",
+                    "tier": "a",
+                    "iter_step": 100 * step,
+                    "capability": 0.1 * step,
+                    "iter_norm": step / 2,
+                    "level": min(step, 1),
+                    "image_path": name,
+                    "ogd_std": 0.5,
+                }
+                for step, name in enumerate(group)
+            ]
+    (root / "rollout.json").write_text(json.dumps(rollouts))
+
+
+def mmrb2(root: Path, prompts: int) -> None:
+    (root / "t2i").mkdir()
+    numbers = itertools.count()
+    rows = [
+        {
+            "pair_id": f"t2i_{number}",
+            "prompt_text": prompt(number),
+            "prompt_images": [],
+            **{f"response_{side}_text": "" for side in "ab"},
+            **{f"response_{side}_images": [{"bytes": png(next(numbers)), "path": None}] for side in "ab"},
+            "chosen": "AB"[number % 2],
+            "prompt_source": "people",
+            **{f"response_{side}_model": MODELS[(number + (side == "b")) % 4] for side in "ab"},
+            "human_annotations": json.dumps([{"choice": "A"}]),
+            "prompt_metadata": "{}",
+        }
+        for number in range(prompts)
+    ]
+    _write_rows(root / "t2i" / "test-00000-of-00001.parquet", rows)
+
+
+def open_image_preferences(root: Path, prompts: int) -> None:
+    (root / "data").mkdir()
+    numbers = itertools.count()
+    rows = [
+        {
+            "prompt": prompt(number),
+            **{side: {"bytes": png(next(numbers)), "path": None} for side in ("chosen", "rejected")},
+            "chosen_model": MODELS[number % 2],
+            "rejected_model": MODELS[1 - number % 2],
+            "category": "Anime",
+            "evolution": "quality",
+        }
+        for number in range(3 * prompts)
+    ]
+    _write_rows(root / "data" / "train-00000-of-00001.parquet", rows)
+
+
+DIMENSIONS = (
+    *("symmetry", "richness", "color", "detail realism", "safety", "body", "lighting", "background", "emotion"),
+    *("main object", "face", "hands", "clarity", "composition", "unity", "light distinction", "color brightness"),
+    "environment",
+)
+"""Eighteen, as published; not all names were known to us."""
+Columns = Callable[[np.random.Generator], dict[str, Any]]
+
+
+def rated(
+    root: Path,
+    prompts: int,
+    columns: Callable[[np.random.Generator], dict[str, Any]],
+    names: Sequence[str] = ("train",),
+) -> None:
+    """Three pictures a prompt, each with the columns that a generator gives."""
+    (root / "data").mkdir()
+    for first, name in enumerate(names):
+        rows = [
+            {
+                "image": {"bytes": png(10_000 * first + number), "path": None},
+                "prompt": prompt(1000 * first + number // 3),
+                **columns(np.random.default_rng([first, number])),
+            }
+            for number in range(9 * prompts)
+        ]
+        _write_rows(root / "data" / f"{name}-00000-of-00001.parquet", rows)
+
+
+def vision_grades(rng: np.random.Generator) -> dict[str, Any]:
+    grades: dict[str, int | None] = {name: int(rng.integers(-2, 3)) for name in DIMENSIONS}
+    grades["hands"] = None if rng.random() < 0.3 else grades["hands"]
+    asked = [int(name != "face" or rng.random() > 0.3) for name in DIMENSIONS]
+    return {"internal_id": int(rng.integers(1 << 30)), "url": "", "annotation": grades, "meta_mask": asked}
+
+
+def rapidata_scores(rng: np.random.Generator) -> dict[str, Any]:
+    scores = {f"{facet}_score": float(rng.random()) for facet in ("alignment", "coherence", "style")}
+    asked = rng.random() > 0.4
+    return {
+        "word_scores": json.dumps([["red", 0.2], ["[No_mistakes]", 0.5]]),
+        **{f"{name}_norm": value for name, value in scores.items()},
+        **scores,
+        "alignment_heatmap": rng.random((4, 5)).astype(np.float16).tolist() if asked else None,
+        "coherence_heatmap": rng.random((4, 5)).astype(np.float16).tolist(),
+    }
+
+
+def rich_scores(rng: np.random.Generator) -> dict[str, Any]:
+    grey = BytesIO()
+    Image.fromarray(rng.integers(0, 256, (8, 8)).astype(np.uint8)).save(grey, "PNG")
+    return {
+        "filename": f"train/{rng.integers(1 << 30)}.png",
+        **{f"{name}_score": float(rng.integers(0, 5) / 4) for name in ("aesthetics", "artifact", "misalignment")},
+        "overall_score": 0.0,
+        "artifact_map": {"bytes": grey.getvalue(), "path": None},
+        "misalignment_map": {"bytes": grey.getvalue(), "path": None},
+        "prompt_misalignment_label": "1 0 1",
+    }
+
+
+RATED_MODELS = ("DALLE_3", "DeepFloyd_I_XL_v1", "Midjourney_6", "SDXL_2_1", "SDXL_Base", "SDXL_Turbo")
+
+
+def genai_bench_1600(root: Path, prompts: int) -> None:
+    (root / "data").mkdir()
+    numbers = itertools.count()
+    rows = []
+    for number in range(prompts):
+        rng = np.random.default_rng(number)
+        rows.append(
+            {
+                "Index": f"{number:05d}",
+                "Prompt": prompt(number),
+                "Tags": {"basic": ["attribute"], "advanced": ["counting"]},
+                "HumanRating": {model: rng.integers(1, 6, 3).tolist() for model in RATED_MODELS},
+                **{model: {"bytes": png(next(numbers)), "path": None} for model in RATED_MODELS},
+            }
+        )
+    _write_rows(root / "data" / "train-00000-of-00001.parquet", rows)
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=4)
+
+
 WRITERS: dict[str, Callable[[Path, int], None]] = {
     "hpdv3": hpdv3,
     "hpdv3-all": lambda root, prompts: hpdv3(root, prompts, "all.json"),
@@ -220,4 +378,12 @@ WRITERS: dict[str, Callable[[Path, int], None]] = {
     "pickapic-v2-full": lambda root, prompts: pickapic(root, prompts, 2, ""),
     "genai-bench": lambda root, prompts: genai_bench(root, prompts, "test"),
     "genai-bench-v1": lambda root, prompts: genai_bench(root, prompts, "test_v1"),
+    "genai-bench-1600": genai_bench_1600,
+    "hpdv3pp": hpdv3pp,
+    "hpdv3pp-rollout": hpdv3pp,
+    "mmrb2": mmrb2,
+    "open-image-preferences": open_image_preferences,
+    "visionreward": lambda root, prompts: rated(root, prompts, vision_grades),
+    "rapidata": lambda root, prompts: rated(root, prompts, rapidata_scores),
+    "richhf": lambda root, prompts: rated(root, prompts, rich_scores, ("train", "dev", "test")),
 }

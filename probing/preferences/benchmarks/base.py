@@ -28,6 +28,9 @@ class Benchmark:
         reported: The accuracy that its authors report.
         randomize_sides: Whether to randomise which picture is first: the published order reveals the choice.
         source: Where its files are if they are not on the hub.
+        mirrors: Other data sets of the hub with the same pairs.
+        seen: Year and month in which its source was last known to be there, by its page.
+        gone: Former data sets of the hub, and since when they have been gone.
     """
 
     title: str
@@ -39,3 +42,6 @@ class Benchmark:
     reported: str
     randomize_sides: bool = False
     source: str = ""
+    mirrors: tuple[str, ...] = ()
+    seen: str = "2026-11"
+    gone: str = ""

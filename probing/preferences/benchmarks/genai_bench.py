@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from probing.errors import UserError, shown
 from probing.preferences.benchmarks.base import Benchmark
 from probing.preferences.images import ImageSource, ParquetImages
 from probing.preferences.tables.column_types import Kind
-from probing.preferences.tables.parquet_file import damage_reported, files_of, list_rows
+from probing.preferences.tables.parquet_file import column_names, files_of, list_rows, picture_hashes
 
 CHOICES = {"leftvote": 1.0, "rightvote": 0.0, "tievote": 0.5, "bothbad_vote": 0.5}
 _NEEDED: dict[str, Kind] = {
@@ -26,7 +24,6 @@ _NEEDED: dict[str, Kind] = {
 }
 _SIDES = {"left": "first", "right": "second"}
 _FOLDERS = ("image_generation", "data/image_generation", "")
-_ROWS_AT_ONCE = 64
 
 
 def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSource]:
@@ -46,10 +43,14 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
     parts = []
     for split, name in files.items():
         names = files_of(root, name, _FOLDERS)
+        if {"Prompt", "HumanRating"} <= set(column_names(root / names[0])):
+            raise UserError(
+                f"{root} holds GenAI-Bench-1600, which shares its name; give --data genai-bench-1600 for it."
+            )
         table = list_rows(root, names, _NEEDED).assign(split=split)
         table["pair_id"] = name + table.index.astype(str)
         for side, position in _SIDES.items():
-            table[position] = [hashed for file in names for hashed in _hashes(root, file, f"{side}_image")]
+            table[position] = [hashed for file in names for hashed in picture_hashes(root, file, f"{side}_image")]
             table[f"image_{position}"] = table["file"] + "#" + table["row"].astype(str) + f"#{side}_image"
             table[f"source_model_{position}"] = table[f"{side}_model"]
         parts.append(table)
@@ -63,19 +64,6 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
     table["choice"] = table["vote_type"].map(CHOICES).astype(float)
     table = table[table["first"] != table["second"]].rename(columns={"vote_type": "vote"})
     return table.drop(columns=["file", "row", "left_model", "right_model"]), ParquetImages(root)
-
-
-def _hashes(root: Path, file: str, column: str) -> list[str]:
-    hashes: list[str] = []
-    with damage_reported(root / file, "no whole Parquet file", "download it again"):
-        for batch in pq.ParquetFile(root / file).iter_batches(_ROWS_AT_ONCE, columns=[column]):
-            for value in batch.column(0):
-                data = value.as_py()
-                data = data.get("bytes") if isinstance(data, dict) else data
-                if not data:
-                    raise UserError(f"Record {len(hashes)} of {root / file} has no {column}; download the file again.")
-                hashes.append(hashlib.blake2b(data, digest_size=12).hexdigest())
-    return hashes
 
 
 def _benchmark(name: str, variant: str = "", reported: str = "") -> Benchmark:

@@ -1,4 +1,8 @@
-"""Pick-a-Pic v1 and v2 (yuvalkirstain/pickapic_v1, _v2): Parquet files with the pictures inside."""
+"""Pick-a-Pic v1 and v2: Parquet files with the pictures inside.
+
+The authors' own data sets (yuvalkirstain/pickapic_v1, _v2) have been off the hub since April 2025. The copy of v1 has
+new ids of pictures, none of the original, so that its items are not those of a store made from the original.
+"""
 
 from __future__ import annotations
 
@@ -98,11 +102,17 @@ def _distinct(ids: pd.Series) -> pd.Series:
     return ids.where(repeated == 0, ids + "." + repeated.astype(str))
 
 
+_HUB = {1: "pickapic-anonymous/pickapic_v1", 2: "liuhuohuo2/pick-a-pic-v2"}
+_MIRRORS: dict[int, tuple[str, ...]] = {1: (), 2: ("sayakpaul/pickapic_v2_webdataset (tar shards)",)}
+
+
 def _benchmark(version: int, suffix: str) -> Benchmark:
     files = {"train": "train", "validation": f"validation{suffix}", "test": f"test{suffix}"}
     return Benchmark(
         title=f"Pick-a-Pic v{version}" + ("" if suffix else ", all test comparisons"),
-        hub=f"yuvalkirstain/pickapic_v{version}",
+        hub=_HUB[version],
+        mirrors=_MIRRORS[version],
+        gone=f"yuvalkirstain/pickapic_v{version}, since April 2025",
         patterns={split: (f"data/{name}-*.parquet",) for split, name in files.items()},
         read=read,
         files=files,

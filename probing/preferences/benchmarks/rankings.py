@@ -1,13 +1,44 @@
-"""Turn rankings into comparisons: every pair of a list, ties included."""
+"""Turn rankings and ratings into comparisons: every pair of a list, ties included."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from probing.errors import UserError
+
+
+def comparisons_by_rating(
+    rows: pd.DataFrame, facets: Mapping[str, str], *, by_item: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Compare the pictures of each prompt by each of their ratings; a facet is one rating.
+
+    Args:
+        rows: One row a picture, with ``prompt``, ``picture`` (its name, unique within a prompt) and ratings; higher is
+            better, and a picture without one is in no comparison of that facet.
+        facets: Name of each facet, and its column.
+        by_item: Columns to copy to ``…_first`` and ``…_second``.
+
+    Returns:
+        As :func:`comparisons_of`, with ``prompt`` and ``facet``; ``list_id`` is the prompt's number.
+    """
+    number = pd.Series(pd.factorize(rows["prompt"])[0], index=rows.index).astype(str)
+    parts = []
+    for facet, column in facets.items():
+        rated = rows.assign(list_id=number, ordered_by=-rows[column])[rows[column].notna()]
+        kept = ["picture", "ordered_by", *by_item]
+        lists = rated.groupby("list_id", sort=False).agg({"prompt": "first", **dict.fromkeys(kept, list)}).reset_index()
+        lists = lists[lists["picture"].map(len) > 1].reset_index(drop=True)
+        if len(lists):
+            pairs = comparisons_of(
+                lists, images="picture", ranks="ordered_by", by_list=("prompt",), by_item=tuple(by_item)
+            )
+            parts.append(pairs.assign(facet=facet, pair_id=pairs["pair_id"] + f"/{facet}"))
+    if not parts:
+        raise UserError("No prompt has two rated pictures, so there is nothing to compare; check the files.")
+    return pd.concat(parts, ignore_index=True)
 
 
 def comparisons_of(

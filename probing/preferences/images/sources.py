@@ -17,6 +17,7 @@ from PIL import Image
 from probing.errors import UserError
 from probing.preferences.images.decoding import MAX_BYTES, decode, name_errors, one_line
 from probing.preferences.images.preparation import upright
+from probing.preferences.tables.parquet_file import picture_bytes
 
 _CACHED_ROW_GROUPS = 4
 
@@ -132,10 +133,7 @@ class ParquetImages:
     def open(self, name: str, record: str) -> Image.Image:
         file, row, column = name.rsplit("#", 2)
         where = f"{column} in {self.root / file}"
-        with name_errors(where, record), self._lock:
-            value = self._value(file, int(row), column)
-        if isinstance(value, dict):
-            value = value.get("bytes")
+        value = picture_bytes(self.value_at(file, int(row), column, record))
         if not value:
             raise UserError(
                 f"Record {record!r} has no {one_line(column)} in {one_line(str(self.root / file))}; "
@@ -147,6 +145,15 @@ class ParquetImages:
                 "picture; replace the file."
             )
         return decode(value, where, record)
+
+    def value_at(self, file: str, row: int, column: str, record: str) -> Any:
+        """Read one value of a column.
+
+        Raises:
+            UserError: The file is missing or damaged; the message has the record.
+        """
+        with name_errors(f"{column} in {self.root / file}", record), self._lock:
+            return self._value(file, row, column)
 
     def stamp(self, name: str) -> str | None:
         file, row, column = name.rsplit("#", 2)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from probing.errors import UserError, shown
 
-Kind = Literal["prompt", "path", "id", "label", "number", "truth", "picture", "plain"]
+Kind = Literal["prompt", "path", "id", "label", "number", "truth", "picture", "plain", "nested"]
 EXPECTED: dict[Kind, str] = {
     "prompt": "prompts are strings",
     "path": "pictures are given by their paths, which are strings",
@@ -21,6 +21,7 @@ EXPECTED: dict[Kind, str] = {
     "number": "expected numbers",
     "truth": "expected true or false",
     "picture": "expected the bytes of a picture",
+    "nested": "expected fields or a list, or their JSON text",
     "plain": "columns hold strings, numbers, true or false, or dates",
 }
 TEXTS: tuple[Kind, ...] = ("prompt", "path", "id", "label")
@@ -56,7 +57,13 @@ def _fits(actual: pa.DataType, kind: Kind) -> bool:
     types = pa.types
     if types.is_dictionary(actual):
         return _fits(actual.value_type, kind)
+    if kind == "nested":
+        return (
+            types.is_null(actual) or types.is_nested(actual) or types.is_string(actual) or types.is_large_string(actual)
+        )
     if kind == "picture":
+        # A list of one picture, too.
+        actual = actual.value_type if types.is_list(actual) or types.is_large_list(actual) else actual
         is_struct = types.is_struct(actual) and actual.get_field_index("bytes") >= 0
         data = actual.field("bytes").type if is_struct else actual
         return types.is_binary(data) or types.is_large_binary(data)

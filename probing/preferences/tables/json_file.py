@@ -109,6 +109,30 @@ def many(reading: Reading, expected: str, *, least: int = 1, most: int | None = 
     return read
 
 
+def fields(reading: Reading, expected: str) -> Reading:
+    """Make a reading of named fields, also from their JSON text.
+
+    Args:
+        reading: The reading of each field's value.
+        expected: Description of the fields, for the message.
+    """
+
+    def read(value: Any) -> dict[str, Any]:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                raise ValueError(expected) from None
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            raise ValueError(expected)
+        try:
+            return {name: None if entry is None else reading(entry) for name, entry in value.items()}
+        except ValueError:
+            raise ValueError(expected) from None
+
+    return read
+
+
 def optional(reading: Reading) -> Reading:
     """Let a field's value be missing."""
 

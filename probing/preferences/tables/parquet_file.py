@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -16,6 +18,7 @@ from probing.preferences.tables.column_types import MOST_COLUMNS, Kind, bring_to
 MOST_RECORDS = 100_000_000
 """Largest number of records of a file: fifty times the largest public data set; a damaged file can claim any number."""
 _INDEX = "__index_level_"
+_ROWS_AT_ONCE = 64
 
 
 @contextmanager
@@ -82,6 +85,16 @@ def read_columns(
     return pa.table({name: bring_to_kind(table[name], kind) for name, kind in values.items()})
 
 
+def column_names(path: Path) -> list[str]:
+    """Return the names of a file's columns.
+
+    Raises:
+        UserError: It is no Parquet file, or damaged.
+    """
+    with damage_reported(path, "no whole Parquet file", "download it again"):
+        return [str(name) for name in pq.ParquetFile(path).schema_arrow.names]
+
+
 def files_of(root: Path, split: str, folders: Sequence[str]) -> list[str]:
     """Find ``SPLIT-00000-of-….parquet`` in one of the folders; paths relative to ``root``, in order.
 
@@ -93,6 +106,30 @@ def files_of(root: Path, split: str, folders: Sequence[str]) -> list[str]:
         if paths:
             return [path.relative_to(root).as_posix() for path in paths]
     raise UserError(f"{root} has no {split}-*.parquet; --data-root is the folder of the downloaded data set.")
+
+
+def picture_hashes(root: Path, file: str, column: str) -> list[str]:
+    """Hash the bytes of a column's pictures, which are their names where the data set gives none.
+
+    Raises:
+        UserError: A row has no picture.
+    """
+    hashes: list[str] = []
+    with damage_reported(root / file, "no whole Parquet file", "download it again"):
+        for batch in pq.ParquetFile(root / file).iter_batches(_ROWS_AT_ONCE, columns=[column]):
+            for value in batch.column(0):
+                data = picture_bytes(value.as_py())
+                if not isinstance(data, bytes) or not data:
+                    raise UserError(f"Record {len(hashes)} of {root / file} has no {column}; download the file again.")
+                hashes.append(hashlib.blake2b(data, digest_size=12).hexdigest())
+    return hashes
+
+
+def picture_bytes(value: Any) -> Any:
+    """Return the bytes of a picture that is given as such, as a structure, or as a list of one."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value.get("bytes") if isinstance(value, dict) else value
 
 
 def list_rows(

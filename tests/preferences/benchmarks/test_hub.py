@@ -45,7 +45,7 @@ def test_a_benchmark_without_a_folder_is_fetched(hubs, tmp_path):
 def test_only_the_given_split_is_fetched(hubs, tmp_path):
     write("pickapic-v1", tmp_path / "hub")
     preferences.load_pairs("pickapic-v1", split="test")
-    assert hubs == [("yuvalkirstain/pickapic_v1", "dataset", ("data/test_unique-*.parquet",))]
+    assert hubs == [("pickapic-anonymous/pickapic_v1", "dataset", ("data/test_unique-*.parquet",))]
 
 
 @pytest.mark.parametrize("name", [name for name, one in BENCHMARKS.items() if one.hub])
