@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         combinations,
         controls,
         factorial,
+        heat_maps,
         measure,
         noise,
         reward_curve,
@@ -71,6 +72,7 @@ _SOURCES = {
     "similarity": "probing.api.measuring:similarity",
     "split_pairs": "probing.preferences:split_pairs",
     "train_reward": "probing.reward:train_reward",
+    "heat_maps": "probing.api.measuring:heat_maps",
     "token_maps": "probing.api.measuring:token_maps",
 }
 
@@ -90,6 +92,7 @@ __all__ = [
     "draw_figures",
     "extract",
     "factorial",
+    "heat_maps",
     "load_backbone",
     "load_pairs",
     "measure",

@@ -292,6 +292,27 @@ EXPERIMENTS: dict[str, Experiment] = {
             stores="feature store with the mean of image tokens",
             opens_pictures=True,
         ),
+        Experiment(
+            "heat-maps",
+            "Do a probe's token maps lie where people saw the fault?",
+            "probing.analysis.heat_maps",
+            "HeatMapSettings",
+            tables=(
+                Table(
+                    "heat_maps",
+                    "Token maps and people's heat maps",
+                    "Within a picture, are the tokens that lower the reward those that people marked?",
+                ),
+                Table("heat_map_examples", "Examples", "What do both maps look like, from the best to the worst?"),
+            ),
+            figures=(
+                FigureSpec("heat_maps", "heat_maps", "probing.plots:figure_heat_maps"),
+                FigureSpec("heat_map_examples", "heat_map_examples", "probing.plots:figure_heat_map_examples"),
+            ),
+            inputs=("stores", "model", "data"),
+            stores="feature store with the mean of image tokens; stores of random weights are its control",
+            opens_pictures=True,
+        ),
     )
 }
 """All experiments by name, in the order of the page and of ``reproduce``."""

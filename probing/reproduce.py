@@ -169,6 +169,7 @@ def _experiments(options: ReproduceOptions) -> list[Step]:
         "controls": [model, *random_init, controls["foreign"], controls["empty"]],
         "scaling": [model, controls["random-init"], *_other_models(model), *sizes],
         "factorial": [model, *_sizes(model)],
+        "heat-maps": [model, *random_init],
     }
     tables = ["--stages", f"{results}/stages.parquet", "--similarity", f"{results}/similarity.parquet"]
     arguments = {
@@ -182,6 +183,7 @@ def _experiments(options: ReproduceOptions) -> list[Step]:
         # A network for every cell: the sum of all facets, and the one that needs the prompt.
         "factorial": [*fewer, "--facets", "all,alignment"],
         "token-maps": ["--curve", f"{results}/reward_curve.parquet"],
+        "heat-maps": ["--curve", f"{results}/reward_curve.parquet", "--facets", "alignment,quality"],
     }
     commands = [Step("probing.testbed.rival", [*_limit(options), "--output", rewards])]
     for name in EXPERIMENTS:

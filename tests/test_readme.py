@@ -212,7 +212,9 @@ def test_every_model_has_its_size_in_the_table():
 
 
 def test_the_table_of_benchmarks_is_that_of_the_code():
-    header = "| benchmark | `--data` | where to get it | last known there | splits | its authors score by | they report |"
+    header = (
+        "| benchmark | `--data` | where to get it | last known there | splits | its authors score by | they report |"
+    )
     rows = DOCS["preference_data.md"].split(header)[1].split("\n\n")[0].splitlines()[2:]
     said = [tuple(cell.strip() for cell in row.strip("|").split("|")) for row in rows]
     expected = {

@@ -281,6 +281,7 @@ class ExperimentFunction(Protocol):
 reward_curve: ExperimentFunction
 similarity: ExperimentFunction
 token_maps: ExperimentFunction
+heat_maps: ExperimentFunction
 combinations: ExperimentFunction
 noise: ExperimentFunction
 scaling: ExperimentFunction

@@ -91,7 +91,7 @@ def plot_token_map(
             for row, column in np.argwhere(np.abs(scores) > largest / 2):
                 sign = "+" if scores[row, column] > 0 else "−"
                 ax.text(column, row, sign, ha="center", va="center", fontsize=7, color="white", fontweight="bold")
-        _hide_axes(ax)
+        hide_axes(ax)
     return ax
 
 
@@ -168,7 +168,8 @@ def _draw_pair(page: _Page, left: float, top: float, pair: pd.DataFrame, largest
     return image
 
 
-def _hide_axes(ax: Axes) -> None:
+def hide_axes(ax: Axes) -> None:
+    """Draw no grid, no ticks and no frame."""
     ax.grid(False)
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():

@@ -125,8 +125,10 @@ class PreferenceData:
         Raises:
             UserError: The data set has no such maps, or the map is damaged.
         """
-        if not isinstance(self.images, HeatMaps):
-            raise UserError(f"{self.name} has no heat maps; rapidata and richhf have them.")
+        kinds = self.heat_map_kinds
+        if kind not in kinds or not isinstance(self.images, HeatMaps):
+            have = f"it has {', '.join(kinds)}" if kinds else "rapidata, richhf and the testbed have some"
+            raise UserError(f"{self.name} has no heat map {kind!r:.80}; {have}.")
         return self.images.heat_map(self._image_of[item_id], kind, item_id)
 
     def missing_images(self) -> pd.DataFrame:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ import PIL
 from PIL import Image
 
 from probing.preferences import DrawnImages, PreferenceData
-from probing.testbed import generated
+from probing.testbed import faults, generated
 from probing.testbed.degradations import KINDS, degrade
-from probing.testbed.render import render
+from probing.testbed.render import RESOLUTION, render
 from probing.testbed.scenes import Scene, attributes_of, canonical, contradict, sample_scene
 
 VERSION = 2
@@ -50,9 +50,10 @@ SIDES = ("reward", "strength", "source_model")
 
 @dataclass(frozen=True)
 class Drawing:
-    """One image to draw: its scene, kind and strength of degradation, and seed."""
+    """One image to draw: its scene, that of its caption, kind and strength of degradation, and seed."""
 
     scene: Scene
+    wanted: Scene
     kind: str
     strength: float
     seed: tuple[int, ...]
@@ -61,6 +62,14 @@ class Drawing:
         rng = np.random.default_rng(self.seed)
         image = render(self.scene, rng)
         return image if self.kind == CLEAN else degrade(image, self.kind, self.strength, rng)
+
+    def heat_map(self, kind: str) -> np.ndarray | None:
+        """Return where the picture is wrong or damaged, by :mod:`probing.testbed.faults`."""
+        if kind == faults.MISALIGNMENT:
+            return faults.misalignment_map(self.scene, self.wanted, self.seed)
+        if self.kind == CLEAN:
+            return np.zeros((RESOLUTION, RESOLUTION), dtype=np.float32)
+        return faults.damage_map(self.scene, self.kind, self.strength, self.seed)
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ def load(*, split: str | None = None, seed: int = 0) -> PreferenceData:
         the source models), ``reward_first``, ``strength_first``, ``source_model_first``, the same for the second, and
         ``probability`` (that an annotator chooses the first).
     """
-    items, open_image, pairs = _make(seed)
+    items, drawings, open_image, pairs = _make(seed)
     if split is not None:
         pairs = pairs[pairs["split"] == split].reset_index(drop=True)
         items = items[items["item_id"].isin([*pairs["first"], *pairs["second"]])].reset_index(drop=True)
@@ -107,7 +116,9 @@ def load(*, split: str | None = None, seed: int = 0) -> PreferenceData:
         name="testbed",
         items=items.copy(),
         pairs=pairs.copy(),
-        images=DrawnImages(open_image, drawing_version(seed)),
+        images=DrawnImages(
+            open_image, drawing_version(seed), kinds=faults.KINDS, heat_map=partial(_heat_map, drawings)
+        ),
         settings={
             "version": VERSION,
             "seed": seed,
@@ -115,6 +126,12 @@ def load(*, split: str | None = None, seed: int = 0) -> PreferenceData:
             "generated": generated.digest() if seed == generated.SEED else None,
         },
     )
+
+
+def _heat_map(drawings: Mapping[str, Drawing], item_id: str, kind: str) -> np.ndarray | None:
+    """Return None for a generated picture: nobody knows where it is wrong."""
+    drawing = drawings.get(item_id)
+    return None if drawing is None else drawing.heat_map(kind)
 
 
 @lru_cache(maxsize=8)
@@ -170,7 +187,7 @@ def probability_of_first(rewards: tuple[float, float]) -> float:
 
 
 @lru_cache(maxsize=2)
-def _make(seed: int) -> tuple[pd.DataFrame, Callable[[str], Image.Image], pd.DataFrame]:
+def _make(seed: int) -> tuple[pd.DataFrame, dict[str, Drawing], Callable[[str], Image.Image], pd.DataFrame]:
     drawings: dict[str, Drawing] = {}
     items, compared = [], []
     drawn = prompts(seed)
@@ -179,7 +196,7 @@ def _make(seed: int) -> tuple[pd.DataFrame, Callable[[str], Image.Image], pd.Dat
         made, about = _pictures(prompt, rng)
         for number, (name, (scene, wrong, kind, strength)) in enumerate(made.items()):
             item_id = f"{prompt.prompt_id}-{name}"
-            drawings[item_id] = Drawing(scene, kind, strength, (seed, prompt.index, 2, number))
+            drawings[item_id] = Drawing(scene, prompt.scene, kind, strength, (seed, prompt.index, 2, number))
             truth = (reward_of(wrong, strength), wrong, kind, strength)
             items.append((item_id, prompt.prompt_id, prompt.scene.caption, *truth, RENDERER))
         degraded = int(rng.integers(2))
@@ -205,7 +222,7 @@ def _make(seed: int) -> tuple[pd.DataFrame, Callable[[str], Image.Image], pd.Dat
         assert shipped is not None
         return shipped.open(item_id)
 
-    return table, open_image, choose(table, compared, seed)
+    return table, drawings, open_image, choose(table, compared, seed)
 
 
 def _pictures(

@@ -88,7 +88,7 @@ def _make(seed: int) -> tuple[pd.DataFrame, dict[str, _Marked], pd.DataFrame]:
         pair = []
         for number, (name, scene) in enumerate((("right", prompt.scene), ("wrong", prompt.wrong))):
             item_id = f"{prompt.prompt_id}-{name}"
-            drawings[item_id] = Drawing(scene, CLEAN, 0.0, (shifted_seed, prompt.index, 2, number))
+            drawings[item_id] = Drawing(scene, prompt.scene, CLEAN, 0.0, (shifted_seed, prompt.index, 2, number))
             caption = prompt.scene.caption
             items.append((item_id, prompt.prompt_id, caption, reward_of(number, 0.0), number, CLEAN, 0.0, RENDERER))
             pair.append(item_id)

@@ -50,10 +50,8 @@ class HeatMappedImages(ParquetImages):
         """Open a map.
 
         Raises:
-            UserError: There is no such kind, or the map is damaged; the message names the record.
+            UserError: The map is damaged; the message names the record.
         """
-        if kind not in self._maps:
-            raise UserError(f"There is no heat map {kind!r:.80}; kinds are {', '.join(self._maps)}.")
         file, row, _ = name.rsplit("#", 2)
         where = f"{self._maps[kind]} in {self.root / file}"
         value = self.value_at(file, int(row), self._maps[kind], record)

@@ -195,14 +195,25 @@ class DrawnImages:
     Args:
         draw: Draws the picture of a name.
         version: Identity of ``draw``, which changes with the pictures; None if it has none.
+        kinds: Kinds of heat map that ``heat_map`` gives.
+        heat_map: Makes the heat map of a name and a kind; None where there is none.
     """
 
     can_be_bad = False
     location = "drawn"
 
-    def __init__(self, draw: Callable[[str], Image.Image], version: str | None = None) -> None:
+    def __init__(
+        self,
+        draw: Callable[[str], Image.Image],
+        version: str | None = None,
+        *,
+        kinds: tuple[str, ...] = (),
+        heat_map: Callable[[str, str], np.ndarray | None] | None = None,
+    ) -> None:
         self.draw = draw
         self.version = version
+        self.kinds = kinds
+        self._heat_map = heat_map
 
     def open(self, name: str, record: str) -> Image.Image:
         image = self.draw(name)
@@ -214,6 +225,10 @@ class DrawnImages:
 
     def stamp(self, name: str) -> str | None:
         return None if self.version is None else f"{self.version}/{name}"
+
+    def heat_map(self, name: str, kind: str, record: str) -> np.ndarray | None:
+        """Make a heat map, as :class:`probing.preferences.images.heat_maps.HeatMaps` states."""
+        return None if self._heat_map is None else self._heat_map(name, kind)
 
 
 def find_prefix(root: Path, names: Iterable[str], prefixes: tuple[str, ...]) -> str:

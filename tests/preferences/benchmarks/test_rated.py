@@ -100,7 +100,7 @@ def test_a_heat_map_that_was_not_asked_for_is_none_and_not_zero(tmp_path):
             else:
                 np.testing.assert_array_equal(found, np.array(row[column], dtype=np.float32))
     assert any(seen) and not all(seen)
-    with pytest.raises(UserError, match="no heat map 'beauty'; kinds are misalignment, artifacts"):
+    with pytest.raises(UserError, match="has no heat map 'beauty'; it has misalignment, artifacts"):
         data.heat_map(data.items["item_id"].iloc[0], "beauty")
 
 
