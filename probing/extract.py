@@ -97,7 +97,12 @@ def _request(options: ExtractOptions) -> dict[str, Any]:
         "split": options.split,
         "skip_bad_images": options.skip_bad_images,
     }
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    # A repair gives them as options again.
+    texts = {tuple: lambda value: ",".join(map(str, value)) or None}
+    return {
+        name: str(value) if isinstance(value, Path) else texts.get(type(value), lambda v: v)(value)
+        for name, value in values.items()
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from probing.errors import UserError, shown
@@ -12,7 +12,8 @@ from probing.preferences import pairs_file
 from probing.preferences.benchmarks import BENCHMARKS, hub
 from probing.preferences.comparisons import from_comparisons
 from probing.preferences.data import PreferenceData
-from probing.preferences.rules import LEAKS, Leaks
+from probing.preferences.mixture import MIXTURES, mix
+from probing.preferences.rules import LEAKS, Duplicates, Leaks
 from probing.preferences.splits import drop_crossing_prompts, refuse_crossing_prompts
 
 _TESTBED = {"testbed": "probing.testbed.preferences", "testbed-shortcut": "probing.testbed.shortcut"}
@@ -28,13 +29,16 @@ def load_pairs(
     where: str | None = None,
     limit: int | None = None,
     leaks: Leaks = "refuse",
+    shares: Sequence[float] = (),
+    duplicates: Duplicates = "drop",
     seed: int = 0,
 ) -> PreferenceData:
-    """Load preference pairs of a data set, or from a file.
+    """Load preference pairs of a data set or several, or from a file.
 
     Args:
-        source: A name of :data:`NAMES`, or a path that ends in .csv, .parquet or .jsonl.
-        root: Folder of a benchmark's files, or the folder that a file's image paths are relative to (default: the
+        source: A name of :data:`NAMES`, or a path that ends in .csv, .parquet or .jsonl; several with commas between, or
+            a name of :data:`probing.preferences.mixture.MIXTURES`, become one by :func:`probing.preferences.mixture.mix`.
+        root: Folder of a benchmark's files (of several, each in a folder of its name), or the folder that a file's image paths are relative to (default: the
             file's). Without it, a benchmark is fetched from the Hugging Face hub.
         split: ``train``, ``validation`` or ``test``; of several, the first is required; None for all.
         where: Select pairs by a condition on their columns, such as ``confidence >= 0.95``; see
@@ -42,6 +46,8 @@ def load_pairs(
         limit: Largest number of items, by whole prompt groups, spread evenly over the data.
         leaks: What to do if a prompt is in two splits: ``refuse``, ``drop`` its pairs from the splits that are less
             held out, or ``keep`` them (for audits).
+        shares: Of several data sets, the share of each among the training pairs; all pairs if empty.
+        duplicates: Of several, what to do with a prompt that two have: ``drop`` the pairs of the later one, or ``keep``.
         seed: Seed of what is randomised while reading: the sides and, without an official one, the split.
 
     Raises:
@@ -50,7 +56,7 @@ def load_pairs(
     """
     if leaks not in LEAKS:
         raise UserError(f"Unknown value of leaks {leaks!r}; give one of {', '.join(LEAKS)}.")
-    data = _read(str(source), root, split, seed)
+    data = _read_all(str(source), root, split, seed, shares, duplicates)
     if leaks == "refuse":
         refuse_crossing_prompts(data)
     elif leaks == "drop":
@@ -60,6 +66,28 @@ def load_pairs(
     if where:
         data = data.where(where)
     return data if limit is None else data.select(limit=limit)
+
+
+def _read_all(
+    source: str,
+    root: Path | None,
+    split: str | Collection[str] | None,
+    seed: int,
+    shares: Sequence[float],
+    duplicates: Duplicates,
+) -> PreferenceData:
+    """Read one data set, or several as one."""
+    named = MIXTURES.get(source) or tuple((name.strip(), "") for name in source.split(","))
+    if len(named) == 1:
+        if shares:
+            raise UserError(f"--mix shares the training pairs of several data sets, and {source} is one.")
+        return _read(source, root, split, seed)
+    parts = []
+    for name, condition in named:
+        is_file = Path(name).suffix.lower() in pairs_file.SUFFIXES
+        part = _read(name, root if root is None or is_file else root / name, split, seed)
+        parts.append(part.where(condition) if condition else part)
+    return mix(parts, shares=shares, duplicates=duplicates)
 
 
 def _read(source: str, root: Path | None, split: str | Collection[str] | None, seed: int) -> PreferenceData:

@@ -8,3 +8,4 @@ Leaks = Literal["refuse", "drop", "keep"]
 LEAKS: tuple[str, ...] = get_args(Leaks)
 SplitRule = Literal["official", "prompt", "source-model"]
 SPLIT_RULES: tuple[str, ...] = get_args(SplitRule)
+Duplicates = Literal["drop", "keep"]
