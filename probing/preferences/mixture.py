@@ -27,8 +27,8 @@ MIXTURES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """Mixtures by name: data sets, and a condition on each one's pairs.
 
-``paper-mixture`` is DiT-Reward's (that of HPSv3) as far as it is public: which part of HPDv2 is golden, how many pairs are
-drawn from Pick-a-Pic and ImageReward, and the choices of Midjourney's users are not.
+``paper-mixture`` is DiT-Reward's (that of HPSv3) as far as it is public: which part of HPDv2 is golden, how many pairs
+are drawn from Pick-a-Pic and ImageReward, and the choices of Midjourney's users are not.
 """
 
 
@@ -54,10 +54,8 @@ def mix(
         raise UserError(f"Got the data sets {', '.join(names)}; name each once.")
     if shares and (len(shares) != len(parts) or min(shares) <= 0 or not np.isfinite(shares).all()):
         raise UserError(f"--mix takes one share above 0 a data set, got {len(shares)} for {len(parts)}.")
-    prompts = pd.concat(
-        [part.items[["prompt_id", "prompt"]].drop_duplicates() for part in parts], keys=names, names=["set"]
-    )
-    prompts = prompts.reset_index("set").reset_index(drop=True)
+    of_sets = [part.items[["prompt_id", "prompt"]].drop_duplicates().assign(set=part.name) for part in parts]
+    prompts = pd.concat(of_sets, ignore_index=True)
     words, _ = pd.factorize(prompts["prompt"].map(normalise_prompt))
     prompts["id"] = prompts["set"] + _SEPARATOR + prompts["prompt_id"]
     first = prompts.groupby(words, sort=False)[["id", "prompt", "set"]].transform("first")
@@ -133,10 +131,7 @@ class MixedImages:
 
     def __init__(self, sources: dict[str, ImageSource]) -> None:
         self._sources = sources
-
-    @property
-    def can_be_bad(self) -> bool:
-        return any(source.can_be_bad for source in self._sources.values())
+        self.can_be_bad = any(source.can_be_bad for source in sources.values())
 
     @property
     def location(self) -> str:

@@ -36,10 +36,11 @@ def load_pairs(
     """Load preference pairs of a data set or several, or from a file.
 
     Args:
-        source: A name of :data:`NAMES`, or a path that ends in .csv, .parquet or .jsonl; several with commas between, or
-            a name of :data:`probing.preferences.mixture.MIXTURES`, become one by :func:`probing.preferences.mixture.mix`.
-        root: Folder of a benchmark's files (of several, each in a folder of its name), or the folder that a file's image paths are relative to (default: the
-            file's). Without it, a benchmark is fetched from the Hugging Face hub.
+        source: A name of :data:`NAMES`, or a path that ends in .csv, .parquet or .jsonl. Several with commas between, or
+            a name of :data:`probing.preferences.mixture.MIXTURES`, become one data set: see
+            :func:`probing.preferences.mixture.mix`.
+        root: Folder of a benchmark's files (of several, each in a folder of its name), or the folder that a file's image
+            paths are relative to (default: the file's). Without it, a benchmark is fetched from the Hugging Face hub.
         split: ``train``, ``validation`` or ``test``; of several, the first is required; None for all.
         where: Select pairs by a condition on their columns, such as ``confidence >= 0.95``; see
             :meth:`PreferenceData.where`.
@@ -47,7 +48,7 @@ def load_pairs(
         leaks: What to do if a prompt is in two splits: ``refuse``, ``drop`` its pairs from the splits that are less
             held out, or ``keep`` them (for audits).
         shares: Of several data sets, the share of each among the training pairs; all pairs if empty.
-        duplicates: Of several, what to do with a prompt that two have: ``drop`` the pairs of the later one, or ``keep``.
+        duplicates: Of several, what to do with pairs of a prompt that an earlier one has: ``drop`` or ``keep``.
         seed: Seed of what is randomised while reading: the sides and, without an official one, the split.
 
     Raises:
