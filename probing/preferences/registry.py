@@ -36,11 +36,12 @@ def load_pairs(
     """Load preference pairs of a data set or several, or from a file.
 
     Args:
-        source: A name of :data:`NAMES`, or a path that ends in .csv, .parquet or .jsonl. Several with commas between, or
-            a name of :data:`probing.preferences.mixture.MIXTURES`, become one data set: see
+        source: A name of :data:`NAMES`, or a path that ends in .csv, .parquet or .jsonl. Several with commas between,
+            or a name of :data:`probing.preferences.mixture.MIXTURES`, become one data set: see
             :func:`probing.preferences.mixture.mix`.
-        root: Folder of a benchmark's files (of several, each in a folder of its name), or the folder that a file's image
-            paths are relative to (default: the file's). Without it, a benchmark is fetched from the Hugging Face hub.
+        root: Folder of a benchmark's files (of several, each in a folder of its name), or the folder that a file's
+            image paths are relative to (default: the file's). Without it, a benchmark is fetched from the Hugging Face
+            hub.
         split: ``train``, ``validation`` or ``test``; of several, the first is required; None for all.
         where: Select pairs by a condition on their columns, such as ``confidence >= 0.95``; see
             :meth:`PreferenceData.where`.
