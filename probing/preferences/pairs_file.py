@@ -41,7 +41,7 @@ def read(path: Path, *, root: Path | None = None) -> tuple[pd.DataFrame, ImageSo
 
     Args:
         path: The file.
-        root: Folder that image paths are relative to (default: the file's).
+        root: Folder or URL that image paths are relative to (default: the file's folder).
 
     Raises:
         UserError: The file is missing or no table; a column is missing, reserved or of another type; or a record has a

@@ -12,6 +12,7 @@ from probing.preferences import pairs_file
 from probing.preferences.benchmarks import BENCHMARKS, hub
 from probing.preferences.comparisons import from_comparisons
 from probing.preferences.data import PreferenceData
+from probing.preferences.images.remote import url_of
 from probing.preferences.mixture import MIXTURES, mix
 from probing.preferences.rules import LEAKS, Duplicates, Leaks
 from probing.preferences.splits import drop_crossing_prompts, refuse_crossing_prompts
@@ -121,6 +122,10 @@ def _read_benchmark(name: str, root: Path | None, split: str | Collection[str] |
             raise UserError(f"--data {name} needs --data-root; its files are at {benchmark.source}.")
         patterns = sorted({pattern for part in files for pattern in benchmark.patterns[part]})
         root = hub.fetch(name, benchmark.hub, patterns, mirrors=benchmark.mirrors, gone=benchmark.gone)
+    if url_of(root):
+        raise UserError(
+            f"{benchmark.title} is read from a folder; a URL as --data-root is for pictures of a file of pairs."
+        )
     if not root.is_dir():
         raise UserError(f"There is no folder {root}; --data-root is the folder of {benchmark.title}'s files.")
     return from_comparisons(name, *benchmark.read(root, files), randomize_sides=benchmark.randomize_sides, seed=seed)

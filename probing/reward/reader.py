@@ -91,7 +91,10 @@ class RewardReader:
         with sentence_for_full_memory(self.backbone, settings.resolution), self.backbone.on_device("vae"):
             for start in range(0, len(pictures), size):
                 batch = pictures[start : start + size]
-                opened = [p if isinstance(p, Image.Image) else ImageFolder(Path()).open(str(p), str(p)) for p in batch]
+                opened = [
+                    p if isinstance(p, Image.Image) else ImageFolder(Path(), archives=False).open(str(p), str(p))
+                    for p in batch
+                ]
                 squares = [prepare(p, settings.resolution, settings.resize, settings.background) for p in opened]
                 parts.append(self.backbone.encode_images(stack_pixels([np.asarray(square) for square in squares])))
         return torch.cat(parts).contiguous()

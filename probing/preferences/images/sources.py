@@ -7,6 +7,7 @@ import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,9 @@ from PIL import Image
 
 from probing.errors import UserError
 from probing.preferences.images.decoding import MAX_BYTES, decode, name_errors, one_line
+from probing.preferences.images.packed import PackedFiles, packed_files
 from probing.preferences.images.preparation import upright
+from probing.preferences.images.remote import is_url, missing_urls, read_url, stamp_of_url, url_of
 from probing.preferences.tables.parquet_file import picture_bytes
 
 _CACHED_ROW_GROUPS = 4
@@ -61,50 +64,85 @@ class ImageSource(Protocol):
 
 
 class ImageFolder:
-    """Pictures that are files; names are paths relative to the folder, or absolute."""
+    """Pictures that are files, members of archives below the folder, or at URLs.
+
+    Names are paths relative to the folder, absolute, or URLs. A file that is not there is looked for in the tar and zip
+    archives, as if they were unpacked beside themselves.
+
+    Args:
+        root: The folder; or a URL that names are joined to.
+        archives: Whether to look into archives.
+    """
 
     can_be_bad = True
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, archives: bool = True) -> None:
         self.root = root
+        self._url = url_of(root)
+        self._archives = archives
+
+    @cached_property
+    def _packed(self) -> PackedFiles:
+        return packed_files(self.root) if self._archives else PackedFiles((), self.root)
 
     @property
     def location(self) -> str:
-        return str(self.root.absolute())
+        return self._url or str(self.root.absolute())
 
     def open(self, name: str, record: str) -> Image.Image:
+        where = self._url_of(name) or str(self.root / name)
+        try:
+            data = self._read(name)
+        except FileNotFoundError:
+            raise UserError(f"{one_line(where)} of record {record!r} is missing; check --data-root.") from None
+        except (OSError, ValueError, MemoryError) as error:
+            # The message of the system repeats the path.
+            reason = getattr(error, "strerror", None) or one_line(str(error))
+            raise UserError(
+                f"{one_line(where)} of record {record!r} cannot be read ({reason}); check the disk."
+            ) from error
+        return decode(data, where, record)
+
+    def _read(self, name: str) -> bytes:
+        if url := self._url_of(name):
+            return read_url(url)
         path = self.root / name
         try:
             # Opening a pipe would block.
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise OSError("it is no file")
             with path.open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
+                return file.read(MAX_BYTES + 1)
         except FileNotFoundError:
-            raise UserError(f"{one_line(str(path))} of record {record!r} is missing; check --data-root.") from None
-        except (OSError, ValueError, MemoryError) as error:
-            # The message of the system repeats the path.
-            reason = getattr(error, "strerror", None) or one_line(str(error))
-            raise UserError(
-                f"{one_line(str(path))} of record {record!r} cannot be read ({reason}); check the disk."
-            ) from error
-        return decode(data, str(path), record)
+            return self._packed.read(name)
 
     def stamp(self, name: str) -> str | None:
-        return _file_stamp(self.root / name)
+        if url := self._url_of(name):
+            return stamp_of_url(url)
+        return _file_stamp(self.root / name) or self._packed.stamp(name)
 
     def missing(self, names: Iterable[str]) -> list[str]:
         # List each folder once: a check of each of a million files costs minutes on a network disk.
         listed: dict[str, set[str]] = {}
-        missing = []
+        missing, urls = [], {}
         for name in names:
+            if url := self._url_of(name):
+                urls[url] = name
+                continue
             folder, file = os.path.split(name)
             if folder not in listed:
                 listed[folder] = _files_of(self.root / folder)
             # A file system may ignore case, so a name that is not listed may exist.
             if file not in listed[folder] and not os.path.isfile(self.root / name):
                 missing.append(name)
-        return missing
+        if missing:
+            missing = [name for name in missing if name not in self._packed]
+        return [*missing, *(urls[url] for url in missing_urls(urls))]
+
+    def _url_of(self, name: str) -> str | None:
+        if is_url(name):
+            return name
+        return None if self._url is None else f"{self._url}/{name}"
 
 
 class ParquetImages:
@@ -239,7 +277,11 @@ def find_prefix(root: Path, names: Iterable[str], prefixes: tuple[str, ...]) -> 
         about missing pictures have the likeliest path.
     """
     first = next(iter(names), "")
-    return next((prefix for prefix in prefixes if (root / prefix / first).is_file()), prefixes[0])
+    for prefix in prefixes:
+        if (root / prefix / first).is_file():
+            return prefix
+    packed = packed_files(root)
+    return next((prefix for prefix in prefixes if f"{prefix}{first}" in packed), prefixes[0])
 
 
 def _file_stamp(path: Path) -> str | None:
