@@ -57,7 +57,7 @@ class HeatMappedImages(ParquetImages):
         value = self.value_at(file, int(row), self._maps[kind], record)
         if isinstance(value, Mapping):
             value = value.get("bytes")
-        if value is None or len(value) == 0:
+        if value is None or value in (b"", []):
             return None
         if isinstance(value, bytes):
             return np.asarray(decode(value, where, record).convert("L"), dtype=np.float32) / 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 
@@ -60,6 +61,7 @@ def save(path, rows):
     for name, values in columns.items():
         try:
             arrays[name] = pa.array(values)
+            pq.write_table(pa.table({name: arrays[name]}), io.BytesIO())
         except (pa.ArrowException, ValueError, TypeError, OverflowError):
             arrays[name] = pa.array([repr(value) for value in values])
     pq.write_table(pa.table(arrays), path)
