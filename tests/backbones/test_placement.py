@@ -59,7 +59,7 @@ def test_an_accelerator_holds_two_blocks_at_a_time_where_weights_stay_in_host_me
 
 
 def test_the_plan_counts_quantised_weights():
-    spec = resolve("flux1-dev")
+    spec = resolve("sd35-large")
     sizes = {}
     for bits in (None, "8bit", "4bit"):
         settings = ExtractionOptions(quantization=bits, batch_size=1).resolve(spec, "bfloat16", "cuda")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from probing.backbones import resolve
 from probing.backbones.architecture import count_flops
 from probing.backbones.families.sd3 import SD3Architecture
+from probing.backbones.tuning import Tuning
 from probing.errors import UserError
 
 
@@ -97,13 +98,13 @@ def test_another_transformer_takes_the_place_of_the_pipelines_own(tiny_folder, t
     config = json.loads((tiny_folder / "transformer" / "config.json").read_text()) | {"num_layers": 5}
     (tmp_path / "tuned").mkdir()
     (tmp_path / "tuned" / "config.json").write_text(json.dumps(config))
-    spec = resolve(str(tiny_folder), tmp_path / "tuned")
+    spec = resolve(str(tiny_folder), Tuning(tmp_path / "tuned"))
     assert spec.name == f"{tiny_folder.name}+tuned"
     assert spec.architecture.num_blocks == 5
     assert spec.architecture.vae == resolve(str(tiny_folder)).architecture.vae
     (tmp_path / "tuned" / "config.json").write_text(json.dumps(config | {"_class_name": "UNet2DModel"}))
     with pytest.raises(UserError, match="UNet2DModel, and supported are: SD3Transformer2DModel"):
-        resolve(str(tiny_folder), tmp_path / "tuned")
+        resolve(str(tiny_folder), Tuning(tmp_path / "tuned"))
 
 
 def test_unknown_names_show_near_ones():

@@ -10,6 +10,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from probing.backbones import device_type, load_backbone, pick_compute_dtype, pick_device, resolve
+from probing.backbones.tuning import Tuning
 from probing.errors import UserError
 from probing.testbed.recipes.text import CAPTION_LENGTH
 from tests.backbones.model_folders import copied, edit_json, load
@@ -109,7 +110,10 @@ def test_another_transformer_is_loaded_in_the_place_of_the_pipelines_own(tiny_fo
     fresh = load_backbone(spec, device=CPU, compute_dtype=torch.float32, random_init=True, t5_length=T5_LENGTH)
     fresh.transformer.save_pretrained(tmp_path / "tuned")
     tuned = load_backbone(
-        resolve(str(tiny_folder), tmp_path / "tuned"), device=CPU, compute_dtype=torch.float32, t5_length=T5_LENGTH
+        resolve(str(tiny_folder), Tuning(tmp_path / "tuned")),
+        device=CPU,
+        compute_dtype=torch.float32,
+        t5_length=T5_LENGTH,
     )
     assert len({b.revision for b in (tuned, fresh, backbone)}) == 3
     weights = tuned.transformer.state_dict()
