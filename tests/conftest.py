@@ -73,7 +73,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.fakes.tiny_sd3 import build_pipeline
 
     folder = tmp_path_factory.mktemp("models") / "tiny-sd3"
-    build_pipeline(tmp_path_factory.mktemp("parts")).save_pretrained(folder)
+    build_pipeline().save_pretrained(folder)
     return folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL
@@ -15,6 +14,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTokenizer,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
     PreTrainedTokenizerFast,
@@ -27,7 +27,8 @@ from transformers import (
     T5Tokenizer,
 )
 
-from probing.testbed.recipes.text import CAPTION_LENGTH, build_tokenizer
+from probing.shipped import WEIGHTS
+from probing.testbed.recipes.text import CAPTION_LENGTH
 
 WORDS = ["a", "small", "red", "green", "circle", "square", "on", "white", "background", "star"]
 
@@ -51,9 +52,9 @@ def shifted_vae() -> AutoencoderKL:
     return vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=1.5)
 
 
-def clip(folder: Path, cls: type = CLIPTextModel, width: int = 16) -> tuple[Any, Any]:
-    """Return a CLIP tokenizer and text encoder; the tokenizer's files go through ``folder``."""
-    tokenizer = build_tokenizer(folder / "clip-tokenizer")
+def clip(cls: type = CLIPTextModel, width: int = 16) -> tuple[Any, Any]:
+    """Return the testbed's CLIP tokenizer and a text encoder: one that is trained anew has other ids each time."""
+    tokenizer = CLIPTokenizer.from_pretrained(WEIGHTS / "xs" / "tokenizer", local_files_only=True)
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,

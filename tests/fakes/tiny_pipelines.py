@@ -41,8 +41,8 @@ TWO_KINDS = {
 }
 
 
-def flux(folder: Path, *, guidance: bool = True) -> FluxPipeline:
-    tokenizer, encoder = clip(folder)
+def flux(*, guidance: bool = True) -> FluxPipeline:
+    tokenizer, encoder = clip()
     tokenizer_2, encoder_2 = t5()
     transformer = FluxTransformer2DModel(
         **TWO_KINDS, pooled_projection_dim=16, guidance_embeds=guidance, axes_dims_rope=(4, 6, 6)
@@ -58,7 +58,7 @@ def flux(folder: Path, *, guidance: bool = True) -> FluxPipeline:
     )
 
 
-def qwen_image(folder: Path) -> QwenImagePipeline:
+def qwen_image() -> QwenImagePipeline:
     stand_in = QwenImagePipeline(None, None, None, None, None)
     tokenizer, encoder = qwen25_vl(stand_in.prompt_template_encode)
     transformer = QwenImageTransformer2DModel(
@@ -89,7 +89,7 @@ def qwen_image(folder: Path) -> QwenImagePipeline:
     )
 
 
-def z_image(folder: Path) -> ZImagePipeline:
+def z_image() -> ZImagePipeline:
     tokenizer, encoder = qwen3(Qwen3Model, 32, 2)
     transformer = ZImageTransformer2DModel(
         in_channels=4,
@@ -113,7 +113,7 @@ def z_image(folder: Path) -> ZImagePipeline:
     )
 
 
-def flux2_klein(folder: Path) -> Flux2KleinPipeline:
+def flux2_klein() -> Flux2KleinPipeline:
     tokenizer, encoder = qwen3(Qwen3ForCausalLM, 16, 28)
     transformer = Flux2Transformer2DModel(**TWO_KINDS, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False)
     autoencoder = vae(AutoencoderKLFlux2)
@@ -129,7 +129,7 @@ def flux2_klein(folder: Path) -> Flux2KleinPipeline:
     )
 
 
-def flux2_dev(folder: Path) -> Flux2Pipeline:
+def flux2_dev() -> Flux2Pipeline:
     tokenizer, encoder = mistral3(16, 31)
     transformer = Flux2Transformer2DModel(**TWO_KINDS, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=True)
     autoencoder = vae(AutoencoderKLFlux2)
@@ -144,7 +144,7 @@ def flux2_dev(folder: Path) -> Flux2Pipeline:
     )
 
 
-def chroma(folder: Path) -> ChromaPipeline:
+def chroma() -> ChromaPipeline:
     tokenizer, encoder = t5()
     transformer = ChromaTransformer2DModel(
         **TWO_KINDS,
@@ -162,22 +162,22 @@ def chroma(folder: Path) -> ChromaPipeline:
     )
 
 
-TINY: dict[str, Callable[[Path], Any]] = {
+TINY: dict[str, Callable[[], Any]] = {
     "sd3": tiny_sd3.build_pipeline,
     "flux-dev": flux,
-    "flux-schnell": lambda folder: flux(folder, guidance=False),
+    "flux-schnell": lambda: flux(guidance=False),
     "qwen-image": qwen_image,
     "z-image": z_image,
     "flux2-klein": flux2_klein,
     "flux2-dev": flux2_dev,
     "chroma": chroma,
 }
-"""Builders by name; each takes an empty folder for files of tokenizers."""
+"""Builders by name."""
 
 
 def write(name: str, folder: Path) -> Path:
     """Build a pipeline with fixed weights, save it, and return its folder."""
     torch.manual_seed(0)
-    pipeline = TINY[name](folder)
+    pipeline = TINY[name]()
     pipeline.save_pretrained(folder / name)
     return folder / name

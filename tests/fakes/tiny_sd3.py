@@ -5,8 +5,6 @@ Three text encoders, dual attention in its first blocks, query and key norms, as
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from transformers import CLIPTextModelWithProjection
@@ -16,10 +14,10 @@ from tests.fakes.tiny_parts import clip, shifted_vae, t5
 BLOCKS, HEADS, HEAD_WIDTH, T5_LENGTH = 4, 2, 16, 12
 
 
-def build_pipeline(folder: Path) -> StableDiffusion3Pipeline:
+def build_pipeline() -> StableDiffusion3Pipeline:
     torch.manual_seed(0)
-    tokenizer, first = clip(folder, CLIPTextModelWithProjection, 16)
-    _, second = clip(folder, CLIPTextModelWithProjection, 24)
+    tokenizer, first = clip(CLIPTextModelWithProjection, 16)
+    _, second = clip(CLIPTextModelWithProjection, 24)
     encoders = [first, second]
     t5_tokenizer, t5_encoder = t5(48)
     transformer = SD3Transformer2DModel(
