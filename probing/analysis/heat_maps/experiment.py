@@ -38,9 +38,6 @@ from probing.statistics import mean_interval, paired_difference
 _MADE_BY = "python -m probing.measure reward-curve"
 _CURVE_COLUMNS = ("control", "stream", "reduction", "facet", "sigma", "block", "cv_accuracy", "probe", "scaling")
 TRAINED = "trained"
-CONTROLS = ("random-init", "shuffled", "edges", "centre")
-"""Maps beside the trained one: of random weights, of the trained weights against another picture's heat map, and two
-that know nothing of a reward."""
 _SHUFFLES = 5
 _AT_ONCE = 32
 _EXAMPLES = 4
@@ -51,7 +48,11 @@ COLUMNS = column_names(
 )
 """One row a facet's probe, kind of heat map, metric and map. ``value`` is the mean over pictures of the agreement
 within a picture. ``difference`` is the trained map's less this row's (``against``), and in its own row less chance.
-Holm's families are the comparisons of one metric."""
+Holm's families are the comparisons of one metric.
+
+``control``: ``trained``; ``random-init``, the same site of random weights; ``shuffled``, the trained map against the heat
+maps of other pictures; ``edges`` and ``centre``, maps that know nothing of a reward.
+"""
 EXAMPLE_COLUMNS = column_names(
     "model data facet sigma block kind rank item_id prompt_id prompt auc rows columns scores truth picture"
 )
@@ -145,21 +146,24 @@ def measure_heat_maps(
         "edges": {item: edge_map(square, grid) for item, square in squares.items()},
         "centre": dict.fromkeys(items, centre_map(grid)),
     }
-    rows, examples = [], []
     with progress(len(cells) * len(stores) * len(items), "heat maps", "items") as bar:
-        for cell in cells:
-            trained, *random = [_fault_maps(store, pairs, cell, items, read_tokens, bar.update) for store in stores]
-            for truth in truths:
-                prompts = data.items.set_index("item_id")["prompt_id"][truth.items].to_numpy()
-                common = {**_common(first, cell), "kind": truth.kind, "n_items": len(truth.items)}
-                for metric in METRICS:
-                    values = {TRAINED: _agreement(metric, trained, truth)}
-                    if random:
-                        values["random-init"] = np.mean([_agreement(metric, maps, truth) for maps in random], axis=0)
-                    values["shuffled"] = _shuffled_agreement(metric, trained, truth, prompts)
-                    values |= {name: _agreement(metric, maps, truth) for name, maps in plain.items()}
-                    rows += _rows(metric, values, prompts, common)
-                examples += _examples(common, truth, trained, squares, data, grid)
+        # Store by store: each has a backbone to load.
+        of_stores = [
+            [_fault_maps(store, pairs, cell, items, read_tokens, bar.update) for cell in cells] for store in stores
+        ]
+    rows, examples = [], []
+    for cell, (trained, *random) in zip(cells, zip(*of_stores, strict=True), strict=True):
+        for truth in truths:
+            prompts = data.items.set_index("item_id")["prompt_id"][truth.items].to_numpy()
+            common = {**_common(first, cell), "kind": truth.kind, "n_items": len(truth.items)}
+            for metric in METRICS:
+                values = {TRAINED: _agreement(metric, trained, truth)}
+                if random:
+                    values["random-init"] = np.mean([_agreement(metric, maps, truth) for maps in random], axis=0)
+                values["shuffled"] = _shuffled_agreement(metric, trained, truth, prompts)
+                values |= {name: _agreement(metric, maps, truth) for name, maps in plain.items()}
+                rows += _rows(metric, values, prompts, common)
+            examples += _examples(common, truth, trained, squares, data, grid)
     table = correct(pd.DataFrame(rows), "difference", by=["metric"])
     table["statement"] = [_statement(row) for row in table.to_dict("records")]
     return {
