@@ -50,8 +50,8 @@ COLUMNS = column_names(
 within a picture. ``difference`` is the trained map's less this row's (``against``), and in its own row less chance.
 Holm's families are the comparisons of one metric.
 
-``control``: ``trained``; ``random-init``, the same site of random weights; ``shuffled``, the trained map against the heat
-maps of other pictures; ``edges`` and ``centre``, maps that know nothing of a reward.
+``control``: ``trained``; ``random-init``, the same site of random weights; ``shuffled``, the trained map against the
+heat maps of other pictures; ``edges`` and ``centre``, maps that know nothing of a reward.
 """
 EXAMPLE_COLUMNS = column_names(
     "model data facet sigma block kind rank item_id prompt_id prompt auc rows columns scores truth picture"
