@@ -183,7 +183,7 @@ def _experiments(options: ReproduceOptions) -> list[Step]:
         # A network for every cell: the sum of all facets, and the one that needs the prompt.
         "factorial": [*fewer, "--facets", "all,alignment"],
         "token-maps": ["--curve", f"{results}/reward_curve.parquet"],
-        "heat-maps": ["--curve", f"{results}/reward_curve.parquet", "--facets", "alignment,quality"],
+        "heat-maps": ["--curve", f"{results}/reward_curve.parquet"],
     }
     commands = [Step("probing.testbed.rival", [*_limit(options), "--output", rewards])]
     for name in EXPERIMENTS:

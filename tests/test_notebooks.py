@@ -23,6 +23,7 @@ PICTURES = {
     "04_noise_levels": 2,
     "05_scaling": 2,
     "06_controls": 1,
+    "07_heat_maps": 3,
 }
 """Number of pictures in each notebook's outputs."""
 ONE_FACET = "facet == 'quality'"
@@ -35,6 +36,7 @@ SMALLER = {
     "04_noise_levels": {"0.005, 0.3, 0.6": "0.005, 0.6", **IMAGE},
     "05_scaling": {"(0.005, 0.3, 0.6), (0.005, 0.6)": "(0.6,), (0.6,)", **IMAGE},
     "06_controls": {"0.005, 0.3, 0.6": "0.005", **IMAGE},
+    "07_heat_maps": {"facet in ['alignment', 'quality']": "facet == 'quality'", "0.005, 0.6": "0.005"},
 }
 """What is read here in place of the notebook's own: fewer noise levels, streams and pictures."""
 

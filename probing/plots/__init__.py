@@ -6,7 +6,7 @@ from probing.plots.comparisons import figure_comparisons, plot_comparisons
 from probing.plots.controls import figure_controls, plot_controls
 from probing.plots.curves import NothingToDraw
 from probing.plots.factorial import figure_factorial, figure_factorial_effects, plot_effects, plot_factorial
-from probing.plots.heat_maps import figure_heat_map_examples, figure_heat_maps, plot_heat_maps
+from probing.plots.heat_maps import figure_faults, figure_heat_map_examples, figure_heat_maps, plot_heat_maps
 from probing.plots.noise import figure_noise, figure_noise_draws, plot_gain_of_many, plot_noise, plot_redraws
 from probing.plots.pairs import figure_pairs
 from probing.plots.reward_curve import figure_headline, figure_reward_curves, plot_reward_curve
@@ -26,6 +26,7 @@ __all__ = [
     "figure_depth_curves",
     "figure_factorial",
     "figure_factorial_effects",
+    "figure_faults",
     "figure_headline",
     "figure_heat_map_examples",
     "figure_heat_maps",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import islice
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from probing.plots import style
 from probing.plots.curves import describe_models, facets_in
@@ -138,4 +142,41 @@ def figure_heat_map_examples(table: pd.DataFrame) -> Figure:
                 truth.set_title(f"area {row['auc']:.2f}", fontsize=8, pad=3)
                 if number == 0:
                     picture.set_title(f"{shown_name(facet)} on {kind}", fontsize=8, loc="left", pad=14)
+    return figure
+
+
+def figure_faults(
+    items: Sequence[str],
+    kinds: Sequence[str],
+    open_image: Callable[[str], Image.Image],
+    heat_map: Callable[[str, str], np.ndarray | None],
+    *,
+    count: int = 4,
+) -> Figure:
+    """Draw the first pictures of each kind of heat map (rows), each beside its map.
+
+    Args:
+        items: Items, in the order in which they are looked at.
+        kinds: Kinds of heat map.
+        open_image: Opens the picture of an item.
+        heat_map: Opens the heat map of an item and a kind; None where there is none.
+        count: Pictures of each kind.
+    """
+    with facet_grid(
+        len(kinds),
+        2 * count,
+        (2 * _PICTURE * count + 0.4, (_PICTURE + 0.3) * len(kinds) + 0.9),
+        title="Pictures and their faults",
+        caption="At the right of each picture: where it is at fault.",
+    ) as (figure, grid):
+        for axes, kind in zip(grid, kinds, strict=True):
+            found = ((item, heat_map(item, kind)) for item in items)
+            faults = ((item, marked) for item, marked in found if marked is not None and marked.max() > 0)
+            for ax in axes:
+                hide_axes(ax)
+            for number, (item, marked) in enumerate(islice(faults, count)):
+                axes[2 * number].imshow(open_image(item))
+                axes[2 * number + 1].imshow(marked, cmap="Greys")
+                axes[2 * number + 1].spines[:].set(visible=True, color="#BBBBBB", linewidth=0.6)
+                axes[2 * number].set_title(kind if number == 0 else "", fontsize=8.5, loc="left")
     return figure

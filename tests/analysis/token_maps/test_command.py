@@ -65,7 +65,10 @@ def test_a_store_of_another_transformer_needs_that_transformer(tiny_folder, tmp_
     error = capsys.readouterr().err
     assert "tiny-sd3+tuned in the store and tiny-sd3 here" in error and "by --transformer" in error
     assert tokens(["--store", str(store), *curve, *data]) == 2
-    assert "made with another transformer, tuned; give its folder by --transformer" in capsys.readouterr().err
+    assert (
+        "made with a changed transformer of tiny-sd3, tuned; give that by --transformer or --lora"
+        in capsys.readouterr().err
+    )
     assert tokens([*command, "--transformer", str(tiny_folder / "transformer")]) == 2
     assert "The store was made with another model" in capsys.readouterr().err
     assert tokens([*command, "--transformer", str(tuned)]) == 0
