@@ -83,7 +83,9 @@ def state_of(folder):
 
 
 def loaded(folder, **tuning):
-    return load_backbone(resolve(str(folder), Tuning(**tuning)), device=CPU, compute_dtype=torch.float32, t5_length=12)
+    # Longer than any chat template.
+    options = {"device": CPU, "compute_dtype": torch.float32, "t5_length": 40}
+    return load_backbone(resolve(str(folder), Tuning(**tuning)), **options)
 
 
 def digests(folder, **tuning):
