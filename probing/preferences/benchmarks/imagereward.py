@@ -9,7 +9,7 @@ import pandas as pd
 
 from probing.errors import UserError, shown
 from probing.preferences.benchmarks.base import Benchmark
-from probing.preferences.benchmarks.rankings import comparisons_of
+from probing.preferences.benchmarks.rankings import comparisons_by_rating, comparisons_of
 from probing.preferences.comparisons import filled_text
 from probing.preferences.images import ImageFolder, ImageSource, find_prefix
 from probing.preferences.tables.column_types import Kind
@@ -79,23 +79,11 @@ def read_db(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSo
     parts = []
     for split, file in files.items():
         rows = _read_rows(root / file)
-        lists = rows.groupby("prompt_id", sort=False).agg(
-            {"prompt": "first", "image_path": list, **dict.fromkeys([*RATINGS, "overall_rating"], list)}
-        )
-        lists = lists.reset_index().rename(columns={"prompt_id": "list_id"})
-        lists = lists[lists["image_path"].map(len) > 1].reset_index(drop=True)
-        for column, facet in RATINGS.items():
-            # Ratings rise with quality, ranks fall.
-            ranks = lists[column] if column == "rank" else lists[column].map(lambda values: [-v for v in values])
-            pairs = comparisons_of(
-                lists.assign(ordered_by=ranks),
-                images="image_path",
-                ranks="ordered_by",
-                by_list=("prompt",),
-                by_item=("overall_rating",),
-            )
-            pairs["pair_id"] = pairs["pair_id"] + f"/{facet}"
-            parts.append(pairs.assign(split=split, facet=facet, prompt_id=pairs["list_id"]))
+        # Ratings rise with quality, ranks fall.
+        rows = rows.rename(columns={"image_path": "picture"}).assign(list_id=rows["prompt_id"], rank=-rows["rank"])
+        facets = {facet: column for column, facet in RATINGS.items()}
+        pairs = comparisons_by_rating(rows, facets, by_item=("overall_rating",))
+        parts.append(pairs.assign(split=split, prompt_id=pairs["list_id"]))
     table = pd.concat(parts, ignore_index=True)
     for side in ("first", "second"):
         table[f"overall_rating_{side}"] = table[f"overall_rating_{side}"].astype(float)

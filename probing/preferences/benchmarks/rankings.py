@@ -17,17 +17,19 @@ def comparisons_by_rating(
 
     Args:
         rows: One row a picture, with ``prompt``, ``picture`` (its name, unique within a prompt) and ratings; higher is
-            better, and a picture without one is in no comparison of that facet.
+            better, and a picture without one is in no comparison of that facet. ``list_id``, if it is there, names
+            what is compared in place of the prompt.
         facets: Name of each facet, and its column.
         by_item: Columns to copy to ``…_first`` and ``…_second``.
 
     Returns:
-        As :func:`comparisons_of`, with ``prompt`` and ``facet``; ``list_id`` is the prompt's number.
+        As :func:`comparisons_of`, with ``prompt`` and ``facet``; ``list_id`` is the prompt's number if there was none.
     """
-    number = pd.Series(pd.factorize(rows["prompt"])[0], index=rows.index).astype(str)
+    if "list_id" not in rows:
+        rows = rows.assign(list_id=pd.factorize(rows["prompt"])[0].astype(str))
     parts = []
     for facet, column in facets.items():
-        rated = rows.assign(list_id=number, ordered_by=-rows[column])[rows[column].notna()]
+        rated = rows.assign(ordered_by=-rows[column])[rows[column].notna()]
         kept = ["picture", "ordered_by", *by_item]
         lists = rated.groupby("list_id", sort=False).agg({"prompt": "first", **dict.fromkeys(kept, list)}).reset_index()
         lists = lists[lists["picture"].map(len) > 1].reset_index(drop=True)
