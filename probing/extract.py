@@ -97,12 +97,14 @@ def _request(options: ExtractOptions) -> dict[str, Any]:
         "split": options.split,
         "skip_bad_images": options.skip_bad_images,
     }
-    # A repair gives them as options again.
-    texts = {tuple: lambda value: ",".join(map(str, value)) or None}
-    return {
-        name: str(value) if isinstance(value, Path) else texts.get(type(value), lambda v: v)(value)
-        for name, value in values.items()
-    }
+    return {name: _as_option(value) for name, value in values.items()}
+
+
+def _as_option(value: Any) -> Any:
+    """Return a value as a repair can give it as an option again."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or None
+    return str(value) if isinstance(value, Path) else value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

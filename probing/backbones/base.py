@@ -195,6 +195,7 @@ class Backbone(ABC):
 
     def place(self, places: WeightPlaces) -> None:
         """Give text encoders and transformer their places; the VAE is small and moves whole."""
+        # It holds the folder of weights on disk, which goes with it.
         self._places = places
         for stage in ("text_encoders", "transformer"):
             for module in self._modules[stage]:

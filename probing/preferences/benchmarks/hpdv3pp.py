@@ -10,7 +10,7 @@ import pandas as pd
 
 from probing.errors import UserError
 from probing.preferences.benchmarks.base import Benchmark
-from probing.preferences.benchmarks.rankings import comparisons_of
+from probing.preferences.benchmarks.rankings import comparisons_by_rating
 from probing.preferences.images import ImageFolder, ImageSource, find_prefix
 from probing.preferences.tables.json_file import Reading, identifier, label, number, read_json, text
 
@@ -59,20 +59,20 @@ def read_rollouts(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, I
         raise UserError(f"Record 'rollout{row}' of {root / file} has no level; fill it in or remove the record.")
     if "prompt" not in table or table["prompt"].isna().any():
         table["prompt"] = _prompts(root, table)
+    table = table.rename(columns={"group_id": "list_id", "image_path": "picture"})
+    _refuse_two_prompts(table, root / file)
     sides = [name for name in numbers if name in table]
-    lists = table.groupby("group_id", sort=False).agg(
-        {"prompt": "first", **dict.fromkeys(["image_path", "level", *sides], list)}
-    )
-    lists = lists.reset_index().rename(columns={"group_id": "list_id"})
-    lists = lists[lists["image_path"].map(len) > 1].reset_index(drop=True)
-    if len(lists) == 0:
-        raise UserError(f"No group of {root / file} has two pictures, so there is nothing to compare.")
-    lists["ordered_by"] = [[-level for level in levels] for levels in lists["level"]]
-    pairs = comparisons_of(lists, images="image_path", ranks="ordered_by", by_list=("prompt",), by_item=tuple(sides))
+    pairs = comparisons_by_rating(table, {"all": "level"}, by_item=sides)
     for name in sides:
         for side in ("first", "second"):
             pairs[f"{name}_{side}"] = pairs[f"{name}_{side}"].astype(float)
     return _with_pictures(root, pairs.assign(split=split)), ImageFolder(root)
+
+
+def _refuse_two_prompts(table: pd.DataFrame, path: Path) -> None:
+    several = table.groupby("list_id")["prompt"].nunique() > 1
+    if several.any():
+        raise UserError(f"The group {several.idxmax()!s:.80} of {path} has several prompts; give each prompt a group.")
 
 
 def _prompts(root: Path, table: pd.DataFrame) -> pd.Series:

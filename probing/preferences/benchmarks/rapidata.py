@@ -30,9 +30,7 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
         UserError: A file is missing or damaged, lacks a column, or a record has no prompt or picture.
     """
     names = files_of(root, next(iter(files.values())), _FOLDERS)
-    rows = rated_rows(
-        root, names, {"prompt": "prompt"}, {**dict.fromkeys(_SCORES, "number"), "word_scores": "label"}, ratings=_SCORES
-    )
+    rows = rated_rows(root, names, {"prompt": "prompt"}, dict.fromkeys(_SCORES, "number"), ratings=_SCORES)
     facets = {facet: f"{facet}_score_norm" if f"{facet}_score_norm" in rows else f"{facet}_score" for facet in FACETS}
     return rated_comparisons(rows, facets), HeatMappedImages(root, MAPS)
 

@@ -20,7 +20,6 @@ def rated_rows(
     also: Mapping[str, Kind] | None = None,
     *,
     ratings: Sequence[str] = (),
-    picture: str = "image",
 ) -> pd.DataFrame:
     """Read one row a picture, with ``picture`` (a hash of its bytes) and ``image`` (its place in the files).
 
@@ -32,23 +31,22 @@ def rated_rows(
         needed: Required columns, ``prompt`` among them.
         also: Optional columns.
         ratings: Those of the columns that become finite numbers, or gaps.
-        picture: Column of the pictures.
 
     Raises:
         UserError: A file is damaged, lacks a column, or a record has no prompt, no picture or a rating that is no
             number.
     """
-    rows = list_rows(root, files, {**needed, picture: "picture"}, also)
+    rows = list_rows(root, files, {**needed, "image": "picture"}, also)
     rows["prompt"] = filled_text(files[0], rows["prompt"])
-    rows["picture"] = [hashed for file in files for hashed in picture_hashes(root, file, picture)]
-    rows["image"] = rows["file"] + "#" + rows["row"].astype(str) + f"#{picture}"
+    rows["picture"] = [hashed for file in files for hashed in picture_hashes(root, file, "image")]
+    rows["image"] = rows["file"] + "#" + rows["row"].astype(str) + "#image"
     for name in ratings:
         if name in rows:
             rows[name] = numbers(rows[name], rows["image"])
     return rows.drop_duplicates(["prompt", "picture"], ignore_index=True)
 
 
-def rated_comparisons(rows: pd.DataFrame, facets: Mapping[str, str], *, by_item: Sequence[str] = ()) -> pd.DataFrame:
+def rated_comparisons(rows: pd.DataFrame, facets: Mapping[str, str]) -> pd.DataFrame:
     """Compare pictures as :func:`comparisons_by_rating` does, and name where each is."""
     present = {facet: column for facet, column in facets.items() if column in rows and rows[column].notna().any()}
-    return comparisons_by_rating(rows, present, by_item=("image", *by_item))
+    return comparisons_by_rating(rows, present, by_item=("image",))

@@ -44,9 +44,7 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
     scores = list(FACETS.values())
     for split, name in files.items():
         names = files_of(root, name, _FOLDERS)
-        rows = rated_rows(
-            root, names, {"prompt": "prompt"}, {**dict.fromkeys(scores, "number"), "filename": "id"}, ratings=scores
-        )
+        rows = rated_rows(root, names, {"prompt": "prompt"}, dict.fromkeys(scores, "number"), ratings=scores)
         parts.append(rated_comparisons(rows, FACETS).assign(split=split))
     table = pd.concat(parts, ignore_index=True)
     table["pair_id"] = table["split"] + table["pair_id"]

@@ -32,9 +32,7 @@ def read(root: Path, files: Mapping[str, str]) -> tuple[pd.DataFrame, ImageSourc
         UserError: A file is missing or damaged, or a record has no prompt, picture or grades; with its place.
     """
     names = files_of(root, next(iter(files.values())), _FOLDERS)
-    rows = rated_rows(
-        root, names, {"prompt": "prompt", "annotation": "nested"}, {"internal_id": "id", "meta_mask": "nested"}
-    )
+    rows = rated_rows(root, names, {"prompt": "prompt", "annotation": "nested"}, {"meta_mask": "nested"})
     grades = [_grades(row) for row in rows.itertuples(index=False)]
     dimensions = list(dict.fromkeys(name for graded in grades for name in graded))
     facets = {name: f"grade:{name}" for name in dimensions}

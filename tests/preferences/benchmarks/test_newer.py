@@ -59,6 +59,9 @@ def test_rollouts_are_ranked_by_level_with_the_prompt_of_their_pictures(tmp_path
         preferences.load_pairs("hpdv3pp-rollout", root=root)
     edit(root / "rollout.json", lambda records: [r.update(prompt=f"a {r['group_id']}") for r in records])
     assert preferences.load_pairs("hpdv3pp-rollout", root=root).items["prompt"].str.startswith("a t").all()
+    edit(root / "rollout.json", lambda records: records[1].update(prompt="another"))
+    with pytest.raises(UserError, match="The group train0 of .* has several prompts"):
+        preferences.load_pairs("hpdv3pp-rollout", root=root)
     edit(root / "rollout.json", lambda records: records[1].pop("level"))
     with pytest.raises(UserError, match="'rollout1' of .* lacks the field level"):
         preferences.load_pairs("hpdv3pp-rollout", root=root)
