@@ -63,17 +63,8 @@ def plot_controls(table: pd.DataFrame, *, facet: str, ax: Axes | None = None, le
             style.draw_interval(ax, -number, (row["value"], row["ci_low"], row["ci_high"]), _STYLES[row["kind"]])
             if pd.notna(row["difference"]):
                 value, low, high = (100 * row[f"difference{end}"] for end in ("", "_low", "_high"))
-                ax.annotate(
-                    f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
-                    (1.0, -number),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(5, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=8,
-                    fontweight="bold" if row["difference_verdict"] in DECIDED else "normal",
-                    annotation_clip=False,
-                )
+                text, decided = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", row["difference_verdict"] in DECIDED
+                style.note_beside(ax, -number, text, bold=decided)
         ax.set_yticks(range(0, -len(rows), -1), [_NAMES.get(name, name) for name in rows["control"]], fontsize=9)
         ax.set_ylim(-len(rows) + 0.4, _TOP)
         ax.xaxis.set_major_formatter(style.percent())

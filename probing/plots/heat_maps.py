@@ -67,17 +67,7 @@ def plot_heat_maps(table: pd.DataFrame, *, facet: str, kind: str, ax: Axes | Non
             values = (row["value"], row["ci_low"], row["ci_high"])
             style.draw_interval(ax, -number, values, _STYLES[row["control"]])
             text = f"{row['difference']:+.2f} [{row['difference_low']:+.2f}, {row['difference_high']:+.2f}]"
-            ax.annotate(
-                text,
-                (1.0, -number),
-                xycoords=("axes fraction", "data"),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-                fontweight="bold" if row["verdict"] in DECIDED else "normal",
-                annotation_clip=False,
-            )
+            style.note_beside(ax, -number, text, bold=row["verdict"] in DECIDED)
         ax.set_yticks(range(0, -len(rows), -1), [_NAMES[name] if names else "" for name in rows["control"]], fontsize=9)
         ax.set_ylim(-len(rows) + 0.4, 0.62)
         ax.set_xlabel("area under the ROC curve")

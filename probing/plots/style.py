@@ -178,6 +178,21 @@ def draw_interval(ax: Axes, y: float, values: tuple[float, float, float], style:
     ax.plot(value, y, style.marker, color=style.colour, markerfacecolor=face, markersize=6, zorder=3)
 
 
+def note_beside(ax: Axes, y: float, text: str, *, bold: bool) -> None:
+    """Write a row's numbers at the right of the axes, bold where they are decided."""
+    ax.annotate(
+        text,
+        (1.0, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        fontweight="bold" if bold else "normal",
+        annotation_clip=False,
+    )
+
+
 def handles_of(styles: Mapping[Any, Style], present: Collection[Any] | None = None, **line: Any) -> list[Line2D]:
     """Make the legend of the styles, of those whose key is present if ``present`` is given."""
     return [

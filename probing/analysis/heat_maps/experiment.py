@@ -21,14 +21,13 @@ from probing.analysis.engine import (
     check_made_from,
     column_names,
     facets_of,
-    provenance,
     read_site,
 )
 from probing.analysis.engine.identity import recipe_of
 from probing.analysis.engine.table_input import TableInput, load_table
 from probing.analysis.engine.verdicts import WORDS, correct, format_p_value
 from probing.analysis.heat_maps.agreement import METRICS, centre_map, edge_map, truth_on_grid
-from probing.analysis.token_maps.maps import REDUCTION, STREAM, TokenCell, as_text, token_cells
+from probing.analysis.token_maps.maps import REDUCTION, STREAM, TokenCell, as_text, cell_columns, token_cells
 from probing.errors import UserError
 from probing.preferences import PreferenceData, prepare
 from probing.probes import LinearProbe
@@ -155,7 +154,7 @@ def measure_heat_maps(
     for cell, (trained, *random) in zip(cells, zip(*of_stores, strict=True), strict=True):
         for truth in truths:
             prompts = data.items.set_index("item_id")["prompt_id"][truth.items].to_numpy()
-            common = {**_common(first, cell), "kind": truth.kind, "n_items": len(truth.items)}
+            common = {**cell_columns(first, cell), "kind": truth.kind, "n_items": len(truth.items)}
             for metric in METRICS:
                 values = {TRAINED: _agreement(metric, trained, truth)}
                 if random:
@@ -270,21 +269,6 @@ def _rows(
             }
         )
     return rows
-
-
-def _common(store: FeatureSource, cell: TokenCell) -> dict[str, Any]:
-    return {
-        **provenance(store),
-        "split": "test",
-        "facet": cell.facet,
-        "stream": STREAM,
-        "reduction": REDUCTION,
-        "sigma": cell.sigma,
-        "block": cell.block,
-        "depth": (cell.block + 1) / store.num_blocks,
-        "probe": cell.recipe.probe,
-        "scaling": cell.recipe.scaling,
-    }
 
 
 def _statement(row: Mapping[Any, Any]) -> str:

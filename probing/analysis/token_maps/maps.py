@@ -10,6 +10,7 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,22 @@ def token_cells(
     return cells
 
 
+def cell_columns(store: FeatureSource, cell: TokenCell) -> dict[str, Any]:
+    """Return the columns that say which probe of which store was read, on test pairs."""
+    return {
+        **provenance(store),
+        "split": "test",
+        "facet": cell.facet,
+        "stream": STREAM,
+        "reduction": REDUCTION,
+        "sigma": cell.sigma,
+        "block": cell.block,
+        "depth": (cell.block + 1) / store.num_blocks,
+        "probe": cell.recipe.probe,
+        "scaling": cell.recipe.scaling,
+    }
+
+
 def choose_pairs(margins: Float[np.ndarray, " pair"], count: int) -> dict[str, np.ndarray]:
     """Select pairs by their margin towards the chosen item.
 
@@ -162,16 +179,7 @@ def token_maps(
     _check(scores, {item: rewards[row_of[item]] for item in items}, float(rewards.std()))
 
     common = {
-        **provenance(store),
-        "split": "test",
-        "facet": cell.facet,
-        "stream": STREAM,
-        "reduction": REDUCTION,
-        "sigma": cell.sigma,
-        "block": cell.block,
-        "depth": (cell.block + 1) / store.num_blocks,
-        "probe": cell.recipe.probe,
-        "scaling": cell.recipe.scaling,
+        **cell_columns(store, cell),
         "n_pairs": len(facet.test.table),
         "n_prompts": facet.test.table["prompt_id"].nunique(),
     }
