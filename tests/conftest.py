@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
-pytest_plugins = ["tests.fakes.blank_figures"]
+pytest_plugins = ["tests.fakes.blank_figures", "tests.fakes.bucket"]
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from probing.errors import UserError, listed
+from probing.paths import reached
 from probing.preferences.comparisons import choice_of_chosen, filled_text
 from probing.preferences.images.sources import ImageFolder, ImageSource
 from probing.preferences.tables.column_types import Kind, numbers
@@ -47,7 +48,9 @@ def read(path: Path, *, root: Path | None = None) -> tuple[pd.DataFrame, ImageSo
         UserError: The file is missing or no table; a column is missing, reserved or of another type; or a record has a
             gap.
     """
-    if not path.is_file():
+    with reached(path):
+        is_there = path.is_file()
+    if not is_there:
         raise UserError(f"There is no file {path}; --data takes a data set's name or a file of pairs.")
     table = read_table(path, lambda column: _KINDS.get(column, "plain"))
     refuse_missing(path, table, tuple(_NEEDED))

@@ -8,11 +8,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from probing.errors import UserError, shown
+from probing.paths import path_of, reached
 from probing.preferences import pairs_file
 from probing.preferences.benchmarks import BENCHMARKS, hub
 from probing.preferences.comparisons import from_comparisons
 from probing.preferences.data import PreferenceData
-from probing.preferences.images.remote import url_of
 from probing.preferences.mixture import MIXTURES, mix
 from probing.preferences.rules import LEAKS, Duplicates, Leaks
 from probing.preferences.splits import drop_crossing_prompts, refuse_crossing_prompts
@@ -102,7 +102,8 @@ def _read(source: str, root: Path | None, split: str | Collection[str] | None, s
         return _read_benchmark(source, root, split, seed)
     suffixes = ", ".join(pairs_file.SUFFIXES)
     if path.suffix.lower() in pairs_file.SUFFIXES:
-        return from_comparisons(path.stem, *pairs_file.read(path, root=root), randomize_sides=True, seed=seed)
+        table = pairs_file.read(path_of(source), root=root)
+        return from_comparisons(path.stem, *table, randomize_sides=True, seed=seed)
     if path.suffix or path.name != source:
         raise UserError(f"{source} is neither a data set's name nor a table; a file of pairs ends in {suffixes}.")
     near = difflib.get_close_matches(source, NAMES, n=2, cutoff=0.4) or list(NAMES)
@@ -122,10 +123,9 @@ def _read_benchmark(name: str, root: Path | None, split: str | Collection[str] |
             raise UserError(f"--data {name} needs --data-root; its files are at {benchmark.source}.")
         patterns = sorted({pattern for part in files for pattern in benchmark.patterns[part]})
         root = hub.fetch(name, benchmark.hub, patterns, mirrors=benchmark.mirrors, gone=benchmark.gone)
-    if url_of(root):
-        raise UserError(
-            f"{benchmark.title} is read from a folder; a URL as --data-root is for pictures of a file of pairs."
-        )
-    if not root.is_dir():
+    root = path_of(root)
+    with reached(root):
+        is_there = root.is_dir()
+    if not is_there:
         raise UserError(f"There is no folder {root}; --data-root is the folder of {benchmark.title}'s files.")
     return from_comparisons(name, *benchmark.read(root, files), randomize_sides=benchmark.randomize_sides, seed=seed)

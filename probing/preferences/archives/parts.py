@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from probing.errors import UserError
+from probing.paths import is_remote
 
 STAGING = ".unpacking-"
 """Second half of the name of a temporary folder: ``.images.zip.unpacking-x1y2``."""
@@ -34,12 +35,15 @@ def is_staging(name: str) -> bool:
 def find_archives(root: Path) -> dict[Path, list[Path]]:
     """Return the files of every archive below a folder, each list not yet in order; temporary folders are skipped."""
     archives: dict[Path, list[Path]] = defaultdict(list)
-    for folder, folders, files in os.walk(root):
+    # Path.walk is not in Python 3.11.
+    walk: Any = cast(Any, root).walk() if is_remote(root) else os.walk(root)
+    for place, folders, files in walk:
+        folder = place if is_remote(root) else Path(place)
         folders[:] = sorted(name for name in folders if not is_staging(name))
         for name in sorted(files):
             match = _NAME.match(name)
-            if match and _is_part(match) and Path(folder, name).is_file():
-                archives[Path(folder, match["archive"])].append(Path(folder, name))
+            if match and _is_part(match) and (folder / name).is_file():
+                archives[folder / match["archive"]].append(folder / name)
     return dict(archives)
 
 
@@ -172,7 +176,8 @@ class JoinedFiles(io.RawIOBase):
         start = self._ends[number - 1] if number else 0
         if self._open is None or self._open[0] != number:
             self._close_part()
-            self._open = (number, self._paths[number].open("rb", buffering=0))
+            path = self._paths[number]
+            self._open = (number, path.open("rb") if is_remote(path) else path.open("rb", buffering=0))
         file = self._open[1]
         file.seek(self._position - start)
         data = file.read(min(len(buffer), self._ends[number] - self._position))

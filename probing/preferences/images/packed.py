@@ -15,6 +15,7 @@ from probing.errors import UserError
 from probing.preferences.archives.members import MAX_MEMBERS, ArchiveFault, safe_name
 from probing.preferences.archives.parts import JoinedFiles, find_archives, order_parts
 from probing.preferences.images.decoding import MAX_BYTES
+from probing.preferences.images.remote import file_stamp
 
 _COMPRESSED = (".gz", ".tgz")
 
@@ -48,7 +49,7 @@ class PackedFiles:
         self._entries: dict[int, list[zipfile.ZipInfo]] = {}
         self._members: dict[str, _Member] = {}
         for number, (archive, parts) in enumerate(archives):
-            folder = os.path.relpath(archive.parent, root)
+            folder = archive.parent.relative_to(root).as_posix()
             prefix = "" if folder == "." else f"{folder}/"
             try:
                 members = self._zip(number, parts) if archive.suffix == ".zip" else self._tar(number, parts)
@@ -68,8 +69,8 @@ class PackedFiles:
         member = self._members.get(os.path.normpath(name))
         if member is None:
             return None
-        status = [os.stat(part) for part in self._archives[member.archive][1]]
-        return "-".join(str(number) for one in status for number in (one.st_size, one.st_mtime_ns)) + f"@{member.place}"
+        parts = [file_stamp(str(part)) for part in self._archives[member.archive][1]]
+        return None if None in parts else "-".join(map(str, parts)) + f"@{member.place}"
 
     def read(self, name: str) -> bytes:
         """Read a file, at most one byte more than the largest picture; may be called from several threads.
@@ -129,12 +130,11 @@ def packed_files(root: Path) -> PackedFiles:
         if archive.suffix not in _COMPRESSED
     }
     stamps = tuple(
-        (archive, tuple((part, part.stat().st_size, part.stat().st_mtime_ns) for part in parts))
-        for archive, parts in sorted(archives.items())
+        (archive, tuple((part, file_stamp(str(part))) for part in parts)) for archive, parts in sorted(archives.items())
     )
     return _listed(stamps, root)
 
 
 @lru_cache(maxsize=4)
-def _listed(stamps: tuple[tuple[Path, tuple[tuple[Path, int, int], ...]], ...], root: Path) -> PackedFiles:
-    return PackedFiles(tuple((archive, tuple(part for part, _, _ in parts)) for archive, parts in stamps), root)
+def _listed(stamps: tuple[tuple[Path, tuple[tuple[Path, str | None], ...]], ...], root: Path) -> PackedFiles:
+    return PackedFiles(tuple((archive, tuple(part for part, _ in parts)) for archive, parts in stamps), root)

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import re
+import os
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from probing.errors import UserError
+from probing.paths import is_url
 from probing.preferences.images.decoding import MAX_BYTES
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://")
-_PATH_OF_URL = re.compile(r"([a-z][a-z0-9+.-]+):/(?=[^/])")
 _ATTEMPTS = 3
 _PAUSE = 0.5
 """Seconds before the second attempt; twice as long before each further one."""
 _Result = TypeVar("_Result")
-
-
-def is_url(name: str) -> bool:
-    """Return whether a name is a URL, not a path."""
-    return _URL.match(name) is not None
-
-
-def url_of(root: Path | str) -> str | None:
-    """Return the URL that was given as a folder; None for a path. A path loses one of a URL's slashes."""
-    text = _PATH_OF_URL.sub(r"\1://", str(root), count=1) if isinstance(root, Path) else str(root)
-    return text.rstrip("/") if is_url(text) else None
 
 
 def read_url(url: str) -> bytes:
@@ -48,8 +35,18 @@ def read_url(url: str) -> bytes:
     return _with_retries(url, read)
 
 
-def stamp_of_url(url: str) -> str | None:
-    """Return what the server says of a file without reading it: size, and tag or time of change; None without these."""
+def file_stamp(path: str) -> str | None:
+    """Return a file's size and times of change, or what a server says of it without reading it; None without these."""
+    if is_url(path):
+        return _stamp_of_url(path)
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+
+
+def _stamp_of_url(url: str) -> str | None:
     try:
         about = _with_retries(url, lambda files, path: files.info(path))
     except (OSError, UserError, NotImplementedError):

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from probing.errors import UserError
+from probing.paths import is_url, path_of, url_of
 from probing.preferences.images.decoding import MAX_BYTES, decode, name_errors, one_line
 from probing.preferences.images.packed import PackedFiles, packed_files
 from probing.preferences.images.preparation import upright
-from probing.preferences.images.remote import is_url, missing_urls, read_url, stamp_of_url, url_of
-from probing.preferences.tables.parquet_file import picture_bytes
+from probing.preferences.images.remote import file_stamp, missing_urls, read_url
+from probing.preferences.tables.parquet_file import opened, picture_bytes
 
 _CACHED_ROW_GROUPS = 4
 
@@ -83,7 +84,7 @@ class ImageFolder:
 
     @cached_property
     def _packed(self) -> PackedFiles:
-        return packed_files(self.root) if self._archives else PackedFiles((), self.root)
+        return packed_files(path_of(self.root)) if self._archives else PackedFiles((), self.root)
 
     @property
     def location(self) -> str:
@@ -104,10 +105,10 @@ class ImageFolder:
         return decode(data, where, record)
 
     def _read(self, name: str) -> bytes:
-        if url := self._url_of(name):
-            return read_url(url)
-        path = self.root / name
+        url, path = self._url_of(name), self.root / name
         try:
+            if url is not None:
+                return read_url(url)
             # Opening a pipe would block.
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise OSError("it is no file")
@@ -117,9 +118,7 @@ class ImageFolder:
             return self._packed.read(name)
 
     def stamp(self, name: str) -> str | None:
-        if url := self._url_of(name):
-            return stamp_of_url(url)
-        return _file_stamp(self.root / name) or self._packed.stamp(name)
+        return file_stamp(self._url_of(name) or str(self.root / name)) or self._packed.stamp(name)
 
     def missing(self, names: Iterable[str]) -> list[str]:
         # List each folder once: a check of each of a million files costs minutes on a network disk.
@@ -135,9 +134,8 @@ class ImageFolder:
             # A file system may ignore case, so a name that is not listed may exist.
             if file not in listed[folder] and not os.path.isfile(self.root / name):
                 missing.append(name)
-        if missing:
-            missing = [name for name in missing if name not in self._packed]
-        return [*missing, *(urls[url] for url in missing_urls(urls))]
+        missing += [urls[url] for url in missing_urls(urls)]
+        return [name for name in missing if name not in self._packed] if missing else []
 
     def _url_of(self, name: str) -> str | None:
         if is_url(name):
@@ -196,7 +194,7 @@ class ParquetImages:
     def stamp(self, name: str) -> str | None:
         file, row, column = name.rsplit("#", 2)
         if file not in self._stamps:
-            self._stamps[file] = _file_stamp(self.root / file)
+            self._stamps[file] = file_stamp(str(self.root / file))
         of_file = self._stamps[file]
         return None if of_file is None else f"{of_file}#{row}#{column}"
 
@@ -213,14 +211,14 @@ class ParquetImages:
 
     def _value(self, file: str, row: int, column: str) -> Any:
         if file not in self._files:
-            opened = pq.ParquetFile(self.root / file)
-            sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
-            self._files[file] = (opened, np.cumsum([0, *sizes]))
-        opened, starts = self._files[file]
+            table = opened(self.root / file)
+            sizes = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
+            self._files[file] = (table, np.cumsum([0, *sizes]))
+        table, starts = self._files[file]
         group = int(np.searchsorted(starts, row, side="right")) - 1
         key = (file, group, column)
         if key not in self._groups:
-            self._groups[key] = opened.read_row_group(group, columns=[column]).column(column)
+            self._groups[key] = table.read_row_group(group, columns=[column]).column(column)
             while len(self._groups) > _CACHED_ROW_GROUPS:
                 self._groups.popitem(last=False)
         self._groups.move_to_end(key)
@@ -282,15 +280,6 @@ def find_prefix(root: Path, names: Iterable[str], prefixes: tuple[str, ...]) -> 
             return prefix
     packed = packed_files(root)
     return next((prefix for prefix in prefixes if f"{prefix}{first}" in packed), prefixes[0])
-
-
-def _file_stamp(path: Path) -> str | None:
-    """Return a file's size and times of change; None if it is missing."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
 def _files_of(folder: Path) -> set[str]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from probing.errors import UserError, listed, shown
+from probing.paths import is_remote
 from probing.preferences.tables.column_types import MOST_COLUMNS, Kind, bring_to_kind, check_type
 
 MOST_RECORDS = 100_000_000
@@ -41,6 +42,11 @@ def damage_reported(path: Path, what: str, fix: str) -> Iterator[None]:
         raise UserError(f"{path} is {what} ({reason}); {fix}.") from error
 
 
+def opened(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file, also one at a URL, of which only what is read is fetched."""
+    return pq.ParquetFile(path.open("rb") if is_remote(path) else path)
+
+
 def read_columns(
     path: Path,
     needed: Mapping[str, Kind],
@@ -59,7 +65,7 @@ def read_columns(
     Raises:
         UserError: A column is missing, repeated, or of another type; or there are too many columns or records.
     """
-    file = pq.ParquetFile(path)
+    file = opened(path)
     schema = file.schema_arrow
     names = [name for name in schema.names if not name.startswith(_INDEX)]
     if len(names) > MOST_COLUMNS:
@@ -92,7 +98,7 @@ def column_names(path: Path) -> list[str]:
         UserError: It is no Parquet file, or damaged.
     """
     with damage_reported(path, "no whole Parquet file", "download it again"):
-        return [str(name) for name in pq.ParquetFile(path).schema_arrow.names]
+        return [str(name) for name in opened(path).schema_arrow.names]
 
 
 def files_of(root: Path, split: str, folders: Sequence[str]) -> list[str]:
@@ -116,7 +122,7 @@ def picture_hashes(root: Path, file: str, column: str) -> list[str]:
     """
     hashes: list[str] = []
     with damage_reported(root / file, "no whole Parquet file", "download it again"):
-        for batch in pq.ParquetFile(root / file).iter_batches(_ROWS_AT_ONCE, columns=[column]):
+        for batch in opened(root / file).iter_batches(_ROWS_AT_ONCE, columns=[column]):
             for value in batch.column(0):
                 data = picture_bytes(value.as_py())
                 if not isinstance(data, bytes) or not data:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from upath import UPath
 
 import probing
-from probing import preferences
 from probing.errors import UserError
+from probing.preferences import load_pairs
+from probing.preferences.benchmarks import BENCHMARKS
 from probing.preferences.images import ImageFolder, remote
 from tests.preferences.published import picture, png, write
 
@@ -109,7 +111,7 @@ def test_a_benchmark_is_read_from_its_archives(tmp_path):
         shutil.copy(whole / name, packed / name)
     with tarfile.open(packed / "images.tar", "w") as tar:
         tar.add(whole / "images", "images")
-    one, other = (preferences.load_pairs("hpdv3", root=root) for root in (whole, packed))
+    one, other = (load_pairs("hpdv3", root=root) for root in (whole, packed))
     assert one.items.equals(other.items) and len(other.missing_images()) == 0
     for item in one.items["item_id"]:
         assert one.open_image(item).tobytes() == other.open_image(item).tobytes()
@@ -181,13 +183,81 @@ def _always_fail(self, path, **how):
     raise OSError("connection reset")
 
 
-def test_unknown_protocols_missing_libraries_and_benchmarks_at_urls_get_a_sentence(tmp_path):
+def uploaded(folder, url):
+    """Copy a folder to a URL."""
+    place = UPath(url)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            copy = place / file.relative_to(folder).as_posix()
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    return Path(url)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_is_read_at_a_url_as_from_a_folder(bucket, tmp_path, name):
+    folder = write(name, tmp_path / "whole")
+    one, other = (load_pairs(name, root=root) for root in (folder, uploaded(folder, f"{bucket}/{name}")))
+    assert one.items.equals(other.items) and one.pairs.equals(other.pairs) and one.fingerprint == other.fingerprint
+    for item in one.items["item_id"].iloc[[0, -1]]:
+        assert one.open_image(item).tobytes() == other.open_image(item).tobytes()
+        assert other.stamp_of(item)
+    assert len(other.missing_images()) == len(one.missing_images()) == 0
+
+
+def test_archives_and_a_file_of_pairs_are_read_at_a_url(bucket, tmp_path):
+    folder = tmp_path / "mine"
+    (folder / "shards").mkdir(parents=True)
+    pack_tar(folder / "shards" / "a.tar", {1: "one.png", 2: "two.png"}, parts=2)
+    pack_zip(folder / "shards" / "b.zip", {3: "three.png"})
+    pairs_of(folder / "pairs.jsonl", [("shards/one.png", "shards/two.png"), ("shards/three.png", "shards/one.png")])
+    uploaded(folder, f"{bucket}/mine")
+    data = load_pairs(f"{bucket}/mine/pairs.jsonl")
+    assert len(data.missing_images()) == 0 and data.name == "pairs"
+    numbers = {"shards/one.png": 1, "shards/two.png": 2, "shards/three.png": 3}
+    for item, name in zip(data.items["item_id"], data.items["image"], strict=True):
+        assert data.open_image(item).tobytes() == picture(numbers[name]).tobytes()
+        assert data.stamp_of(item)
+    with pytest.raises(UserError, match="There is no file memory://bucket/mine/others.csv"):
+        load_pairs(f"{bucket}/mine/others.csv")
+    with pytest.raises(UserError, match="There is no folder memory://bucket/nowhere"):
+        load_pairs("hpdv3", root=Path(f"{bucket}/nowhere"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hpdv3", "pickapic-v2", "rapidata"])
+def test_benchmarks_are_read_from_an_s3_server(s3_bucket, tmp_path, name):
+    folder = write(name, tmp_path / "whole")
+    one, other = (load_pairs(name, root=root) for root in (folder, uploaded(folder, f"{s3_bucket}/data/{name}")))
+    assert one.fingerprint == other.fingerprint and len(other.missing_images()) == 0
+    for item in one.items["item_id"]:
+        assert one.open_image(item).tobytes() == other.open_image(item).tobytes()
+    stamp = other.stamp_of(one.items["item_id"].iloc[0])
+    assert stamp and stamp == load_pairs(name, root=Path(f"{s3_bucket}/data/{name}")).stamp_of(
+        one.items["item_id"].iloc[0]
+    )
+    with pytest.raises(UserError, match=r"There is no folder s3://.*/nowhere"):
+        load_pairs(name, root=Path(f"{s3_bucket}/nowhere"))
+
+
+def test_unknown_protocols_and_missing_libraries_get_a_sentence(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="is no URL that can be opened"):
         ImageFolder(tmp_path).open("gopher://a/b.png", "r")
-    with pytest.raises(UserError, match="needs a library that is not installed .*s3fs"):
-        ImageFolder(tmp_path).open("s3://bucket/b.png", "r")
-    with pytest.raises(UserError, match="HPDv3 is read from a folder; a URL"):
-        preferences.load_pairs("hpdv3", root=Path("s3://bucket/hpdv3"))
+    with pytest.raises(UserError, match="needs a library that is not installed .*gcsfs"):
+        ImageFolder(tmp_path).open("gcs://bucket/b.png", "r")
+    with pytest.raises(UserError, match="needs a library that is not installed .*gcsfs"):
+        load_pairs("hpdv3", root=Path("gcs://bucket/hpdv3"))
+    with pytest.raises(UserError, match="gopher://a is no URL that can be opened"):
+        load_pairs("hpdv3", root=Path("gopher://a"))
+
+    def refuse(self):
+        raise RuntimeError("no credentials")
+
+    monkeypatch.setattr("upath.implementations.memory.MemoryPath.is_dir", refuse)
+    with pytest.raises(
+        UserError, match=r"memory://a cannot be reached \(RuntimeError: no credentials\); check the URL"
+    ):
+        load_pairs("hpdv3", root=Path("memory://a"))
 
 
 def test_an_extraction_from_archives_has_the_bytes_of_one_from_files(tiny_folder, tmp_path):
@@ -199,7 +269,7 @@ def test_an_extraction_from_archives_has_the_bytes_of_one_from_files(tiny_folder
         tar.add(whole / "test_images", "test_images")
     how = {"resolution": 16, "t5_length": 12, "device": "cpu", "keep_inputs": 0}
     stores = [
-        probing.extract(tiny_folder, preferences.load_pairs("imagereward", root=root), output=tmp_path / name, **how)
+        probing.extract(tiny_folder, load_pairs("imagereward", root=root), output=tmp_path / name, **how)
         for root, name in ((whole, "a.zarr"), (packed, "b.zarr"))
     ]
     assert stores[0].digest == stores[1].digest
