@@ -294,14 +294,14 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         Experiment(
             "heat-maps",
-            "Do a probe's token maps lie where people saw the fault?",
+            "Do a probe's token maps lie where the fault is marked?",
             "probing.analysis.heat_maps",
             "HeatMapSettings",
             tables=(
                 Table(
                     "heat_maps",
-                    "Token maps and people's heat maps",
-                    "Within a picture, are the tokens that lower the reward those that people marked?",
+                    "Token maps and heat maps of faults",
+                    "Within a picture, are the tokens that lower the reward those that are marked?",
                 ),
                 Table("heat_map_examples", "Examples", "What do both maps look like, from the best to the worst?"),
             ),

@@ -1,9 +1,10 @@
-"""Write files atomically: write under a temporary name, sync, rename."""
+"""Write files atomically: write under a temporary name, sync, rename. At a URL, one upload is atomic by itself."""
 
 from __future__ import annotations
 
 import errno
 import glob
+import io
 import os
 import tempfile
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from probing.errors import UserError
+from probing.paths import AnyPath, is_remote
 
 UMASK = os.umask(0)
 """File mode bits that new files do not get. Reading the umask sets it for a moment, which is not thread-safe: read it
@@ -20,12 +22,13 @@ once, at import."""
 os.umask(UMASK)
 _ABANDONED_SECONDS = 24 * 3600
 """Age above which a temporary file belongs to a killed process; no table takes a day to write."""
+_ATTEMPTS = 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
-def replace_file(path: Path) -> Iterator[BinaryIO]:
+def replace_file(path: AnyPath) -> Iterator[BinaryIO]:
     """Open a temporary file next to ``path``; at the end, sync it and rename it to ``path``.
 
     A reader gets the old content or the new one, never a part. An exception leaves the old content.
@@ -33,6 +36,11 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         UserError: ``path`` is not a regular file, the folder cannot be written, or the disk is full.
     """
+    if is_remote(path):
+        content = io.BytesIO()
+        yield content
+        path.write_bytes(content.getvalue())
+        return
     path = Path(path)
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "not a regular file"
@@ -61,7 +69,7 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def sentences_for_disk_errors(path: Path) -> Iterator[None]:
+def sentences_for_disk_errors(path: AnyPath) -> Iterator[None]:
     """Turn the error of a full or read-only disk, or of a folder that cannot be created, into a :class:`UserError`."""
     try:
         yield
@@ -75,8 +83,10 @@ def sentences_for_disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def sync(folder: Path) -> None:
+def sync(folder: AnyPath) -> None:
     """Sync a folder's directory entries to disk, so that a rename survives a power failure."""
+    if is_remote(folder):
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         # Some network file systems cannot sync a folder.
@@ -86,12 +96,56 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def create_new(path: AnyPath, content: bytes) -> bool:
+    """Create a file unless there is one; of several processes, one succeeds. Its folder is created if it is missing.
+
+    Raises:
+        UserError: The disk is full or cannot be written.
+    """
+    with sentences_for_disk_errors(path):
+        for _ in range(_ATTEMPTS):
+            try:
+                if is_remote(path):
+                    path.fs.pipe_file(path.path, content, mode="create")  # type: ignore[attr-defined]
+                else:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with path.open("xb") as file:
+                        file.write(content)
+                return True
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                # Another process has just removed the empty folder.
+                continue
+    raise UserError(f"{path} cannot be created: its folder is removed again and again; give another path.")
+
+
+def read_bytes(path: AnyPath) -> bytes:
+    """Read a file that another process may replace meanwhile: its old content or its new one.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    return bytes(path.fs.cat_file(path.path)) if is_remote(path) else path.read_bytes()  # type: ignore[attr-defined]
+
+
+def modified(path: AnyPath) -> float:
+    """Return when a file was last written, in seconds since 1970, by the clock of where it lies.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if not is_remote(path):
+        return path.stat().st_mtime
+    return float(path.fs.modified(path.path).timestamp())  # type: ignore[attr-defined]
+
+
+def write_bytes(path: AnyPath, content: bytes) -> None:
     """Write bytes atomically."""
     with replace_file(path) as file:
         file.write(content)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: AnyPath, text: str) -> None:
     """Write UTF-8 text atomically."""
     write_bytes(path, text.encode("utf-8"))

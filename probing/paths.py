@@ -6,9 +6,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Union, cast
 
 from probing.errors import UserError
+
+if TYPE_CHECKING:
+    AnyPath = Path
+else:
+    # Named, not imported: a plan of local files needs nothing of it.
+    AnyPath = Union[Path, "upath.UPath"]
+"""A path of :func:`path_of`: for a type checker a :class:`~pathlib.Path`, whose methods a ``UPath`` has."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 _PATH_OF_URL = re.compile(r"([a-z][a-z0-9+.-]+):/(?=[^/])")
@@ -25,7 +32,7 @@ def url_of(path: Any) -> str | None:
     return text.rstrip("/") if is_url(text) else None
 
 
-def path_of(path: str | Path) -> Path:
+def path_of(path: str | AnyPath) -> AnyPath:
     """Return a path that can be read: a :class:`~pathlib.Path`, or for a URL a ``UPath``, which has its methods.
 
     Raises:
@@ -39,7 +46,8 @@ def path_of(path: str | Path) -> Path:
     from upath import UPath
 
     try:
-        remote = UPath(url)
+        # Other machines write there too: a listing of before is of no use.
+        remote = UPath(url, use_listings_cache=False)
         # Opens the protocol's library.
         _ = remote.fs
     except ImportError as error:
@@ -50,7 +58,7 @@ def path_of(path: str | Path) -> Path:
 
 
 @contextmanager
-def reached(path: Path) -> Iterator[None]:
+def reached(path: AnyPath) -> Iterator[None]:
     """Turn any error of a protocol's library, such as missing credentials, into a :class:`UserError` with the URL."""
     try:
         yield

@@ -14,7 +14,7 @@ from probing.features import FeatureStore
 from probing.features.plan import binary
 from probing.features.store import Problem, check, repair, upgrade
 from probing.features.store.layout import COLUMNS
-from probing.features.store.lock import locked
+from probing.features.store.leases import Leases
 from probing.options import Positional, Verb, VerbsParser
 from probing.progress import progress
 
@@ -89,7 +89,7 @@ def _repair(arguments: RepairOptions) -> int:
     problems = _problems(path, deep=True)
     pairs = f"{path.name}.pairs.parquet"
     if problems:
-        with locked(path):
+        with Leases(path).alone("repairing the store"):
             changes = repair(path, [problem for problem in problems if problem.file != pairs])
         print("\n".join(changes or ["the store itself has no problems"]))
     store = FeatureStore.open(path)

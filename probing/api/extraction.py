@@ -92,6 +92,8 @@ class Extraction:
             UserError: A bad picture, a full disk, weights that cannot be loaded, too little memory.
         """
         # The libraries of the models take seconds to import, and a plan needs none of them.
+        import pandas as pd
+
         from probing.backbones import pick_device
         from probing.backbones.base import STAGES
         from probing.features.extraction import extract as compute
@@ -106,7 +108,7 @@ class Extraction:
         items = work.items_to_compute()
         stages = STAGES if kept is None else kept.stages_to_load(self.data, items)
         if "vae" in stages:
-            _require_pictures(self.data, items)
+            _require_pictures(self.data, pd.concat(items))
         _check_disk(work, self.output)
         device = pick_device(self.device)
         if kept is not None and is_large(self.plan):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import glob
 import importlib.metadata
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,17 @@ from probing.features.reading import Masks, Reading, Reduce, encode_items, read_
 from probing.features.reductions import reduce_image, reduce_text
 from probing.features.settings import latent_reductions
 from probing.features.store import FeatureStore, to_stored
+from probing.features.store.leases import Busy, Leases, Worker
 from probing.features.store.quick_check import pairs_name, repair_quickly
 from probing.features.store.records import RunRecord
 from probing.features.store.store import Part
-from probing.features.work import Segment, Work, plan_work, stamp_digest
+from probing.features.work import Segment, Work, forwards_of, plan_work, stamp_digest
+from probing.paths import AnyPath, path_of
 from probing.preferences import PreferenceData
 from probing.progress import progress
 
+_PAUSE = 1.0
+"""Seconds between looks at runs that other processes compute."""
 _VERSIONED = ("torch", "diffusers", "transformers", "nnsight", "zarr", "numpy")
 
 
@@ -53,7 +57,7 @@ def extract(
     plan: ExtractionPlan,
     backbone: Backbone,
     data: PreferenceData,
-    output: str | Path,
+    output: str | AnyPath,
     *,
     request: Mapping[str, Any] | None = None,
     work: Work | None = None,
@@ -63,66 +67,100 @@ def extract(
 
     Every run of items is computed in the same batches whenever it is computed, so a run that was killed and
     started again ends in the same bytes as an undisturbed one. Items, noise levels, streams and reductions are added
-    to an existing store; pairs are written anew beside it.
+    to an existing store; pairs are written anew beside it. Several processes may compute one store: each claims whole
+    runs, and all end when no run lacks anything.
 
     Args:
         plan: By :func:`probing.features.plan.make_plan`, for these items.
         backbone: The loaded backbone.
         data: Items to extract; the pairs are written beside the store.
-        output: Path of the store; it is made, or continued if it was made with the same settings.
+        output: AnyPath of the store; it is made, or continued if it was made with the same settings.
         request: Options of the command, as JSON; kept, so that a damaged store can be repaired.
         work: By :func:`probing.features.work.plan_work` just before, so that pictures are compared once.
         kept: Latents and prompts of earlier extractions, to be read and added to.
 
     Raises:
-        UserError: Other settings, a bad image, a full disk, too little memory, or another process at this store.
+        UserError: Other settings, a bad image, a full disk, too little memory, or additions while others are at work.
     """
-    output = Path(output)
+    output = path_of(output)
+    leases = Leases(output)
+
+    def plan_again() -> Work:
+        return plan_work(plan, data, output, parts=backbone.parts, device=backbone.device.type)
+
     notes = () if work is not None else tuple(repair_quickly(output))
     if work is None or work.settings["parts"] != backbone.parts:
-        work = plan_work(plan, data, output, parts=backbone.parts, device=backbone.device.type)
-    store = work.store
-    if store is None:
+        work = plan_again()
+    while True:
+        work = _with_store(work, plan_again, leases, backbone, data, output, request)
+        assert work.store is not None
+        if not work.segments():
+            work.store.write_pairs(data.pairs)
+            return Extracted(work.store, 0, notes)
+        with leases.joined(work.plan.spec.name, work.forwards()) as worker:
+            store = FeatureStore.open(output)
+            if store.attributes != work.store.attributes:
+                # Another process has added to it meanwhile.
+                work = plan_again()
+                continue
+            store.write_pairs(data.pairs)
+            computed, size = _compute_missing(work, backbone, data, store, kept, worker)
+        if size is not None:
+            notes = (*notes, f"batches of {plan.settings.batch_size} did not fit into memory: read by {size}")
+        return Extracted(store, computed, notes)
+
+
+def _with_store(
+    work: Work,
+    plan_again: Callable[[], Work],
+    leases: Leases,
+    backbone: Backbone,
+    data: PreferenceData,
+    output: AnyPath,
+    request: Mapping[str, Any] | None,
+) -> Work:
+    """Bring the store to the form of the finished one: created, grown, free of what killed processes left."""
+    if work.store is None:
         try:
-            store = _create(work, backbone, data, output, request)
+            return replace(work, store=_create(work, backbone, data, output, request))
         except FileExistsError:
             # Another process made it first.
-            work = plan_work(plan, data, output, parts=backbone.parts, device=backbone.device.type)
-            store = work.store
-    assert store is not None
-    computed = 0
-    if work.grows or work.segments(store):
-        with store.lock():
+            work = plan_again()
+    assert work.store is not None
+    if not work.grows and not work.segments():
+        return work
+    try:
+        with leases.alone("adding to the store"):
             _remove_partial_files(output)
-            store = FeatureStore.open(output)
-            if work.store is not None and store.attributes != work.store.attributes:
-                work = plan_work(plan, data, output, parts=backbone.parts, device=backbone.device.type)
-            if work.grows:
-                new = work.items.iloc[len(store.item_ids) :]
-                store = store.extend(
-                    arrays=work.plan.arrays,
-                    items=new,
-                    sigmas=work.plan.settings.sigmas,
-                    provenance=_provenance(work.plan, backbone, data, request),
-                )
-            store.write_pairs(data.pairs)
-            computed, size = _compute_missing(work, backbone, data, store, kept)
-            if size is not None:
-                notes = (*notes, f"batches of {plan.settings.batch_size} did not fit into memory: read by {size}")
-    else:
-        store.write_pairs(data.pairs)
-    return Extracted(store, computed, notes)
+            if FeatureStore.open(output).attributes != work.store.attributes:
+                work = plan_again()
+            assert work.store is not None
+            if not work.grows:
+                return work
+            grown = work.store.extend(
+                arrays=work.plan.arrays,
+                items=work.items.iloc[len(work.store.item_ids) :],
+                sigmas=work.plan.settings.sigmas,
+                provenance=_provenance(work.plan, backbone, data, request),
+            )
+            return replace(work, store=grown)
+    except Busy:
+        # Others are at work on what this process wants too, unless it wants more.
+        work = plan_again()
+        if work.grows:
+            raise
+        return work
 
 
-def _remove_partial_files(output: Path) -> None:
-    """Remove what a killed process left under temporary names; needs the store's lock."""
+def _remove_partial_files(output: AnyPath) -> None:
+    """Remove what a killed process left under temporary names, while no other process works on the store."""
     pairs = output.parent.glob(f".{glob.escape(pairs_name(output))}.*.partial")
     for path in [*output.rglob("*.partial"), *pairs]:
         path.unlink(missing_ok=True)
 
 
 def _create(
-    work: Work, backbone: Backbone, data: PreferenceData, output: Path, request: Mapping[str, Any] | None
+    work: Work, backbone: Backbone, data: PreferenceData, output: AnyPath, request: Mapping[str, Any] | None
 ) -> FeatureStore:
     return FeatureStore.create(
         output,
@@ -155,43 +193,70 @@ def _provenance(
 
 
 def _compute_missing(
-    work: Work, backbone: Backbone, data: PreferenceData, store: FeatureStore, kept: KeptInputs | None
+    work: Work, backbone: Backbone, data: PreferenceData, store: FeatureStore, kept: KeptInputs | None, worker: Worker
 ) -> tuple[int, int | None]:
-    """Compute what each run lacks, and write it run by run.
+    """Compute what each run lacks, and write it run by run, until no run lacks anything.
 
     Returns:
-        The number of items, and the size of batches that fitted if those of the plan did not.
+        The number of items computed here, and the size of batches that fitted if those of the plan did not.
     """
     plan, computed, fitting = work.plan, 0, FittingBatches()
-    missing = work.segments(store)
-    forwards = sum((s.stop - s.start) * len(s.sigmas) for segments in missing.values() for s in segments)
+    missing = {run: forwards_of(segments) for run, segments in work.segments(store).items()}
     name = plan.spec.name + (" (random-init)" if plan.settings.random_init else "")
-    with progress(forwards, name, "forwards") as bar, ThreadPoolExecutor(1) as writer:
+
+    def write(run: int, values: dict[Part, np.ndarray]) -> None:
+        worker.require_alive()
+        store.write_run(run, values)
+        worker.release(run)
+
+    with progress(sum(missing.values()), name, "forwards") as bar, ThreadPoolExecutor(1) as writer:
         written: Future[None] | None = None
-        for run, segments in missing.items():
-            items = store.rows_of_run(run)
-            values = {
-                segment: _compute(
-                    plan,
-                    backbone,
-                    data,
-                    store,
-                    work.items.iloc[segment.start : segment.stop],
-                    segment,
-                    kept=kept,
-                    fitting=fitting,
-                    advance=bar.update,
-                )
-                for segment in segments
-            }
-            # A run is written while the next one is computed, and no more than one waits.
+
+        def advance(forwards: int) -> None:
+            bar.update(forwards)
+            worker.advance(forwards)
+
+        while missing:
+            for run in list(missing):
+                if not worker.claim(run):
+                    continue
+                expected = missing.pop(run)
+                store.read_again(run)
+                segments = work.segments_of(run, store)
+                if not segments:
+                    worker.release(run)
+                    bar.update(expected)
+                    continue
+                values = {
+                    segment: _compute(
+                        plan,
+                        backbone,
+                        data,
+                        store,
+                        work.items.iloc[segment.start : segment.stop],
+                        segment,
+                        kept=kept,
+                        fitting=fitting,
+                        advance=advance,
+                    )
+                    for segment in segments
+                }
+                # A run is written while the next one is computed, and no more than one waits.
+                if written is not None:
+                    written.result()
+                written = writer.submit(write, run, _whole_run(store, run, store.rows_of_run(run), values))
+                del values
+                computed += sum(segment.stop - segment.start for segment in segments)
             if written is not None:
                 written.result()
-            written = writer.submit(store.write_run, run, _whole_run(store, run, items, values))
-            del values
-            computed += sum(segment.stop - segment.start for segment in segments)
-        if written is not None:
-            written.result()
+                written = None
+            # The others are computing the rest; if one is killed, its run is free again.
+            for run in list(missing):
+                store.read_again(run)
+                if not work.segments_of(run, store):
+                    bar.update(missing.pop(run))
+            if missing:
+                time.sleep(_PAUSE)
     return computed, fitting.size
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -22,13 +22,18 @@ _PROMPTS_AT_ONCE = 16
 _IMAGE_WORKERS = 4
 
 
+def prompt_batches(prompts: Iterable[str]) -> list[list[str]]:
+    """Return the batches in which prompts are encoded, each different one once."""
+    different = list(dict.fromkeys(prompts))
+    return [different[start : start + _PROMPTS_AT_ONCE] for start in range(0, len(different), _PROMPTS_AT_ONCE)]
+
+
 def encode_prompts(
     backbone: Backbone, prompts: Sequence[str], kept: KeptInputs | None = None
 ) -> tuple[Conditioning, Int[Tensor, " prompt"]]:
     """Encode each different prompt once; return the encoded prompts, and the row of each of ``prompts``."""
-    different = list(dict.fromkeys(prompts))
-    row = {prompt: i for i, prompt in enumerate(different)}
-    chunks = [different[start : start + _PROMPTS_AT_ONCE] for start in range(0, len(different), _PROMPTS_AT_ONCE)]
+    chunks = prompt_batches(prompts)
+    row = {prompt: i for i, prompt in enumerate(prompt for chunk in chunks for prompt in chunk)}
     read = [None if kept is None else kept.read_prompts(chunk) for chunk in chunks]
     missing = [number for number, conditioning in enumerate(read) if conditioning is None]
     if missing:

@@ -31,7 +31,7 @@ from probing.features.settings import KEEP_INPUTS, ExtractionSettings
 from probing.preferences import PreferenceData
 from probing.preferences.images import RULES
 
-_FORMAT = 1
+_FORMAT = 2
 _LIBRARIES = ("torch", "diffusers", "transformers")
 _UNREADABLE = (OSError, sqlite3.Error, diskcache.Timeout, SafetensorError, KeyError, ValueError)
 """What a damaged, locked or full folder raises; entries are then encoded anew, and not kept."""
@@ -120,16 +120,18 @@ class KeptInputs:
         """Return whether the latents of all pictures are kept, by :meth:`PreferenceData.image_key`."""
         return self._has(self._picture, keys)
 
-    def has_prompts(self, prompts: Iterable[str]) -> bool:
-        """Return whether all prompts are kept."""
-        return self._has(self._text, prompts)
+    def has_prompts(self, batches: Iterable[Sequence[str]]) -> bool:
+        """Return whether all prompts are kept, as they are encoded in these batches."""
+        return self._has(self._text, map(_name_of, batches))
 
-    def stages_to_load(self, data: PreferenceData, items: pd.DataFrame) -> frozenset[Stage]:
-        """Return the stages of a backbone that these items need: none that encodes what is kept."""
+    def stages_to_load(self, data: PreferenceData, runs: Sequence[pd.DataFrame]) -> frozenset[Stage]:
+        """Return the stages of a backbone that items need, read in these runs: none that encodes what is kept."""
+        from probing.features.inputs import prompt_batches
+
         stages = set(STAGES)
-        if self.has_pictures(map(data.image_key, items["item_id"])):
+        if self.has_pictures(data.image_key(item) for run in runs for item in run["item_id"]):
             stages -= {"vae"}
-        if self.has_prompts(items["prompt"].unique()):
+        if self.has_prompts(batch for run in runs for batch in prompt_batches(run["prompt"])):
             stages -= {"text_encoders"}
         return frozenset(stages)
 
@@ -154,23 +156,25 @@ class KeptInputs:
         ]
         self._keep(self._picture, keys, entries)
 
-    def read_prompts(self, prompts: Sequence[str]) -> Conditioning | None:
-        """Read encoded prompts; None if one is missing."""
-        entries = self._read(self._text, prompts)
+    def read_prompts(self, batch: Sequence[str]) -> Conditioning | None:
+        """Read prompts as they were encoded in this batch; None if they were not.
+
+        Other batch mates round otherwise on some processors: what is read must not depend on who encoded a prompt last.
+        """
+        entries = self._read(self._text, [_name_of(batch)])
         if entries is None:
             return None
         groups: dict[str, dict[str, Tensor]] = {"tensors": {}, "parts": {}}
-        for name in entries[0]:
+        for name, tensor in entries[0].items():
             group, _, key = name.partition("/")
-            groups[group][key] = torch.stack([entry[name] for entry in entries])
+            groups[group][key] = tensor
         return Conditioning(groups["tensors"], groups["parts"])
 
-    def keep_prompts(self, prompts: Sequence[str], conditioning: Conditioning) -> None:
-        """Keep encoded prompts."""
-        named = {f"tensors/{name}": tensor for name, tensor in conditioning.tensors.items()}
-        named |= {f"parts/{name}": tensor for name, tensor in conditioning.parts.items()}
-        entries = [{name: tensor[row].clone() for name, tensor in named.items()} for row in range(len(prompts))]
-        self._keep(self._text, prompts, entries)
+    def keep_prompts(self, batch: Sequence[str], conditioning: Conditioning) -> None:
+        """Keep a batch of encoded prompts."""
+        named = {f"tensors/{name}": tensor.contiguous() for name, tensor in conditioning.tensors.items()}
+        named |= {f"parts/{name}": tensor.contiguous() for name, tensor in conditioning.parts.items()}
+        self._keep(self._text, [_name_of(batch)], [named])
 
     @property
     def _opened(self) -> diskcache.Cache:
@@ -208,6 +212,10 @@ class KeptInputs:
 
 def _digest(content: Mapping[str, Any]) -> bytes:
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).digest()
+
+
+def _name_of(batch: Sequence[str]) -> str:
+    return json.dumps(list(batch))
 
 
 def _key(prefix: bytes, name: str) -> bytes:

@@ -171,7 +171,7 @@ def read_images(
     """
     fitting = FittingBatches()
     with sentence_for_full_memory(backbone, plan.settings.resolution):
-        for run in _runs(items, plan.settings.batch_size):
+        for run in runs_of(items, plan.settings.batch_size):
             encoded = encode_items(backbone, data, run, plan.settings, kept)
             yield from read_encoded(plan, backbone, encoded, plan.settings.sigmas, reduce, fitting)
 
@@ -207,7 +207,7 @@ def read_trajectories(
     check_steps(steps, read_at)
     shape = plan.spec.architecture.latent_shape(settings.resolution)
     with sentence_for_full_memory(backbone, settings.resolution):
-        for run in _runs(prompts, settings.batch_size):
+        for run in runs_of(prompts, settings.batch_size):
             conditioning, row_of = encode_prompts(backbone, run["prompt"].tolist())
             with backbone.on_device("text_encoders"):
                 empty = backbone.encode_prompts([""]).to(backbone.device)
@@ -253,7 +253,7 @@ def _noise(seed: int, keys: Sequence[str], shape: Sequence[int]) -> Float[Tensor
     return torch.from_numpy(np.stack([item_noise(seed, key, tuple(shape)) for key in keys]))
 
 
-def _runs(rows: pd.DataFrame, batch_size: int) -> Iterator[pd.DataFrame]:
+def runs_of(rows: pd.DataFrame, batch_size: int) -> Iterator[pd.DataFrame]:
     """Cut rows into runs of whole batches."""
     length = max(1, _RUN_LENGTH // batch_size) * batch_size
     return (rows.iloc[batch] for batch in _batches(len(rows), length))

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from probing.features.store.growth import words_digest
 from probing.features.store.layout import COLUMNS
 from probing.features.store.records import RunRecord
 from probing.features.store.store import Part
+from probing.paths import AnyPath
 from probing.preferences import PreferenceData
 from probing.preferences.images import RULES, picture_digest
 
@@ -50,6 +50,11 @@ class Segment:
     def sigmas(self) -> list[int]:
         """Positions of the noise levels that take a forward."""
         return sorted({sigma for name, sigma in self.parts if name.startswith("features/")})
+
+
+def forwards_of(segments: Iterable[Segment]) -> int:
+    """Count the forwards, of one item at one noise level each, that segments take."""
+    return sum((segment.stop - segment.start) * len(segment.sigmas) for segment in segments)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,34 +91,31 @@ class Work:
     def segments(self, store: FeatureStore | None = None) -> dict[int, list[Segment]]:
         """List, by run, what is missing in a store that has room for all of it."""
         store = store or self.store
-        length, count = self.plan.run_length, len(self.items)
+        by_run = {run: self.segments_of(run, store) for run in range(-(-len(self.items) // self.plan.run_length))}
+        return {run: segments for run, segments in by_run.items() if segments}
+
+    def segments_of(self, run: int, store: FeatureStore | None) -> list[Segment]:
+        """List what is missing of one run."""
+        length = self.plan.run_length
+        record = RunRecord() if store is None else store.records.get(run, RunRecord())
+        start, stop = run * length, min((run + 1) * length, len(self.items))
+        missing = self._missing(record)
         extents = [] if store is None else store.extents
-        by_run: dict[int, list[Segment]] = {}
-        for run in range(-(-count // length)):
-            record = RunRecord() if store is None else store.records.get(run, RunRecord())
-            start, stop = run * length, min((run + 1) * length, count)
-            missing = self._missing(record)
-            cuts = sorted({start, stop, *(extent for extent in extents if start < extent < stop)})
-            segments = []
-            for a, b in pairwise(cuts):
-                parts = missing if b <= start + record.rows else self._missing(RunRecord())
-                if parts:
-                    segments.append(Segment(a, b, parts))
-            if segments:
-                by_run[run] = segments
-        return by_run
+        cuts = sorted({start, stop, *(extent for extent in extents if start < extent < stop)})
+        segments = []
+        for a, b in pairwise(cuts):
+            parts = missing if b <= start + record.rows else self._missing(RunRecord())
+            if parts:
+                segments.append(Segment(a, b, parts))
+        return segments
 
     def forwards(self) -> int:
         """Count the forwards, of one item at one noise level each, that are still to be run."""
-        return sum(
-            (segment.stop - segment.start) * len(segment.sigmas)
-            for segments in self.segments().values()
-            for segment in segments
-        )
+        return sum(forwards_of(segments) for segments in self.segments().values())
 
-    def items_to_compute(self) -> pd.DataFrame:
-        rows = [r for run in self.segments().values() for segment in run for r in range(segment.start, segment.stop)]
-        return self.items.iloc[rows]
+    def items_to_compute(self) -> list[pd.DataFrame]:
+        """Return the items of each segment, which are encoded together."""
+        return [self.items.iloc[part.start : part.stop] for run in self.segments().values() for part in run]
 
     def describe(self) -> str:
         """Describe what an existing store has and lacks; empty for a new store."""
@@ -135,14 +137,14 @@ class Work:
 
 
 def plan_work(
-    plan: ExtractionPlan, data: PreferenceData, output: Path, *, parts: Mapping[str, str] | None, device: str
+    plan: ExtractionPlan, data: PreferenceData, output: AnyPath, *, parts: Mapping[str, str] | None, device: str
 ) -> Work:
     """Compare a request with the existing store, before any weights are loaded.
 
     Args:
         plan: Plan of a new store of these data.
         data: The requested items.
-        output: Path of the store.
+        output: AnyPath of the store.
         parts: Digests of the model's parts; None if its files are not on this machine yet.
         device: Type of the device where forwards run.
 
@@ -165,8 +167,7 @@ def plan_work(
     plan = make_plan(plan.spec, settings, items=len(items), prompts=items["prompt_id"].nunique())
     plan = replace(plan, run_length=store.run_length, arrays=_in_order(plan.arrays, store.specs))
     work = Work(plan, items, stored_settings(plan, data, parts, device), store)
-    absent = work.items_to_compute()
-    absent = absent[~absent["in_data"]]
+    absent = pd.concat([items[~items["in_data"]] for items in work.items_to_compute()] or [items.iloc[:0]])
     if len(absent):
         raise UserError(
             f"{output} has {len(absent):,} items that {data.name} lacks, such as {absent['item_id'].iloc[0]!r}, and "
@@ -222,7 +223,7 @@ def _with_stored_settings(settings: ExtractionSettings, store: FeatureStore) -> 
     )
 
 
-def _with_stored_items(requested: pd.DataFrame, store: FeatureStore, output: Path) -> pd.DataFrame:
+def _with_stored_items(requested: pd.DataFrame, store: FeatureStore, output: AnyPath) -> pd.DataFrame:
     """Put the items of a store first, the new ones behind them; an item that both have must have the same words."""
     by_id = requested.set_index("item_id", drop=False)
     row = pd.Series(np.arange(len(store.item_ids)), index=store.item_ids)
@@ -255,7 +256,7 @@ def _in_order(arrays: tuple[ArraySpec, ...], stored: tuple[ArraySpec, ...]) -> t
     return (*stored, *(array for array in arrays if array.name not in names))
 
 
-def _refuse_difference(store: FeatureStore, settings: dict[str, Any], output: Path) -> None:
+def _refuse_difference(store: FeatureStore, settings: dict[str, Any], output: AnyPath) -> None:
     stored = store.attributes["settings"]
     if stored.get("upgraded_from"):
         raise UserError(
@@ -284,7 +285,7 @@ def _without_added(settings: dict[str, Any], stored: Mapping[str, Any]) -> dict[
     }
 
 
-def _refuse_other_pictures(store: FeatureStore, data: PreferenceData, items: pd.DataFrame, output: Path) -> None:
+def _refuse_other_pictures(store: FeatureStore, data: PreferenceData, items: pd.DataFrame, output: AnyPath) -> None:
     """Compare pictures by their stamps, and by their pixels where stamps differ."""
     recorded = np.zeros(len(store.item_ids), dtype=bool)
     for run, record in store.records.items():

@@ -92,7 +92,7 @@ def figure_heat_maps(table: pd.DataFrame) -> Figure:
         len(facets),
         len(kinds),
         (4.4 * len(kinds) + 1.6, 2.35 * len(facets) + 1.5),
-        title=f"Token maps and people's heat maps: {describe_models(table)}",
+        title=f"Token maps and heat maps of faults: {describe_models(table)}",
         caption=CAPTION,
         sharex=True,
     ) as (figure, grid):

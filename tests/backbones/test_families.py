@@ -238,7 +238,7 @@ def test_guidance_is_a_setting_where_it_is_embedded(folder, tmp_path):
     other = probing.extract(folder, make_data(), output=tmp_path / "other.zarr", **read, guidance=1.0)
     assert (usual.attributes["guidance"], other.attributes["guidance"]) == (spec.architecture.guidance, 1.0)
     assert not np.allclose(usual.read("image", "mean", 0.6, 4), other.read("image", "mean", 0.6, 4))
-    with pytest.raises(UserError, match=r"guidance was 3\.5 and is now 2\.0"):
+    with pytest.raises(UserError, match=r"guidance was (3\.5|4\.0) and is now 2\.0"):
         probing.extract(folder, make_data(), output=tmp_path / "usual.zarr", **read, guidance=2.0)
 
 

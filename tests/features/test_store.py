@@ -264,14 +264,6 @@ def test_the_digest_depends_on_the_content(tmp_path):
     assert other.digest != digests[0]
 
 
-def test_a_second_writer_is_refused(tmp_path):
-    store = create(tmp_path / "s.zarr")
-    with store.lock(), pytest.raises(UserError, match="Another process is writing"), store.lock():
-        pass
-    with store.lock():
-        pass
-
-
 def test_the_disk_is_full_at_creation(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -79,12 +79,12 @@ def test_live_scores_equal_cached_ones(tiny_folder, store, data, tmp_path, head)
     cached = again.score_store(store).set_index("item_id")["reward"]
     prompts, images, ids = pictures(data, 10)
     np.testing.assert_allclose(again.score(prompts, images, keys=ids), cached[ids], rtol=1e-4, atol=1e-5)
-    # The first batch of the extraction, so that not even rounding differs.
+    # The first batch of the extraction: all that differs is the rounding of prompts, which had other batch mates.
     ids = store.item_ids[:4].tolist()
     prompts = data.items.set_index("item_id").loc[ids, "prompt"].tolist()
     live = again.score(prompts, [data.open_image(item) for item in ids], keys=ids)
     features = stored_features(store, trained.manifest.sites, tokens=wants_tokens(trained.probe))
-    np.testing.assert_array_equal(live, again.score_features(features[:4]))
+    np.testing.assert_allclose(live, again.score_features(features[:4]), rtol=2e-5, atol=2e-6)
 
 
 def test_a_mixed_head_is_that_of_the_weighted_mean(store):

@@ -133,15 +133,17 @@ def measure_similarity(
     from probing.features.block_similarity import measure
     from probing.features.kept_inputs import open_kept
     from probing.features.loading import load_for
+    from probing.features.reading import runs_of
 
     run = run or Run()
     spec, reading = plan.reading.spec, plan.reading.settings
     digests = part_digests(spec, random_init=False, seed=reading.seed, use_t5=reading.use_t5)
     kept = open_kept(run.encoded, spec, reading, digests, device.type)
+    runs = list(runs_of(data.items, reading.batch_size))
     parts: dict[str, list[pd.DataFrame]] = {}
     with progress(plan.rows, spec.name, "matrices", enabled=run.progress) as bar:
         for control in ("trained", "random-init")[: plan.controls]:
-            needed: frozenset[Stage] = STAGES if kept is None else kept.stages_to_load(data, data.items)
+            needed: frozenset[Stage] = STAGES if kept is None else kept.stages_to_load(data, runs)
             # A trajectory starts from words, and those of the empty prompt.
             words: frozenset[Stage] = frozenset({"text_encoders"} if plan.read_at else ())
             drawn = replace(reading, random_init=control == "random-init")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from jaxtyping import UInt8
 from probing.errors import UserError
 from probing.features.store.growth import items_digest
 from probing.features.store.layout import ArraySpec, blocks_by_stream, forms
+from probing.paths import AnyPath
 
 REPAIR = "python -m probing.store repair"
 _MOST_ITEMS = 10**9
@@ -31,7 +31,7 @@ class StoredArrays:
         UserError: The documents or coordinates are damaged.
     """
 
-    def __init__(self, path: Path, attributes: Mapping[str, Any], specs: Sequence[ArraySpec]) -> None:
+    def __init__(self, path: AnyPath, attributes: Mapping[str, Any], specs: Sequence[ArraySpec]) -> None:
         self.path, self._attributes = path, attributes
         self._legacy = attributes["schema"] == 1
         sigmas = [float(sigma) for sigma in attributes["sigmas"]]

@@ -18,6 +18,7 @@ from probing.features.store.layout import COLUMNS, RUNS, blocks_by_stream, creat
 from probing.features.store.pairs_table import is_as_written
 from probing.features.store.records import RunRecord, checksums_of, file_checksum, read_record, write_record
 from probing.features.store.store import FeatureStore, Part
+from probing.paths import AnyPath
 
 _REWRITE = "the same probing.extract command writes it again"
 
@@ -27,7 +28,7 @@ class Problem:
     """A missing or damaged file.
 
     Attributes:
-        file: Path of the file, relative to the store, or the name of the table of pairs.
+        file: AnyPath of the file, relative to the store, or the name of the table of pairs.
         message: Description of the problem.
         run: The run whose features must be computed again; None if none must.
         part: Array and noise level of the run; None for the whole run.
@@ -42,7 +43,7 @@ class Problem:
         return f"{self.file}: {self.message}"
 
 
-def check(path: Path, *, deep: bool = True, advance: Callable[[int], Any] = lambda files: None) -> list[Problem]:
+def check(path: AnyPath, *, deep: bool = True, advance: Callable[[int], Any] = lambda files: None) -> list[Problem]:
     """Compare a store with its records.
 
     Args:
@@ -74,7 +75,7 @@ def check(path: Path, *, deep: bool = True, advance: Callable[[int], Any] = lamb
     return problems
 
 
-def _require_schema(path: Path, attributes: Mapping[str, Any]) -> None:
+def _require_schema(path: AnyPath, attributes: Mapping[str, Any]) -> None:
     if attributes.get("schema") == 1:
         raise UserError(
             f"{path} has schema 1, which has no checksums of its coordinates and records; "
@@ -82,7 +83,7 @@ def _require_schema(path: Path, attributes: Mapping[str, Any]) -> None:
         )
 
 
-def _root(path: Path) -> Iterator[Problem]:
+def _root(path: AnyPath) -> Iterator[Problem]:
     if not path.is_dir():
         raise UserError(f"There is no feature store at {path}; python -m probing.extract creates one.")
     copy = path / RUNS
@@ -107,7 +108,7 @@ def _root(path: Path) -> Iterator[Problem]:
         yield Problem(f"{RUNS}/{DOCUMENT}", "this copy of zarr.json differs from the original")
 
 
-def _documents(path: Path, attributes: Mapping[str, Any]) -> Iterator[Problem]:
+def _documents(path: AnyPath, attributes: Mapping[str, Any]) -> Iterator[Problem]:
     expected = attributes["documents"]
     for name in sorted({*expected, *metadata_files(path)}):
         if name not in expected:
@@ -218,7 +219,7 @@ def _values(store: FeatureStore, name: str) -> np.ndarray | None:
         return None
 
 
-def repair(path: Path, problems: list[Problem]) -> list[str]:
+def repair(path: AnyPath, problems: list[Problem]) -> list[str]:
     """Restore documents and coordinates, and remove damaged files from the records of their runs.
 
     Features that are removed are then missing; the same ``probing.extract`` command computes them again.
@@ -254,7 +255,7 @@ def repair(path: Path, problems: list[Problem]) -> list[str]:
     return changes
 
 
-def _restore_root_document(path: Path) -> str:
+def _restore_root_document(path: AnyPath) -> str:
     """Restore the root's ``zarr.json`` from its copy, or the copy from it; only a sealed one lists ``documents``."""
     for folder, restored in ((path, f"the copy of {DOCUMENT}"), (path / RUNS, DOCUMENT)):
         try:
@@ -267,7 +268,7 @@ def _restore_root_document(path: Path) -> str:
     raise UserError(f"{DOCUMENT} of {path} and its copy are both damaged; delete the store and extract it again.")
 
 
-def _restore_documents(path: Path, attributes: dict[str, Any], problems: list[Problem]) -> list[str]:
+def _restore_documents(path: AnyPath, attributes: dict[str, Any], problems: list[Problem]) -> list[str]:
     """Restore documents and coordinates from the root document and the copies in the records."""
     changes = []
     expected = set(attributes["documents"])
@@ -305,7 +306,7 @@ def _restore_documents(path: Path, attributes: dict[str, Any], problems: list[Pr
     return [*changes, "coordinates: restored"]
 
 
-def _ids_of(path: Path, attributes: Mapping[str, Any], count: int) -> dict[str, Any] | None:
+def _ids_of(path: AnyPath, attributes: Mapping[str, Any], count: int) -> dict[str, Any] | None:
     """Collect the ids from the records of all runs; None if a record is missing, or they differ from the store's."""
     whole: dict[str, list[str]] = {"item_id": [], "prompt_id": [], "prompt_digest": []}
     for run in range(-(-count // int(attributes["run_length"]))):
@@ -323,7 +324,7 @@ def _ids_of(path: Path, attributes: Mapping[str, Any], count: int) -> dict[str, 
     return {**whole, "prompt_digest": words}
 
 
-def _remove_parts(path: Path, run: int, parts: set[Part | None], store: FeatureStore) -> str:
+def _remove_parts(path: AnyPath, run: int, parts: set[Part | None], store: FeatureStore) -> str:
     """Remove damaged parts of a run, files and checksums; the whole record if it is damaged."""
     folder = path / RUNS / str(run)
     record = None if None in parts else read_record(path, run)

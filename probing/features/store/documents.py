@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from probing.errors import UserError
 from probing.files import write_bytes
+from probing.paths import AnyPath
 
 DOCUMENT = "zarr.json"
 _DIGEST = "seal"
@@ -22,7 +22,7 @@ def digest_of(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def write_document(folder: Path, attributes: Mapping[str, Any]) -> None:
+def write_document(folder: AnyPath, attributes: Mapping[str, Any]) -> None:
     """Write a group's ``zarr.json``, whole or not at all."""
     write_bytes(folder / DOCUMENT, document_bytes(attributes))
 
@@ -34,7 +34,7 @@ def document_bytes(attributes: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def read_document(folder: Path) -> dict[str, Any]:
+def read_document(folder: AnyPath) -> dict[str, Any]:
     """Read a group's attributes.
 
     Raises:
@@ -61,7 +61,7 @@ def read_document(folder: Path) -> dict[str, Any]:
     return content
 
 
-def is_canonical(folder: Path) -> bool:
+def is_canonical(folder: AnyPath) -> bool:
     """Return whether a document has exactly the bytes that :func:`write_document` writes for its attributes."""
     return (folder / DOCUMENT).read_bytes() == document_bytes(read_document(folder))
 

@@ -21,9 +21,10 @@ from probing.features.store.layout import RUNS, create_arrays, metadata_files
 from probing.features.store.lock import locked, remove_unfinished, unfinished_prefix
 from probing.features.store.records import file_checksum
 from probing.files import UMASK, sentences_for_disk_errors, sync
+from probing.paths import AnyPath
 
 
-def create(path: Path, attributes: Mapping[str, Any], items: pd.DataFrame) -> None:
+def create(path: AnyPath, attributes: Mapping[str, Any], items: pd.DataFrame) -> None:
     """Create an empty store; if several processes try at once, one of them succeeds.
 
     Args:
@@ -60,7 +61,7 @@ def create(path: Path, attributes: Mapping[str, Any], items: pd.DataFrame) -> No
 
 
 def grow(
-    path: Path,
+    path: AnyPath,
     attributes: dict[str, Any],
     items: pd.DataFrame,
     *,
@@ -86,7 +87,7 @@ def grow(
     commit(path, {**attributes, "extents": extents, **identity})
 
 
-def commit(path: Path, attributes: Mapping[str, Any]) -> None:
+def commit(path: AnyPath, attributes: Mapping[str, Any]) -> None:
     """Write the root document, with digests of the other documents, and its copy."""
     for name in ("item_id", "prompt_id", "prompt_digest", "sigma"):
         sync_tree(path / name)
@@ -142,7 +143,7 @@ def words_digest(prompts: Sequence[str] | pd.Series) -> UInt8[np.ndarray, "item 
     return np.frombuffer(b"".join(digests[text] for text in texts), np.uint8).reshape(-1, 16)
 
 
-def sync_file(path: Path) -> None:
+def sync_file(path: AnyPath) -> None:
     """Force a file and its folder's list of names onto the disk."""
     for name in (path, path.parent):
         descriptor = os.open(name, os.O_RDONLY)
@@ -152,7 +153,7 @@ def sync_file(path: Path) -> None:
             os.close(descriptor)
 
 
-def sync_tree(path: Path) -> None:
+def sync_tree(path: AnyPath) -> None:
     """Force a folder with all it holds onto the disk."""
     for folder, _, files in os.walk(path):
         for name in [*(os.path.join(folder, file) for file in files), folder]:

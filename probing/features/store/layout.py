@@ -20,12 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from probing.paths import AnyPath
 
 SCHEMA = 2
 RUNS = "runs"
@@ -162,7 +163,7 @@ def blocks_by_stream(arrays: Sequence[ArraySpec]) -> dict[str, tuple[int, ...]]:
     return {a.name.split("/")[1]: a.blocks for a in arrays if a.blocks is not None}
 
 
-def metadata_files(path: Path) -> list[str]:
+def metadata_files(path: AnyPath) -> list[str]:
     """List the documents of a store's arrays and inner groups, without the root and the records."""
     names = []
     for document in sorted(path.rglob("zarr.json")):

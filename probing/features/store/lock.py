@@ -7,17 +7,17 @@ import glob
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 from probing.errors import UserError
+from probing.paths import AnyPath
 
 
-def unfinished_prefix(path: Path) -> str:
+def unfinished_prefix(path: AnyPath) -> str:
     """Return the beginning of the name of the folder in which this process creates a store."""
     return f"{path.name}.{os.getpid()}."
 
 
-def remove_unfinished(path: Path) -> None:
+def remove_unfinished(path: AnyPath) -> None:
     """Remove the folders of killed creations of this store.
 
     The folder of a running creation belongs to a living process, and is locked, also against other machines.
@@ -41,7 +41,7 @@ def _is_alive(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: AnyPath) -> Iterator[None]:
     """Lock a folder against other processes; the system releases the lock of a killed process.
 
     Raises:

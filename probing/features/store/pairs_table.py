@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from probing.errors import UserError
+from probing.paths import AnyPath
 from probing.table_files import read_metadata, read_parquet, write_parquet
 
 
-def write_pairs(path: Path, pairs: pd.DataFrame, identity: str) -> bool:
+def write_pairs(path: AnyPath, pairs: pd.DataFrame, identity: str) -> bool:
     """Write the pairs of a store, unless the table is already the same; return whether it was written.
 
     Args:
@@ -42,7 +42,7 @@ def write_pairs(path: Path, pairs: pd.DataFrame, identity: str) -> bool:
     return True
 
 
-def read_pairs(path: Path, identity: str) -> pd.DataFrame:
+def read_pairs(path: AnyPath, identity: str) -> pd.DataFrame:
     """Read the pairs of a store.
 
     Raises:
@@ -68,7 +68,7 @@ def read_pairs(path: Path, identity: str) -> pd.DataFrame:
     return table.replace_schema_metadata().to_pandas()
 
 
-def read_legacy_pairs(store: Path, item_ids: Collection[str]) -> pd.DataFrame | None:
+def read_legacy_pairs(store: AnyPath, item_ids: Collection[str]) -> pd.DataFrame | None:
     """Read the pairs next to a store of schema 1; None if there are none.
 
     The table's name replaces the store's suffix, so stores whose names differ only after the last dot share a table.
@@ -95,7 +95,7 @@ def read_legacy_pairs(store: Path, item_ids: Collection[str]) -> pd.DataFrame | 
     return pairs
 
 
-def is_as_written(path: Path) -> bool:
+def is_as_written(path: AnyPath) -> bool:
     """Return whether a Parquet file has exactly the bytes that this version of PyArrow writes for its rows.
 
     A file of another version passes: :func:`read_pairs` checks its content.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -13,6 +12,7 @@ import numpy as np
 from probing.errors import UserError
 from probing.features.store.documents import read_document, write_document
 from probing.features.store.layout import RUNS, ArraySpec
+from probing.paths import AnyPath
 
 _CHUNK_BYTES = 2**24
 
@@ -55,7 +55,7 @@ class RunRecord:
         return all(self.has(array.name, s) for array in arrays for s in array.sigmas(sigmas))
 
 
-def read_record(path: Path, run: int) -> RunRecord | None:
+def read_record(path: AnyPath, run: int) -> RunRecord | None:
     """Read the record of a run; None if there is none.
 
     Raises:
@@ -80,7 +80,7 @@ def read_record(path: Path, run: int) -> RunRecord | None:
     return record
 
 
-def write_record(path: Path, run: int, record: RunRecord) -> None:
+def write_record(path: AnyPath, run: int, record: RunRecord) -> None:
     """Write the record of a run, whole or not at all."""
     files = {name: list(size_and_crc) for name, size_and_crc in record.files.items()}
     attributes = {"run": run, "rows": record.rows, "checksums": record.checksums, "files": files, "items": record.items}
@@ -100,7 +100,7 @@ def checksum(values: np.ndarray) -> int:
     return int(google_crc32c.value(np.ascontiguousarray(values).view(np.uint8).reshape(-1)))
 
 
-def file_checksum(path: Path) -> tuple[int, int]:
+def file_checksum(path: AnyPath) -> tuple[int, int]:
     """Return the size in bytes and the CRC-32C of a file."""
     size, crc = 0, 0
     with path.open("rb") as file:

@@ -22,7 +22,6 @@ from probing.features.store.arrays import REPAIR, StoredArrays
 from probing.features.store.documents import digest_of, read_document
 from probing.features.store.growth import create, grow, items_digest, sync_file, words_digest
 from probing.features.store.layout import COLUMNS, RUNS, SCHEMA, ArraySpec, blocks_by_stream, from_json, to_json
-from probing.features.store.lock import locked
 from probing.features.store.pairs_table import read_legacy_pairs, read_pairs, write_pairs
 from probing.features.store.records import (
     RunRecord,
@@ -34,6 +33,7 @@ from probing.features.store.records import (
     write_record,
 )
 from probing.files import sentences_for_disk_errors
+from probing.paths import AnyPath
 
 Part = tuple[str, int]
 """An array's name and the position of a noise level (0 for arrays without)."""
@@ -52,7 +52,7 @@ class FeatureStore:
         prompt_digests: (item, 16) digests of the words of each item.
     """
 
-    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
+    def __init__(self, path: AnyPath, attributes: dict[str, Any]) -> None:
         self.path = path
         self.attributes = attributes
         self.schema = int(attributes["schema"])
@@ -63,7 +63,7 @@ class FeatureStore:
         self.prompt_digests = self._arrays.prompt_digests
 
     @classmethod
-    def open(cls, path: str | Path) -> FeatureStore:
+    def open(cls, path: str | AnyPath) -> FeatureStore:
         """Open a store.
 
         Raises:
@@ -92,7 +92,7 @@ class FeatureStore:
     @classmethod
     def create(
         cls,
-        path: str | Path,
+        path: str | AnyPath,
         *,
         arrays: Sequence[ArraySpec],
         items: pd.DataFrame,
@@ -195,6 +195,15 @@ class FeatureStore:
         records = {run: read_record(self.path, run) for run in self.runs}
         return {run: record for run, record in records.items() if record is not None}
 
+    def read_again(self, run: int) -> None:
+        """Read the record of a run that another process may have written."""
+        record = read_record(self.path, run)
+        self.__dict__.pop("digest", None)
+        if record is None:
+            self.records.pop(run, None)
+        else:
+            self.records[run] = record
+
     @cached_property
     def digest(self) -> str:
         """32 hex characters that differ between two stores if any feature, item, picture or setting does."""
@@ -246,7 +255,7 @@ class FeatureStore:
         return [array.name.split("/")[1] for array in self.specs if array.blocks is None]
 
     @property
-    def pairs_path(self) -> Path:
+    def pairs_path(self) -> AnyPath:
         """Path of the table of pairs, next to the store: ``STORE.pairs.parquet``."""
         return self.path.with_name(self.path.name + ".pairs.parquet")
 
@@ -381,16 +390,6 @@ class FeatureStore:
             for key in sorted({*stored, *settings})
             if _as_json(stored.get(key)) != _as_json(settings.get(key))
         ]
-
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Lock the store for writing; other processes are refused meanwhile, and a kill releases the lock.
-
-        Raises:
-            UserError: Another process writes this store.
-        """
-        with locked(self.path):
-            yield
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
