@@ -13,6 +13,7 @@ from probing.features.plan import ExtractionPlan, binary, make_plan
 from probing.features.settings import ENCODED, KEEP_INPUTS, ExtractionOptions, ExtractionSettings
 from probing.features.store import FeatureStore
 from probing.features.store.documents import read_document
+from probing.features.store.leases import Leases
 from probing.features.store.quick_check import check_quickly, repair_quickly
 from probing.features.work import Work, plan_work
 from probing.preferences import PreferenceData, load_pairs
@@ -102,6 +103,7 @@ class Extraction:
 
         work, settings = self.work, self.plan.settings
         if work.store is not None and not work.grows and not work.segments():
+            Leases(self.output).tidy()
             written = work.store.write_pairs(self.data.pairs)
             return work.store, 0, "the pairs are new" if written else "nothing is new"
         kept = self._open_kept()

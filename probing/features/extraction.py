@@ -95,6 +95,7 @@ def extract(
         work = _with_store(work, plan_again, leases, backbone, data, output, request)
         assert work.store is not None
         if not work.segments():
+            leases.tidy()
             work.store.write_pairs(data.pairs)
             return Extracted(work.store, 0, notes)
         with leases.joined(work.plan.spec.name, work.forwards()) as worker:

@@ -7,6 +7,8 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -141,33 +143,21 @@ def _make_store(path: Path, prompts: int = 30) -> None:
     )
 
 
+def _extraction(model: Path, tmp_path: Path) -> Callable[[Path], tuple]:
+    """Return the command of an extraction of four runs, by its output."""
+    data = make_data(tmp_path / "data", count=6)
+    options = ["--model", str(model), "--data", str(data), "--batch-size", "3", "--t5-length", "12"]
+    options += ["--sigmas", "0.005,0.6", "--streams", "image,text"]
+    return lambda output: ("probing.extract", [*options, "--output", str(output)])
+
+
 KILLS = [pytest.param(2, id="few"), pytest.param(50, id="many", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("kills", KILLS)
 def test_extraction(tiny_folder, tmp_path, kills):
     """Kills fall into creation, forwards and writing; the store ends in the same bytes, its documents too."""
-    data = make_data(tmp_path / "data", count=6)
-
-    def command(output: Path) -> tuple:
-        options = [
-            "--model",
-            str(tiny_folder),
-            "--data",
-            str(data),
-            "--output",
-            str(output),
-            "--batch-size",
-            "3",
-            "--t5-length",
-            "12",
-            "--sigmas",
-            "0.005,0.6",
-            "--streams",
-            "image,text",
-        ]
-        return ("probing.extract", options)
-
+    command = _extraction(tiny_folder, tmp_path)
     undisturbed = timed(_command, command(tmp_path / "whole" / "s.zarr"))
     expected = contents(tmp_path / "whole")
     killed = 0
@@ -179,6 +169,28 @@ def test_extraction(tiny_folder, tmp_path, kills):
         # A kill after the last record leaves nothing to compute, and so no command that removes the file.
         assert len(list(folder.rglob("*.partial"))) <= 1
     assert killed >= kills // 2
+
+
+@pytest.mark.parametrize("kills", [pytest.param(4, id="few"), pytest.param(200, id="many", marks=pytest.mark.slow)])
+def test_four_writers(tiny_folder, tmp_path, kills):
+    """Four processes compute one store at once and are killed at random; the others take over what they held."""
+    command = _extraction(tiny_folder, tmp_path)
+    undisturbed = timed(_command, command(tmp_path / "whole" / "s.zarr"))
+    expected = contents(tmp_path / "whole")
+    rng, killed, attempt = np.random.default_rng(5), 0, 0
+    while killed < kills:
+        folder = tmp_path / f"cut{attempt}"
+        arguments = command(folder / "s.zarr")
+        for _ in range(2):
+            with ThreadPoolExecutor(4) as pool:
+                ends = list(pool.map(partial(run, _command, arguments), rng.uniform(0, 2 * undisturbed, 4)))
+            # Who was not killed has ended well, whatever happened to the others.
+            assert set(ends) <= {0, None}
+            killed += ends.count(None)
+        assert run(_command, arguments, None) == 0
+        assert contents(folder) == expected
+        assert check(folder / "s.zarr") == []
+        attempt += 1
 
 
 @pytest.mark.parametrize("kills", KILLS)

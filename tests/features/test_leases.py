@@ -106,9 +106,21 @@ def test_what_a_killed_process_of_this_machine_held_is_free_at_once(place, fast)
     (Leases(place).folder / "run-3").write_text("process-1")
     with Leases(place).joined("next") as worker:
         assert worker.claim(3)
-    with Leases(place).alone():
-        pass
-    assert [name for name in files(place) if name != "alone"] == []
+        assert Leases(place).living()[0].doing == "next"
+    assert files(place) == []
+
+
+def test_what_killed_processes_left_is_removed_after_the_last_one(place, fast):
+    plant(place, "process-1", dead_process())
+    (Leases(place).folder / "run-3").write_text("process-1")
+    (Leases(place).folder / ".process-1.abc.partial").write_text("{")
+    with Leases(place).joined("next"):
+        Leases(place).tidy()
+        assert "run-3" in files(place)
+    assert files(place) == []
+    plant(place, "alone", dead_process())
+    Leases(place).tidy()
+    assert files(place) == []
 
 
 def test_what_a_dead_process_of_another_machine_held_is_free_after_a_while(place, fast, monkeypatch):

@@ -133,7 +133,7 @@ class Leases:
             yield
         finally:
             mine.remove()
-            self._leave()
+            self.tidy()
 
     @contextmanager
     def joined(self, doing: str, total: int = 0) -> Iterator[Worker]:
@@ -165,7 +165,7 @@ class Leases:
         finally:
             worker.release_all()
             mine.remove()
-            self._leave()
+            self.tidy()
 
     def _busy(self, holder: State) -> Busy:
         return Busy(
@@ -203,8 +203,19 @@ class Leases:
             state = State("another machine", 0, "", time.time(), "beginning")
         return None if age > STALE or state.has_ended() else state
 
-    def _leave(self) -> None:
-        """Remove the folder after the last process. At a URL it ends with its files, and removing it takes them too."""
+    def tidy(self) -> None:
+        """Remove what dead processes have left, unless somebody is at work; then the folder, if it is empty."""
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        now = time.time()
+        if self._processes(now) or self._holder(_ALONE, now) is not None:
+            return
+        for name in names:
+            if name == _ALONE or name.lstrip(".").startswith((_RUN, _PROCESS, f"{_ALONE}.")):
+                (self.folder / name).unlink(missing_ok=True)
+        # At a URL a folder ends with its files, and removing it takes them too.
         if not is_remote(self.folder):
             with suppress(OSError):
                 self.folder.rmdir()
