@@ -6,6 +6,7 @@ does is one call of these functions.
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import sys
 from types import ModuleType
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from probing.preferences import PreferenceData, load_pairs, split_pairs
     from probing.preferences.audit import audit as audit_pairs
     from probing.reward import LatentReward, train_reward
+
+# Otherwise MKL rounds by the number of threads, and by where weights lie in memory: a store would depend on both. It is
+# read at the first product, and costs no time.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if sys.argv[:1] == ["-m"]:
     # Python sets this name while it searches for the module of ``python -m probing.X``: a command is starting.

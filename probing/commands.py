@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -58,7 +59,8 @@ def run_command(
             sys.stdout.flush()
             return status
     except KeyboardInterrupt as stop:
-        print("Stopped" + ("; the same command goes on from here." if resumes else "."), file=sys.stderr)
+        given = shlex.join(sys.argv[1:] if argv is None else argv)
+        print(f"Stopped; go on with: {parser.prog} {given}" if resumes else "Stopped.", file=sys.stderr)
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except BrokenPipeError:
         _discard_output()

@@ -30,6 +30,8 @@ class ExtractOptions:
         output: Path of the store; default: cache/MODEL--DATA.zarr.
         keep_inputs: Latents and encoded prompts to keep in the folder encoded beside the store, in GiB, so that
             another extraction of these data encodes nothing; 0 keeps none.
+        workers: Processes that compute, each with a copy of the model: accelerators are taken in turn, a CPU is
+            shared. The same command in another shell, or on another machine that sees the store, joins the work.
         dry_run: Print the plan and stop before anything is loaded.
     """
 
@@ -42,6 +44,7 @@ class ExtractOptions:
     device: str = "auto"
     output: Path | None = None
     keep_inputs: float = KEEP_INPUTS
+    workers: int = 1
     dry_run: bool = False
 
 
@@ -58,6 +61,7 @@ def run(options: ExtractOptions) -> None:
         device=options.device,
         skip_bad_images=options.skip_bad_images,
         keep_inputs=options.keep_inputs,
+        workers=options.workers,
         split=options.split,
         complete=not options.dry_run,
         request=_request(options),

@@ -67,25 +67,27 @@ class _Lines:
             return
         self._next_line = now + LINE_SECONDS
         rate = self._done / (now - self._start)
-        left = f", {_format_duration((self._total - self._done) / rate)} left" if rate > 0 else ""
-        self._write(f"{self._desc}: {self._done:,} of {self._total:,} {self._unit}, {_format_rate(rate)}/s{left}")
+        left = f", {format_duration((self._total - self._done) / rate)} left" if rate > 0 else ""
+        self._write(f"{self._desc}: {self._done:,} of {self._total:,} {self._unit}, {format_rate(rate)}/s{left}")
 
     def end(self) -> None:
         """Write the last line, if the work took long."""
         seconds = self._clock() - self._start
         if seconds >= FIRST_SECONDS:
-            self._write(f"{self._desc}: {self._done:,} {self._unit} in {_format_duration(seconds)}")
+            self._write(f"{self._desc}: {self._done:,} {self._unit} in {format_duration(seconds)}")
 
     def _write(self, line: str) -> None:
         if self._stream is not None:
             print(line, file=self._stream, flush=True)
 
 
-def _format_rate(rate: float) -> str:
+def format_rate(rate: float) -> str:
+    """Write a number a second."""
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.2g}"
 
 
-def _format_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Write a duration in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

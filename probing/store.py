@@ -1,7 +1,8 @@
-"""Check, repair, describe or upgrade a feature store: ``python -m probing.store check PATH``."""
+"""Check, repair, describe, merge or upgrade feature stores: ``python -m probing.store check PATH``."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,11 @@ from probing.errors import UserError
 from probing.extract import main as extract
 from probing.features import FeatureStore
 from probing.features.plan import binary
-from probing.features.store import Problem, check, repair, upgrade
+from probing.features.store import Problem, check, merge, repair, upgrade
 from probing.features.store.layout import COLUMNS
 from probing.features.store.leases import Leases
 from probing.options import Positional, Verb, VerbsParser
-from probing.progress import progress
+from probing.progress import format_duration, format_rate, progress
 
 _LISTED_PROBLEMS = 20
 
@@ -41,6 +42,19 @@ class CheckOptions(StoreOption):
     """
 
     quick: bool = False
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """Options of merge.
+
+    Attributes:
+        store: A store; repeat the option for the others.
+        output: Path of the merged store.
+    """
+
+    store: tuple[Path, ...]
+    output: Path
 
 
 @dataclass(frozen=True)
@@ -201,6 +215,42 @@ def _upgrade(arguments: StoreOption) -> int:
     return OK
 
 
+def _merge(arguments: MergeOptions) -> int:
+    runs = sum(len(FeatureStore.open(path).runs) for path in arguments.store)
+    with progress(runs, "merge", "runs") as bar:
+        store = merge(arguments.store, arguments.output, advance=bar.update)
+    sigmas = ", ".join(f"{sigma:g}" for sigma in store.sigmas)
+    print(
+        f"{len(store.item_ids):,} items at sigma {sigmas}; the {len(arguments.store)} stores are unchanged.\n"
+        f"Features: {store.path}\nPairs:    {store.pairs_path}"
+    )
+    return OK
+
+
+def _status(arguments: StoreOption) -> int:
+    """Say what is done, and who is at work; reads little, and disturbs nobody."""
+    store, states = FeatureStore.open(arguments.path), Leases(arguments.path).living()
+    complete = int(store.written.sum())
+    print(f"{arguments.path}: {complete:,} of {len(store.item_ids):,} items complete")
+    if not states:
+        print("nobody is at work" + ("" if store.complete else "; the same probing.extract continues") + ".")
+        return OK
+    rates, now = [], time.time()
+    for state in states:
+        seconds = max(now - state.started, 1e-9)
+        rates.append(state.done / seconds)
+        run = "" if state.run is None else f", at run {state.run}"
+        print(
+            f"{state.name} ({state.doing}): {state.done:,} forwards in {format_duration(seconds)}, "
+            f"{format_rate(rates[-1])}/s{run}"
+        )
+    lacking = max(state.total for state in states) - sum(state.done for state in states)
+    if sum(rates) > 0:
+        left = format_duration(max(0, lacking) / sum(rates))
+        print(f"together {format_rate(sum(rates))}/s; about {max(0, lacking):,} forwards, {left} left")
+    return OK
+
+
 def _problems(path: Path, *, deep: bool) -> list[Problem]:
     files = sum(1 for _ in path.rglob("c/**/*")) if path.is_dir() else 0
     with progress(files, "check", "files") as bar:
@@ -221,6 +271,12 @@ PARSER = VerbsParser(
             _repair,
         ),
         "info": Verb("print what the store holds, and what it was made from", lambda: StoreOption, _info),
+        "merge": Verb(
+            "write one store that holds what several hold: other items, or other noise levels",
+            lambda: MergeOptions,
+            _merge,
+        ),
+        "status": Verb("print what is done, and who is at work", lambda: StoreOption, _status),
         "upgrade": Verb(
             "rewrite a store of an earlier schema in the current one; the old store is kept beside it",
             lambda: StoreOption,

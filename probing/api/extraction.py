@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probing.api.workers import run_workers, threads_of
 from probing.errors import UserError
 from probing.features.plan import ExtractionPlan, binary, make_plan
 from probing.features.settings import ENCODED, KEEP_INPUTS, ExtractionOptions, ExtractionSettings
@@ -41,6 +42,7 @@ class Extraction:
         keep_inputs: Largest size, in GiB, of the folder of latents and encoded prompts beside the store.
         request: Options that a repair of the store needs.
         notes: What was found while planning, a line each.
+        workers: Processes that compute, each with a copy of the model.
     """
 
     work: Work
@@ -50,6 +52,7 @@ class Extraction:
     keep_inputs: float = KEEP_INPUTS
     request: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    workers: int = 1
 
     @property
     def device_type(self) -> str:
@@ -72,6 +75,12 @@ class Extraction:
             f"{'pairs':>9}  {describe_pairs(counts)}",
             f"{'output':>9}  {self.output}",
         ]
+        if self.workers > 1:
+            threads = f", {threads_of(self.workers)} threads each" if self.device_type == "cpu" else ""
+            lines.append(f"{'workers':>9}  {self.workers} processes, a copy of the model in each{threads}")
+        others = [f"{state.name} ({state.doing})" for state in Leases(self.output).living()]
+        if others:
+            lines.append(f"{'joins':>9}  {', '.join(others)}: each computes other runs")
         if unfit := unfit_facets(counts):
             more = f"; and {len(unfit) - 3} more" if len(unfit) > 3 else ""
             lines.append(f"{'warning':>9}  probes cannot be fitted on these pairs: {'; '.join(unfit[:3])}{more}")
@@ -116,9 +125,21 @@ class Extraction:
         if kept is not None and is_large(self.plan):
             encode_in_turn(work, self.data, kept, stages, device=device)
             stages = kept.stages_to_load(self.data, items)
+        if self.workers > 1:
+            computed, killed = run_workers(self, self.workers)
+            return FeatureStore.open(self.output), computed, "; ".join(killed)
         backbone = load_for(self.plan.spec, settings, device=device, stages=stages)
         extracted = compute(self.plan, backbone, self.data, self.output, request=self.request, work=work, kept=kept)
         return extracted.store, extracted.computed, "; ".join(extracted.notes)
+
+    def planned_again(self, device: str) -> Extraction:
+        """Return what one worker does, on its device."""
+        work = plan_work(self.plan, self.data, self.output, parts=self.work.settings["parts"], device=self.device_type)
+        return replace(self, work=work, device=device, workers=1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the open store out; :meth:`planned_again` opens it anew."""
+        return {**self.__dict__, "work": replace(self.work, store=None)}
 
     def _open_kept(self) -> KeptInputs | None:
         """Open the folder of kept latents and prompts; None if nothing is kept, or the model is not here yet."""
@@ -146,6 +167,7 @@ def extract(
     device: str = "auto",
     skip_bad_images: bool = False,
     keep_inputs: float = KEEP_INPUTS,
+    workers: int = 1,
     **settings: Any,
 ) -> FeatureStore:
     """Cache the features of every block of a frozen backbone.
@@ -161,6 +183,7 @@ def extract(
         skip_bad_images: Leave out items whose picture cannot be read, with a report beside the store.
         keep_inputs: Latents and encoded prompts are kept in ``encoded`` beside the store, up to this many GiB, so that
             another extraction of these data encodes nothing; 0 keeps none. The folder can be deleted at any time.
+        workers: Processes that compute, each with a copy of the model; accelerators are taken in turn, a CPU is shared.
         **settings: Of :class:`probing.features.settings.ExtractionOptions`: ``sigmas``, ``streams``, ``reductions``, …
 
     Raises:
@@ -176,6 +199,7 @@ def extract(
         device=device,
         skip_bad_images=skip_bad_images,
         keep_inputs=keep_inputs,
+        workers=workers,
         **settings,
     ).run()[0]
 
@@ -191,6 +215,7 @@ def plan_extraction(
     device: str = "auto",
     skip_bad_images: bool = False,
     keep_inputs: float = KEEP_INPUTS,
+    workers: int = 1,
     split: str | None = None,
     complete: bool = True,
     request: Mapping[str, Any] | None = None,
@@ -199,7 +224,7 @@ def plan_extraction(
     """Plan an extraction; no weights are loaded.
 
     Args:
-        model: As for :func:`extract`. Likewise the next eight.
+        model: As for :func:`extract`. Likewise the next nine.
         data: See there.
         transformer: See there.
         lora: See there.
@@ -208,6 +233,7 @@ def plan_extraction(
         device: See there.
         skip_bad_images: See there.
         keep_inputs: See there.
+        workers: See there.
         split: Split of the data, if only one is extracted; it is part of the default name.
         complete: Take back what a store lost, and check a model folder tensor by tensor; False is a look that takes
             few seconds and changes nothing.
@@ -222,6 +248,8 @@ def plan_extraction(
 
     if not 0 <= keep_inputs < 2**40:
         raise UserError(f"--keep-inputs is a number of GiB, 0 or more, got {keep_inputs}.")
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1, got {workers}.")
     options = _options(settings)
     tuning = of_paths(transformer, lora, lora_scale)
     spec = resolve(str(model), tuning)
@@ -246,7 +274,7 @@ def plan_extraction(
         given = {"model": model, **vars(tuning), "data": named, "split": split}
         request = {name: None if value is None else str(value) for name, value in given.items()}
         request["skip_bad_images"] = skip_bad_images
-    return Extraction(work, pairs, path, device, keep_inputs, request, tuple(notes))
+    return Extraction(work, pairs, path, device, keep_inputs, request, tuple(notes), workers)
 
 
 def _batch_size_of(path: Path) -> int | None:

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from probing.backbones.architecture import Architecture
 from probing.backbones.parts import Part, is_absent
-from probing.backbones.placement import WeightPlaces, align_weights, is_placed
+from probing.backbones.placement import WeightPlaces, is_placed
 from probing.backbones.tuning import UNCHANGED, Tuning
 from probing.errors import UserError
 
@@ -197,10 +197,6 @@ class Backbone(ABC):
         """Give text encoders and transformer their places; the VAE is small and moves whole."""
         # It holds the folder of weights on disk, which goes with it.
         self._places = places
-        if self.device.type == "cpu":
-            for modules in self._modules.values():
-                for module in modules:
-                    align_weights(module)
         for stage in ("text_encoders", "transformer"):
             for module in self._modules[stage]:
                 places.place(module)

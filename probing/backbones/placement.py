@@ -21,8 +21,6 @@ for its turn. ``auto``: spread once over all accelerators, then host memory, the
 """
 Quantization = Literal["8bit", "4bit"]
 """Bits of the weights of the transformer's products: 8 as integers (torchao), 4 as NormalFloat (bitsandbytes)."""
-_ALIGNMENT = 64
-"""Bytes of which the address of a weight is a multiple, as torch allocates them."""
 _FREE = {"cpu": 0.6}
 _ACCELERATOR = 0.8
 """Share of the free memory that weights may take under ``auto``; the rest is for forwards."""
@@ -90,21 +88,6 @@ class WeightPlaces:
             # Not in the system's folder of temporary files, which is often memory.
             self._disk = tempfile.TemporaryDirectory(prefix=".weights-", dir=Path.cwd())
         return self._disk.name
-
-
-def align_weights(module: nn.Module) -> None:
-    """Move weights that begin at an odd place in memory, as they do where a file is mapped into it.
-
-    Matrix products round otherwise there on some processors, so that a model in two files would have other features
-    than the same model in one.
-    """
-    import torch
-
-    with torch.no_grad():
-        for weight in (*module.parameters(), *module.buffers()):
-            is_plain = type(weight.data) is torch.Tensor and weight.device.type == "cpu"
-            if is_plain and weight.data_ptr() % _ALIGNMENT:
-                weight.data = weight.data.clone()
 
 
 def is_placed(module: nn.Module) -> bool:

@@ -73,7 +73,7 @@ def grow(
     count = start + len(items)
     create_arrays(group, attributes, count)
     ids, prompts = items["item_id"].tolist(), items["prompt_id"].tolist()
-    words = words_digest(items["prompt"])
+    words = digests_of(items)
     write_sigmas(group, attributes["sigmas"])
     if len(items):
         write_items(group, ids, prompts, words, slice(start, count))
@@ -132,6 +132,13 @@ def items_digest(item_ids: Any, prompt_ids: Any, words: np.ndarray) -> str:
             digest.update(encoded)
     digest.update(np.ascontiguousarray(words).tobytes())
     return digest.hexdigest()
+
+
+def digests_of(items: pd.DataFrame) -> UInt8[np.ndarray, "item byte"]:
+    """Return the digest of each item's words, from its ``prompt`` or its ``prompt_digest``."""
+    if "prompt_digest" in items:
+        return np.frombuffer(b"".join(items["prompt_digest"]), np.uint8).reshape(-1, 16)
+    return words_digest(items["prompt"])
 
 
 def words_digest(prompts: Sequence[str] | pd.Series) -> UInt8[np.ndarray, "item byte"]:

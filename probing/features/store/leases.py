@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 
 from probing.errors import UserError
+from probing.features.store.lock import remove_unfinished
 from probing.files import create_new, modified, read_bytes, write_bytes
 from probing.paths import AnyPath, is_remote
 
@@ -205,6 +206,8 @@ class Leases:
 
     def tidy(self) -> None:
         """Remove what dead processes have left, unless somebody is at work; then the folder, if it is empty."""
+        if not is_remote(self.store):
+            remove_unfinished(self.store)
         try:
             names = [path.name for path in self.folder.iterdir()]
         except (FileNotFoundError, NotADirectoryError):

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from probing.errors import UserError
 from probing.features.store.arrays import REPAIR, StoredArrays
 from probing.features.store.documents import digest_of, read_document
-from probing.features.store.growth import create, grow, items_digest, sync_file, words_digest
+from probing.features.store.growth import create, digests_of, grow, items_digest, sync_file
 from probing.features.store.layout import COLUMNS, RUNS, SCHEMA, ArraySpec, blocks_by_stream, from_json, to_json
 from probing.features.store.pairs_table import read_legacy_pairs, read_pairs, write_pairs
 from probing.features.store.records import (
@@ -101,18 +101,21 @@ class FeatureStore:
         run_length: int,
         settings: Mapping[str, Any],
         provenance: Mapping[str, Any],
+        extents: Sequence[int] = (),
     ) -> FeatureStore:
         """Create an empty store; if several processes try at once, one of them succeeds.
 
         Args:
             path: Folder of the store.
             arrays: Its arrays.
-            items: ``item_id``, ``prompt_id`` and ``prompt`` (the words for the text encoders), in order.
+            items: ``item_id``, ``prompt_id``, and ``prompt`` (the words for the text encoders) or ``prompt_digest``
+                (of the words), in order.
             sigmas: Noise levels.
             num_blocks: Number of blocks of the backbone.
             run_length: Items written at once.
             settings: All other settings that change values, as JSON; compared when a store is continued.
             provenance: Versions and the like; stored, not compared.
+            extents: Numbers of items that no batch crosses.
 
         Raises:
             FileExistsError: The path is in use.
@@ -123,7 +126,7 @@ class FeatureStore:
             "settings": dict(settings),
             "sigmas": [float(sigma) for sigma in sigmas],
             "arrays": to_json(arrays),
-            "items": items_digest(items["item_id"], items["prompt_id"], words_digest(items["prompt"])),
+            "items": items_digest(items["item_id"], items["prompt_id"], digests_of(items)),
         }
         attributes = {
             **provenance,
@@ -135,7 +138,7 @@ class FeatureStore:
             "settings": dict(settings),
             "arrays": to_json(arrays),
             "sigmas": [float(sigma) for sigma in sigmas],
-            "extents": [],
+            "extents": [int(extent) for extent in extents],
         }
         create(path, attributes, items)
         return cls.open(path)
