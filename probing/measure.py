@@ -68,6 +68,8 @@ class RunOptions:
         facets: Facets of the pairs; default: all.
         seed: Seed of the bootstrap, of the split and of whatever is drawn.
         workers: Fits at once.
+        memory: Memory of all fits together, in GiB; logistic fits that need more read their features from the disk.
+            Default: half of this machine's.
         output: Folder of the tables.
         keep: Leave tables that were made from the same inputs and options by this version; else print what differs.
         overwrite: Replace tables of another model or store.
@@ -77,6 +79,7 @@ class RunOptions:
     facets: tuple[str, ...] | None = None
     seed: int = 0
     workers: int = 1
+    memory: float | None = None
     output: Path = Path("cache/results")
     keep: bool = False
     overwrite: bool = False
@@ -155,7 +158,7 @@ def context_of(experiment: Experiment, options: Any) -> Context:
         sites=getattr(options, "sites", Sites()),
         facets=options.run.facets,
         recipe=getattr(options, "recipe", Recipe()),
-        run=Run(seed=options.run.seed, workers=options.run.workers),
+        run=Run(seed=options.run.seed, workers=options.run.workers, memory=options.run.memory),
         model=_model(options.model, stores) if "model" in experiment.inputs else None,
         data=_data(experiment, options),
         split=None if stores else options.split.split,

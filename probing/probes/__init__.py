@@ -6,6 +6,7 @@ from functools import partial
 from probing.errors import UserError
 from probing.probes._base import LinearProbe, Probe
 from probing.probes._coding import CodeLength, online_code_length
+from probing.probes._disk import DiskRows
 from probing.probes._floors import MeanDifferenceProbe, PrincipalDirectionProbe
 from probing.probes._kept import describe_probe, restore_probe
 from probing.probes._logistic import ALPHAS, LogisticProbe
@@ -59,6 +60,7 @@ __all__ = [
     "SCALINGS",
     "AttentionProbe",
     "CodeLength",
+    "DiskRows",
     "LinearProbe",
     "LogisticProbe",
     "MLPProbe",

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from probing.probes._disk import DiskRows
+
 _ROWS_AT_ONCE = 256
 
 
@@ -121,13 +123,20 @@ class LinearProbe(Probe):
         return self.fit(differences(items, rows), y, groups, sample_weight)
 
     def pair_margins(
-        self, items: Float[np.ndarray, "item *shape"], rows: Int[np.ndarray, "pair 2"]
+        self, items: Float[np.ndarray, "item *shape"] | DiskRows, rows: Int[np.ndarray, "pair 2"]
     ) -> Float[np.ndarray, "pair 1"]:
         """Return the margin of each pair; see :meth:`Probe.pair_margins`."""
+        if isinstance(items, DiskRows):
+            rewards = self.rewards(items)
+            margins: Float[np.ndarray, "pair 1"] = (rewards[rows[:, 0]] - rewards[rows[:, 1]])[:, None]
+            return margins
         return self.decision_function(differences(items, rows))[:, None]
 
-    def rewards(self, items: Float[np.ndarray, "item *shape"]) -> Float[np.ndarray, " item"]:
+    def rewards(self, items: Float[np.ndarray, "item *shape"] | DiskRows) -> Float[np.ndarray, " item"]:
         """Return the reward of each item."""
+        if isinstance(items, DiskRows):
+            flat = items.flat().as_type(np.float64)
+            return np.concatenate([self.decision_function(flat[rows]) for rows in flat.blocks()])
         return self.decision_function(items.reshape(len(items), -1).astype(np.float64))
 
 
@@ -190,12 +199,20 @@ def log_loss(
     return losses
 
 
+def largest_values(X: Float[np.ndarray, "row channel"] | DiskRows) -> Float[np.ndarray, " channel"]:
+    """Return the largest absolute value of each channel."""
+    if isinstance(X, DiskRows):
+        by_block = [np.abs(X[rows]).max(axis=0) for rows in X.blocks()]
+        return np.asarray(np.max(by_block, axis=0), dtype=np.float64)
+    return np.asarray(np.maximum(X.max(axis=0), -X.min(axis=0)))
+
+
 def root_mean_square(
-    X: Float[np.ndarray, "row channel"], weights: Float[np.ndarray, " row"]
+    X: Float[np.ndarray, "row channel"] | DiskRows, weights: Float[np.ndarray, " row"]
 ) -> Float[np.ndarray, " channel"]:
     """Return each channel's root mean square, and 1 for a channel that is 0 throughout."""
     # Divide by the largest value first, so that squares neither overflow nor vanish.
-    largest = np.maximum(X.max(axis=0), -X.min(axis=0))
+    largest = largest_values(X)
     largest[largest == 0] = 1.0
     # Square a few rows at a time, so that they stay in the cache.
     parts = (slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(X), _ROWS_AT_ONCE))

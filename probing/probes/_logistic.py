@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Float, Int, Real
 from numpy.typing import ArrayLike
 
-from probing.probes._base import LinearProbe, accuracy_of, check_choices, check_training, log_loss
+from probing.probes._base import LinearProbe, accuracy_of, check_choices, check_training, check_weights, log_loss
+from probing.probes._disk import DiskRows, blocks_of, difference_rows
 from probing.probes._scalings import SCALINGS, find_scaling
 from probing.probes._selection import FOLDS, check_alphas, grouped_folds, largest_best
 from probing.probes._solver import Design, solve
@@ -87,11 +89,51 @@ class LogisticProbe(LinearProbe):
         """
         X, y, groups, pair_weights = check_training(self, X, y, groups, sample_weight)
         check_choices(y)
-        alphas = check_alphas(self.alphas)
         fold_of = grouped_folds(groups, self.folds)
         # Sort by fold: the solver skips contiguous rows without weight.
         order = np.argsort(fold_of, kind="stable")
-        X, y, pair_weights, fold_of = X[order], y[order], pair_weights[order], fold_of[order]
+        return self._fit_in_order(X[order], y[order], pair_weights[order], fold_of[order], order)
+
+    def fit_pairs(
+        self,
+        items: Float[np.ndarray, "item *shape"] | DiskRows,
+        rows: Int[np.ndarray, "pair 2"],
+        y: Float[np.ndarray, " pair"],
+        groups: ArrayLike | None = None,
+        sample_weight: Real[np.ndarray, " pair"] | None = None,
+    ) -> LogisticProbe:
+        """Fit to the differences of pairs of items; see :meth:`Probe.fit_pairs`.
+
+        Of items on disk, the differences are written to disk too, and every product with them is a pass over blocks:
+        the same problem, rounded to single precision once more where a difference is taken.
+        """
+        if not isinstance(items, DiskRows):
+            super().fit_pairs(items, rows, y, groups, sample_weight)
+            return self
+        if self.scaling == "auto":
+            raise ValueError(
+                "auto tries whiten, which rotates features, and these do not fit into memory; name a scaling."
+            )
+        y = np.asarray(y, dtype=np.float64)
+        groups = np.arange(len(y)) if groups is None else np.asarray(groups)
+        weights = check_weights(sample_weight, len(y))
+        check_choices(y)
+        fold_of = grouped_folds(groups, self.folds)
+        order = np.argsort(fold_of, kind="stable")
+        X = difference_rows(items, rows[order])
+        self.n_features_in_ = X.shape[1]
+        return self._fit_in_order(X, y[order], (weights / weights.sum())[order], fold_of[order], order)
+
+    def _fit_in_order(
+        self,
+        X: Float[np.ndarray, "pair channel"] | DiskRows,
+        y: Float[np.ndarray, " pair"],
+        pair_weights: Float[np.ndarray, " pair"],
+        fold_of: Int[np.ndarray, " pair"],
+        order: Int[np.ndarray, " pair"],
+    ) -> LogisticProbe:
+        """Choose the strength and fit to pairs that are sorted by fold; ``order`` has the place of each before."""
+        alphas = check_alphas(self.alphas)
         training = (fold_of[:, None] != np.arange(self.folds)) * pair_weights[:, None]
         if not training.any(axis=0).all():
             raise ValueError("Got sample weights that are above 0 in one fold alone; give weight to more prompts.")
@@ -105,9 +147,10 @@ class LogisticProbe(LinearProbe):
             coefficients = solve(design, y, weights, np.tile(alphas, self.folds), tolerance=_SELECTION_TOLERANCE)
             by_fold = coefficients.reshape(-1, self.folds, len(alphas))
             margins = np.empty((len(y), len(alphas)))
-            for fold in range(self.folds):
-                held_out = fold_of == fold
-                margins[held_out] = design.rows[held_out] @ by_fold[:, fold]
+            ends = np.searchsorted(fold_of, np.arange(self.folds + 1)).tolist()
+            for fold, (start, stop) in enumerate(pairwise(ends)):
+                for rows in blocks_of(design.rows, start, stop):
+                    margins[rows] = design.rows[rows] @ by_fold[:, fold]
             scores = pair_weights @ log_loss(margins, y[:, None])
             best = largest_best(scores, alphas, slack=_EQUALLY_GOOD)
             if scores[best] < lowest:
@@ -119,9 +162,9 @@ class LogisticProbe(LinearProbe):
         self.cv_margins_ = np.empty_like(out_of_fold)
         self.cv_margins_[order] = out_of_fold
 
-        scaling, design, start = chosen
+        scaling, design, beginning = chosen
         alpha = np.array([self.alpha_])
-        final = solve(design, y, pair_weights[:, None], alpha, start=start, tolerance=_FINAL_TOLERANCE)
+        final = solve(design, y, pair_weights[:, None], alpha, start=beginning, tolerance=_FINAL_TOLERANCE)
         self.scale_ = scaling.scale
         self.coef_ = scaling.back(design.coefficients(final)[:, 0])
         return self

@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from probing.probes._base import Probe, check_choices, check_training, differences
+from probing.probes._base import Probe, check_choices, check_training, check_weights, differences
+from probing.probes._disk import DiskRows, difference_rows
 from probing.probes._logistic import LogisticProbe
 from probing.probes._scalings import find_scaling
 from probing.probes._solver import Design, solve
@@ -61,7 +62,7 @@ def bootstrap_refits(
 
 def relabelled_margins(
     probe: Probe,
-    items: Float[np.ndarray, "item *shape"],
+    items: Float[np.ndarray, "item *shape"] | DiskRows,
     rows: Int[np.ndarray, "pair 2"],
     labels: Float[np.ndarray, "pair refit"],
     test_rows: Int[np.ndarray, "test 2"],
@@ -95,13 +96,25 @@ def relabelled_margins(
             refit.set_params(alphas=(probe.alpha_,), scaling=probe.scaling_)
         refits = (clone(refit).fit_pairs(items, rows, column, groups, sample_weight) for column in labels.T)
         return np.stack([fitted.pair_margins(items, test_rows).mean(axis=1) for fitted in refits], axis=1)
-    X, _, _, weights = check_training(LogisticProbe(), differences(items, rows), labels[:, 0], groups, sample_weight)
     check_choices(labels.ravel())
+    X: Float[np.ndarray, "pair channel"] | DiskRows
+    if isinstance(items, DiskRows):
+        X, weights = difference_rows(items, rows), check_weights(sample_weight, len(rows))
+        weights = weights / weights.sum()
+    else:
+        X, _, _, weights = check_training(
+            LogisticProbe(), differences(items, rows), labels[:, 0], groups, sample_weight
+        )
     scaling = find_scaling(probe.scaling_, X, weights)
-    design = Design.prepare(np.concatenate([scaling.apply(X)] * 2), probe.device)
+    scaled = scaling.apply(X)
+    twice = scaled.repeated(2) if isinstance(scaled, DiskRows) else np.concatenate([scaled] * 2)
+    design = Design.prepare(twice, probe.device)
     targets = np.repeat([1.0, 0.0], len(X))
     column_weights = np.concatenate([weights[:, None] * labels, weights[:, None] * (1 - labels)])
     b = solve(design, targets, column_weights, np.full(labels.shape[1], probe.alpha_), tolerance=tolerance)
     coefficients = np.stack([scaling.back(column) for column in design.coefficients(b).T], axis=1)
-    margins: Float[np.ndarray, "test refit"] = differences(items, test_rows) @ coefficients
-    return margins
+    if isinstance(items, DiskRows):
+        flat = items.flat().as_type(np.float64)
+        rewards = np.concatenate([flat[part] @ coefficients for part in flat.blocks()])
+        return np.asarray(rewards[test_rows[:, 0]] - rewards[test_rows[:, 1]])
+    return np.asarray(differences(items, test_rows) @ coefficients)

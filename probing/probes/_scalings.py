@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from probing.probes._base import root_mean_square
+from probing.probes._base import largest_values, root_mean_square
+from probing.probes._disk import DiskRows
 from probing.probes._rotation import rotate
 
 SCALINGS = ("raw", "standard", "whiten", "mask-massive")
@@ -28,8 +29,11 @@ class Scaling:
     scale: Float[np.ndarray, " channel"]
     rotation: Float[np.ndarray, "channel rank"] | None = None
 
-    def apply(self, X: Float[np.ndarray, "row channel"]) -> Float[np.ndarray, "row mapped"]:
+    def apply(self, X: Float[np.ndarray, "row channel"] | DiskRows) -> Float[np.ndarray, "row mapped"] | DiskRows:
         """Map features."""
+        if isinstance(X, DiskRows):
+            assert self.rotation is None, "find_scaling rotates no features on disk"
+            return X.divided(self.scale)
         mapped: Float[np.ndarray, "row mapped"] = X / self.scale
         return mapped if self.rotation is None else mapped @ self.rotation
 
@@ -40,7 +44,9 @@ class Scaling:
         return original
 
 
-def find_scaling(name: str, X: Float[np.ndarray, "pair channel"], weights: Float[np.ndarray, " pair"]) -> Scaling:
+def find_scaling(
+    name: str, X: Float[np.ndarray, "pair channel"] | DiskRows, weights: Float[np.ndarray, " pair"]
+) -> Scaling:
     """Estimate a scaling from training differences. Nothing is centred, so swapping a pair's sides changes nothing.
 
     Args:
@@ -52,7 +58,7 @@ def find_scaling(name: str, X: Float[np.ndarray, "pair channel"], weights: Float
         weights: Weights, summing to 1.
 
     Raises:
-        ValueError: Unknown name.
+        ValueError: Unknown name, or ``whiten`` of features on disk.
     """
     if name not in SCALINGS:
         raise ValueError(f"Unknown scaling {name!r}; known are {', '.join(SCALINGS)}, and auto.")
@@ -60,10 +66,12 @@ def find_scaling(name: str, X: Float[np.ndarray, "pair channel"], weights: Float
     if name == "standard":
         return Scaling(scale)
     if name == "whiten":
+        if isinstance(X, DiskRows):
+            raise ValueError("whiten rotates features, and these do not fit into memory; use another scaling.")
         rotation = rotate(X / scale * np.sqrt(len(X) * weights)[:, None])
         spread = np.sqrt(rotation.spectrum + _SHRINKAGE * rotation.spectrum.sum() / X.shape[1])
         return Scaling(scale, rotation.basis / np.where(spread > 0, spread, 1.0))
-    varies = (X != 0).any(axis=0)
+    varies = largest_values(X) > 0
     massive = np.zeros(X.shape[1], dtype=bool)
     if name == "mask-massive" and varies.any():
         massive = varies & (scale > MASSIVE * np.median(scale[varies]))

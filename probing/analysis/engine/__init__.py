@@ -21,7 +21,7 @@ from probing.analysis.engine.results import (
     gains,
 )
 from probing.analysis.engine.run import Run
-from probing.analysis.engine.sites import ALL, Curve, Site, Sites, choose, read_site
+from probing.analysis.engine.sites import ALL, Curve, Site, Sites, choose, read_for_fits, read_site
 from probing.analysis.engine.source import FeatureSource, digest_of, flatten, read_latent_reduction, store_name
 from probing.analysis.engine.store_identity import StoreIdentity, check_comparable, check_models
 from probing.analysis.engine.verdicts import ABOVE, BELOW, MIN_PROMPTS, OPEN, TOO_LITTLE, WORDS, correct, format_p_value
@@ -87,6 +87,7 @@ __all__ = [
     "package_version",
     "provenance",
     "prune_journal",
+    "read_for_fits",
     "read_latent_reduction",
     "read_site",
     "refuse_others",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from probing.analysis.engine.provenance import provenance
 from probing.analysis.engine.recipe import LOGISTIC, Recipe
 from probing.analysis.engine.results import CellResults, cell_results, concatenate_facets, shuffled_results
 from probing.analysis.engine.run import Run
-from probing.analysis.engine.sites import ALL, Sites, choose, read_site
+from probing.analysis.engine.sites import ALL, Sites, choose, read_for_fits
 from probing.analysis.engine.source import FeatureSource, read_latent_reduction
 from probing.analysis.engine.store_identity import StoreIdentity
 from probing.progress import progress
@@ -49,7 +50,11 @@ def measure_cells(
             lacks.
     """
     selected = sites.of(store)
-    jobs = [Job(str(site), partial(read_site, store, site)) for site in selected]
+    run = run or Run()
+    # Other probes take what they read as a whole.
+    most = run.bytes_of_a_fit if recipe.streams else math.inf
+    read = partial(read_for_fits, store, most_bytes=most, folder=run.journal)
+    jobs = [Job(str(site), partial(read, site)) for site in selected]
     lists = _block_lists(store)
     columns = [
         {
@@ -59,7 +64,7 @@ def measure_cells(
         }
         for site in selected
     ]
-    return _measure(store, pairs, jobs, columns, facets, recipe, run or Run(), shuffles=shuffles)
+    return _measure(store, pairs, jobs, columns, facets, recipe, run, shuffles=shuffles)
 
 
 def _block_lists(store: FeatureSource) -> list[str]:

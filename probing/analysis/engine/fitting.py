@@ -19,7 +19,7 @@ from probing.analysis.engine.journal import Entry, Journal, journal_settings
 from probing.analysis.engine.recipe import Recipe
 from probing.analysis.engine.run import Run
 from probing.analysis.engine.sites import Curve, read_site
-from probing.analysis.engine.source import FeatureSource, flatten
+from probing.analysis.engine.source import Features, FeatureSource, flatten
 from probing.analysis.engine.store_identity import StoreIdentity
 from probing.progress import Progress
 from probing.statistics import outcomes
@@ -35,12 +35,12 @@ class Job(NamedTuple):
 
     Attributes:
         name: Identifies the features within the store, such as ``image/mean/0.005/7``.
-        read: Returns the features of all items, (item, …).
+        read: Returns the features of all items, (item, …), in memory or on disk.
         score: Returns an array to keep beside the fit, given the fitted probe; None keeps nothing.
     """
 
     name: str
-    read: Callable[[], Float[np.ndarray, "item ..."]]
+    read: Callable[[], Features]
     score: Callable[[Any], np.ndarray] | None = None
 
 
@@ -154,7 +154,7 @@ class Fitter:
         return [fit for (fit,) in self.fit(jobs)]
 
     def _fit(self, job: Job) -> list[Fit]:
-        features: Float[np.ndarray, "item ..."] | None = None
+        features: Features | None = None
         fits = []
         for facet in self.facets:
             cell = cell_name(self.control, facet.name, job.name)
@@ -172,9 +172,7 @@ class Fitter:
             fits.append(Fit(cell=cell, choices=facet.test.choices, **recorded))
         return fits
 
-    def _measure(
-        self, cell: str, job: Job, facet: Facet, features: Float[np.ndarray, "item ..."]
-    ) -> tuple[Entry, Entry]:
+    def _measure(self, cell: str, job: Job, facet: Facet, features: Features) -> tuple[Entry, Entry]:
         """Fit a probe; return what is recorded of it, and of its refits to shuffled choices."""
         labels = self._recipe.labels_of(facet.train)
         probe = self._recipe.fit(features, facet.train)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from probing.analysis.engine.facets import PairSet
-from probing.analysis.engine.source import flatten
+from probing.analysis.engine.source import Features, flatten
 from probing.errors import UserError
 from probing.probes import LogisticProbe, Probe, make_probe, online_code_length, relabelled_margins
 from probing.statistics import fit_temperature
@@ -43,20 +44,14 @@ class Recipe:
         if self.code_length and self.probe != "logistic":
             raise UserError("Code lengths are measured only of the logistic probe; leave out --code-length.")
 
-    def fit(self, features: Float[np.ndarray, "item ..."], pairs: PairSet) -> Probe:
+    def fit(self, features: Features, pairs: PairSet) -> Probe:
         """Fit a probe to training pairs, given the features of all items of the store."""
         probe = self._probe(device=self.resolved_device)
         y, weights = self.labels_of(pairs), self.weights_of(pairs)
         return probe.fit_pairs(self._items(features), pairs.rows, y, pairs.prompts, weights)
 
     def shuffled_margins(
-        self,
-        probe: Probe,
-        features: Float[np.ndarray, "item ..."],
-        train: PairSet,
-        test: PairSet,
-        shuffles: int,
-        rng: np.random.Generator,
+        self, probe: Probe, features: Features, train: PairSet, test: PairSet, shuffles: int, rng: np.random.Generator
     ) -> Float[np.ndarray, "pair shuffle"]:
         """Return the margins of test pairs by refits of a fitted probe to shuffled training labels.
 
@@ -70,6 +65,11 @@ class Recipe:
         labels = np.where(swapped, 1 - permuted, permuted).T
         weights = self.weights_of(train)
         return relabelled_margins(probe, self._items(features), train.rows, labels, test.rows, train.prompts, weights)
+
+    @property
+    def streams(self) -> bool:
+        """Whether its fits can read features from the disk, a block at a time."""
+        return self.probe == "logistic" and self.scaling not in ("auto", "whiten") and not self.code_length
 
     def labels_of(self, pairs: PairSet) -> Float[np.ndarray, " pair"]:
         """Return the training labels of pairs.
@@ -92,22 +92,19 @@ class Recipe:
         finite = ~np.isnan(probe.cv_margins_)
         return fit_temperature(probe.cv_margins_[finite], labels[finite]) if finite.any() else float("nan")
 
-    def compression(
-        self, features: Float[np.ndarray, "item ..."], pairs: PairSet, labels: Float[np.ndarray, " pair"]
-    ) -> float:
+    def compression(self, features: Features, pairs: PairSet, labels: Float[np.ndarray, " pair"]) -> float:
         """Divide the bits of a fair coin by the bits of the labels given the features; NaN if not requested."""
         probe = self._probe(device=self.resolved_device)
         if not self.code_length or not isinstance(probe, LogisticProbe):
             return float("nan")
+        assert isinstance(features, np.ndarray), "code lengths are of features in memory"
         return online_code_length(pairs.differences(features), labels, pairs.prompts, probe=probe).compression
 
-    def margins(
-        self, probe: Probe, features: Float[np.ndarray, "item ..."], pairs: PairSet
-    ) -> Float[np.ndarray, "pair seed"]:
+    def margins(self, probe: Probe, features: Features, pairs: PairSet) -> Float[np.ndarray, "pair seed"]:
         """Return reward(first) − reward(second) of each pair, for each seed of the probe."""
         return probe.pair_margins(self._items(features), pairs.rows)
 
-    def rewards(self, probe: Probe, features: Float[np.ndarray, "item ..."]) -> Float[np.ndarray, " item"]:
+    def rewards(self, probe: Probe, features: Features) -> Float[np.ndarray, " item"]:
         """Return the rewards of items."""
         return probe.rewards(self._items(features))
 
@@ -127,9 +124,10 @@ class Recipe:
             raise UserError(f"The column {self.weights} holds values that are no weights; give numbers above 0.")
         return values
 
-    def _items(self, features: Float[np.ndarray, "item ..."]) -> np.ndarray:
+    def _items(self, features: Features) -> Any:
         if self.probe != "attention":
             return flatten(features)
+        assert isinstance(features, np.ndarray), "only logistic probes read from the disk"
         if features.ndim < 3:
             raise UserError(
                 "The probe attention reads tokens, and this reduction keeps none; give --reductions grid4 or tokens, "

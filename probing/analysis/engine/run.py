@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +21,11 @@ class Run:
         encoded: Folder of encoded pictures and prompts, which experiments that run forwards read and add to; None keeps
             nothing.
         progress: Show progress bars.
+        memory: Memory of all fits together, in GiB: fits that need more read their features from the disk, a block at
+            a time. None takes half of this machine's.
 
     Raises:
-        UserError: Fewer than one worker.
+        UserError: Fewer than one worker, or no memory.
     """
 
     seed: int = 0
@@ -30,7 +33,17 @@ class Run:
     journal: Path | None = None
     encoded: Path | None = None
     progress: bool = True
+    memory: float | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise UserError(f"Got {self.workers} workers, expected 1 or more.")
+        if self.memory is not None and not self.memory > 0:
+            raise UserError(f"Got a memory of {self.memory} GiB for fits, expected more than 0.")
+
+    @property
+    def bytes_of_a_fit(self) -> float:
+        """Largest memory of one fit, in bytes."""
+        if self.memory is not None:
+            return self.memory * 2**30 / self.workers
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2 / self.workers

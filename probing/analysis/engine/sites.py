@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
-from probing.analysis.engine.source import FeatureSource, require_finite
+from probing.analysis.engine.source import ByRun, Features, FeatureSource, require_finite
 from probing.errors import UserError
+from probing.probes import DiskRows
 
 _Name = TypeVar("_Name", str, float, int)
 
@@ -103,6 +106,8 @@ class Sites:
 
 
 ALL = Sites()
+FIT_MEMORY = 5.3
+"""Memory of a fit, in sizes of the features that it reads (benchmarks/fitting_memory.py)."""
 
 
 def read_site(store: FeatureSource, site: Site) -> Float[np.ndarray, "item ..."]:
@@ -113,6 +118,37 @@ def read_site(store: FeatureSource, site: Site) -> Float[np.ndarray, "item ..."]
     """
     label = f"{site.stream}/{site.reduction} at σ = {site.sigma:g}, block {site.block}"
     return require_finite(store, store.read(*site), label)
+
+
+def read_for_fits(store: FeatureSource, site: Site, *, most_bytes: float, folder: Path | None = None) -> Features:
+    """Read the features of one site, onto the disk if a fit of them would need too much memory.
+
+    Args:
+        store: Features.
+        site: The site.
+        most_bytes: Largest memory of a fit.
+        folder: Where features on disk lie; the system's folder of temporary files if None.
+
+    Raises:
+        UserError: As :func:`read_site`.
+    """
+    if not isinstance(store, ByRun):
+        return read_site(store, site)
+    label = f"{site.stream}/{site.reduction} at σ = {site.sigma:g}, block {site.block}"
+    runs = store.read_by_run(*site)
+    first = next(runs)
+    items = len(store.item_ids)
+    if FIT_MEMORY * items * first[0].nbytes <= most_bytes:
+        return read_site(store, site)
+
+    def checked() -> Iterator[np.ndarray]:
+        row = 0
+        for values in chain([first], runs):
+            rows = slice(row, row + len(values))
+            yield require_finite(store, values, label, rows)
+            row = rows.stop
+
+    return DiskRows.write(checked(), folder)
 
 
 def choose(kind: str, selected: Sequence[_Name] | None, available: Collection[_Name]) -> list[_Name]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, TypeAlias, overload, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from probing.errors import UserError
+from probing.probes import DiskRows
 
 
 @runtime_checkable
@@ -38,6 +39,19 @@ class FeatureSource(Protocol):
     def read(self, stream: str, reduction: str, sigma: float, block: int) -> Float[np.ndarray, "item ..."]: ...
     def latent_reductions(self) -> list[str]: ...
     def read_latents(self, reduction: str) -> Float[np.ndarray, "item ..."]: ...
+
+
+@runtime_checkable
+class ByRun(Protocol):
+    """A feature source that also reads a block a part at a time."""
+
+    def read_by_run(
+        self, stream: str, reduction: str, sigma: float, block: int
+    ) -> Iterator[Float[np.ndarray, "row ..."]]: ...
+
+
+Features: TypeAlias = Float[np.ndarray, "item ..."] | DiskRows
+"""Features of all items, in memory or on disk."""
 
 
 def digest_of(store: FeatureSource) -> str:
@@ -71,22 +85,36 @@ def read_latent_reduction(store: FeatureSource, reduction: str) -> Float[np.ndar
     return require_finite(store, store.read_latents(reduction), f"latents/{reduction}")
 
 
-def flatten(features: Float[np.ndarray, "item ..."]) -> Float[np.ndarray, "item channel"]:
+@overload
+def flatten(features: Float[np.ndarray, "item ..."]) -> Float[np.ndarray, "item channel"]: ...
+@overload
+def flatten(features: DiskRows) -> DiskRows: ...
+def flatten(features: Features) -> Features:
     """Concatenate tokens along channels."""
+    if isinstance(features, DiskRows):
+        return features.flat()
     return features.reshape(len(features), -1)
 
 
-def require_finite(store: FeatureSource, features: Float[np.ndarray, "item ..."], label: str) -> np.ndarray:
+def require_finite(
+    store: FeatureSource, features: Float[np.ndarray, "item ..."], label: str, rows: slice = slice(None)
+) -> np.ndarray:
     """Return features; refuse a NaN or an infinity of a written item.
+
+    Args:
+        store: Where they are from.
+        features: Of the items in these rows.
+        label: Names the features in a message.
+        rows: Rows of the store.
 
     Raises:
         UserError: With the first such item.
     """
-    bad = ~np.isfinite(features).reshape(len(features), -1).all(axis=1) & np.asarray(store.written)
+    bad = ~np.isfinite(features).reshape(len(features), -1).all(axis=1) & np.asarray(store.written)[rows]
     if bad.any():
         raise UserError(
             f"{store_name(store) or 'The store'} has features that are not finite: {label}, "
-            f"item {str(np.asarray(store.item_ids)[bad][0])!r} first, {int(bad.sum()):,} items in all; "
+            f"item {str(np.asarray(store.item_ids)[rows][bad][0])!r} first, {int(bad.sum()):,} such items; "
             f"extract them again, or leave the site out by --streams, --reductions, --sigmas or --blocks."
         )
     return features

@@ -128,7 +128,7 @@ def measure_reward_curve(
         massive_activations(
             trained, item_ids=pd.unique(train[["first", "second"]].to_numpy().ravel()).tolist(), progress=run.progress
         ),
-        best_rewards(trained, pairs, results.table, recipe),
+        best_rewards(trained, pairs, results.table, recipe, run),
     )
     tables = dict(zip(TABLES, values, strict=True))
     if settings.linearity is not None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from probing.analysis.engine import LOGISTIC, FeatureSource, Recipe, Site, facets_of, in_facet, read_site
+from probing.analysis.engine import LOGISTIC, FeatureSource, Recipe, Run, Site, facets_of, in_facet, read_for_fits
 from probing.result_tables import best_cell
 
 
 def best_rewards(
-    store: FeatureSource, pairs: pd.DataFrame, table: pd.DataFrame, recipe: Recipe = LOGISTIC
+    store: FeatureSource, pairs: pd.DataFrame, table: pd.DataFrame, recipe: Recipe = LOGISTIC, run: Run | None = None
 ) -> pd.DataFrame:
     """Refit each facet's best cell, selected on training pairs, and score the held-out items.
 
@@ -21,6 +22,7 @@ def best_rewards(
         pairs: The pairs that the table was measured on.
         table: Cells of :func:`probing.analysis.reward_curve.measure_curve`.
         recipe: The recipe of the cells; probe and scaling come from the table.
+        run: Memory of fits.
 
     Returns:
         ``item_id, facet, reward, cell``: one row a facet and item of its validation and test pairs. Rewards are
@@ -29,12 +31,15 @@ def best_rewards(
     Raises:
         UserError: As :func:`probing.analysis.engine.measure_cells`.
     """
+    run = run or Run()
     ids = np.asarray(store.item_ids)
     parts = []
     for facet in facets_of(store, pairs, sorted(table["facet"].unique())):
         cell = best_cell(table[(table["control"] == "trained") & (table["facet"] == facet.name)])
-        features = read_site(store, Site(cell["stream"], cell["reduction"], cell["sigma"], int(cell["block"])))
+        site = Site(cell["stream"], cell["reduction"], cell["sigma"], int(cell["block"]))
         refit = replace(recipe, probe=cell["probe"], scaling=cell["scaling"], code_length=False)
+        most = run.bytes_of_a_fit if refit.streams else math.inf
+        features = read_for_fits(store, site, most_bytes=most, folder=run.journal)
         probe = refit.fit(features, facet.train)
         held_out = pairs[in_facet(pairs, facet.name) & (pairs["split"] != "train")]
         rows = np.flatnonzero(pd.Index(ids).isin(pd.unique(held_out[["first", "second"]].to_numpy().ravel())))
@@ -43,7 +48,7 @@ def best_rewards(
                 {
                     "item_id": ids[rows],
                     "facet": facet.name,
-                    "reward": refit.rewards(probe, features[rows]),
+                    "reward": refit.rewards(probe, features)[rows],
                     "cell": cell["cell"],
                 }
             )

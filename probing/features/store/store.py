@@ -285,6 +285,23 @@ class FeatureStore:
         Raises:
             UserError: The store has no such stream, reduction, sigma or block, or a file is lost, swapped or damaged.
         """
+        name, where = self._where(stream, reduction, sigma, block)
+        values = self._arrays.read(name, (self._rows, *where))
+        return self._checked(name, values, *where).astype(np.float32)
+
+    def read_by_run(
+        self, stream: str, reduction: str, sigma: float, block: int
+    ) -> Iterator[Float[np.ndarray, "row ..."]]:
+        """Read run by run what :meth:`read` reads whole."""
+        name, where = self._where(stream, reduction, sigma, block)
+        for run in self.runs:
+            values = np.array(self._arrays.read(name, (self.rows_of_run(run), *where)))
+            if self.schema > 1:
+                self._check_run(name, run, values, *where)
+            yield values.astype(np.float32)
+
+    def _where(self, stream: str, reduction: str, sigma: float, block: int) -> tuple[str, tuple[int, int]]:
+        """Return the array of a site, and the positions of its noise level and block."""
         if (stream, reduction) not in self.arrays():
             have = ", ".join("/".join(pair) for pair in self.arrays())
             raise UserError(f"{self.path} has no features/{stream}/{reduction}; it has {have}.")
@@ -293,9 +310,7 @@ class FeatureStore:
         blocks = self.blocks_of(stream)
         if block not in blocks:
             raise UserError(f"{self.path} has no block {block} of the {stream} stream; it has {blocks}.")
-        where = (self.sigmas.index(sigma), blocks.index(block))
-        values = self._arrays.read(f"features/{stream}/{reduction}", (self._rows, *where))
-        return self._checked(f"features/{stream}/{reduction}", values, *where).astype(np.float32)
+        return f"features/{stream}/{reduction}", (self.sigmas.index(sigma), blocks.index(block))
 
     def read_latents(self, reduction: str) -> Float[np.ndarray, "item ..."]:
         """Read the pooled clean latents of all items, as float32."""
@@ -419,17 +434,20 @@ class FeatureStore:
         """Compare values of all items with the records; values without a record become fill values."""
         if self.schema == 1:
             return values
+        values = values if values.flags.writeable else values.copy()
         for run in self.runs:
-            items = self.rows_of_run(run)
-            record = self.records.get(run)
-            sums = None if record is None else record.of(name, sigma)
-            rows = 0 if record is None or sums is None else record.rows
-            if sums is not None and checksum(values[items][:rows]) != sums[block]:
-                raise self._damaged(name, run, sigma, block)
-            if rows < items.stop - items.start:
-                values = values.copy() if not values.flags.writeable else values
-                values[items.start + rows : items.stop] = np.nan if values.dtype.kind == "f" else 0
+            self._check_run(name, run, values[self.rows_of_run(run)], sigma, block)
         return values
+
+    def _check_run(self, name: str, run: int, values: np.ndarray, sigma: int, block: int) -> None:
+        """Compare values of a run with its record; rows without a record become fill values, in place."""
+        record = self.records.get(run)
+        sums = None if record is None else record.of(name, sigma)
+        rows = 0 if record is None or sums is None else record.rows
+        if sums is not None and checksum(values[:rows]) != sums[block]:
+            raise self._damaged(name, run, sigma, block)
+        if rows < len(values):
+            values[rows:] = np.nan if values.dtype.kind == "f" else 0
 
     def _damaged(self, name: str, run: int, sigma: int, block: int | None = None) -> UserError:
         where = f"{self.path}/{self.spec(name).file(run, sigma)}"

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from probing.probes._base import log_loss
+from probing.probes._disk import DiskRows
 from probing.probes._solver._device_rows import DeviceRows
 from probing.probes._solver._preconditioner import Preconditioner
 
@@ -25,7 +26,7 @@ _ROWS_AT_ONCE = 2048
 
 
 def descend(
-    x: Float[np.ndarray, "pair k"] | DeviceRows,
+    x: Float[np.ndarray, "pair k"] | DeviceRows | DiskRows,
     gram: Float[np.ndarray, "k k"],
     targets: Float[np.ndarray, " pair"],
     weights: Float[np.ndarray, "pair column"],
@@ -111,7 +112,7 @@ def _blocks(weights: Float[np.ndarray, "pair column"]) -> list[_Block]:
 
 
 def _times(
-    x: Float[np.ndarray, "pair k"] | DeviceRows, b: Float[np.ndarray, "k column"], blocks: list[_Block]
+    x: Float[np.ndarray, "pair k"] | DeviceRows | DiskRows, b: Float[np.ndarray, "k column"], blocks: list[_Block]
 ) -> Float[np.ndarray, "pair column"]:
     """Return x·b in the blocks' columns, and 0 elsewhere."""
     product = np.zeros((len(x), b.shape[1]), dtype=x.dtype)
@@ -123,7 +124,7 @@ def _times(
 
 
 def _gradient(
-    x: Float[np.ndarray, "pair k"] | DeviceRows,
+    x: Float[np.ndarray, "pair k"] | DeviceRows | DiskRows,
     y: Float[np.ndarray, "pair 1"],
     w: Float[np.ndarray, "pair column"],
     m: Float[np.ndarray, "pair column"],

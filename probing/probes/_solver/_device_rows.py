@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from probing.probes._disk import DiskRows
+
 if TYPE_CHECKING:
     import torch
 
@@ -27,7 +29,7 @@ class DeviceRows:
         self._tensor = tensor
 
     @classmethod
-    def to_device(cls, rows: Float[np.ndarray, "pair k"], device: str) -> DeviceRows:
+    def to_device(cls, rows: Float[np.ndarray, "pair k"] | DiskRows, device: str) -> DeviceRows:
         """Copy rows to a device, in torch's notation.
 
         Raises:
@@ -36,6 +38,11 @@ class DeviceRows:
         import torch
 
         try:
+            if isinstance(rows, DiskRows):
+                whole = torch.empty(rows.shape, dtype=torch.float32, device=device)
+                for part in rows.blocks():
+                    whole[part] = torch.from_numpy(np.array(rows[part])).to(whole.device)
+                return cls(whole)
             return cls(torch.from_numpy(rows).to(torch.device(device)))
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]

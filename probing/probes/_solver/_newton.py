@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from probing.probes._base import log_loss
 from probing.probes._solver._design import Design
 from probing.probes._solver._preconditioner import Preconditioner
+from probing.probes._solver._products import curvature_times, times, transposed_times
 
 _STEPS = 60
 _GRADIENT_STEPS = 200
@@ -47,16 +48,16 @@ def finish(
     x, y = design.rows, targets[:, None]
     converged = np.zeros(len(columns), dtype=bool)
     active = np.arange(len(columns))
-    margins = x @ b[:, columns]
+    margins = times(x, b[:, columns])
     for _ in range(_STEPS):
         selected = columns[active]
         w, a, start = weights[:, selected], alphas[selected], b[:, selected]
         tanh = np.tanh(margins / 2)
-        gradient = x.T @ (w * (tanh / 2 + (0.5 - y))) + a * start
+        gradient = transposed_times(x, w * (tanh / 2 + (0.5 - y))) + a * start
         curvature = w * (1 - tanh**2) / 4
         before = (w * log_loss(margins, y)).sum(axis=0) + a / 2 * (start**2).sum(axis=0)
         step, residual = _direction(design, curvature, a, gradient, tolerance * before)
-        along = x @ step
+        along = times(x, step)
         slope = (gradient * step).sum(axis=0)
         size, moved = _line_search(before, margins, along, start, step, slope, y, w, a)
         b[:, selected] = start + size * step
@@ -98,7 +99,7 @@ def _direction(
     share = np.clip(forcing, _TIGHTEST, _LOOSEST) ** 2
     threshold = (share * size).astype(np.float32)
     for _ in range(_GRADIENT_STEPS):
-        image = x.T @ (curvature * (x @ direction)) + alphas * direction
+        image = curvature_times(x, curvature, direction) + alphas * direction
         curvature_along = (direction * image).sum(axis=0)
         # A finished column takes steps of length 0.
         length = np.divide(

@@ -1,0 +1,157 @@
+"""Features on disk, read a block of rows at a time, for fits whose differences do not fit into memory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from jaxtyping import Float, Int
+
+_BLOCK_BYTES = 2**24
+
+
+class DiskRows:
+    """Rows of float32 numbers in a temporary file, which the system removes with the process.
+
+    Blocks are read, not mapped, so that they count as memory only while they are used. It has what the solver uses of
+    an array: length, shape, type and slices of rows.
+
+    Args:
+        file: The rows, in C order.
+        rows: Number of rows.
+        inner: Shape of one row.
+        scale: Divides each row; None divides by nothing.
+        dtype: Type of the slices.
+        repeats: How often the rows follow one another.
+        folder: Where the file lies.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        rows: int,
+        inner: tuple[int, ...],
+        *,
+        scale: Float[np.ndarray, " channel"] | None = None,
+        dtype: Any = np.float32,
+        repeats: int = 1,
+        folder: Path | None = None,
+    ) -> None:
+        self.folder = folder
+        self._file, self._rows, self._inner = file, rows, inner
+        self._scale, self.dtype, self._repeats = scale, np.dtype(dtype), repeats
+        self._row_bytes = 4 * int(np.prod(inner))
+
+    @classmethod
+    def write(cls, blocks: Iterable[np.ndarray], folder: Path | None = None) -> DiskRows:
+        """Write blocks of rows, one after another, to a temporary file.
+
+        Args:
+            blocks: (row, …), at least one.
+            folder: Where the file lies, nameless; the system's folder of temporary files if None.
+        """
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        # A file without a buffer: every write is large.
+        file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        rows, inner = 0, None
+        for block in blocks:
+            values = np.ascontiguousarray(block, dtype=np.float32)
+            inner, rows = values.shape[1:], rows + len(values)
+            view = memoryview(values.tobytes())
+            while len(view):
+                view = view[file.write(view) :]
+        assert inner is not None, "at least one block"
+        return cls(file, rows, inner, folder=folder)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self._inner)
+
+    @property
+    def ndim(self) -> int:
+        return 1 + len(self._inner)
+
+    def __len__(self) -> int:
+        return self._rows * self._repeats
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, step = rows.indices(len(self))
+        assert step == 1, "rows are read in order"
+        pieces = []
+        while start < stop:
+            first = start % self._rows
+            count = min(stop - start, self._rows - first)
+            pieces.append(self._read(first, count))
+            start += count
+        values = pieces[0] if len(pieces) == 1 else np.concatenate([self._read(0, 0), *pieces])
+        values = values.astype(self.dtype, copy=False)
+        return values if self._scale is None else values / self._scale.astype(self.dtype)
+
+    def take(self, rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row ..."]:
+        """Read single rows, as they are in the file; neighbours in one piece."""
+        different, position = np.unique(rows, return_inverse=True)
+        cuts = np.flatnonzero(np.diff(different) > 1) + 1
+        pieces = [self._read(int(part[0]), len(part)) for part in np.split(different, cuts) if len(part)]
+        return np.concatenate([self._read(0, 0), *pieces])[position]
+
+    def blocks(self) -> Iterator[slice]:
+        """Cut the rows into blocks of about 16 MiB."""
+        return blocks_of(self, 0, len(self))
+
+    def flat(self) -> DiskRows:
+        """Return the same rows with tokens side by side."""
+        return self._with(inner=(int(np.prod(self._inner)),))
+
+    def as_type(self, dtype: Any) -> DiskRows:
+        """Return the same rows, read as another type."""
+        return self._with(dtype=dtype)
+
+    def divided(self, scale: Float[np.ndarray, " channel"]) -> DiskRows:
+        """Return the same rows, divided by channel."""
+        return self._with(scale=scale)
+
+    def repeated(self, times: int) -> DiskRows:
+        """Return the same rows several times, one after another."""
+        return self._with(repeats=times)
+
+    def _with(self, **changes: Any) -> DiskRows:
+        kept = {"folder": self.folder, "scale": self._scale, "dtype": self.dtype, "repeats": self._repeats}
+        inner = changes.pop("inner", self._inner)
+        return DiskRows(self._file, self._rows, inner, **{**kept, **changes})
+
+    def _read(self, first: int, count: int) -> Float[np.ndarray, "row ..."]:
+        wanted, offset = count * self._row_bytes, first * self._row_bytes
+        pieces = []
+        while wanted:
+            piece = os.pread(self._file.fileno(), wanted, offset)
+            if not piece:
+                raise OSError("a temporary file of features became shorter while it was read")
+            pieces.append(piece)
+            wanted, offset = wanted - len(piece), offset + len(piece)
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return np.frombuffer(data, np.float32).reshape(count, *self._inner)
+
+
+def blocks_of(x: np.ndarray | DiskRows, start: int, stop: int) -> Iterator[slice]:
+    """Cut a range of rows into pieces that may be in memory: one where the rows are."""
+    size = max(1, _BLOCK_BYTES // (4 * x.shape[1])) if isinstance(x, DiskRows) else max(1, stop - start)
+    return (slice(first, min(first + size, stop)) for first in range(start, stop, size))
+
+
+def difference_rows(items: DiskRows, rows: Int[np.ndarray, "pair 2"]) -> DiskRows:
+    """Write the differences of pairs of items beside them, tokens side by side, in the order of the pairs."""
+    flat = items.flat()
+    size = max(1, _BLOCK_BYTES // (4 * flat.shape[1]))
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            both = flat.take(part.reshape(-1)).reshape(len(part), 2, -1)
+            yield both[:, 0] - both[:, 1]
+
+    return DiskRows.write(blocks(), items.folder)
