@@ -57,6 +57,11 @@ def path_of(path: str | AnyPath) -> AnyPath:
     return cast(Path, remote)
 
 
+def openable(path: AnyPath) -> Any:
+    """Return what PyArrow opens: a path, or an open file of a URL, of which only what is read is fetched."""
+    return path.open("rb") if is_remote(path) else path
+
+
 @contextmanager
 def reached(path: AnyPath) -> Iterator[None]:
     """Turn any error of a protocol's library, such as missing credentials, into a :class:`UserError` with the URL."""

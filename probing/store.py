@@ -17,6 +17,7 @@ from probing.features.store import Problem, check, merge, repair, upgrade
 from probing.features.store.layout import COLUMNS
 from probing.features.store.leases import Leases
 from probing.options import Positional, Verb, VerbsParser
+from probing.paths import path_of
 from probing.progress import format_duration, format_rate, progress
 
 _LISTED_PROBLEMS = 20
@@ -77,7 +78,7 @@ class RepairOptions(StoreOption):
 
 
 def _check(arguments: CheckOptions) -> int:
-    problems = _problems(arguments.path, deep=not arguments.quick)
+    problems = _problems(path_of(arguments.path), deep=not arguments.quick)
     for problem in problems[:_LISTED_PROBLEMS]:
         print(problem)
     if len(problems) > _LISTED_PROBLEMS:
@@ -99,7 +100,7 @@ def _check(arguments: CheckOptions) -> int:
 
 
 def _repair(arguments: RepairOptions) -> int:
-    path = arguments.path
+    path = path_of(arguments.path)
     problems = _problems(path, deep=True)
     pairs = f"{path.name}.pairs.parquet"
     if problems:
@@ -171,7 +172,7 @@ def _info(arguments: StoreOption) -> int:
     store = FeatureStore.open(arguments.path)
     settings = store.attributes
     written = int(store.written.sum())
-    size = sum(file.stat().st_size for file in arguments.path.rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())
     rows = [
         ("store", f"{arguments.path}, schema {store.schema}, {binary(size)}, digest {store.digest}"),
         (
@@ -218,7 +219,7 @@ def _upgrade(arguments: StoreOption) -> int:
 def _merge(arguments: MergeOptions) -> int:
     runs = sum(len(FeatureStore.open(path).runs) for path in arguments.store)
     with progress(runs, "merge", "runs") as bar:
-        store = merge(arguments.store, arguments.output, advance=bar.update)
+        store = merge(arguments.store, path_of(arguments.output), advance=bar.update)
     sigmas = ", ".join(f"{sigma:g}" for sigma in store.sigmas)
     print(
         f"{len(store.item_ids):,} items at sigma {sigmas}; the {len(arguments.store)} stores are unchanged.\n"
@@ -229,7 +230,8 @@ def _merge(arguments: MergeOptions) -> int:
 
 def _status(arguments: StoreOption) -> int:
     """Say what is done, and who is at work; reads little, and disturbs nobody."""
-    store, states = FeatureStore.open(arguments.path), Leases(arguments.path).living()
+    store = FeatureStore.open(arguments.path)
+    states = Leases(store.path).living()
     complete = int(store.written.sum())
     print(f"{arguments.path}: {complete:,} of {len(store.item_ids):,} items complete")
     if not states:

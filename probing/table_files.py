@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,17 +12,18 @@ import pyarrow.parquet as pq
 
 from probing.errors import UserError
 from probing.files import replace_file, write_text
+from probing.paths import AnyPath, openable
 
 _METADATA_KEY = b"probing"
 """Key of this package's JSON in the metadata of a Parquet file."""
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
+def write_csv(path: AnyPath, table: pd.DataFrame) -> None:
     """Write a table atomically as CSV with ``\\n`` line ends, without its index."""
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
-def write_parquet(path: Path, table: pd.DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
+def write_parquet(path: AnyPath, table: pd.DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
     """Write a table atomically as Parquet, without its index.
 
     Args:
@@ -39,17 +39,17 @@ def write_parquet(path: Path, table: pd.DataFrame, metadata: Mapping[str, Any] |
         pq.write_table(arrow, file)
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: AnyPath) -> dict[str, Any]:
     """Read the metadata that :func:`write_parquet` stored; empty if there is none, or if it cannot be read."""
     try:
-        text = (pq.read_schema(path).metadata or {}).get(_METADATA_KEY)
+        text = (pq.read_schema(openable(path)).metadata or {}).get(_METADATA_KEY)
         metadata = {} if text is None else json.loads(text)
     except (OSError, ValueError, pa.ArrowException):
         return {}
     return metadata if isinstance(metadata, dict) else {}
 
 
-def read_parquet(path: Path, made_by: str) -> pd.DataFrame:
+def read_parquet(path: AnyPath, made_by: str) -> pd.DataFrame:
     """Read a Parquet table that this package wrote.
 
     Args:
@@ -62,7 +62,7 @@ def read_parquet(path: Path, made_by: str) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"There is no table at {path}; {made_by} writes it.")
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(openable(path))
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(

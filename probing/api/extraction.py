@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from probing.features.store.documents import read_document
 from probing.features.store.leases import Leases
 from probing.features.store.quick_check import check_quickly, repair_quickly
 from probing.features.work import Work, plan_work
+from probing.paths import AnyPath, is_remote, path_of
 from probing.preferences import PreferenceData, load_pairs
 from probing.preferences.audit import scan_images
 from probing.preferences.pair_counts import count_pairs, describe_pairs, unfit_facets
@@ -47,7 +49,7 @@ class Extraction:
 
     work: Work
     data: PreferenceData
-    output: Path
+    output: AnyPath
     device: str
     keep_inputs: float = KEEP_INPUTS
     request: Mapping[str, Any] | None = None
@@ -146,13 +148,13 @@ class Extraction:
         from probing.features.kept_inputs import open_kept
 
         return open_kept(
-            self.output.parent / ENCODED,
+            (CACHE if is_remote(self.output) else self.output.parent) / ENCODED,
             self.plan.spec,
             self.plan.settings,
             self.work.settings["parts"],
             self.device_type,
             gib=self.keep_inputs,
-            reserved=_disk(self.work, self.output)[1],
+            reserved=0 if is_remote(self.output) else _disk(self.work, self.output)[1],
         )
 
 
@@ -257,7 +259,7 @@ def plan_extraction(
     resolved = options.resolve(spec, compute_dtype_name(options.compute_dtype, kind), kind)
     pairs = data if isinstance(data, PreferenceData) else load_pairs(data, split=split)
     name = f"{default_name(spec.name, resolved)}--{pairs.name}{f'-{split}' if split else ''}.zarr"
-    path = CACHE / name if output is None else Path(output)
+    path = CACHE / name if output is None else path_of(output)
     notes = [f"{'damaged':>9}  {sentence}" for sentence in (repair_quickly(path) if complete else ())]
     if options.batch_size is None and (stored := _batch_size_of(path)) is not None:
         resolved = replace(resolved, batch_size=stored)
@@ -277,7 +279,7 @@ def plan_extraction(
     return Extraction(work, pairs, path, device, keep_inputs, request, tuple(notes), workers)
 
 
-def _batch_size_of(path: Path) -> int | None:
+def _batch_size_of(path: AnyPath) -> int | None:
     """Return the batch size of a store; None if there is no store, or its document cannot be read yet."""
     try:
         stored = read_document(path).get("batch_size") if path.is_dir() else None
@@ -300,7 +302,7 @@ def default_name(model: str, settings: ExtractionSettings) -> str:
     return "-".join(part for part in parts if part)
 
 
-def without_bad_images(data: PreferenceData, output: Path) -> tuple[PreferenceData, str]:
+def without_bad_images(data: PreferenceData, output: AnyPath) -> tuple[PreferenceData, str]:
     """Open every picture once, and leave out the items whose picture is missing or cannot be read.
 
     Returns:
@@ -353,7 +355,7 @@ def _require_pictures(data: PreferenceData, items: pd.DataFrame) -> None:
         )
 
 
-def _check_disk(work: Work, output: Path) -> None:
+def _check_disk(work: Work, output: AnyPath) -> None:
     """Refuse a store that the disk cannot hold."""
     free, needed = _disk(work, output)
     if needed > free:
@@ -363,8 +365,10 @@ def _check_disk(work: Work, output: Path) -> None:
         )
 
 
-def _disk(work: Work, output: Path) -> tuple[int, int]:
+def _disk(work: Work, output: AnyPath) -> tuple[int, int]:
     """Return the free bytes of a store's disk, and the bytes that the store will add."""
+    if is_remote(output):
+        return sys.maxsize, work.plan.disk_bytes
     folder = next(parent for parent in (output.resolve(), *output.resolve().parents) if parent.exists())
     present = sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) if output.exists() else 0
     return shutil.disk_usage(folder).free, work.plan.disk_bytes - present

@@ -29,7 +29,7 @@ from probing.features.store.quick_check import pairs_name, repair_quickly
 from probing.features.store.records import RunRecord
 from probing.features.store.store import Part
 from probing.features.work import Segment, Work, forwards_of, plan_work, stamp_digest
-from probing.paths import AnyPath, path_of
+from probing.paths import AnyPath, is_remote, path_of
 from probing.preferences import PreferenceData
 from probing.progress import progress
 
@@ -155,6 +155,8 @@ def _with_store(
 
 def _remove_partial_files(output: AnyPath) -> None:
     """Remove what a killed process left under temporary names, while no other process works on the store."""
+    if is_remote(output):
+        return
     pairs = output.parent.glob(f".{glob.escape(pairs_name(output))}.*.partial")
     for path in [*output.rglob("*.partial"), *pairs]:
         path.unlink(missing_ok=True)

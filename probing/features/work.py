@@ -18,11 +18,11 @@ from probing.features.plan import ExtractionPlan, make_plan
 from probing.features.prompts import given_prompts
 from probing.features.settings import ADDED_SETTINGS, ExtractionSettings
 from probing.features.store import ArraySpec, FeatureStore
-from probing.features.store.growth import words_digest
+from probing.features.store.growth import is_used, words_digest
 from probing.features.store.layout import COLUMNS
 from probing.features.store.records import RunRecord
 from probing.features.store.store import Part
-from probing.paths import AnyPath
+from probing.paths import AnyPath, reached
 from probing.preferences import PreferenceData
 from probing.preferences.images import RULES, picture_digest
 
@@ -152,11 +152,13 @@ def plan_work(
         UserError: The request and the store differ in what cannot be added to: settings, the model's parts, words or
             pictures of an item; or the data lack items of which features are still to be computed.
     """
-    if output.exists() and not output.is_dir():
+    with reached(output):
+        is_file = output.is_file()
+    if is_file:
         raise UserError(f"{output} is no folder, and a store is one; give another --output.")
     requested = extraction_order(data)
     requested["prompt"] = given_prompts(requested, data.pairs, plan.settings.prompts, plan.settings.seed)
-    store = FeatureStore.open(output) if output.exists() and any(output.iterdir()) else None
+    store = FeatureStore.open(output) if is_used(output) else None
     if store is None:
         return Work(plan, requested.assign(in_data=True), stored_settings(plan, data, parts, device), None)
     if store.schema == 1:

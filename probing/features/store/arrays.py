@@ -11,9 +11,9 @@ import zarr
 from jaxtyping import UInt8
 
 from probing.errors import UserError
-from probing.features.store.growth import items_digest
+from probing.features.store.growth import items_digest, zarr_place
 from probing.features.store.layout import ArraySpec, blocks_by_stream, forms
-from probing.paths import AnyPath
+from probing.paths import AnyPath, is_remote
 
 REPAIR = "python -m probing.store repair"
 _MOST_ITEMS = 10**9
@@ -36,7 +36,8 @@ class StoredArrays:
         self._legacy = attributes["schema"] == 1
         sigmas = [float(sigma) for sigma in attributes["sigmas"]]
         try:
-            self._group = zarr.open_group(path, mode="r+" if os.access(path, os.W_OK) else "r")
+            writes = is_remote(path) or os.access(path, os.W_OK)
+            self._group = zarr.open_group(zarr_place(path), mode="r+" if writes else "r")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is no feature store ({error}); give another path.") from None
         self._forms = {} if self._legacy else forms(attributes, int(attributes["extents"][-1]))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +11,20 @@ import zarr
 
 from probing.errors import UserError
 from probing.features.store.documents import DOCUMENT, is_canonical, read_document
-from probing.features.store.growth import commit, items_digest, sync_file, write_items, write_sigmas
+from probing.features.store.growth import (
+    commit,
+    items_digest,
+    remove_folder,
+    sync_file,
+    write_items,
+    write_sigmas,
+    zarr_place,
+)
 from probing.features.store.layout import COLUMNS, RUNS, blocks_by_stream, create_arrays, from_json, metadata_files
 from probing.features.store.pairs_table import is_as_written
 from probing.features.store.records import RunRecord, checksums_of, file_checksum, read_record, write_record
 from probing.features.store.store import FeatureStore, Part
-from probing.paths import AnyPath
+from probing.paths import AnyPath, path_of
 
 _REWRITE = "the same probing.extract command writes it again"
 
@@ -54,7 +60,7 @@ def check(path: AnyPath, *, deep: bool = True, advance: Callable[[int], Any] = l
     Raises:
         UserError: There is no store at all, or one of another schema.
     """
-    path = Path(path)
+    path = path_of(path)
     problems = list(_root(path))
     if problems:
         return problems
@@ -234,7 +240,7 @@ def repair(path: AnyPath, problems: list[Problem]) -> list[str]:
     Raises:
         UserError: The root document and its copy are both damaged, or the item ids cannot be restored.
     """
-    path = Path(path)
+    path = path_of(path)
     changes = []
     if any(problem.file in (DOCUMENT, f"{RUNS}/{DOCUMENT}") for problem in problems):
         changes.append(_restore_root_document(path))
@@ -278,19 +284,19 @@ def _restore_documents(path: AnyPath, attributes: dict[str, Any], problems: list
             file.unlink(missing_ok=True)
             changes.append(f"{problem.file}: {'restored' if problem.file in expected else 'removed'}")
         elif problem.file.startswith("features/") and problem.run is None:
-            shutil.rmtree(file, ignore_errors=True)
+            remove_folder(file)
             changes.append(f"{problem.file}: restored")
     count = attributes["extents"][-1]
     ids = _ids_of(path, attributes, count)
     if "coordinates" in {problem.file for problem in problems}:
         for stream in blocks_by_stream(from_json(attributes["arrays"])):
             for name in ("block", "depth"):
-                shutil.rmtree(path / "features" / stream / name, ignore_errors=True)
+                remove_folder(path / "features" / stream / name)
         for name in ("item_id", "prompt_id", "prompt_digest", "sigma"):
             if ids is None and name != "sigma":
                 continue
-            shutil.rmtree(path / name, ignore_errors=True)
-    group = zarr.open_group(path, mode="r+")
+            remove_folder(path / name)
+    group = zarr.open_group(zarr_place(path), mode="r+")
     create_arrays(group, attributes, count)
     write_sigmas(group, attributes["sigmas"])
     if ids is not None:
@@ -329,7 +335,7 @@ def _remove_parts(path: AnyPath, run: int, parts: set[Part | None], store: Featu
     folder = path / RUNS / str(run)
     record = None if None in parts else read_record(path, run)
     if record is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         sync_file(path / RUNS / DOCUMENT)
         return f"run {run}: its record is removed"
     for part in parts:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from probing.errors import UserError
-from probing.files import write_bytes
+from probing.files import read_bytes, write_bytes
 from probing.paths import AnyPath
 
 DOCUMENT = "zarr.json"
@@ -42,7 +42,7 @@ def read_document(folder: AnyPath) -> dict[str, Any]:
     """
     path = folder / DOCUMENT
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bytes(path))
         attributes = document["attributes"]
         group = document["zarr_format"] == 3 and document["node_type"] == "group" and isinstance(attributes, dict)
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def read_document(folder: AnyPath) -> dict[str, Any]:
 
 def is_canonical(folder: AnyPath) -> bool:
     """Return whether a document has exactly the bytes that :func:`write_document` writes for its attributes."""
-    return (folder / DOCUMENT).read_bytes() == document_bytes(read_document(folder))
+    return read_bytes(folder / DOCUMENT) == document_bytes(read_document(folder))
 
 
 def _without_digest(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,12 +16,13 @@ import pandas as pd
 import zarr
 from jaxtyping import UInt8
 
-from probing.features.store.documents import digest_of, write_document
+from probing.features.store.documents import DOCUMENT, digest_of, write_document
 from probing.features.store.layout import RUNS, create_arrays, metadata_files
+from probing.features.store.leases import Leases
 from probing.features.store.lock import locked, remove_unfinished, unfinished_prefix
 from probing.features.store.records import file_checksum
 from probing.files import UMASK, sentences_for_disk_errors, sync
-from probing.paths import AnyPath
+from probing.paths import AnyPath, is_remote
 
 
 def create(path: AnyPath, attributes: Mapping[str, Any], items: pd.DataFrame) -> None:
@@ -36,8 +37,15 @@ def create(path: AnyPath, attributes: Mapping[str, Any], items: pd.DataFrame) ->
         FileExistsError: The path is in use.
         UserError: The disk is full or cannot be written.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if is_used(path):
         raise FileExistsError(path)
+    if is_remote(path):
+        # Nothing can be renamed there: the root document, written last, makes it a store.
+        with Leases(path).alone("creating the store"):
+            if (path / DOCUMENT).exists():
+                raise FileExistsError(path)
+            grow(path, dict(attributes), items, start=0)
+        return
     with sentences_for_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_unfinished(path)
@@ -60,6 +68,27 @@ def create(path: AnyPath, attributes: Mapping[str, Any], items: pd.DataFrame) ->
             raise
 
 
+def is_used(path: AnyPath) -> bool:
+    """Return whether there is a store at a path, or something else that is not empty."""
+    if is_remote(path):
+        # A creation that was killed leaves a beginning without the root document.
+        return path.is_file() or (path / DOCUMENT).exists()
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+def zarr_place(path: AnyPath) -> AnyPath | str:
+    """Return what Zarr opens: a path, or a URL."""
+    return str(path) if is_remote(path) else path
+
+
+def remove_folder(path: AnyPath) -> None:
+    """Remove a folder with all it holds; nothing if there is none."""
+    if not is_remote(path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.exists():
+        path.fs.rm(path.path, recursive=True)  # type: ignore[attr-defined]
+
+
 def grow(
     path: AnyPath,
     attributes: dict[str, Any],
@@ -69,7 +98,7 @@ def grow(
     before: tuple[Sequence[str], Sequence[str], np.ndarray] | None = None,
 ) -> None:
     """Extend arrays and coordinates to the size in the attributes; the root document, written last, commits it."""
-    group = zarr.open_group(path, mode="a" if start or before is not None else "w", zarr_format=3)
+    group = zarr.open_group(zarr_place(path), mode="a" if start or before is not None else "w", zarr_format=3)
     count = start + len(items)
     create_arrays(group, attributes, count)
     ids, prompts = items["item_id"].tolist(), items["prompt_id"].tolist()
@@ -81,7 +110,8 @@ def grow(
         ids, prompts = [*before[0], *ids], [*before[1], *prompts]
         words = np.concatenate([before[2], words])
     extents = attributes["extents"] + ([count] if len(items) else [])
-    (path / RUNS).mkdir(exist_ok=True)
+    if not is_remote(path):
+        (path / RUNS).mkdir(exist_ok=True)
     named = sorted(zip(ids, prompts, strict=True))
     identity = {"items_digest": items_digest(ids, prompts, words), "data_fingerprint": digest_of(named)}
     commit(path, {**attributes, "extents": extents, **identity})
@@ -152,6 +182,8 @@ def words_digest(prompts: Sequence[str] | pd.Series) -> UInt8[np.ndarray, "item 
 
 def sync_file(path: AnyPath) -> None:
     """Force a file and its folder's list of names onto the disk."""
+    if is_remote(path):
+        return
     for name in (path, path.parent):
         descriptor = os.open(name, os.O_RDONLY)
         try:
@@ -162,6 +194,8 @@ def sync_file(path: AnyPath) -> None:
 
 def sync_tree(path: AnyPath) -> None:
     """Force a folder with all it holds onto the disk."""
+    if is_remote(path):
+        return
     for folder, _, files in os.walk(path):
         for name in [*(os.path.join(folder, file) for file in files), folder]:
             descriptor = os.open(name, os.O_RDONLY)

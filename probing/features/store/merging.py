@@ -14,7 +14,7 @@ from probing.errors import UserError
 from probing.features.store.layout import COLUMNS, ArraySpec, to_json
 from probing.features.store.leases import Leases
 from probing.features.store.store import FeatureStore, Part
-from probing.paths import AnyPath
+from probing.paths import AnyPath, path_of
 
 _DERIVED = {"schema", "identity", "settings", "arrays", "sigmas", "extents", "items_digest", "data_fingerprint"}
 _DERIVED |= {"documents", "run_length", "num_blocks", "embedded_timesteps"}
@@ -38,6 +38,7 @@ def merge(
     """
     if len(paths) < 2:
         raise UserError("A merger takes two stores or more; give their paths.")
+    output = path_of(output)
     stores = [FeatureStore.open(path) for path in paths]
     for store in stores:
         _refuse_unfit(store, stores[0])

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from probing.errors import UserError
-from probing.paths import AnyPath
+from probing.paths import AnyPath, openable
 from probing.table_files import read_metadata, read_parquet, write_parquet
 
 
@@ -51,7 +51,7 @@ def read_pairs(path: AnyPath, identity: str) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"There are no pairs at {path}; the same probing.extract command writes them there.")
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
+        table = pq.read_table(openable(path), page_checksum_verification=True)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path} is damaged ({reason}); the same probing.extract command writes it again.") from error

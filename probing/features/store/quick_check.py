@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from probing.errors import UserError
 from probing.features.store.check import Problem, check, repair
+from probing.features.store.growth import is_used
 from probing.features.store.leases import Busy, Leases
 from probing.paths import AnyPath
 
 
 def repair_quickly(output: AnyPath) -> list[str]:
     """Find lost and cut files without reading any in full, remove them from the records, and describe them."""
-    if not output.is_dir() or not any(output.iterdir()):
+    if not is_used(output):
         return []
     if (problems := check_quickly(output)) and any(problem.file != pairs_name(output) for problem in problems):
         try:

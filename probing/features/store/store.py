@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ from probing.features.store.records import (
     write_record,
 )
 from probing.files import sentences_for_disk_errors
-from probing.paths import AnyPath
+from probing.paths import AnyPath, path_of, reached
 
 Part = tuple[str, int]
 """An array's name and the position of a noise level (0 for arrays without)."""
@@ -69,8 +68,10 @@ class FeatureStore:
         Raises:
             UserError: There is none, it is of a newer schema, or its documents or coordinates are damaged.
         """
-        path = Path(path)
-        if not path.is_dir():
+        path = path_of(path)
+        with reached(path):
+            is_there = path.is_dir()
+        if not is_there:
             raise UserError(f"There is no feature store at {path}; python -m probing.extract creates one.")
         if not (path / "zarr.json").exists() and not (path / RUNS).exists():
             raise UserError(f"{path} is no feature store: it has no zarr.json; give another path.")
@@ -121,7 +122,7 @@ class FeatureStore:
             FileExistsError: The path is in use.
             UserError: The disk is full or cannot be written.
         """
-        path = Path(path)
+        path = path_of(path)
         identity = {
             "settings": dict(settings),
             "sigmas": [float(sigma) for sigma in sigmas],

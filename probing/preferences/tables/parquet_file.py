@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from probing.errors import UserError, listed, shown
-from probing.paths import is_remote
+from probing.paths import openable
 from probing.preferences.tables.column_types import MOST_COLUMNS, Kind, bring_to_kind, check_type
 
 MOST_RECORDS = 100_000_000
@@ -44,7 +44,7 @@ def damage_reported(path: Path, what: str, fix: str) -> Iterator[None]:
 
 def opened(path: Path) -> pq.ParquetFile:
     """Open a Parquet file, also one at a URL, of which only what is read is fetched."""
-    return pq.ParquetFile(path.open("rb") if is_remote(path) else path)
+    return pq.ParquetFile(openable(path))
 
 
 def read_columns(

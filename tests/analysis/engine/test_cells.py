@@ -16,11 +16,16 @@ from probing.analysis.engine import (
     facets_of,
     measure_cells,
     measure_latents,
+    read_for_fits,
+    read_site,
 )
 from probing.analysis.engine.results import COLUMNS
+from probing.analysis.reward_curve.rewards import best_rewards
 from probing.errors import UserError
-from probing.probes import LogisticProbe
+from probing.features import FeatureStore
+from probing.probes import DiskRows, LogisticProbe
 from probing.statistics import share_interval
+from tests.fakes.disk_store import write_store
 from tests.fakes.fake_store import FIRST_WITH_SIGNAL, NUM_BLOCKS, PROMPTS, FakeStore, make_pairs
 from tests.features.small_store import make_small_store
 
@@ -447,3 +452,45 @@ def test_cells_name_the_list_of_their_block_where_there_are_several(pairs):
     named = measure_cells(several, pairs, **selection).table
     assert named.groupby("block")["block_list"].first().to_dict() == {1: "double", 4: "single"}
     assert "block_list" not in measure_cells(plain, pairs, **selection).table
+
+
+def test_features_that_do_not_fit_into_memory_give_the_same_measurements(tmp_path):
+    pairs = make_pairs()
+    store = FeatureStore.open(write_store(tmp_path / "s.zarr", pairs))
+    (tmp_path / "journal").mkdir()
+    whole = measure_cells(store, pairs, shuffles=2, run=Run(progress=False))
+    # The journal's folder holds the features meanwhile.
+    on_disk = Run(progress=False, memory=1e-9, journal=tmp_path / "journal")
+    streamed = measure_cells(store, pairs, shuffles=2, run=on_disk)
+    # A margin near 0 may change its sign.
+    for name in ("value", "cv_accuracy"):
+        np.testing.assert_allclose(streamed.table[name], whole.table[name], atol=5e-3)
+    assert streamed.table[["cell", "control", "alpha"]].equals(whole.table[["cell", "control", "alpha"]])
+    rewards = best_rewards(store, pairs, whole.table, run=on_disk)
+    expected = best_rewards(store, pairs, whole.table)
+    np.testing.assert_allclose(rewards["reward"], expected["reward"], rtol=1e-3, atol=1e-4)
+    # Other probes read what they are given, whatever it takes.
+    ridge = measure_cells(store, pairs, recipe=Recipe("ridge"), run=Run(progress=False, memory=1e-9))
+    assert np.isfinite(ridge.table["value"]).all()
+
+
+def test_a_site_on_disk_has_the_bytes_of_one_in_memory_and_the_same_errors(tmp_path):
+    pairs = make_pairs()
+    path = write_store(tmp_path / "s.zarr", pairs)
+    store = FeatureStore.open(path)
+    site = Sites().of(store)[0]
+    kept = read_for_fits(store, site, most_bytes=1, folder=tmp_path)
+    assert isinstance(kept, DiskRows) and np.array_equal(kept[:], read_site(store, site))
+    assert isinstance(read_for_fits(store, site, most_bytes=1e12), np.ndarray)
+    file = path / store.spec("features/image/mean").file(0, 0)
+    content = bytearray(file.read_bytes())
+    content[8] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        read_for_fits(FeatureStore.open(path), site, most_bytes=1)
+
+
+def test_memory_of_fits_is_checked():
+    with pytest.raises(UserError, match="memory of 0 GiB for fits, expected more than 0"):
+        Run(memory=0)
+    assert Run(memory=2, workers=4).bytes_of_a_fit == 2**29
