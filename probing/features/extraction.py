@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import importlib.metadata
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,7 +75,7 @@ def extract(
         plan: By :func:`probing.features.plan.make_plan`, for these items.
         backbone: The loaded backbone.
         data: Items to extract; the pairs are written beside the store.
-        output: AnyPath of the store; it is made, or continued if it was made with the same settings.
+        output: Path of the store; it is made, or continued if it was made with the same settings.
         request: Options of the command, as JSON; kept, so that a damaged store can be repaired.
         work: By :func:`probing.features.work.plan_work` just before, so that pictures are compared once.
         kept: Latents and prompts of earlier extractions, to be read and added to.
@@ -82,33 +83,45 @@ def extract(
     Raises:
         UserError: Other settings, a bad image, a full disk, too little memory, or additions while others are at work.
     """
+    notes = () if work is not None else tuple(repair_quickly(path_of(output)))
+    with join(plan, backbone, data, output, request=request, work=work, kept=kept) as computer:
+        computed = _compute_missing(computer) if computer.missing() else 0
+    if (size := computer.fitting.size) is not None:
+        notes = (*notes, f"batches of {plan.settings.batch_size} did not fit into memory: read by {size}")
+    return Extracted(computer.store, computed, notes)
+
+
+@contextmanager
+def join(
+    plan: ExtractionPlan,
+    backbone: Backbone,
+    data: PreferenceData,
+    output: str | AnyPath,
+    *,
+    request: Mapping[str, Any] | None = None,
+    work: Work | None = None,
+    kept: KeptInputs | None = None,
+) -> Iterator[RunComputer]:
+    """Work on a store, alone or beside others; arguments and errors are those of :func:`extract`."""
     output = path_of(output)
     leases = Leases(output)
 
     def plan_again() -> Work:
         return plan_work(plan, data, output, parts=backbone.parts, device=backbone.device.type)
 
-    notes = () if work is not None else tuple(repair_quickly(output))
     if work is None or work.settings["parts"] != backbone.parts:
         work = plan_again()
     while True:
         work = _with_store(work, plan_again, leases, backbone, data, output, request)
         assert work.store is not None
-        if not work.segments():
-            leases.tidy()
-            work.store.write_pairs(data.pairs)
-            return Extracted(work.store, 0, notes)
         with leases.joined(work.plan.spec.name, work.forwards()) as worker:
             store = FeatureStore.open(output)
-            if store.attributes != work.store.attributes:
-                # Another process has added to it meanwhile.
-                work = plan_again()
-                continue
-            store.write_pairs(data.pairs)
-            computed, size = _compute_missing(work, backbone, data, store, kept, worker)
-        if size is not None:
-            notes = (*notes, f"batches of {plan.settings.batch_size} did not fit into memory: read by {size}")
-        return Extracted(store, computed, notes)
+            if store.attributes == work.store.attributes:
+                store.write_pairs(data.pairs)
+                yield RunComputer(work, backbone, data, store, kept, worker)
+                return
+        # Another process has added to it meanwhile.
+        work = plan_again()
 
 
 def _with_store(
@@ -195,72 +208,110 @@ def _provenance(
     }
 
 
-def _compute_missing(
-    work: Work, backbone: Backbone, data: PreferenceData, store: FeatureStore, kept: KeptInputs | None, worker: Worker
-) -> tuple[int, int | None]:
-    """Compute what each run lacks, and write it run by run, until no run lacks anything.
+class RunComputer:
+    """Computes runs of a store, as one process among those that work on it.
 
-    Returns:
-        The number of items computed here, and the size of batches that fitted if those of the plan did not.
+    Attributes:
+        work: What the store lacked.
+        store: The store.
+        fitting: The size of batches that fit, if those of the plan do not.
     """
-    plan, computed, fitting = work.plan, 0, FittingBatches()
-    missing = {run: forwards_of(segments) for run, segments in work.segments(store).items()}
+
+    def __init__(
+        self,
+        work: Work,
+        backbone: Backbone,
+        data: PreferenceData,
+        store: FeatureStore,
+        kept: KeptInputs | None,
+        worker: Worker,
+    ) -> None:
+        self.work, self.store, self.fitting = work, store, FittingBatches()
+        self._backbone, self._data, self._kept, self._worker = backbone, data, kept, worker
+
+    def missing(self) -> dict[int, int]:
+        """Return the forwards that each run lacks, by run."""
+        return {run: forwards_of(segments) for run, segments in self.work.segments(self.store).items()}
+
+    def is_whole(self, run: int) -> bool:
+        """Return whether a run lacks nothing, whoever has computed it."""
+        self.store.read_again(run)
+        return not self.work.segments_of(run, self.store)
+
+    def claim(self, run: int) -> bool:
+        """Claim a run, unless another living process has."""
+        return self._worker.claim(run)
+
+    def release(self, run: int) -> None:
+        """Give a claim back."""
+        self._worker.release(run)
+
+    def compute(self, run: int, advance: Callable[[int], Any] = lambda forwards: None) -> dict[Part, np.ndarray]:
+        """Compute what a claimed run lacks, with what the store has of it."""
+
+        def advance_both(forwards: int) -> None:
+            advance(forwards)
+            self._worker.advance(forwards)
+
+        values = {
+            segment: _compute(
+                self.work.plan,
+                self._backbone,
+                self._data,
+                self.store,
+                self.work.items.iloc[segment.start : segment.stop],
+                segment,
+                kept=self._kept,
+                fitting=self.fitting,
+                advance=advance_both,
+            )
+            for segment in self.work.segments_of(run, self.store)
+        }
+        return _whole_run(self.store, run, self.store.rows_of_run(run), values)
+
+    def write(self, run: int, values: Mapping[Part, np.ndarray]) -> None:
+        """Write a run, and give its claim back.
+
+        Raises:
+            UserError: A full disk, or the others have taken this process for dead.
+        """
+        self._worker.require_alive()
+        self.store.write_run(run, values)
+        self._worker.release(run)
+
+
+def _compute_missing(computer: RunComputer) -> int:
+    """Compute and write run by run until no run lacks anything; return the number of items computed here."""
+    plan, missing, computed = computer.work.plan, computer.missing(), 0
     name = plan.spec.name + (" (random-init)" if plan.settings.random_init else "")
-
-    def write(run: int, values: dict[Part, np.ndarray]) -> None:
-        worker.require_alive()
-        store.write_run(run, values)
-        worker.release(run)
-
     with progress(sum(missing.values()), name, "forwards") as bar, ThreadPoolExecutor(1) as writer:
         written: Future[None] | None = None
-
-        def advance(forwards: int) -> None:
-            bar.update(forwards)
-            worker.advance(forwards)
-
         while missing:
             for run in list(missing):
-                if not worker.claim(run):
+                if not computer.claim(run):
                     continue
                 expected = missing.pop(run)
-                store.read_again(run)
-                segments = work.segments_of(run, store)
-                if not segments:
-                    worker.release(run)
+                if computer.is_whole(run):
+                    computer.release(run)
                     bar.update(expected)
                     continue
-                values = {
-                    segment: _compute(
-                        plan,
-                        backbone,
-                        data,
-                        store,
-                        work.items.iloc[segment.start : segment.stop],
-                        segment,
-                        kept=kept,
-                        fitting=fitting,
-                        advance=advance,
-                    )
-                    for segment in segments
-                }
+                computed += sum(s.stop - s.start for s in computer.work.segments_of(run, computer.store))
+                values = computer.compute(run, bar.update)
                 # A run is written while the next one is computed, and no more than one waits.
                 if written is not None:
                     written.result()
-                written = writer.submit(write, run, _whole_run(store, run, store.rows_of_run(run), values))
+                written = writer.submit(computer.write, run, values)
                 del values
-                computed += sum(segment.stop - segment.start for segment in segments)
             if written is not None:
                 written.result()
                 written = None
             # The others are computing the rest; if one is killed, its run is free again.
             for run in list(missing):
-                store.read_again(run)
-                if not work.segments_of(run, store):
+                if computer.is_whole(run):
                     bar.update(missing.pop(run))
             if missing:
                 time.sleep(_PAUSE)
-    return computed, fitting.size
+    return computed
 
 
 def _whole_run(

@@ -144,7 +144,7 @@ def plan_work(
     Args:
         plan: Plan of a new store of these data.
         data: The requested items.
-        output: AnyPath of the store.
+        output: Path of the store.
         parts: Digests of the model's parts; None if its files are not on this machine yet.
         device: Type of the device where forwards run.
 

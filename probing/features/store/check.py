@@ -34,7 +34,7 @@ class Problem:
     """A missing or damaged file.
 
     Attributes:
-        file: AnyPath of the file, relative to the store, or the name of the table of pairs.
+        file: Path of the file, relative to the store, or the name of the table of pairs.
         message: Description of the problem.
         run: The run whose features must be computed again; None if none must.
         part: Array and noise level of the run; None for the whole run.

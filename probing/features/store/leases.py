@@ -100,7 +100,7 @@ class Leases:
     """The processes that work on one store.
 
     Args:
-        store: AnyPath of the store; the files lie beside it, in ``STORE.workers``, and only while somebody works.
+        store: Path of the store; the files lie beside it, in ``STORE.workers``, and only while somebody works.
     """
 
     def __init__(self, store: AnyPath) -> None:
