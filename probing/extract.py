@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import probing
+from probing.api.extraction import Engine
 from probing.backbones.tuning import UNCHANGED, Tuning
 from probing.commands import run_command
 from probing.data_options import DataOptions
@@ -32,6 +33,7 @@ class ExtractOptions:
             another extraction of these data encodes nothing; 0 keeps none.
         workers: Processes that compute, each with a copy of the model: accelerators are taken in turn, a CPU is
             shared. The same command in another shell, or on another machine that sees the store, joins the work.
+        engine: What runs the workers: local processes of this machine, or ray, on the cluster of RAY_ADDRESS.
         dry_run: Print the plan and stop before anything is loaded.
     """
 
@@ -45,6 +47,7 @@ class ExtractOptions:
     output: Path | None = None
     keep_inputs: float = KEEP_INPUTS
     workers: int = 1
+    engine: Engine = "local"
     dry_run: bool = False
 
 
@@ -62,6 +65,7 @@ def run(options: ExtractOptions) -> None:
         skip_bad_images=options.skip_bad_images,
         keep_inputs=options.keep_inputs,
         workers=options.workers,
+        engine=options.engine,
         split=options.split,
         complete=not options.dry_run,
         request=_request(options),

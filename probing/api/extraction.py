@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from probing.api.workers import run_workers, threads_of
 from probing.errors import UserError
@@ -27,9 +28,12 @@ from probing.table_files import write_csv
 if TYPE_CHECKING:
     import pandas as pd
 
+    from probing.backbones.base import Stage
+    from probing.features.extraction import RunComputer
     from probing.features.kept_inputs import KeptInputs
 
 CACHE = Path("cache")
+Engine = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Extraction:
         request: Options that a repair of the store needs.
         notes: What was found while planning, a line each.
         workers: Processes that compute, each with a copy of the model.
+        engine: What runs them: ``local`` processes of this machine, or ``ray``.
+        checked: Whether pictures and disk have been checked.
     """
 
     work: Work
@@ -55,6 +61,8 @@ class Extraction:
     request: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     workers: int = 1
+    engine: Engine = "local"
+    checked: bool = False
 
     @property
     def device_type(self) -> str:
@@ -77,7 +85,9 @@ class Extraction:
             f"{'pairs':>9}  {describe_pairs(counts)}",
             f"{'output':>9}  {self.output}",
         ]
-        if self.workers > 1:
+        if self.engine == "ray":
+            lines.append(f"{'workers':>9}  {self.workers} Ray actors, a copy of the model in each")
+        elif self.workers > 1:
             threads = f", {threads_of(self.workers)} threads each" if self.device_type == "cpu" else ""
             lines.append(f"{'workers':>9}  {self.workers} processes, a copy of the model in each{threads}")
         others = [f"{state.name} ({state.doing})" for state in Leases(self.output).living()]
@@ -103,41 +113,80 @@ class Extraction:
         Raises:
             UserError: A bad picture, a full disk, weights that cannot be loaded, too little memory.
         """
-        # The libraries of the models take seconds to import, and a plan needs none of them.
-        import pandas as pd
-
-        from probing.backbones import pick_device
-        from probing.backbones.base import STAGES
-        from probing.features.extraction import extract as compute
-        from probing.features.in_turn import encode_in_turn, is_large
-        from probing.features.loading import load_for
-
-        work, settings = self.work, self.plan.settings
+        work = self.work
         if work.store is not None and not work.grows and not work.segments():
             Leases(self.output).tidy()
             written = work.store.write_pairs(self.data.pairs)
             return work.store, 0, "the pairs are new" if written else "nothing is new"
-        kept = self._open_kept()
-        items = work.items_to_compute()
-        stages = STAGES if kept is None else kept.stages_to_load(self.data, items)
-        if "vae" in stages:
-            _require_pictures(self.data, pd.concat(items))
-        _check_disk(work, self.output)
-        device = pick_device(self.device)
-        if kept is not None and is_large(self.plan):
-            encode_in_turn(work, self.data, kept, stages, device=device)
-            stages = kept.stages_to_load(self.data, items)
+        if self.engine == "ray":
+            from probing.api.on_ray import run_on_ray
+
+            self._check()
+            computed = run_on_ray(self, self.workers)
+            return FeatureStore.open(self.output), computed, ""
         if self.workers > 1:
+            self._check()
+            self._encode_large()
             computed, killed = run_workers(self, self.workers)
             return FeatureStore.open(self.output), computed, "; ".join(killed)
-        backbone = load_for(self.plan.spec, settings, device=device, stages=stages)
-        extracted = compute(self.plan, backbone, self.data, self.output, request=self.request, work=work, kept=kept)
+        from probing.features.extraction import extract as compute
+
+        how = self._loaded()
+        extracted = compute(self.plan, how["backbone"], self.data, self.output, **_without(how, "backbone"))
         return extracted.store, extracted.computed, "; ".join(extracted.notes)
+
+    @contextmanager
+    def join(self) -> Iterator[RunComputer]:
+        """Load the model, and work on the store as one process among others."""
+        from probing.features.extraction import join
+
+        how = self._loaded()
+        with join(self.plan, how["backbone"], self.data, self.output, **_without(how, "backbone")) as computer:
+            yield computer
+
+    def _loaded(self) -> dict[str, Any]:
+        """Check, encode and load what is needed; return arguments of :func:`probing.features.extraction.join`."""
+        # The libraries of the models take seconds to import, and a plan needs none of them.
+        from probing.backbones import pick_device
+        from probing.features.loading import load_for
+
+        self._check()
+        kept, stages = self._encode_large()
+        backbone = load_for(self.plan.spec, self.plan.settings, device=pick_device(self.device), stages=stages)
+        return {"backbone": backbone, "request": self.request, "work": self.work, "kept": kept}
+
+    def _check(self) -> None:
+        """Refuse pictures that cannot be used, and a store that the disk cannot hold, before anything is computed."""
+        import pandas as pd
+
+        if self.checked:
+            return
+        if "vae" in self._stages(self._open_kept()):
+            _require_pictures(self.data, pd.concat(self.work.items_to_compute()))
+        _check_disk(self.work, self.output)
+
+    def _stages(self, kept: KeptInputs | None) -> Collection[Stage]:
+        """Return the stages of the model that are run."""
+        from probing.backbones.base import STAGES
+
+        return STAGES if kept is None else kept.stages_to_load(self.data, self.work.items_to_compute())
+
+    def _encode_large(self) -> tuple[KeptInputs | None, Collection[Stage]]:
+        """Encode with one part of a large model at a time; return what is kept, and the stages that are still run."""
+        from probing.backbones import pick_device
+        from probing.features.in_turn import encode_in_turn, is_large
+
+        kept = self._open_kept()
+        stages = self._stages(kept)
+        if kept is not None and is_large(self.plan):
+            encode_in_turn(self.work, self.data, kept, stages, device=pick_device(self.device))
+            stages = self._stages(kept)
+        return kept, stages
 
     def planned_again(self, device: str) -> Extraction:
         """Return what one worker does, on its device."""
         work = plan_work(self.plan, self.data, self.output, parts=self.work.settings["parts"], device=self.device_type)
-        return replace(self, work=work, device=device, workers=1)
+        return replace(self, work=work, device=device, workers=1, engine="local", checked=True)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open store out; :meth:`planned_again` opens it anew."""
@@ -170,6 +219,7 @@ def extract(
     skip_bad_images: bool = False,
     keep_inputs: float = KEEP_INPUTS,
     workers: int = 1,
+    engine: Engine = "local",
     **settings: Any,
 ) -> FeatureStore:
     """Cache the features of every block of a frozen backbone.
@@ -186,6 +236,7 @@ def extract(
         keep_inputs: Latents and encoded prompts are kept in ``encoded`` beside the store, up to this many GiB, so that
             another extraction of these data encodes nothing; 0 keeps none. The folder can be deleted at any time.
         workers: Processes that compute, each with a copy of the model; accelerators are taken in turn, a CPU is shared.
+        engine: ``local`` processes of this machine, or ``ray``: actors on the cluster of ``RAY_ADDRESS``.
         **settings: Of :class:`probing.features.settings.ExtractionOptions`: ``sigmas``, ``streams``, ``reductions``, …
 
     Raises:
@@ -202,6 +253,7 @@ def extract(
         skip_bad_images=skip_bad_images,
         keep_inputs=keep_inputs,
         workers=workers,
+        engine=engine,
         **settings,
     ).run()[0]
 
@@ -218,6 +270,7 @@ def plan_extraction(
     skip_bad_images: bool = False,
     keep_inputs: float = KEEP_INPUTS,
     workers: int = 1,
+    engine: Engine = "local",
     split: str | None = None,
     complete: bool = True,
     request: Mapping[str, Any] | None = None,
@@ -226,7 +279,7 @@ def plan_extraction(
     """Plan an extraction; no weights are loaded.
 
     Args:
-        model: As for :func:`extract`. Likewise the next nine.
+        model: As for :func:`extract`. Likewise the next ten.
         data: See there.
         transformer: See there.
         lora: See there.
@@ -236,6 +289,7 @@ def plan_extraction(
         skip_bad_images: See there.
         keep_inputs: See there.
         workers: See there.
+        engine: See there.
         split: Split of the data, if only one is extracted; it is part of the default name.
         complete: Take back what a store lost, and check a model folder tensor by tensor; False is a look that takes
             few seconds and changes nothing.
@@ -252,6 +306,8 @@ def plan_extraction(
         raise UserError(f"--keep-inputs is a number of GiB, 0 or more, got {keep_inputs}.")
     if workers < 1:
         raise UserError(f"--workers must be at least 1, got {workers}.")
+    if engine not in get_args(Engine):
+        raise UserError(f"There is no engine {engine!r}; engines are {', '.join(get_args(Engine))}.")
     options = _options(settings)
     tuning = of_paths(transformer, lora, lora_scale)
     spec = resolve(str(model), tuning)
@@ -276,7 +332,11 @@ def plan_extraction(
         given = {"model": model, **vars(tuning), "data": named, "split": split}
         request = {name: None if value is None else str(value) for name, value in given.items()}
         request["skip_bad_images"] = skip_bad_images
-    return Extraction(work, pairs, path, device, keep_inputs, request, tuple(notes), workers)
+    return Extraction(work, pairs, path, device, keep_inputs, request, tuple(notes), workers, engine)
+
+
+def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}
 
 
 def _batch_size_of(path: AnyPath) -> int | None:

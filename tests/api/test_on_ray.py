@@ -1,0 +1,122 @@
+"""Extraction on Ray: the bytes of one process, on a disk and on an S3 server, whoever of the actors is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import probing
+from probing.api.on_ray import require_ray
+from probing.errors import UserError
+from probing.features import plan
+from probing.features.store import check
+from probing.features.store.leases import Leases
+from probing.paths import path_of
+from tests.features.user_pairs import make_data
+
+RAY = "2.60.0"
+READ = {"sigmas": (0.6,), "t5_length": 12, "batch_size": 2, "device": "cpu", "keep_inputs": 0}
+
+SCRIPT = """
+import json, os, signal, sys, threading, time
+import probing
+from probing.errors import UserError
+from probing.features.store.leases import Leases
+from probing.paths import path_of
+model, data, output, kills, read = json.loads(sys.argv[1])
+
+def kill():
+    left = kills
+    while left:
+        for state in Leases(path_of(output)).living():
+            if state.pid != os.getpid() and left:
+                os.kill(state.pid, signal.SIGKILL)
+                left -= 1
+                time.sleep(2)
+        time.sleep(0.002)
+    print("killed", flush=True)
+
+if kills:
+    threading.Thread(target=kill, daemon=True).start()
+pairs = probing.load_pairs(data)
+try:
+    _, computed, _ = probing.plan_extraction(model, pairs, output=output, engine="ray", workers=2, **read).run()
+    print("computed", computed)
+except UserError as error:
+    print("refused", error)
+"""
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    """Ray, installed beside: it is large, and no other test needs it."""
+    folder = tmp_path_factory.mktemp("ray")
+    install = [sys.executable, "-m", "pip", "install", "-q", "--target", folder, f"ray=={RAY}", "--no-deps"]
+    subprocess.run(install, check=True, capture_output=True)
+    subprocess.run([*install[:-2], "msgpack"], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def began(tiny_folder, tmp_path, monkeypatch):
+    """Data, and the function that makes the beginning of a store: the first of six runs of two items."""
+    monkeypatch.setattr(plan, "_LONGEST_RUN", 2)
+    file = make_data(tmp_path / "data", count=6)
+    data = probing.load_pairs(file)
+
+    def begin(output, *, whole=False):
+        probing.extract(tiny_folder, data.select(split="test", limit=2), output=output, **READ)
+        if whole:
+            probing.extract(tiny_folder, data, output=output, **READ)
+        return output
+
+    return file, begin
+
+
+def extract_on_ray(beside, tiny_folder, file, output, kills=0):
+    root = probing.__path__[0].rpartition("/")[0]
+    arguments = json.dumps([str(tiny_folder), str(file), str(output), kills, READ])
+    found = {**os.environ, "PYTHONPATH": f"{root}:{beside}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, arguments], env=found, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def contents(path):
+    return {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "kills"), [("disk", 0), ("s3", 0), ("disk", 2)])
+def test_actors_write_the_bytes_of_one_process(beside, tiny_folder, began, tmp_path, request, place, kills):
+    file, begin = began
+    expected = contents(begin(tmp_path / "one.zarr", whole=True))
+    output = path_of(f"{request.getfixturevalue('s3_bucket')}/s.zarr") if place == "s3" else tmp_path / "s.zarr"
+    begin(output)
+    said = extract_on_ray(beside, tiny_folder, file, output, kills)
+    assert ("killed" in said) == bool(kills)
+    assert kills or "computed 10" in said
+    assert contents(output) == expected and check(output) == []
+    assert not Leases(output).living()
+
+
+@pytest.mark.slow
+def test_a_mistake_that_an_actor_finds_is_a_sentence(beside, tiny_folder, began, tmp_path):
+    file, begin = began
+    output = begin(tmp_path / "s.zarr")
+    (tmp_path / "data" / "img" / "3a.png").write_bytes(b"no picture")
+    assert "refused" in (said := extract_on_ray(beside, tiny_folder, file, output)) and "3a.png" in said
+
+
+def test_without_ray_a_sentence_says_how_to_get_it(monkeypatch, tiny_folder, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"needs Ray, which is not installed; pip install 'dit-probing\[ray\]'"):
+        require_ray()
+    with pytest.raises(UserError, match="There is no engine 'spark'; engines are local, ray"):
+        probing.extract(tiny_folder, output=tmp_path / "s.zarr", engine="spark")
