@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from probing.errors import UserError
 from probing.files import sentences_for_disk_errors
+from probing.progress import send, without_events
 
 OK, FAILED, BAD_USAGE = 0, 1, 2
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -51,16 +52,23 @@ def run_command(
         failure, 130 after ctrl-C, 143 after SIGTERM. ``--debug`` shows the traceback.
     """
     _escape_unprintable_output()
+    with without_events():
+        return _run_reporting(main, parser, argv, resumes)
+
+
+def _run_reporting(main: Callable[[Any], int | None], parser: Parser, argv: Sequence[str] | None, resumes: bool) -> int:
     debug = False
     try:
         with _signals_as_exceptions():
             arguments, debug = parser.parse(argv)
             status = main(arguments) or OK
+            send("done", status=status)
             sys.stdout.flush()
             return status
     except KeyboardInterrupt as stop:
-        given = shlex.join(sys.argv[1:] if argv is None else argv)
-        print(f"Stopped; go on with: {parser.prog} {given}" if resumes else "Stopped.", file=sys.stderr)
+        going_on = f"{parser.prog} {shlex.join(sys.argv[1:] if argv is None else argv)}" if resumes else None
+        send("stopped", go_on=going_on)
+        print("Stopped" + (f"; go on with: {going_on}" if resumes else "."), file=sys.stderr)
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except BrokenPipeError:
         _discard_output()
@@ -76,6 +84,7 @@ def run_command(
         if debug:
             traceback.print_exc()
         error = _translate_disk_error(error)
+        send("failed", message=_format_error(error))
         print(f"{parser.prog}: {_format_error(error)}", file=sys.stderr)
         return BAD_USAGE if isinstance(error, UserError) else FAILED
 

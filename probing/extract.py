@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import probing
-from probing.api.extraction import Engine
 from probing.backbones.tuning import UNCHANGED, Tuning
+from probing.cluster import Engine
 from probing.commands import run_command
 from probing.data_options import DataOptions
 from probing.features.settings import KEEP_INPUTS, ExtractionOptions

@@ -13,6 +13,7 @@ import pandas as pd
 from probing.analysis.engine import Context, Model, Recipe, Run, Sites
 from probing.api.measuring import measure_context, open_stores
 from probing.backbones.tuning import UNCHANGED, Tuning, plain_name
+from probing.cluster import Engine
 from probing.commands import run_command
 from probing.data_options import DataOptions, SplitOptions
 from probing.errors import UserError
@@ -70,6 +71,8 @@ class RunOptions:
         workers: Fits at once.
         memory: Memory of all fits together, in GiB; logistic fits that need more read their features from the disk.
             Default: half of this machine's.
+        engine: What runs the fits: threads of this machine, or ray: a task of one core a site, on the cluster of
+            RAY_ADDRESS.
         output: Folder of the tables.
         keep: Leave tables that were made from the same inputs and options by this version; else print what differs.
         overwrite: Replace tables of another model or store.
@@ -80,6 +83,7 @@ class RunOptions:
     seed: int = 0
     workers: int = 1
     memory: float | None = None
+    engine: Engine = "local"
     output: Path = Path("cache/results")
     keep: bool = False
     overwrite: bool = False
@@ -158,7 +162,9 @@ def context_of(experiment: Experiment, options: Any) -> Context:
         sites=getattr(options, "sites", Sites()),
         facets=options.run.facets,
         recipe=getattr(options, "recipe", Recipe()),
-        run=Run(seed=options.run.seed, workers=options.run.workers, memory=options.run.memory),
+        run=Run(
+            seed=options.run.seed, workers=options.run.workers, memory=options.run.memory, engine=options.run.engine
+        ),
         model=_model(options.model, stores) if "model" in experiment.inputs else None,
         data=_data(experiment, options),
         split=None if stores else options.split.split,

@@ -64,8 +64,30 @@ class OptionsParser(Generic[_Options]):
         arguments = [_ALIASES.get(argument, argument) for argument in (sys.argv[1:] if argv is None else argv)]
         debug = "--debug" in arguments
         arguments = [argument for argument in arguments if argument != "--debug"]
-        description = f"{self._description}\n\n--debug shows the traceback of an error."
-        return parse(self._options, arguments, prog=self.prog, description=description), debug
+        log, tracker = _take(arguments, "--log"), _take(arguments, "--track")
+        description = (
+            f"{self._description}\n\n--debug shows the traceback of an error, --log json writes progress and errors as "
+            f"lines of JSON, --track tensorboard (or wandb) records progress."
+        )
+        options = parse(self._options, arguments, prog=self.prog, description=description)
+        if log is not None or tracker is not None:
+            from probing.logs import start
+
+            start(log or "text", tracker, self.prog.rpartition(" ")[2])
+        return options, debug
+
+
+def _take(arguments: list[str], name: str) -> str | None:
+    """Remove an option with its value from arguments, and return the value; None if it is not there."""
+    for place, argument in enumerate(arguments):
+        if argument.startswith(f"{name}="):
+            return arguments.pop(place).partition("=")[2]
+        if argument == name:
+            if place + 1 == len(arguments):
+                raise UserError(f"{name} needs a value; --help shows it.")
+            del arguments[place]
+            return arguments.pop(place)
+    return None
 
 
 class Verb(NamedTuple):

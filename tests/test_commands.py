@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from probing import console
 from probing.commands import check_output_file, check_output_folder, run_command
 from probing.errors import UserError
 from probing.options import OptionsParser, VerbsParser
+from probing.progress import progress
 
 COMMANDS = (
     "extract",
@@ -280,3 +282,43 @@ def test_the_console_command_refuses_an_unknown_command(capsys):
 def test_the_console_command_hands_its_options_on(capsys, tmp_path):
     assert console.main(["figures", "--results", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def json_lines(text):
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.parametrize(
+    ("raised", "event", "more"),
+    [
+        (None, "done", {"status": 0}),
+        (UserError("give another"), "failed", {"message": "give another"}),
+        (KeyboardInterrupt(), "stopped", {"go_on": "python -m probing.x --log json --seed 3"}),
+    ],
+)
+def test_log_json_writes_what_happens_as_lines_of_json(capsys, raised, event, more):
+    def main(options):
+        assert options.seed == 3
+        with progress(2, "w", "u") as bar:
+            bar.update(2)
+        if raised is not None:
+            raise raised
+
+    run_command(main, PARSER, ["--log", "json", "--seed", "3"], resumes=True)
+    first, *_, last = json_lines(capsys.readouterr().err)
+    assert (first["event"], first["done"], first["total"]) == ("progress", 2, 2) and "T" in first["time"]
+    assert last["event"] == event and {name: last[name] for name in more} == more
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--log", "xml"], "--log is one of text, json, got 'xml'"),
+        (["--log"], "--log needs a value"),
+        (["--track=mlflow"], "--track is one of tensorboard, wandb, got 'mlflow'"),
+        (["--track", "wandb"], "--track wandb needs a library; pip install 'dit-probing[track]'"),
+    ],
+)
+def test_logs_and_trackers_that_there_are_not_get_a_sentence(capsys, options, message):
+    assert run_command(lambda _: None, PARSER, options) == 2
+    assert message in capsys.readouterr().err

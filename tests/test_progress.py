@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from probing.progress import progress
+from probing.progress import progress, send_events, without_events
 
 
 class Clock:
@@ -72,3 +72,29 @@ def test_work_that_fails_writes_no_last_line():
 @pytest.mark.parametrize(("seconds", "shown"), [(11, "11 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_durations_are_short(seconds, shown):
     assert run(1, seconds, io.StringIO()) == [f"probes: 1 fits in {shown}"]
+
+
+def test_events_go_to_sinks_and_lines_to_the_terminal_unless_they_replace_them():
+    clock, seen, stream = Clock(), [], io.StringIO()
+    with without_events():
+        send_events(seen.append)
+        with progress(100, "sd35", "forwards", stream=stream, clock=clock) as bar:
+            for _ in range(4):
+                clock.now += 6
+                bar.update(20)
+        assert [(e["event"], e["work"], e["done"], e["total"], e["unit"]) for e in seen] == [
+            ("progress", "sd35", 20, 100, "forwards"),
+            ("progress", "sd35", 60, 100, "forwards"),
+            ("progress", "sd35", 80, 100, "forwards"),
+        ]
+        assert seen[-1]["per_second"] == pytest.approx(80 / 24, rel=1e-5) and "80 forwards in 24 s" in stream.getvalue()
+        send_events(seen.append, instead=True)
+        quiet = io.StringIO()
+        with progress(1, "x", "y", stream=quiet, clock=clock) as bar:
+            clock.now += 60
+            bar.update()
+        assert quiet.getvalue() == ""
+    count = len(seen)
+    with progress(1, "x", "y", stream=io.StringIO(), clock=clock) as bar:
+        bar.update()
+    assert len(seen) == count

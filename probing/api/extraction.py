@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from probing.api.workers import run_workers, threads_of
+from probing.cluster import Engine
 from probing.errors import UserError
 from probing.features.plan import ExtractionPlan, binary, make_plan
 from probing.features.settings import ENCODED, KEEP_INPUTS, ExtractionOptions, ExtractionSettings
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from probing.features.kept_inputs import KeptInputs
 
 CACHE = Path("cache")
-Engine = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)

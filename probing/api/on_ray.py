@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from probing.errors import UserError
+from probing.cluster import cluster
 from probing.features.work import forwards_of
 from probing.paths import is_remote
 from probing.progress import progress
@@ -20,22 +19,6 @@ if TYPE_CHECKING:
 
 _PAUSE = 1.0
 """Seconds between looks at a run that another process computes."""
-
-
-def require_ray() -> Any:
-    """Import Ray.
-
-    Raises:
-        UserError: It is not installed.
-    """
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise UserError(
-            "--engine ray needs Ray, which is not installed; pip install 'dit-probing[ray]', or leave --engine out."
-        ) from None
-    return ray
 
 
 def run_on_ray(extraction: Extraction, workers: int) -> int:
@@ -54,45 +37,27 @@ def run_on_ray(extraction: Extraction, workers: int) -> int:
     Raises:
         UserError: Ray is not installed, or an actor has found a mistake in the request.
     """
-    ray = require_ray()
     missing = {run: forwards_of(segments) for run, segments in extraction.work.segments().items()}
-    began = not ray.is_initialized()
-    if began:
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    # Progress is shown here.
-    for name in ("ray.data", "ray"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    bars, context.enable_progress_bars = context.enable_progress_bars, False
     # Actors may have another working directory; a database of kept inputs may not lie on a network disk.
     output = extraction.output if is_remote(extraction.output) else extraction.output.absolute()
-    payload = ray.put(cloudpickle.dumps(replace(extraction, output=output, keep_inputs=0)))
+    sent = cloudpickle.dumps(replace(extraction, output=output, keep_inputs=0))
     on_device = {"num_gpus": 1} if extraction.device_type == "cuda" else {"num_cpus": 1}
-    rows = ray.data.from_items([{"run": run} for run in missing], override_num_blocks=len(missing))
-    done = rows.map_batches(
-        _Actor,
-        fn_constructor_args=(payload,),
-        batch_size=1,
-        concurrency=min(workers, len(missing)),
-        max_restarts=-1,
-        max_task_retries=-1,
-        **on_device,
-    )
     computed = 0
-    try:
-        with progress(sum(missing.values()), extraction.plan.spec.name, "forwards") as bar:
-            for row in done.iter_rows():
-                computed += row["items"]
-                bar.update(missing[row["run"]])
-    except ray.exceptions.RayError as error:
-        cause = _cause(error)
-        if isinstance(cause, UserError):
-            raise UserError(str(cause)) from error
-        raise
-    finally:
-        context.enable_progress_bars = bars
-        if began:
-            ray.shutdown()
+    with cluster() as ray, progress(sum(missing.values()), extraction.plan.spec.name, "forwards") as bar:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        rows = ray.data.from_items([{"run": run} for run in missing], override_num_blocks=len(missing))
+        done = rows.map_batches(
+            _Actor,
+            fn_constructor_args=(ray.put(sent),),
+            batch_size=1,
+            concurrency=min(workers, len(missing)),
+            max_restarts=-1,
+            max_task_retries=-1,
+            **on_device,
+        )
+        for row in done.iter_rows():
+            computed += row["items"]
+            bar.update(missing[row["run"]])
     return computed
 
 
@@ -130,10 +95,3 @@ class _Actor:
         stack = getattr(self, "_stack", None)
         if stack is not None:
             stack.close()
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Return the error that an actor raised."""
-    while (cause := getattr(error, "cause", None) or error.__cause__) is not None and cause is not error:
-        error = cause
-    return error

@@ -10,12 +10,14 @@ import sys
 import pytest
 
 import probing
-from probing.api.on_ray import require_ray
+from probing.cluster import cluster
 from probing.errors import UserError
 from probing.features import plan
 from probing.features.store import check
 from probing.features.store.leases import Leases
 from probing.paths import path_of
+from tests.fakes.disk_store import write_store
+from tests.fakes.fake_store import make_pairs
 from tests.features.user_pairs import make_data
 
 RAY = "2.60.0"
@@ -78,11 +80,15 @@ def began(tiny_folder, tmp_path, monkeypatch):
 
 
 def extract_on_ray(beside, tiny_folder, file, output, kills=0):
+    return run_script(beside, SCRIPT, str(tiny_folder), str(file), str(output), kills, READ)
+
+
+def run_script(beside, script, *given):
     root = probing.__path__[0].rpartition("/")[0]
-    arguments = json.dumps([str(tiny_folder), str(file), str(output), kills, READ])
     found = {**os.environ, "PYTHONPATH": f"{root}:{beside}", "OMP_NUM_THREADS": "1"}
+    arguments = json.dumps(given)
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, arguments], env=found, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", script, arguments], env=found, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -106,6 +112,27 @@ def test_actors_write_the_bytes_of_one_process(beside, tiny_folder, began, tmp_p
     assert not Leases(output).living()
 
 
+FITS = """
+import json, sys
+import numpy as np
+from probing.analysis.engine import Run, measure_cells
+from probing.features import FeatureStore
+path, = json.loads(sys.argv[1])
+store = FeatureStore.open(path)
+here = measure_cells(store, store.read_pairs(), shuffles=2, run=Run(progress=False))
+there = measure_cells(store, store.read_pairs(), shuffles=2, run=Run(progress=False, engine="ray"))
+assert here.table[["cell", "control", "alpha"]].equals(there.table[["cell", "control", "alpha"]])
+np.testing.assert_allclose(there.table["value"], here.table["value"], atol=5e-3)
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_fits_on_the_cluster_are_those_of_this_process(beside, tmp_path):
+    path = write_store(tmp_path / "s.zarr", make_pairs())
+    assert run_script(beside, FITS, str(path)) == "equal\n"
+
+
 @pytest.mark.slow
 def test_a_mistake_that_an_actor_finds_is_a_sentence(beside, tiny_folder, began, tmp_path):
     file, begin = began
@@ -117,6 +144,6 @@ def test_a_mistake_that_an_actor_finds_is_a_sentence(beside, tiny_folder, began,
 def test_without_ray_a_sentence_says_how_to_get_it(monkeypatch, tiny_folder, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"needs Ray, which is not installed; pip install 'dit-probing\[ray\]'"):
-        require_ray()
+        cluster().__enter__()
     with pytest.raises(UserError, match="There is no engine 'spark'; engines are local, ray"):
         probing.extract(tiny_folder, output=tmp_path / "s.zarr", engine="spark")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -63,3 +65,9 @@ def comparison_table() -> pd.DataFrame:
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def heat_map_tables() -> dict[str, pd.DataFrame]:
+    """The committed tables, which have every series and a PNG a picture."""
+    figures = Path(__file__).parents[2] / "figures"
+    return {name: pd.read_csv(figures / f"{name}.csv") for name in ("heat_maps", "heat_map_examples")}

@@ -11,7 +11,7 @@ import pytest
 from probing.experiments import FIGURES
 from probing.figures import main
 from probing.plots import figure_comparisons, save_figure
-from tests.plots.figure_tables import comparison_table, curve_table
+from tests.plots.figure_tables import comparison_table, curve_table, heat_map_tables
 from tests.plots.similarity_tables import similarity_tables, token_table
 from tests.plots.sweep_tables import sweep_tables
 
@@ -22,7 +22,9 @@ def results(tmp_path):
     folder.mkdir()
     curve_table().to_parquet(folder / "reward_curve.parquet")
     comparison_table().to_parquet(folder / "comparisons.parquet")
-    for name, table in {**sweep_tables(), **similarity_tables(), "token_maps": token_table()}.items():
+    for name, table in (
+        sweep_tables() | similarity_tables() | heat_map_tables() | {"token_maps": token_table()}
+    ).items():
         table.to_parquet(folder / f"{name}.parquet")
     return folder
 

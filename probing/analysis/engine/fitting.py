@@ -21,6 +21,7 @@ from probing.analysis.engine.run import Run
 from probing.analysis.engine.sites import Curve, read_site
 from probing.analysis.engine.source import Features, FeatureSource, flatten
 from probing.analysis.engine.store_identity import StoreIdentity
+from probing.cluster import map_on_ray
 from probing.progress import Progress
 from probing.statistics import outcomes
 
@@ -143,11 +144,16 @@ class Fitter:
             For each job, one fit a facet.
         """
         fits = []
-        for of_job in in_order(self._fit, jobs, self._run.workers):
+        on_ray = self._run.engine == "ray"
+        for of_job in map_on_ray(self._fit, jobs) if on_ray else in_order(self._fit, jobs, self._run.workers):
             fits.append(of_job)
             if self._bar is not None:
                 self._bar.update(len(of_job))
         return fits
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the bar out, which belongs to this process."""
+        return {**self.__dict__, "_bar": None}
 
     def fit_facet(self, jobs: Sequence[Job]) -> list[Fit]:
         """Fit every job on the one facet of this fitter."""

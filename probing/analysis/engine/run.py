@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from probing.cluster import Engine
 from probing.errors import UserError
 
 
@@ -23,6 +24,8 @@ class Run:
         progress: Show progress bars.
         memory: Memory of all fits together, in GiB: fits that need more read their features from the disk, a block at
             a time. None takes half of this machine's.
+        engine: What runs the fits: threads of this machine, or ``ray``: a task of one core a site, on every core of the
+            cluster of ``RAY_ADDRESS``.
 
     Raises:
         UserError: Fewer than one worker, or no memory.
@@ -34,6 +37,7 @@ class Run:
     encoded: Path | None = None
     progress: bool = True
     memory: float | None = None
+    engine: Engine = "local"
 
     def __post_init__(self) -> None:
         if self.workers < 1:
