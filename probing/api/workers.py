@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import cloudpickle
 
-from probing.commands import run_command
+from probing.commands import TERMINATED, run_command
 from probing.errors import UserError
 from probing.features.store.leases import Leases
 from probing.progress import progress
@@ -98,7 +98,7 @@ class _Started:
         )
 
     def result(self) -> Mapping[str, Any]:
-        """Return ``computed``, or ``killed``, or ``failure`` with ``is_request``."""
+        """Return ``computed``, or ``killed``, or ``ended`` after another failed, or ``failure`` with ``is_request``."""
         code = self.process.wait()
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").splitlines()
@@ -107,6 +107,8 @@ class _Started:
             return json.loads(self._result.read_bytes())
         if code < 0:
             return {"killed": signal.Signals(-code).name}
+        if code == TERMINATED:
+            return {"ended": True}
         said = " / ".join(lines[-_LINES:]) or "it said nothing"
         return {"failure": f"a worker has failed with status {code}: {said}", "is_request": False}
 

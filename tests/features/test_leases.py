@@ -163,6 +163,20 @@ def test_many_claims_at_once_are_given_once(tmp_path):
     assert files(store) == []
 
 
+def test_a_wrong_clock_of_this_machine_takes_nobody_for_dead(place, fast, monkeypatch):
+    with Leases(place).joined("other") as other:
+        assert other.claim(0)
+        monkeypatch.setattr(leases.time, "time", lambda: 1e10)
+        # Who only looks may be wrong, and changes nothing.
+        Leases(place).living()
+        refused(Leases(place).alone(), r"\(other\)")
+        Leases(place).tidy()
+        with Leases(place).joined("mine") as mine:
+            assert not mine.claim(0)
+        other.require_alive()
+    assert files(place) == []
+
+
 def test_damaged_and_foreign_files_stop_nobody(place, fast, monkeypatch):
     folder = Leases(place).folder
     folder.mkdir(parents=True, exist_ok=True)

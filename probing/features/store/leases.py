@@ -33,7 +33,7 @@ BEAT, STALE = 5.0, 60.0
 """Seconds between renewals, and after which a process whose file was not renewed is taken for dead."""
 PATIENCE = 60.0
 """Seconds to wait for a process that changes the store itself."""
-_ALONE, _RUN, _PROCESS = "alone", "run-", "process-"
+_ALONE, _RUN, _PROCESS, _NOW = "alone", "run-", "process-", "now-"
 
 
 class Busy(UserError):
@@ -109,6 +109,7 @@ class Leases:
 
     def living(self) -> list[State]:
         """Return the processes that compute runs, in the order in which they began."""
+        # By this machine's clock, since nothing is removed by it.
         return sorted((state for state, _ in self._processes(time.time())), key=lambda state: state.started)
 
     @contextmanager
@@ -121,7 +122,7 @@ class Leases:
         mine = _Renewed(self.folder / _ALONE, own_state(doing))
         deadline = time.monotonic() + PATIENCE
         while not mine.create():
-            holder = self._holder(_ALONE, time.time())
+            holder = self._holder(_ALONE, self._now())
             if holder is None:
                 (self.folder / _ALONE).unlink(missing_ok=True)
             elif time.monotonic() > deadline:
@@ -129,7 +130,7 @@ class Leases:
             else:
                 time.sleep(0.2)
         try:
-            if others := self._processes(mine.now()):
+            if others := self._processes(mine.now(), remove=True):
                 raise self._busy(others[0][0])
             yield
         finally:
@@ -173,8 +174,17 @@ class Leases:
             f"{self.store} is in use by {holder.name} ({holder.doing}); wait until it ends, or give another --output."
         )
 
-    def _processes(self, now: float) -> list[tuple[State, str]]:
-        """Return the living processes, with the names of their files; the files of dead ones are removed."""
+    def _now(self) -> float:
+        """Return the time of the file server."""
+        file = self.folder / f"{_NOW}{secrets.token_hex(8)}"
+        create_new(file, b"")
+        try:
+            return modified(file)
+        finally:
+            file.unlink(missing_ok=True)
+
+    def _processes(self, now: float, *, remove: bool = False) -> list[tuple[State, str]]:
+        """Return the living processes, with the names of their files; ``remove`` the files of dead ones."""
         try:
             names = [path.name for path in self.folder.iterdir()]
         except (FileNotFoundError, NotADirectoryError):
@@ -183,10 +193,10 @@ class Leases:
         for name in names:
             if name.startswith(_PROCESS) and not name.endswith(".partial"):
                 state = self._holder(name, now)
-                if state is None:
-                    (self.folder / name).unlink(missing_ok=True)
-                else:
+                if state is not None:
                     found.append((state, name))
+                elif remove:
+                    (self.folder / name).unlink(missing_ok=True)
         return found
 
     def _holder(self, name: str, now: float) -> State | None:
@@ -212,11 +222,11 @@ class Leases:
             names = [path.name for path in self.folder.iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return
-        now = time.time()
-        if self._processes(now) or self._holder(_ALONE, now) is not None:
+        now = self._now() if names else 0.0
+        if self._processes(now, remove=True) or self._holder(_ALONE, now) is not None:
             return
         for name in names:
-            if name == _ALONE or name.lstrip(".").startswith((_RUN, _PROCESS, f"{_ALONE}.")):
+            if name == _ALONE or name.lstrip(".").startswith((_RUN, _PROCESS, _NOW, f"{_ALONE}.")):
                 (self.folder / name).unlink(missing_ok=True)
         # At a URL a folder ends with its files, and removing it takes them too.
         if not is_remote(self.folder):
@@ -283,7 +293,6 @@ class _Renewed:
 
     def __init__(self, path: AnyPath, state: State) -> None:
         self.path, self.state = path, state
-        self._written: State | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._beat = (0.0, 0.0)

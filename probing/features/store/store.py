@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,10 @@ from probing.features.store.records import (
     write_record,
 )
 from probing.files import sentences_for_disk_errors
-from probing.paths import AnyPath, path_of, reached
+from probing.paths import AnyPath, is_remote, path_of, reached
 
+_READERS = 16
+"""Records that are read from a URL at once."""
 Part = tuple[str, int]
 """An array's name and the position of a noise level (0 for arrays without)."""
 
@@ -196,7 +199,12 @@ class FeatureStore:
     @cached_property
     def records(self) -> dict[int, RunRecord]:
         """Records of runs, by number, where there is one."""
-        records = {run: read_record(self.path, run) for run in self.runs}
+        if is_remote(self.path):
+            with ThreadPoolExecutor(_READERS) as pool:
+                found = list(pool.map(partial(read_record, self.path), self.runs))
+        else:
+            found = [read_record(self.path, run) for run in self.runs]
+        records = dict(zip(self.runs, found, strict=True))
         return {run: record for run, record in records.items() if record is not None}
 
     def read_again(self, run: int) -> None:
