@@ -6,15 +6,24 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from probing.errors import UserError
+
+
+class _HasFiles(type):
+    def __instancecheck__(cls, path: Any) -> bool:
+        return hasattr(path, "fs") and hasattr(path, "joinpath")
+
+
+class RemotePath(metaclass=_HasFiles):
+    """A ``UPath``, without the import of its library, which a plan of local files does not need."""
+
 
 if TYPE_CHECKING:
     AnyPath = Path
 else:
-    # Named, not imported: a plan of local files needs nothing of it.
-    AnyPath = Union[Path, "upath.UPath"]
+    AnyPath = Path | RemotePath
 """A path of :func:`path_of`: for a type checker a :class:`~pathlib.Path`, whose methods a ``UPath`` has."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")

@@ -49,7 +49,9 @@ class Problem:
         return f"{self.file}: {self.message}"
 
 
-def check(path: AnyPath, *, deep: bool = True, advance: Callable[[int], Any] = lambda files: None) -> list[Problem]:
+def check(
+    path: str | AnyPath, *, deep: bool = True, advance: Callable[[int], Any] = lambda files: None
+) -> list[Problem]:
     """Compare a store with its records.
 
     Args:
@@ -225,7 +227,7 @@ def _values(store: FeatureStore, name: str) -> np.ndarray | None:
         return None
 
 
-def repair(path: AnyPath, problems: list[Problem]) -> list[str]:
+def repair(path: str | AnyPath, problems: list[Problem]) -> list[str]:
     """Restore documents and coordinates, and remove damaged files from the records of their runs.
 
     Features that are removed are then missing; the same ``probing.extract`` command computes them again.

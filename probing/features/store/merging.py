@@ -23,7 +23,7 @@ _RUNS_IN_MEMORY = 4
 
 
 def merge(
-    paths: Sequence[AnyPath], output: AnyPath, *, advance: Callable[[int], Any] = lambda runs: None
+    paths: Sequence[str | AnyPath], output: str | AnyPath, *, advance: Callable[[int], Any] = lambda runs: None
 ) -> FeatureStore:
     """Write one store that holds what several hold; they stay as they are. What is written already is kept.
 

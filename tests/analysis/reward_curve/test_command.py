@@ -172,7 +172,7 @@ def test_features_that_are_not_finite_are_refused(stores, tmp_path, capsys):
         return features
 
     store.read = read_damaged
-    with pytest.raises(UserError, match=r"image/mean at σ = 0.6, block 4, item '.*' first, 2 items in all") as caught:
+    with pytest.raises(UserError, match=r"image/mean at σ = 0.6, block 4, item '.*' first, 2 such items") as caught:
         measure_cells(store, pairs, sites=Sites(("image",), sigmas=(0.6,)))
     assert repr(str(store.item_ids[5])) in str(caught.value)
     # Items that are not written yet are NaN.
