@@ -15,7 +15,7 @@ import pytest
 from probing.probes import LogisticProbe, check_apart
 from probing.statistics import LEVEL, holm, outcomes
 
-PACKAGES = {"probing.analysis", "probing.features", "probing.probes", "probing.statistics"}
+PACKAGES = {"probing.analysis", "probing.features", "probing.interventions", "probing.probes", "probing.statistics"}
 IMPORTED_LATE = {
     "DeviceRows.__init__",
     "ExtractionOptions.resolve",

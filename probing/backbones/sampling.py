@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from torch import Tensor
 from probing.backbones.base import Backbone, Conditioning
 from probing.errors import UserError
 
+Velocity: TypeAlias = Callable[[Tensor, Conditioning, float], Tensor]
 STEPS, GUIDANCE = 40, 4.5
 """The paper's evaluation of policies; its similarity figures have 40 steps too."""
 
@@ -43,6 +45,7 @@ def denoise(
     *,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
+    velocity: Velocity | None = None,
 ) -> Iterator[DenoisingState]:
     """Run the pipeline's own scheduler from noise to latents, with classifier-free guidance; needs ``transformer``.
 
@@ -56,10 +59,13 @@ def denoise(
         steps: Forwards of the sampler.
         guidance: Scale of v_empty + scale·(v_prompt − v_empty); at 1 or less the empty prompt is not used, as in
             diffusers, nor by a model that embeds its own guidance.
+        velocity: Takes noisy latents, conditioning and noise level; the backbone's own if None. With guidance, rows
+            of the empty prompt come first.
 
     Raises:
         UserError: Fewer than one step.
     """
+    velocity_of = backbone.velocity if velocity is None else velocity
     if steps < 1:
         raise UserError(f"A trajectory has at least 1 step, got {steps}.")
     # A copy, for a scheduler counts its steps.
@@ -77,9 +83,9 @@ def denoise(
     for step, timestep in enumerate(scheduler.timesteps):
         sigma = float(scheduler.sigmas[step])
         yield DenoisingState(step, sigma, latents)
-        velocity = backbone.velocity(torch.cat([latents, latents]) if guided else latents, read, sigma)
+        predicted = velocity_of(torch.cat([latents, latents]) if guided else latents, read, sigma)
         if guided:
-            without, with_prompt = velocity.chunk(2)
-            velocity = without + guidance * (with_prompt - without)
-        latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0].to(latents.dtype)
+            without, with_prompt = predicted.chunk(2)
+            predicted = without + guidance * (with_prompt - without)
+        latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0].to(latents.dtype)
     yield DenoisingState(steps, 0.0, latents)

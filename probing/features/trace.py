@@ -1,18 +1,23 @@
-"""Read chosen blocks of a transformer in one forward, through nnsight."""
+"""Read chosen blocks of a transformer in one forward, and change what they give, through nnsight."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
+from jaxtyping import Float
 from nnsight import NNsight, save
+from torch import Tensor
 
-from probing.backbones import Backbone, Layout, Streams
+from probing.backbones import Backbone, Conditioning, Layout, Streams
+from probing.errors import UserError
 
 Reduced = TypeVar("Reduced")
+Edit: TypeAlias = Callable[[Streams], Streams]
+"""Takes the streams of a block, and returns those to be changed, with their new tokens; it changes none in place."""
 
 
 @contextmanager
@@ -67,6 +72,7 @@ class BlockTrace:
         reduce: Callable[[int, Streams], Reduced],
         *,
         gradients: bool = False,
+        edits: Mapping[int, Edit] | None = None,
     ) -> list[Reduced]:
         """Run one forward and reduce each chosen block's output as soon as it is computed.
 
@@ -79,24 +85,109 @@ class BlockTrace:
             blocks: 0-indexed in running order, increasing.
             reduce: Takes the block and its streams; what it returns is kept.
             gradients: Keep what a gradient by the inputs needs.
+            edits: Change the streams of some blocks, before they are reduced and before the next block reads them.
 
         Returns:
             One entry a block, in the order of ``blocks``.
+
+        Raises:
+            UserError: As :meth:`velocity`.
         """
         blocks = list(blocks)
         if blocks != sorted(set(blocks)) or not blocks or blocks[0] < 0 or blocks[-1] >= len(self._blocks):
             raise ValueError(f"blocks must increase within 0 … {len(self._blocks) - 1}, got {blocks}.")
         with torch.enable_grad() if gradients else torch.inference_mode():
-            return self._read(inputs, layout, blocks, reduce)
+            return self._read(inputs, layout, blocks, reduce, edits or {})
+
+    @torch.inference_mode()
+    def velocity(
+        self,
+        noisy: Float[Tensor, "item channel row column"],
+        conditioning: Conditioning,
+        sigma: float,
+        edits: Mapping[int, Edit],
+    ) -> Float[Tensor, "item channel row column"]:
+        """Return the backbone's velocity with the streams of some blocks changed.
+
+        Args:
+            noisy: As for :meth:`probing.backbones.Backbone.velocity`.
+            conditioning: See there.
+            sigma: See there.
+            edits: By block, 0-indexed in running order.
+
+        Raises:
+            UserError: A block has no such stream, an edit returns another shape, or a family gives a copy of the
+                stream, so that the edit would have no effect.
+        """
+        layout = self._backbone.layout(noisy, conditioning)
+        transformer = self._backbone.transformer
+        self._backbone.transformer = _Edited(transformer, lambda inputs: self._whole(inputs, layout, edits))
+        try:
+            return self._backbone.velocity(noisy, conditioning, sigma)
+        finally:
+            self._backbone.transformer = transformer
 
     def _read(
-        self, inputs: dict[str, Any], layout: Layout, blocks: Sequence[int], reduce: Callable[[int, Streams], Reduced]
+        self,
+        inputs: dict[str, Any],
+        layout: Layout,
+        blocks: Sequence[int],
+        reduce: Callable[[int, Streams], Reduced],
+        edits: Mapping[int, Edit],
     ) -> list[Reduced]:
         # nnsight reads this body from its source and runs it beside the forward: it stands on its own lines.
         with self._model.trace(**inputs) as tracer:
             reduced = save([])
-            for block in blocks:
+            for block in sorted({*blocks, *(block for block in edits if block <= blocks[-1])}):
                 output = self._blocks[block].output
-                reduced.append(reduce(block, self._backbone.streams(block, output, layout)))
+                if block in edits:
+                    self._edit(block, output, layout, edits[block])
+                if block in blocks:
+                    reduced.append(reduce(block, self._backbone.streams(block, output, layout)))
             tracer.stop()
         return reduced
+
+    def _whole(self, inputs: dict[str, Any], layout: Layout, edits: Mapping[int, Edit]) -> Any:
+        with self._model.trace(**inputs):
+            for block in sorted(edits):
+                output = self._blocks[block].output
+                self._edit(block, output, layout, edits[block])
+            result = save(self._model.output)
+        # Behind the trace: a return within it is not run.
+        return result  # noqa: RET504
+
+    def _edit(self, block: int, output: Any, layout: Layout, edit: Edit) -> None:
+        """Change streams where they lie, and make sure that the output has changed with them."""
+        streams = self._backbone.streams(block, output, layout)
+        changed = {name: tokens for name, tokens in edit(streams).items() if tokens is not None}
+        for name, tokens in changed.items():
+            before = streams.get(name)
+            if before is None:
+                raise UserError(f"Block {block} has no {name} stream; edit another block or stream.")
+            if tokens.shape != before.shape:
+                raise UserError(
+                    f"An edit of block {block} returned {name} tokens of shape {tuple(tokens.shape)}, expected "
+                    f"{tuple(before.shape)}."
+                )
+            before.copy_(tokens)
+        after = self._backbone.streams(block, output, layout)
+        for name, tokens in changed.items():
+            now = after[name]
+            if now is None or not torch.equal(now, tokens.to(now.dtype)):
+                raise UserError(
+                    f"{self._backbone.spec.name} gives a copy of the {name} tokens of block {block}, so that an edit "
+                    f"has no effect; edit the image stream."
+                )
+
+
+class _Edited:
+    """Stands for a transformer whose calls go through a function."""
+
+    def __init__(self, transformer: Any, call: Callable[[dict[str, Any]], Any]) -> None:
+        self._transformer, self._call = transformer, call
+
+    def __call__(self, **inputs: Any) -> Any:
+        return self._call(inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transformer, name)

@@ -1,0 +1,6 @@
+"""Change what blocks put out while a transformer runs: steering, patching, erasing."""
+
+from probing.interventions.edits import combine, erase, patch, steer
+from probing.interventions.erasure import Eraser, fit_eraser
+
+__all__ = ["Eraser", "combine", "erase", "fit_eraser", "patch", "steer"]
