@@ -26,6 +26,7 @@ from probing.analysis.engine import (
 from probing.api.result import Result
 from probing.errors import UserError
 from probing.experiments import EXPERIMENTS, Experiment, experiment_of
+from probing.paths import is_remote
 
 if TYPE_CHECKING:
     from probing.preferences import PreferenceData
@@ -149,10 +150,11 @@ def measure_context(
 
 
 def _encoded_folder(context: Context, output: Path | None) -> Path | None:
-    """Return the folder of kept inputs: beside the first store, else beside the folder of tables."""
+    """Return the folder of kept inputs: beside the first store on this machine, else beside the folder of tables."""
     from probing.features.settings import ENCODED
 
-    beside = next((path for store in context.stores if (path := getattr(store, "path", None))), output)
+    paths = [path for store in context.stores if (path := getattr(store, "path", None))]
+    beside = next((path for path in paths if not is_remote(path)), output)
     return None if beside is None else Path(beside).parent / ENCODED
 
 

@@ -171,13 +171,20 @@ def test_extraction(tiny_folder, tmp_path, kills):
     assert killed >= kills // 2
 
 
-@pytest.mark.parametrize("kills", [pytest.param(4, id="few"), pytest.param(200, id="many", marks=pytest.mark.slow)])
-def test_four_writers(tiny_folder, tmp_path, kills):
+@pytest.mark.parametrize(
+    ("kills", "seed"),
+    [
+        pytest.param(4, 5, id="few"),
+        pytest.param(100, 6, id="many", marks=pytest.mark.slow),
+        pytest.param(100, 7, id="many more", marks=pytest.mark.slow),
+    ],
+)
+def test_four_writers(tiny_folder, tmp_path, kills, seed):
     """Four processes compute one store at once and are killed at random; the others take over what they held."""
     command = _extraction(tiny_folder, tmp_path)
     undisturbed = timed(_command, command(tmp_path / "whole" / "s.zarr"))
     expected = contents(tmp_path / "whole")
-    rng, killed, attempt = np.random.default_rng(5), 0, 0
+    rng, killed, attempt = np.random.default_rng(seed), 0, 0
     while killed < kills:
         folder = tmp_path / f"cut{attempt}"
         arguments = command(folder / "s.zarr")

@@ -13,6 +13,8 @@ from probing.features.store import check, repair
 from probing.features.store.leases import Leases
 from probing.paths import path_of
 from probing.store import main as store_main
+from tests.fakes.disk_store import write_store
+from tests.fakes.fake_store import make_pairs
 from tests.features.user_pairs import make_data
 
 READ = {"sigmas": (0.6,), "t5_length": 12, "batch_size": 2, "device": "cpu", "keep_inputs": 0}
@@ -82,6 +84,18 @@ def test_the_commands_take_a_url(tiny_folder, data, bucket, tmp_path, capsys):
         assert store_main([verb, url]) == 0, verb
     said = capsys.readouterr().out
     assert "every file matches the records" in said and "nobody is at work" in said
+
+
+def test_an_experiment_reads_a_store_at_a_url(bucket, tmp_path):
+    pairs = make_pairs()
+    local = write_store(tmp_path / "s.zarr", pairs)
+    remote = write_store(path_of(f"{bucket}/s.zarr"), pairs)
+    read = {"shuffles": 0, "facets": ["quality"], "sites": probing.Sites(("image",), sigmas=(0.6,), blocks=(1, 4))}
+    one, other = (
+        probing.reward_curve(store, output=tmp_path / f"results{number}", **read)
+        for number, store in enumerate((str(local), str(remote)))
+    )
+    assert one.table.equals(other.table) and len(one.table)
 
 
 def test_a_place_that_is_no_store_gets_a_sentence(tiny_folder, data, bucket):

@@ -16,6 +16,8 @@ from probing.probes import ALPHAS, LogisticProbe
 ROUNDS = 20
 _CONVERGED = 1e-3
 """Largest change of a weight at convergence."""
+_LONGEST = 30.0
+"""Largest logarithm of the margins' length."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,10 @@ def _weights(
         return value, np.append(p * (by_p - p @ by_p), by_margin @ m)
 
     begin = np.append(np.log(np.maximum(start, 1e-6)), 0.0)
-    return softmax(minimize(loss, begin, jac=True, method="L-BFGS-B").x[:-1])
+    begin = np.append(np.log(np.maximum(start, 1e-6)), 0.0)
+    # A trial step of the line search may be long enough to overflow; no length of use is near the bound.
+    bounds = [*[(None, None)] * (len(begin) - 1), (-_LONGEST, _LONGEST)]
+    return softmax(minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=bounds).x[:-1])
 
 
 def _scale(differences: Float[np.ndarray, "pair channel"]) -> Float[np.ndarray, " channel"]:
