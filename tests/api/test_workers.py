@@ -99,7 +99,14 @@ def test_a_signal_ends_the_command_and_its_workers_and_the_same_command_goes_on(
     path = tmp_path / "s.zarr"
     options = ["--model", "testbed-xs", "--limit", "3000", "--workers", "2", "--output", str(path), "--sigmas", "0.4"]
     command = [sys.executable, "-m", "probing.extract", *options, "--reductions", "grid4"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # The tests may run in the background, where ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     deadline = time.monotonic() + 120
     while not (states := [s for s in Leases(path).living() if s.run is not None and s.done]):
         assert time.monotonic() < deadline and process.poll() is None

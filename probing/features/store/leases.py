@@ -33,7 +33,7 @@ BEAT, STALE = 5.0, 60.0
 """Seconds between renewals, and after which a process whose file was not renewed is taken for dead."""
 PATIENCE = 60.0
 """Seconds to wait for a process that changes the store itself."""
-_ALONE, _RUN, _PROCESS, _NOW = "alone", "run-", "process-", "now-"
+_ALONE, _RUN, _PROCESS, _DEAD, _NOW = "alone", "run-", "process-", "dead-", "now-"
 
 
 class Busy(UserError):
@@ -174,28 +174,36 @@ class Leases:
             f"{self.store} is in use by {holder.name} ({holder.doing}); wait until it ends, or give another --output."
         )
 
+    def _names(self) -> list[str]:
+        try:
+            return [path.name for path in self.folder.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     def _now(self) -> float:
         """Return the time of the file server."""
-        file = self.folder / f"{_NOW}{secrets.token_hex(8)}"
-        create_new(file, b"")
-        try:
-            return modified(file)
-        finally:
-            file.unlink(missing_ok=True)
+        while True:
+            file = self.folder / f"{_NOW}{secrets.token_hex(8)}"
+            create_new(file, b"")
+            try:
+                return modified(file)
+            except FileNotFoundError:
+                # Somebody who is tidying up has removed it.
+                continue
+            finally:
+                file.unlink(missing_ok=True)
 
     def _processes(self, now: float, *, remove: bool = False) -> list[tuple[State, str]]:
         """Return the living processes, with the names of their files; ``remove`` the files of dead ones."""
-        try:
-            names = [path.name for path in self.folder.iterdir()]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
         found = []
-        for name in names:
+        for name in self._names():
             if name.startswith(_PROCESS) and not name.endswith(".partial"):
                 state = self._holder(name, now)
                 if state is not None:
                     found.append((state, name))
                 elif remove:
+                    # Said first: a process that is not dead may be renewing its file at this moment.
+                    create_new(self.folder / f"{_DEAD}{name}", b"")
                     (self.folder / name).unlink(missing_ok=True)
         return found
 
@@ -218,15 +226,12 @@ class Leases:
         """Remove what dead processes have left, unless somebody is at work; then the folder, if it is empty."""
         if not is_remote(self.store):
             remove_unfinished(self.store)
-        try:
-            names = [path.name for path in self.folder.iterdir()]
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        now = self._now() if names else 0.0
-        if self._processes(now, remove=True) or self._holder(_ALONE, now) is not None:
-            return
-        for name in names:
-            if name == _ALONE or name.lstrip(".").startswith((_RUN, _PROCESS, _NOW, f"{_ALONE}.")):
+        if self._names():
+            now = self._now()
+            if self._processes(now, remove=True) or self._holder(_ALONE, now) is not None:
+                return
+        for name in self._names():
+            if name == _ALONE or name.lstrip(".").startswith((_RUN, _PROCESS, _DEAD, _NOW, f"{_ALONE}.")):
                 (self.folder / name).unlink(missing_ok=True)
         # At a URL a folder ends with its files, and removing it takes them too.
         if not is_remote(self.folder):
@@ -281,7 +286,7 @@ class Worker:
         Raises:
             UserError: They have.
         """
-        if not self._mine.path.exists():
+        if self._mine.is_taken_for_dead():
             raise UserError(
                 f"This process was suspended for more than {STALE:g} s, and others may have taken over its work on "
                 f"{self._leases.store}; the same command goes on."
@@ -305,6 +310,10 @@ class _Renewed:
         self._thread.start()
         return True
 
+    def is_taken_for_dead(self) -> bool:
+        """Return whether others have taken this process for dead."""
+        return self.path.with_name(f"{_DEAD}{self.path.name}").exists() or not self.path.exists()
+
     def now(self) -> float:
         """Return the time of the file server."""
         then, since = self._beat
@@ -320,7 +329,7 @@ class _Renewed:
         while not self._ended.wait(BEAT):
             # A full disk or a network that is away for a moment stops nothing; after a minute others go on.
             with suppress(OSError, UserError):
-                if not self.path.exists():
+                if self.is_taken_for_dead():
                     return
                 write_bytes(self.path, self._content())
                 self._beat = (modified(self.path), time.monotonic())
