@@ -21,8 +21,8 @@ class DataOptions:
     data: str = "testbed"
     """name of a data set, or a file of pairs (.csv, .parquet, .jsonl); several with commas between, or paper-mixture"""
     data_root: Path | None = None
-    """folder of the data set's files (of several, each in a folder of its name); without it, a benchmark is fetched
-    from the Hugging Face hub"""
+    """folder or URL of the data set's files (of several, each in a folder of its name); without it, a benchmark is
+    fetched from the Hugging Face hub"""
     where: str | None = None
     """condition on columns of pairs, such as "confidence >= 0.95 and facet == 'quality'" (and, or, not)"""
     limit: int | None = None

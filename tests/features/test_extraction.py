@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+import probing
 from probing.backbones import load_backbone, resolve
 from probing.errors import UserError
 from probing.extract import main
@@ -349,3 +350,23 @@ def test_another_model_path_is_the_same_command(tiny_folder, tmp_path, capsys):
     assert store.num_blocks == BLOCKS
     assert np.isfinite(store.read("image", "mean", 0.005, BLOCKS - 1)).all()
     assert Path(store.pairs_path).exists()
+
+
+THREADS = """
+import sys
+import probing
+data = probing.load_pairs("testbed", limit=256)
+read = {"sigmas": (0.4,), "streams": ("image", "text"), "device": "cpu", "keep_inputs": 0}
+print(probing.extract("testbed-s", data, output=sys.argv[1], **read).digest)
+"""
+
+
+@pytest.mark.slow
+def test_the_number_of_threads_changes_no_bit_of_whole_batches(tmp_path):
+    """Without the package's switch, MKL's products round by it on some processors."""
+    digests = set()
+    for threads in ("1", "2"):
+        found = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": str(Path(probing.__path__[0]).parent)}
+        command = [sys.executable, "-c", THREADS, str(tmp_path / f"{threads}.zarr")]
+        digests.add(subprocess.run(command, env=found, check=True, capture_output=True, text=True).stdout)
+    assert len(digests) == 1

@@ -1,4 +1,4 @@
-"""Lock a store against other processes, and remove what a killed creation leaves behind."""
+"""Lock the folder in which a store is created, and remove what a killed creation leaves behind."""
 
 from __future__ import annotations
 
