@@ -29,6 +29,7 @@ from probing.table_files import write_csv
 if TYPE_CHECKING:
     import pandas as pd
 
+    from probing.backbones import Backbone
     from probing.backbones.base import Stage
     from probing.features.extraction import RunComputer
     from probing.features.kept_inputs import KeptInputs
@@ -131,8 +132,8 @@ class Extraction:
             return FeatureStore.open(self.output), computed, "; ".join(killed)
         from probing.features.extraction import extract as compute
 
-        how = self._loaded()
-        extracted = compute(self.plan, how["backbone"], self.data, self.output, **_without(how, "backbone"))
+        backbone, options = self._loaded()
+        extracted = compute(self.plan, backbone, self.data, self.output, **options)
         return extracted.store, extracted.computed, "; ".join(extracted.notes)
 
     @contextmanager
@@ -140,12 +141,12 @@ class Extraction:
         """Load the model, and work on the store as one process among others."""
         from probing.features.extraction import join
 
-        how = self._loaded()
-        with join(self.plan, how["backbone"], self.data, self.output, **_without(how, "backbone")) as computer:
+        backbone, options = self._loaded()
+        with join(self.plan, backbone, self.data, self.output, **options) as computer:
             yield computer
 
-    def _loaded(self) -> dict[str, Any]:
-        """Check, encode and load what is needed; return arguments of :func:`probing.features.extraction.join`."""
+    def _loaded(self) -> tuple[Backbone, dict[str, Any]]:
+        """Check, encode and load what is needed; return the model, and options of an extraction."""
         # The libraries of the models take seconds to import, and a plan needs none of them.
         from probing.backbones import pick_device
         from probing.features.loading import load_for
@@ -153,7 +154,7 @@ class Extraction:
         self._check()
         kept, stages = self._encode_large()
         backbone = load_for(self.plan.spec, self.plan.settings, device=pick_device(self.device), stages=stages)
-        return {"backbone": backbone, "request": self.request, "work": self.work, "kept": kept}
+        return backbone, {"request": self.request, "work": self.work, "kept": kept}
 
     def _check(self) -> None:
         """Refuse pictures that cannot be used, and a store that the disk cannot hold, before anything is computed."""
@@ -333,10 +334,6 @@ def plan_extraction(
         request = {name: None if value is None else str(value) for name, value in given.items()}
         request["skip_bad_images"] = skip_bad_images
     return Extraction(work, pairs, path, device, keep_inputs, request, tuple(notes), workers, engine)
-
-
-def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != name}
 
 
 def _batch_size_of(path: AnyPath) -> int | None:
