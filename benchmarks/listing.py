@@ -3,7 +3,8 @@
 Writes a synthetic HPDv3 ``train.json`` (two new images per record, three records per prompt of 25 words). Two methods
 list and split it in turns, each in a new process: this package (checked pairs and items, random sides, a split by
 prompt), and plain code (``json.load``, one pandas table of pairs, one of items, scikit-learn's split by group; no
-checks). Prints seconds and peak memory of each process; the ratio is the median over turns, with its range.
+checks). Prints seconds and peak memory of each process; the ratio is the median over turns, with its range. ``--only
+probing`` leaves plain code out, which holds the whole file in memory.
 """
 
 from __future__ import annotations
@@ -70,12 +71,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--only", choices=sorted(METHODS), help="measure one method alone")
     arguments = parser.parse_args()
-    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in METHODS}
+    methods = {name: code for name, code in METHODS.items() if arguments.only in (None, name)}
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "train.json", arguments.records)
         for _ in range(arguments.turns):
-            for name, code in METHODS.items():
+            for name, code in methods.items():
                 command = [sys.executable, "-c", f"{_BEGIN}\n{code}\n{_END}", folder]
                 output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 measured[name].append(tuple(map(float, output.split())))
@@ -83,6 +86,8 @@ def main() -> None:
     for name, runs in measured.items():
         seconds, memory = np.array(runs).T
         print(f"{name:>8}: {_range(seconds)} s, {_range(memory)} GiB of peak memory")
+    if len(methods) < len(METHODS):
+        return
     ratios = np.array(measured["probing"]) / np.array(measured["by hand"])
     print(f"   ratio: {_range(ratios[:, 0])} of the time, {_range(ratios[:, 1])} of the memory")
 

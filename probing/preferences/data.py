@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Float
 from PIL import Image
 
 from probing.errors import UserError, shown
+from probing.preferences.ids import repeated, rows_of
 from probing.preferences.images.heat_maps import HeatMaps
 from probing.preferences.images.sources import ImageSource
 from probing.preferences.tables.condition_rows import rows_where
@@ -60,7 +59,7 @@ class PreferenceData:
         )
         # Comparing numbers is much faster than comparing texts.
         names = self.items["prompt_id"].drop_duplicates()
-        prompt_of_item, prompt_of_pair = (_rows_in(names, table["prompt_id"]) for table in (self.items, pairs))
+        prompt_of_item, prompt_of_pair = (rows_of(table["prompt_id"], names) for table in (self.items, pairs))
         for side, row in self._rows.items():
             _refuse(pairs, row < 0, f"has an unknown item as {side}; every item needs a row")
             differs = prompt_of_item[row] != prompt_of_pair
@@ -84,7 +83,7 @@ class PreferenceData:
     @cached_property
     def _rows(self) -> dict[str, np.ndarray]:
         """Row of each pair's first and second item among the items; −1 for an unknown item."""
-        return {side: _rows_in(self.items["item_id"], self.pairs[side]) for side in ("first", "second")}
+        return {side: rows_of(self.pairs[side], self.items["item_id"]) for side in ("first", "second")}
 
     @cached_property
     def _image_of(self) -> dict[str, str]:
@@ -212,21 +211,13 @@ class PreferenceData:
         return data.keep(data.pairs["prompt_id"].isin(sizes.index[order[fits]]).to_numpy())
 
 
-def _rows_in(names: pd.Series, selected: pd.Series) -> np.ndarray:
-    """Return the row of each selected name among unique names, −1 for an unknown one; in Arrow, to save memory."""
-    all_names, texts = (
-        pa.array(column.astype(str), type=pa.large_string(), from_pandas=True) for column in (names, selected)
-    )
-    return pc.index_in(texts, value_set=all_names).fill_null(-1).to_numpy(zero_copy_only=False)
-
-
 def _check_table(what: str, table: pd.DataFrame, columns: tuple[str, ...], key: str) -> None:
     missing = [column for column in columns if column not in table]
     if missing:
         raise UserError(f"The {what} lack the columns {', '.join(missing)}; they need {', '.join(columns)}.")
     if len(table) == 0:
         raise UserError(f"There are no {what}; check the file and the split.")
-    _refuse(table, table[key].duplicated(), f"is repeated; every {key} must be unique", key)
+    _refuse(table, repeated(table[key]), f"is repeated; every {key} must be unique", key)
     for column in columns:
         _refuse(table, table[column].isna(), f"has no {column}; fill it in or remove the row", key)
 
