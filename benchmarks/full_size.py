@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
+from made_up import made_up
 
 import probing
 from probing.api.extraction import plan_extraction
@@ -30,7 +30,6 @@ from probing.backbones import compute_dtype, compute_dtype_name, pick_device, re
 from probing.features.loading import load_for
 from probing.features.reductions import reduce_image
 from probing.features.trace import BlockTrace
-from probing.preferences import DrawnImages, PreferenceData
 
 
 def main() -> None:
@@ -79,10 +78,8 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, object]:
 def extraction(arguments: argparse.Namespace) -> dict[str, float]:
     """Extract, and compare the peak of memory with the plan's."""
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "s.zarr"
-        plan = plan_extraction(
-            arguments.model, made_up(arguments.items), output=output, device=arguments.device, **settings_of(arguments)
-        )
+        output, data = Path(folder) / "s.zarr", made_up(arguments.items, arguments.resolution)
+        plan = plan_extraction(arguments.model, data, output=output, device=arguments.device, **settings_of(arguments))
         planned = plan.plan.host_peak(plan.device_type)
         print(plan.describe(), flush=True)
         plan.run()
@@ -158,24 +155,6 @@ def matrix_ceiling(device: torch.device, dtype: torch.dtype) -> float:
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
-
-
-def made_up(items: int) -> PreferenceData:
-    """Pictures of noise, each under a prompt of its own, in pairs of two."""
-    rows = pd.DataFrame({"item_id": [f"i{n}" for n in range(items)]})
-    rows["prompt_id"] = [f"p{n // 2}" for n in range(items)]
-    rows["prompt"] = [f"a picture of number {n // 2} on a white background" for n in range(items)]
-    rows["image"] = rows["item_id"]
-    pairs = pd.DataFrame(
-        [(f"q{n}", f"p{n}", f"i{2 * n}", f"i{2 * n + 1}", 1.0, "train", "all") for n in range(items // 2)],
-        columns=["pair_id", "prompt_id", "first", "second", "choice", "split", "facet"],
-    )
-
-    def draw(item: str) -> Image.Image:
-        pixels = np.random.default_rng(int(item[1:])).integers(0, 256, (512, 512, 3))
-        return Image.fromarray(pixels.astype(np.uint8))
-
-    return PreferenceData(name="noise", items=rows, pairs=pairs, images=DrawnImages(draw))
 
 
 if __name__ == "__main__":

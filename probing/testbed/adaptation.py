@@ -68,9 +68,9 @@ def run(options: AdaptationOptions) -> None:
     test = data.pairs[data.pairs["split"] == "test"]
     scores: dict[tuple[str, str, int], pd.Series] = {}
     for model in options.models:
-        store = _store(model, FROZEN, data, options)
+        store = backbone_store(model, FROZEN, data, options)
         for seed in range(options.seeds):
-            for how, reward in _rewards(model, store, data, seed, options):
+            for how, reward in trained_rewards(model, store, data, seed, options):
                 scores[model, how, seed] = _scores(reward, data, options.cache / f"{model}-{how}-{seed}.csv")
                 accuracy = float(np.nanmean(right(scores[model, how, seed], test)))
                 print(f"{model}, {how}, seed {seed}: {accuracy:.3f}", flush=True)
@@ -79,7 +79,7 @@ def run(options: AdaptationOptions) -> None:
     by_block = curves(
         {
             (model, how): measure_cells(
-                _store(model, how, data, options),
+                backbone_store(model, how, data, options),
                 data.pairs,
                 sites=Sites(streams=("image",)),
                 run=Run(journal=options.cache / "fits"),
@@ -98,7 +98,7 @@ def run(options: AdaptationOptions) -> None:
     print(f"Figures: adaptation, adaptation_curves; table: adaptation_differences.csv; in {options.output}")
 
 
-def _store(
+def backbone_store(
     model: str, how: str, data: probing.PreferenceData, options: AdaptationOptions, *, seed: int = 0
 ) -> probing.FeatureStore:
     """Extract the features of a backbone: the frozen one, or that of an adapted reward's first seed."""
@@ -112,7 +112,7 @@ def _store(
     return probing.extract(model, data, transformer=transformer, sigmas=[options.sigma], output=output)
 
 
-def _rewards(
+def trained_rewards(
     model: str, store: probing.FeatureStore, data: probing.PreferenceData, seed: int, options: AdaptationOptions
 ) -> Iterator[tuple[str, LatentReward]]:
     """Train what is not there: the frozen reward of a seed, then its adapted ones."""

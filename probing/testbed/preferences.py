@@ -148,6 +148,11 @@ def drawing_version(seed: int) -> str:
     return digest.hexdigest()[:32]
 
 
+def captions(split: str) -> list[str]:
+    """List the captions of a split of the preference data, in order."""
+    return [prompt.scene.caption for prompt in prompts() if prompt.split == split]
+
+
 def prompts(seed: int = 0, counts: dict[str, int] | None = None) -> list[Prompt]:
     """Draw the prompts of the data.
 

@@ -1,0 +1,20 @@
+"""Is what can be read also used? Steering and erasing blocks during sampling, beside the reward curve."""
+
+from probing.analysis.causal.directions import RANDOM, RANDOM_INIT, TRAINED, Direction, directions
+from probing.analysis.causal.effects import erasure_effects, rank_correlations, steering_effects
+from probing.analysis.causal.generation import Change, GenerationSettings, Judge, generate
+
+__all__ = [
+    "RANDOM",
+    "RANDOM_INIT",
+    "TRAINED",
+    "Change",
+    "Direction",
+    "GenerationSettings",
+    "Judge",
+    "directions",
+    "erasure_effects",
+    "generate",
+    "rank_correlations",
+    "steering_effects",
+]

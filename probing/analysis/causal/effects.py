@@ -1,0 +1,129 @@
+"""What changes of blocks do to scores, paired by caption, and how that goes with what can be read there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+from probing.analysis.engine import correct
+from probing.statistics import RESAMPLES, paired_difference
+
+KEYS = ("facet", "probe", "control", "block", "metric")
+
+
+def steering_effects(scores: pd.DataFrame) -> pd.DataFrame:
+    """Compare pictures steered along a direction with those steered against it.
+
+    The ``effect`` is half the difference of the two, the part that turns with the direction; the ``damage`` is their
+    mean less the unchanged pictures' score, the part that any change of that size may have. Seeds of a control are
+    averaged by caption.
+
+    Args:
+        scores: Of :func:`probing.analysis.causal.generation.generate`: ``facet, probe, control, seed, block, dose,
+            caption, metric, value``, with a dose of 0 for the unchanged backbone, and one dose above 0 with its
+            negative.
+
+    Returns:
+        One row a facet, probe, control, block and metric: ``effect`` and ``damage``, each with its interval over
+        captions; for the effect a p-value, corrected by Holm over the blocks of a facet, probe, control and metric.
+    """
+    plain = scores[scores["dose"] == 0].set_index(["metric", "caption"])["value"]
+    steered = scores[scores["dose"] != 0]
+    rows = []
+    for key, part in steered.groupby(list(KEYS), sort=False):
+        by_sign = part.assign(sign=np.sign(part["dose"])).pivot_table(index="caption", columns="sign", values="value")
+        along, against = by_sign[1.0].to_numpy(), by_sign[-1.0].to_numpy()
+        unchanged = plain[part["metric"].iloc[0]].loc[by_sign.index].to_numpy()
+        captions = by_sign.index.to_numpy()
+        effect = paired_difference(along / 2, against / 2, captions)
+        damage = paired_difference((along + against) / 2, unchanged, captions)
+        rows.append(
+            dict(zip(KEYS, key, strict=True))
+            | {"dose": float(part["dose"].max()), "n_prompts": len(captions), "seeds": part["seed"].nunique()}
+            | {"effect": float(effect.estimate), "ci_low": float(effect.low), "ci_high": float(effect.high)}
+            | {"p_value": float(effect.p_value), "smallest_p_value": float(effect.smallest_p_value)}
+            | {"damage": float(damage.estimate), "damage_low": float(damage.low), "damage_high": float(damage.high)}
+        )
+    return correct(pd.DataFrame(rows), "effect", by=["facet", "probe", "control", "metric"])
+
+
+def erasure_effects(scores: pd.DataFrame) -> pd.DataFrame:
+    """Compare pictures made without a subspace with the unchanged ones.
+
+    Args:
+        scores: As for :func:`steering_effects`; erased where the dose is 1.
+
+    Returns:
+        One row a facet, probe, control, block and metric: ``effect`` with interval, p-value and verdict.
+    """
+    plain = scores[scores["dose"] == 0].set_index(["metric", "caption"])["value"]
+    rows = []
+    for key, part in scores[scores["dose"] != 0].groupby(list(KEYS), sort=False):
+        erased = part.groupby("caption")["value"].mean()
+        unchanged = plain[part["metric"].iloc[0]].loc[erased.index].to_numpy()
+        effect = paired_difference(erased.to_numpy(), unchanged, erased.index.to_numpy())
+        rows.append(
+            dict(zip(KEYS, key, strict=True))
+            | {"n_prompts": len(erased), "seeds": part["seed"].nunique()}
+            | {"effect": float(effect.estimate), "ci_low": float(effect.low), "ci_high": float(effect.high)}
+            | {"p_value": float(effect.p_value), "smallest_p_value": float(effect.smallest_p_value)}
+        )
+    return correct(pd.DataFrame(rows), "effect", by=["facet", "probe", "control", "metric"])
+
+
+def rank_correlations(
+    scores: pd.DataFrame,
+    readings: Mapping[str, pd.DataFrame],
+    *,
+    metric_of: Mapping[str, str],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Correlate, over blocks, what can be read with what steering does.
+
+    Spearman's correlation of a block's accuracy on a facet and its effect on the facet's metric. Each resample draws
+    test prompts and captions anew, so the interval has the uncertainty of both; it does not have that of other blocks,
+    which a backbone has once.
+
+    Args:
+        scores: As for :func:`steering_effects`.
+        readings: By facet: outcomes of test pairs, ``prompt_id`` and one column a block.
+        metric_of: By facet: the metric that its direction should move.
+        resamples: Number of resamples.
+        seed: Of the resamples.
+
+    Returns:
+        One row a facet, probe and control: ``correlation`` and its interval (percentiles), ``n_blocks``.
+    """
+    rows = []
+    for (facet, probe, control), part in scores[scores["dose"] != 0].groupby(["facet", "probe", "control"], sort=False):
+        reading, metric = readings[facet], metric_of[facet]
+        blocks = sorted(part["block"].unique())
+        signed = part[part["metric"] == metric].assign(half=lambda rows: rows["value"] * np.sign(rows["dose"]) / 2)
+        seeds = signed["seed"].nunique()
+        effects = signed.pivot_table(index="caption", columns="block", values="half", aggfunc="sum")[blocks] / seeds
+        by_prompt = reading.groupby("prompt_id")[blocks].agg(["sum", "count"])
+        sums, counts = (by_prompt.xs(name, axis=1, level=1).to_numpy(dtype=float) for name in ("sum", "count"))
+        values, rng = effects.to_numpy(), np.random.default_rng(seed)
+        drawn = []
+        for _ in range(resamples):
+            prompts, captions = (rng.integers(len(table), size=len(table)) for table in (sums, values))
+            drawn.append(_spearman(sums[prompts].sum(axis=0) / counts[prompts].sum(axis=0), values[captions].mean(0)))
+        low, high = np.nanpercentile(drawn, [2.5, 97.5])
+        correlation = _spearman(sums.sum(axis=0) / counts.sum(axis=0), values.mean(axis=0))
+        rows.append(
+            {"facet": facet, "probe": probe, "control": control, "metric": metric, "n_blocks": len(blocks)}
+            | {"correlation": correlation, "ci_low": float(low), "ci_high": float(high)}
+        )
+    return pd.DataFrame(rows)
+
+
+def _spearman(first: Float[np.ndarray, " block"], second: Float[np.ndarray, " block"]) -> float:
+    ranks = rankdata(first), rankdata(second)
+    if min(np.ptp(rank) for rank in ranks) == 0:
+        return float("nan")
+    return float(np.corrcoef(*ranks)[0, 1])
