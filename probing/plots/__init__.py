@@ -1,6 +1,7 @@
 """Figures: a tidy table in, matplotlib figures out. Nothing here opens a window; only :func:`save_figure` writes."""
 
 from probing.plots.adaptation import figure_adaptation, figure_adaptation_curves, plot_adaptation, plot_adapted_curve
+from probing.plots.causal import figure_causal_curve, figure_dose_response, plot_dose_response, plot_reading, plot_use
 from probing.plots.combinations import figure_combinations, plot_gains, plot_pairs_of_blocks
 from probing.plots.comparisons import figure_comparisons, plot_comparisons
 from probing.plots.controls import figure_controls, plot_controls
@@ -20,10 +21,12 @@ __all__ = [
     "NothingToDraw",
     "figure_adaptation",
     "figure_adaptation_curves",
+    "figure_causal_curve",
     "figure_combinations",
     "figure_comparisons",
     "figure_controls",
     "figure_depth_curves",
+    "figure_dose_response",
     "figure_factorial",
     "figure_factorial_effects",
     "figure_faults",
@@ -45,6 +48,7 @@ __all__ = [
     "plot_comparisons",
     "plot_controls",
     "plot_depth_curves",
+    "plot_dose_response",
     "plot_effects",
     "plot_factorial",
     "plot_gain_of_many",
@@ -53,11 +57,13 @@ __all__ = [
     "plot_noise",
     "plot_pairs_of_blocks",
     "plot_published",
+    "plot_reading",
     "plot_redraws",
     "plot_reward_curve",
     "plot_scaling",
     "plot_similarity",
     "plot_stage_similarity",
     "plot_token_map",
+    "plot_use",
     "save_figure",
 ]

@@ -198,9 +198,8 @@ class RewardReader:
         *,
         gradients: bool = False,
     ) -> Float[Tensor, " item"]:
-        noise = torch.from_numpy(np.stack([item_noise(seed, key, self._shape) for key in keys]))
         with self.backbone.on_device("transformer"):
-            return self.rewards_of(latents, conditioning, noise, gradients=gradients)
+            return self.rewards_of(latents, conditioning, self._noise(keys, seed), gradients=gradients)
 
     def rewards_of(
         self,
@@ -218,19 +217,46 @@ class RewardReader:
             noise: ε of each item.
             gradients: Keep what gradients by latents and weights need.
         """
-        conditioning = conditioning.to(self.backbone.device)
-        features: dict[Site, Tensor] = {}
-        for sigma in dict.fromkeys(site.sigma for site in self._sites):
-            noisy = add_noise(latents, noise, sigma)
-            features |= self._read(noisy, conditioning, sigma, gradients)
+        features = self._features_of(latents, conditioning, noise, self._sites, gradients)
         joined = side_by_side(features, self._sites, tokens=self._tokens).cpu()
         with torch.set_grad_enabled(gradients):
             rewards: Float[Tensor, " item"] = self.head(joined)
         return rewards
 
-    def _read(self, noisy: Tensor, conditioning: Conditioning, sigma: float, gradients: bool) -> dict[Site, Tensor]:
-        """Read every site of one noise level in one forward, which stops after the deepest block."""
-        sites = [site for site in self._sites if site.sigma == sigma]
+    def features(
+        self,
+        latents: Float[Tensor, "item channel row column"],
+        conditioning: Conditioning,
+        keys: Sequence[str],
+        seed: int,
+        sites: Sequence[Site],
+    ) -> dict[Site, Float[Tensor, "item ..."]]:
+        """Read any sites of the backbone with the noise of :meth:`rewards`: several heads share the forwards."""
+        parts: list[dict[Site, Tensor]] = []
+        with sentence_for_full_memory(self.backbone, self._settings.resolution), self.backbone.on_device("transformer"):
+            for rows in self._batches(len(latents)):
+                noise = self._noise(keys[rows], seed)
+                words = conditioning.rows(_numbers(slice(rows.start, rows.start + len(noise))))
+                parts.append(self._features_of(latents[rows], words, noise, sites, gradients=False))
+        return {site: torch.cat([part[site].cpu() for part in parts]) for site in sites}
+
+    def _features_of(
+        self, latents: Tensor, conditioning: Conditioning, noise: Tensor, sites: Sequence[Site], gradients: bool
+    ) -> dict[Site, Tensor]:
+        conditioning = conditioning.to(self.backbone.device)
+        features: dict[Site, Tensor] = {}
+        for sigma in dict.fromkeys(site.sigma for site in sites):
+            of_sigma = [site for site in sites if site.sigma == sigma]
+            features |= self._read(add_noise(latents, noise, sigma), conditioning, sigma, of_sigma, gradients)
+        return features
+
+    def _noise(self, keys: Sequence[str], seed: int) -> Float[Tensor, "item channel row column"]:
+        return torch.from_numpy(np.stack([item_noise(seed, key, self._shape) for key in keys]))
+
+    def _read(
+        self, noisy: Tensor, conditioning: Conditioning, sigma: float, sites: Sequence[Site], gradients: bool
+    ) -> dict[Site, Tensor]:
+        """Read sites of one noise level in one forward, which stops after the deepest block."""
         blocks = sorted({site.block for site in sites})
         inputs, layout = self.backbone.inputs(noisy, conditioning, sigma), self.backbone.layout(noisy, conditioning)
 

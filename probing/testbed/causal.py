@@ -48,8 +48,9 @@ class CausalOptions:
     Attributes:
         model: Model.
         captions: Number of captions of the test split, one picture each.
-        dose: Length of a push, in standard deviations of the reading over items.
-        doses: Lengths of the dose-response, at the block that reads the facet best.
+        doses: Lengths of a push in every block, in standard deviations of the reading over items; controls have the
+            largest.
+        responses: Lengths of the dose-response, at the block that reads the facet best.
         seeds: Shuffled and random directions of each block.
         steps: Forwards of the sampler.
         guidance: Scale of classifier-free guidance; 1 for none.
@@ -60,8 +61,8 @@ class CausalOptions:
 
     model: str = "testbed-s"
     captions: int = 128
-    dose: float = 1.0
-    doses: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    doses: tuple[float, ...] = (1.0, 4.0)
+    responses: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
     seeds: int = 2
     steps: int = 12
     guidance: float = 1.0
@@ -97,19 +98,24 @@ def run(options: CausalOptions) -> None:
         return causal.generate(backbone, plain + changes, words, judge, settings, folder=options.cache / "generated")
 
     found = list(_directions(stores, data, options))
-    scores = generate([_push(one, sign * options.dose) for one in found for sign in (1, -1)])
+    largest = (max(options.doses),)
+    scores = generate(
+        [
+            _push(one, sign * dose)
+            for one in found
+            for dose in (options.doses if one.control == causal.TRAINED else largest)
+            for sign in (1, -1)
+        ]
+    )
     curve = _with_readings(causal.steering_effects(scores), read).assign(model=options.model)
+    curve["target"] = curve["facet"].map(METRIC_OF) == curve["metric"]
     correlations = causal.rank_correlations(
         scores, {facet: _by_block(results, facet) for facet, results in read.items()}, metric_of=METRIC_OF
     ).assign(model=options.model)
     best = {facet: int(curve[curve["facet"] == facet].sort_values("accuracy")["block"].iloc[-1]) for facet in READ_AT}
     at_best = [one for one in found if one.block == best[one.facet] and one.control in ("trained", "random")]
-    responses = pd.concat(
-        [
-            causal.steering_effects(generate([_push(one, s * dose) for one in at_best for s in (1, -1)]))
-            for dose in options.doses
-        ],
-        ignore_index=True,
+    responses = causal.dose_responses(
+        generate([_push(one, sign * dose) for one in at_best for dose in options.responses for sign in (1, -1)])
     ).assign(model=options.model)
     erasers, certificates = _erasers(stores[False], data, options)
     erased = causal.erasure_effects(generate(erasers)).assign(model=options.model)
@@ -163,9 +169,8 @@ def _directions(
     for facet in READ_AT:
         for site in _sites(stores[False], facet):
             for probe in PROBES:
-                yield from causal.directions(
-                    stores[False], data, site, facet, probe, seeds=options.seeds, random_init=stores[True]
-                )
+                controls = {"seeds": options.seeds, "random_init": stores[True]} if probe == PROBES[0] else {"seeds": 0}
+                yield from causal.directions(stores[False], data.pairs, site, facet, probe, **controls)
 
 
 def _push(one: causal.Direction, dose: float) -> causal.Change:
@@ -188,7 +193,7 @@ def _erasers(
             fitted = fit_eraser(differences, choices)
             # A difference has no place: items keep the mean of the training items.
             mean = features[pairs.training_rows].mean(axis=0)
-            unit = rng.normal(size=features.shape[1])
+            unit: np.ndarray = rng.normal(size=features.shape[1])
             unit -= unit.mean()
             unit /= np.linalg.norm(unit)
             erasers = {

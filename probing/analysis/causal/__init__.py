@@ -1,7 +1,7 @@
 """Is what can be read also used? Steering and erasing blocks during sampling, beside the reward curve."""
 
 from probing.analysis.causal.directions import RANDOM, RANDOM_INIT, TRAINED, Direction, directions
-from probing.analysis.causal.effects import erasure_effects, rank_correlations, steering_effects
+from probing.analysis.causal.effects import dose_responses, erasure_effects, rank_correlations, steering_effects
 from probing.analysis.causal.generation import Change, GenerationSettings, Judge, generate
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "GenerationSettings",
     "Judge",
     "directions",
+    "dose_responses",
     "erasure_effects",
     "generate",
     "rank_correlations",

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from probing.analysis.engine import SHUFFLED, FeatureSource, Site, facets_of, read_site
-from probing.preferences import PreferenceData
 from probing.probes import make_probe
 
 TRAINED, RANDOM, RANDOM_INIT = "trained", "random", "random-init"
@@ -40,7 +40,7 @@ class Direction:
 
 def directions(
     store: FeatureSource,
-    data: PreferenceData,
+    pairs: pd.DataFrame,
     site: Site,
     facet: str,
     probe: str,
@@ -52,7 +52,7 @@ def directions(
 
     Args:
         store: Features of the backbone.
-        data: Pairs; those of split ``train`` are used.
+        pairs: The pairs; those of split ``train`` are used.
         site: Where features are read; a reduction over tokens that adding to every token moves by as much: ``mean``.
         facet: Facet of the pairs.
         probe: Name in :data:`probing.probes.PROBES` of a linear probe.
@@ -63,12 +63,12 @@ def directions(
         UserError: As :func:`probing.analysis.engine.facets_of`.
     """
     features = read_site(store, site)
-    pairs = facets_of(store, data.pairs, [facet])[0]
-    training = features[pairs.training_rows].astype(np.float64)
-    differences, choices, prompts = pairs.train.differences(features), pairs.train.choices, pairs.train.prompts
+    of_facet = facets_of(store, pairs, [facet])[0]
+    training = features[of_facet.training_rows].astype(np.float64)
+    differences, choices, prompts = of_facet.train.differences(features), of_facet.train.choices, of_facet.train.prompts
 
     def read(x: Float[np.ndarray, "pair channel"], y: Float[np.ndarray, " pair"]) -> Float[np.ndarray, " channel"]:
-        coefficients = make_probe(probe).fit(x, y, groups=prompts).coef_  # type: ignore[attr-defined]
+        coefficients = make_probe(probe).fit(x, y, groups=prompts).coef_
         return coefficients / max(float(np.linalg.norm(coefficients)), np.finfo(np.float64).tiny)
 
     unit = read(differences, choices)
@@ -88,6 +88,6 @@ def directions(
         normal -= normal.mean()
         yield direction(RANDOM, seed, normal / np.linalg.norm(normal))
     if random_init is not None:
-        of_control = facets_of(random_init, data.pairs, [facet])[0].train
+        of_control = facets_of(random_init, pairs, [facet])[0].train
         fresh = read_site(random_init, site)
         yield direction(RANDOM_INIT, 0, read(of_control.differences(fresh), of_control.choices))

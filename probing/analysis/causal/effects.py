@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,31 +25,52 @@ def steering_effects(scores: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         scores: Of :func:`probing.analysis.causal.generation.generate`: ``facet, probe, control, seed, block, dose,
-            caption, metric, value``, with a dose of 0 for the unchanged backbone, and one dose above 0 with its
+            caption, metric, value``, with a dose of 0 for the unchanged backbone, and each dose above 0 with its
             negative.
 
     Returns:
-        One row a facet, probe, control, block and metric: ``effect`` and ``damage``, each with its interval over
-        captions; for the effect a p-value, corrected by Holm over the blocks of a facet, probe, control and metric.
+        One row a facet, probe, control, block, metric and dose: ``effect`` and ``damage``, each with its interval over
+        captions; for the effect a p-value, corrected by Holm over the blocks of a facet, probe, control, metric and
+        dose.
     """
     plain = scores[scores["dose"] == 0].set_index(["metric", "caption"])["value"]
     steered = scores[scores["dose"] != 0]
     rows = []
-    for key, part in steered.groupby(list(KEYS), sort=False):
+    for values, part in steered.groupby([*KEYS, steered["dose"].abs()], sort=False):
+        key: dict[str, Any] = dict(zip((*KEYS, "dose"), values, strict=True))
         by_sign = part.assign(sign=np.sign(part["dose"])).pivot_table(index="caption", columns="sign", values="value")
         along, against = by_sign[1.0].to_numpy(), by_sign[-1.0].to_numpy()
-        unchanged = plain[part["metric"].iloc[0]].loc[by_sign.index].to_numpy()
+        unchanged = plain[key["metric"]].loc[by_sign.index].to_numpy()
         captions = by_sign.index.to_numpy()
         effect = paired_difference(along / 2, against / 2, captions)
         damage = paired_difference((along + against) / 2, unchanged, captions)
         rows.append(
-            dict(zip(KEYS, key, strict=True))
-            | {"dose": float(part["dose"].max()), "n_prompts": len(captions), "seeds": part["seed"].nunique()}
+            key
+            | {"n_prompts": len(captions), "seeds": part["seed"].nunique()}
             | {"effect": float(effect.estimate), "ci_low": float(effect.low), "ci_high": float(effect.high)}
             | {"p_value": float(effect.p_value), "smallest_p_value": float(effect.smallest_p_value)}
             | {"damage": float(damage.estimate), "damage_low": float(damage.low), "damage_high": float(damage.high)}
         )
-    return correct(pd.DataFrame(rows), "effect", by=["facet", "probe", "control", "metric"])
+    return correct(pd.DataFrame(rows), "effect", by=["facet", "probe", "control", "metric", "dose"])
+
+
+def dose_responses(scores: pd.DataFrame) -> pd.DataFrame:
+    """Compare pictures steered by each dose, above or below 0, with the unchanged ones.
+
+    Args:
+        scores: As for :func:`steering_effects`, with any doses.
+
+    Returns:
+        One row a facet, probe, control, block, metric and dose: ``change`` with its interval over captions.
+    """
+    rows = []
+    for key, dose, change in _changes(scores):
+        rows.append(
+            key
+            | {"dose": dose, "n_prompts": change["n_prompts"], "change": change["effect"]}
+            | {"change_low": change["ci_low"], "change_high": change["ci_high"]}
+        )
+    return pd.DataFrame(rows)
 
 
 def erasure_effects(scores: pd.DataFrame) -> pd.DataFrame:
@@ -60,19 +82,32 @@ def erasure_effects(scores: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a facet, probe, control, block and metric: ``effect`` with interval, p-value and verdict.
     """
-    plain = scores[scores["dose"] == 0].set_index(["metric", "caption"])["value"]
-    rows = []
-    for key, part in scores[scores["dose"] != 0].groupby(list(KEYS), sort=False):
-        erased = part.groupby("caption")["value"].mean()
-        unchanged = plain[part["metric"].iloc[0]].loc[erased.index].to_numpy()
-        effect = paired_difference(erased.to_numpy(), unchanged, erased.index.to_numpy())
-        rows.append(
-            dict(zip(KEYS, key, strict=True))
-            | {"n_prompts": len(erased), "seeds": part["seed"].nunique()}
-            | {"effect": float(effect.estimate), "ci_low": float(effect.low), "ci_high": float(effect.high)}
-            | {"p_value": float(effect.p_value), "smallest_p_value": float(effect.smallest_p_value)}
-        )
+    rows = [key | change for key, _, change in _changes(scores)]
     return correct(pd.DataFrame(rows), "effect", by=["facet", "probe", "control", "metric"])
+
+
+def _changes(scores: pd.DataFrame) -> Iterator[tuple[dict[str, Any], float, dict[str, Any]]]:
+    """Compare each change with the unchanged backbone, caption by caption; seeds of a control are averaged."""
+    plain = scores[scores["dose"] == 0].set_index(["metric", "caption"])["value"]
+    for values, part in scores[scores["dose"] != 0].groupby([*KEYS, "dose"], sort=False):
+        *labels, dose = values
+        key: dict[str, Any] = dict(zip(KEYS, labels, strict=True))
+        changed = part.groupby("caption")["value"].mean()
+        unchanged = plain[key["metric"]].loc[changed.index].to_numpy()
+        test = paired_difference(changed.to_numpy(), unchanged, changed.index.to_numpy())
+        yield (
+            key,
+            float(str(dose)),
+            {
+                "n_prompts": len(changed),
+                "seeds": part["seed"].nunique(),
+                "effect": float(test.estimate),
+                "ci_low": float(test.low),
+                "ci_high": float(test.high),
+                "p_value": float(test.p_value),
+                "smallest_p_value": float(test.smallest_p_value),
+            },
+        )
 
 
 def rank_correlations(
@@ -97,11 +132,12 @@ def rank_correlations(
         seed: Of the resamples.
 
     Returns:
-        One row a facet, probe and control: ``correlation`` and its interval (percentiles), ``n_blocks``.
+        One row a facet, probe, control and dose: ``correlation`` and its interval (percentiles), ``n_blocks``.
     """
-    rows = []
-    for (facet, probe, control), part in scores[scores["dose"] != 0].groupby(["facet", "probe", "control"], sort=False):
-        reading, metric = readings[facet], metric_of[facet]
+    rows, steered = [], scores[scores["dose"] != 0]
+    for labels, part in steered.groupby(["facet", "probe", "control", steered["dose"].abs()], sort=False):
+        key: dict[str, Any] = dict(zip(("facet", "probe", "control", "dose"), labels, strict=True))
+        reading, metric = readings[key["facet"]], metric_of[key["facet"]]
         blocks = sorted(part["block"].unique())
         signed = part[part["metric"] == metric].assign(half=lambda rows: rows["value"] * np.sign(rows["dose"]) / 2)
         seeds = signed["seed"].nunique()
@@ -116,7 +152,8 @@ def rank_correlations(
         low, high = np.nanpercentile(drawn, [2.5, 97.5])
         correlation = _spearman(sums.sum(axis=0) / counts.sum(axis=0), values.mean(axis=0))
         rows.append(
-            {"facet": facet, "probe": probe, "control": control, "metric": metric, "n_blocks": len(blocks)}
+            key
+            | {"metric": metric, "n_blocks": len(blocks)}
             | {"correlation": correlation, "ci_low": float(low), "ci_high": float(high)}
         )
     return pd.DataFrame(rows)

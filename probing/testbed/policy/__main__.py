@@ -16,7 +16,8 @@ from probing.commands import check_output_folder, run_command
 from probing.errors import UserError
 from probing.options import OptionsParser
 from probing.reward import LatentReward
-from probing.testbed.adaptation import FROZEN, AdaptationOptions, backbone_store, trained_rewards
+from probing.testbed.adaptation import AdaptationOptions, backbone_store, trained_rewards
+from probing.testbed.adaptation_tables import FROZEN
 from probing.testbed.policy.rewards import KeptReward, Reward, RivalReward, judge_reward
 from probing.testbed.policy.training import Policy, PolicySettings, PolicyTraining
 

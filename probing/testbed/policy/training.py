@@ -163,7 +163,8 @@ class Policy:
 
     def batch(self, latents: Tensor, captions: Sequence[str], conditioning: Conditioning) -> Batch:
         """Hand finished latents to a reward."""
-        return Batch(latents.detach().float().cpu(), captions, conditioning, self.backbone.pipeline.vae)
+        vae = self.backbone.pipeline.vae  # type: ignore[attr-defined]
+        return Batch(latents.detach().float().cpu(), captions, conditioning, vae)
 
 
 class PolicyTraining:
@@ -172,13 +173,13 @@ class PolicyTraining:
     Args:
         policy: Freshly made.
         reward: What is optimised.
-        name: Identity of the reward.
+        identity: What tells the reward from others, such as its manifest.
         folder: Receives the state, ``log.csv``, and the latents of each evaluation.
     """
 
-    def __init__(self, policy: Policy, reward: Reward, name: str, folder: Path) -> None:
+    def __init__(self, policy: Policy, reward: Reward, identity: object, folder: Path) -> None:
         self.policy, self._reward, self._folder = policy, reward, folder
-        self._identity = repr([asdict(policy.settings), policy.backbone.parts, name])
+        self._identity = repr([asdict(policy.settings), policy.backbone.parts, identity])
         self._optimizer = torch.optim.AdamW(
             policy.parameters.values(), lr=policy.settings.learning_rate, weight_decay=1e-4
         )
