@@ -193,9 +193,7 @@ def _erasers(
             fitted = fit_eraser(differences, choices)
             # A difference has no place: items keep the mean of the training items.
             mean = features[pairs.training_rows].mean(axis=0)
-            unit: np.ndarray = rng.normal(size=features.shape[1])
-            unit -= unit.mean()
-            unit /= np.linalg.norm(unit)
+            unit = causal.random_direction(features.shape[1], rng)
             erasers = {
                 "trained": fitted.matrix,
                 "shuffled": fit_eraser(differences, rng.permutation(choices)).matrix,

@@ -1,6 +1,6 @@
 """Is what can be read also used? Steering and erasing blocks during sampling, beside the reward curve."""
 
-from probing.analysis.causal.directions import RANDOM, RANDOM_INIT, TRAINED, Direction, directions
+from probing.analysis.causal.directions import RANDOM, RANDOM_INIT, TRAINED, Direction, directions, random_direction
 from probing.analysis.causal.effects import dose_responses, erasure_effects, rank_correlations, steering_effects
 from probing.analysis.causal.generation import Change, GenerationSettings, Judge, generate
 
@@ -16,6 +16,7 @@ __all__ = [
     "dose_responses",
     "erasure_effects",
     "generate",
+    "random_direction",
     "rank_correlations",
     "steering_effects",
 ]

@@ -83,11 +83,15 @@ def directions(
         yield direction(
             SHUFFLED, seed, read(differences, np.where(rng.random(len(choices)) < 0.5, choices, 1 - choices))
         )
-        # Layer norm takes away what is equal in all channels.
-        normal = rng.normal(size=len(unit))
-        normal -= normal.mean()
-        yield direction(RANDOM, seed, normal / np.linalg.norm(normal))
+        yield direction(RANDOM, seed, random_direction(len(unit), rng))
     if random_init is not None:
         of_control = facets_of(random_init, pairs, [facet])[0].train
         fresh = read_site(random_init, site)
         yield direction(RANDOM_INIT, 0, read(of_control.differences(fresh), of_control.choices))
+
+
+def random_direction(channels: int, rng: np.random.Generator) -> Float[np.ndarray, " channel"]:
+    """Draw a unit vector without the part that is equal in all channels, which layer norm takes away."""
+    normal = rng.normal(size=(channels,))
+    normal -= normal.mean()
+    return normal / np.linalg.norm(normal)
