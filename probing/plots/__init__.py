@@ -10,6 +10,13 @@ from probing.plots.factorial import figure_factorial, figure_factorial_effects, 
 from probing.plots.heat_maps import figure_faults, figure_heat_map_examples, figure_heat_maps, plot_heat_maps
 from probing.plots.noise import figure_noise, figure_noise_draws, plot_gain_of_many, plot_noise, plot_redraws
 from probing.plots.pairs import figure_pairs
+from probing.plots.policy import (
+    figure_hacking_watch,
+    figure_policy,
+    figure_policy_samples,
+    plot_hacking_watch,
+    plot_policy,
+)
 from probing.plots.reward_curve import figure_headline, figure_reward_curves, plot_reward_curve
 from probing.plots.save import save_figure
 from probing.plots.scaling import figure_depth_curves, figure_scaling, plot_depth_curves, plot_published, plot_scaling
@@ -30,6 +37,7 @@ __all__ = [
     "figure_factorial",
     "figure_factorial_effects",
     "figure_faults",
+    "figure_hacking_watch",
     "figure_headline",
     "figure_heat_map_examples",
     "figure_heat_maps",
@@ -37,6 +45,8 @@ __all__ = [
     "figure_noise",
     "figure_noise_draws",
     "figure_pairs",
+    "figure_policy",
+    "figure_policy_samples",
     "figure_reward_curves",
     "figure_scaling",
     "figure_stage_similarity",
@@ -53,9 +63,11 @@ __all__ = [
     "plot_factorial",
     "plot_gain_of_many",
     "plot_gains",
+    "plot_hacking_watch",
     "plot_heat_maps",
     "plot_noise",
     "plot_pairs_of_blocks",
+    "plot_policy",
     "plot_published",
     "plot_reading",
     "plot_redraws",

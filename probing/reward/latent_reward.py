@@ -231,6 +231,34 @@ class LatentReward:
         )
         return self._calibrated(raw), gradient / self.manifest.temperature
 
+    def noisy_score_and_grad(
+        self,
+        noisy: Tensor,
+        sigma: float,
+        prompts: str | Sequence[str] | None = None,
+        *,
+        conditioning: Conditioning | None = None,
+    ) -> tuple[Float[np.ndarray, " item"], Tensor]:
+        """Score latents on their way from noise to a picture as they are, with the gradients by them.
+
+        Meant for a head that was trained at that noise level; others give numbers without a meaning.
+
+        Args:
+            noisy: x_σ, (item, channel, row, column).
+            sigma: Its noise level.
+            prompts: As for :meth:`score_latents`.
+            conditioning: See there.
+
+        Raises:
+            UserError: As :meth:`score_latents`.
+        """
+        reader = self.opened
+        noisy = reader.check_latents(noisy)
+        raw, gradient = reader.noisy_rewards_and_gradients(
+            noisy, self._conditioning(prompts, conditioning, len(noisy)), sigma
+        )
+        return self._calibrated(raw), gradient / self.manifest.temperature
+
     def score_features(self, features: Float[np.ndarray, "item ..."]) -> Float[np.ndarray, " item"]:
         """Score cached features, side by side in the order of the manifest's sites."""
         import torch

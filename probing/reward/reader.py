@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,16 +173,40 @@ class RewardReader:
         seed: int,
     ) -> tuple[Float[np.ndarray, " item"], Float[Tensor, "item channel row column"]]:
         """Return rewards before calibration, and the gradient of each by its latents."""
+        return self._with_gradients(
+            latents,
+            lambda rows, clean: self._rewards(
+                clean, conditioning.rows(_numbers(rows)), keys[rows], seed, gradients=True
+            ),
+        )
+
+    def noisy_rewards_and_gradients(
+        self, noisy: Float[Tensor, "item channel row column"], conditioning: Conditioning, sigma: float
+    ) -> tuple[Float[np.ndarray, " item"], Float[Tensor, "item channel row column"]]:
+        """Return rewards of latents that are noisy already, and their gradients; all sites are read in one forward."""
+
+        def score(rows: slice, given: Tensor) -> Float[Tensor, " item"]:
+            with self.backbone.on_device("transformer"), torch.enable_grad():
+                words = conditioning.rows(_numbers(rows)).to(self.backbone.device)
+                features = self._read(given, words, sigma, self._sites, gradients=True)
+                return self.head(side_by_side(features, self._sites, tokens=self._tokens).cpu())
+
+        return self._with_gradients(noisy, score)
+
+    def _with_gradients(
+        self, latents: Float[Tensor, "item channel row column"], score: Callable[[slice, Tensor], Tensor]
+    ) -> tuple[Float[np.ndarray, " item"], Float[Tensor, "item channel row column"]]:
         rewards, gradients, fitting = [], [], FittingBatches()
 
         def both(rows: slice) -> tuple[Tensor, Tensor]:
-            clean = latents[rows].clone().requires_grad_(True)
-            values = self._rewards(clean, conditioning.rows(_numbers(rows)), keys[rows], seed, gradients=True)
-            # Items share nothing, so the gradient of the sum holds each one's own.
-            (gradient,) = torch.autograd.grad(values.sum(), clean)
+            given = latents[rows].clone().requires_grad_(True)
+            with torch.enable_grad():
+                values = score(rows, given)
+                # Items share nothing, so the gradient of the sum holds each one's own.
+                (gradient,) = torch.autograd.grad(values.sum(), given)
             return values.detach(), gradient
 
-        with sentence_for_full_memory(self.backbone, self._settings.resolution):
+        with torch.inference_mode(False), sentence_for_full_memory(self.backbone, self._settings.resolution):
             for batch in self._batches(len(latents)):
                 for _, (values, gradient) in fitting.run(batch, both):
                     rewards.append(values)

@@ -16,24 +16,15 @@ import probing
 from probing.analysis.combinations.mix import fit_mix, mixed_features
 from probing.analysis.engine import Site, facets_of, read_site
 from probing.errors import UserError
-from probing.features import FeatureStore
 from probing.probes import LogisticProbe
 from probing.reward import PRESETS, LatentReward, train_reward
 from probing.reward.evaluation import evaluate
 from probing.reward.features import stored_features, wants_tokens
 from probing.reward.presets import preset_of
 from tests.backbones.model_folders import edit_weights
-from tests.fakes.tiny_sd3 import BLOCKS, T5_LENGTH
+from tests.fakes.tiny_sd3 import BLOCKS
+from tests.reward.conftest import READ
 
-READ = {
-    "sigmas": (0.005, 0.6),
-    "streams": ("image", "text"),
-    "reductions": ("mean", "grid4"),
-    "batch_size": 4,
-    "resolution": 32,
-    "t5_length": T5_LENGTH,
-    "device": "cpu",
-}
 HEADS = {
     "linear": {"blocks": (1, 3), "streams": ("image",), "reductions": ("mean",), "sigmas": (0.005,)},
     "both streams and levels": {"blocks": (0, 2), "reductions": ("mean", "mean_clip", "mean_t5"), "probe": "ridge"},
@@ -45,16 +36,6 @@ HEADS = {
         "options": {"epochs": 2, "seeds": 1, "width": 8, "heads": 2},
     },
 }
-
-
-@pytest.fixture(scope="module")
-def data():
-    return probing.load_pairs("testbed", where="facet == 'quality'", limit=96)
-
-
-@pytest.fixture(scope="module")
-def store(tiny_folder, data, tmp_path_factory) -> FeatureStore:
-    return probing.extract(tiny_folder, data, output=tmp_path_factory.mktemp("reward") / "tiny.zarr", **READ)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,183 @@
+"""Policies along their training: the optimised reward, the judge, the watch, and pictures."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from probing.plots import style
+from probing.plots.grid import facet_grid
+from probing.plots.text import shown_name
+from probing.plots.tokens import hide_axes, picture_of
+
+CAPTION = (
+    "Change against the start of the training, same captions and noise, mean over seeds. Bands: 95% over captions. "
+    "Bars: single seeds, least to most."
+)
+WATCH_CAPTION = (
+    "Mean change of the scores of probes that are not optimised, in standard deviations of the first pictures; thin: "
+    "single seeds. Triangles: alarms. Crosses: the judge is below its start (95% over captions)."
+)
+_PICTURE = 0.85
+_ROWS = {
+    "optimised": (1.0, "optimised reward (SD)", style.Style(style.TRAINED, "o")),
+    "judge": (1.0, "true reward, by the judge", style.Style("#D55E00", "s")),
+    "alignment": (100.0, "attributes right (points)", style.Style("#009E73", "^")),
+    "fidelity": (100.0, "judged fidelity (points)", style.Style("#CC79A7", "D")),
+}
+"""Factor, label and style of each metric that is drawn."""
+NAMES = {
+    "latent": "latent reward, frozen",
+    "adapted": "latent reward, adapted",
+    "rival": "baseline reward model",
+    "judge": "the judge itself",
+    "before": "before",
+}
+_SIGNALS = {
+    "optimised": style.Style("#222222", "", "optimised reward"),
+    "facet_alignment": style.Style("#009E73", "", "alignment head"),
+    "facet_quality": style.Style("#CC79A7", "", "quality head"),
+}
+
+
+def plot_policy(table: pd.DataFrame, *, reward: str, metric: str, ax: Axes | None = None) -> Axes:
+    """Draw the change of one score along the trainings on one reward.
+
+    Args:
+        table: ``policy.csv``.
+        reward: Optimised reward.
+        metric: Score.
+        ax: Axes to draw on; new ones if None.
+
+    Raises:
+        ValueError: The table has no such reward or score.
+    """
+    rows = table[(table["reward"] == reward) & (table["metric"] == metric)].sort_values("update")
+    if rows.empty:
+        raise ValueError(f"Got {reward!r} and {metric!r}, expected of {', '.join(table['reward'].unique())}.")
+    factor, label, one = _ROWS.get(metric, (1.0, metric, style.Style(style.TRAINED, "o")))
+    with style.house_style():
+        ax = style.new_axes(ax, (4.2, 3.0))
+        ax.axhline(0, color=style.REFERENCE, linewidth=1.0, zorder=1)
+        band = rows.assign(
+            value=factor * rows["change"], ci_low=factor * rows["ci_low"], ci_high=factor * rows["ci_high"]
+        )
+        style.draw_band(ax, rows["update"], band, one, hollow=False, alpha=0.18, zorder=3)
+        ax.vlines(rows["update"], factor * rows["least"], factor * rows["most"], color=one.colour, linewidth=0.8)
+        ax.set_xlabel("update")
+        ax.set_ylabel(label)
+    return ax
+
+
+def figure_policy(table: pd.DataFrame) -> Figure:
+    """Draw the optimised reward, the true one, alignment and fidelity (rows) for each reward (columns).
+
+    Args:
+        table: ``policy.csv``.
+    """
+    rewards = list(dict.fromkeys(table["reward"]))
+    with facet_grid(
+        len(_ROWS),
+        len(rewards),
+        (max(2.9 * len(rewards), 5.6), 2.1 * len(_ROWS) + 1.2),
+        title=f"Policies trained on rewards: {shown_name(table['model'].iloc[0])}",
+        caption=CAPTION,
+        outer_labels=True,
+        sharex=True,
+        sharey="row",
+    ) as (figure, grid):
+        for axes, metric in zip(grid, _ROWS, strict=True):
+            for ax, reward in zip(axes, rewards, strict=True):
+                plot_policy(table, reward=reward, metric=metric, ax=ax)
+                if metric == "optimised":
+                    ax.set_title(f"optimised:\n{NAMES.get(reward, reward)}", fontsize=10)
+    return figure
+
+
+def plot_hacking_watch(table: pd.DataFrame, *, reward: str, ax: Axes | None = None) -> Axes:
+    """Draw the scores of the watch's heads along the trainings on one reward.
+
+    Args:
+        table: ``hacking_watch.csv``.
+        reward: Optimised reward.
+        ax: Axes to draw on; new ones if None.
+    """
+    rows = table[table["reward"] == reward]
+    with style.house_style():
+        ax = style.new_axes(ax, (4.2, 3.2))
+        ax.axhline(0, color=style.REFERENCE, linewidth=1.0, zorder=1)
+        for name, one in _SIGNALS.items():
+            if name not in rows:
+                continue
+            for _, of_seed in rows.groupby("seed"):
+                ax.plot([0, *of_seed["update"]], [0, *of_seed[name]], color=one.colour, linewidth=0.8, alpha=0.6)
+            mean = rows.groupby("update")[name].mean()
+            ax.plot([0, *mean.index], [0, *mean], color=one.colour, linewidth=2.0)
+        low, high = ax.get_ylim()
+        room = 0.07 * (high - low)
+        seeds = sorted(rows["seed"].unique())
+        for number, seed in enumerate(seeds):
+            y, of_seed = low - room * (number + 1), rows[rows["seed"] == seed]
+            for flag, marker, colour in (("fell", "x", "#D55E00"), ("alarm", "^", "#0072B2")):
+                at: Any = of_seed.loc[of_seed[flag], "update"]
+                ax.plot(at, [y] * len(at), marker, color=colour, markersize=5, markerfacecolor="none")
+        ax.set_ylim(low - room * (len(seeds) + 1), high)
+        ax.set_xlabel("update")
+        ax.set_ylabel("change (SD)")
+        ax.set_title(f"optimised:\n{NAMES.get(reward, reward)}", fontsize=10)
+    return ax
+
+
+def figure_hacking_watch(table: pd.DataFrame) -> Figure:
+    """Draw the watch of every reward's trainings.
+
+    Args:
+        table: ``hacking_watch.csv``.
+    """
+    rewards = list(dict.fromkeys(table["reward"]))
+    with facet_grid(
+        1,
+        len(rewards),
+        (max(3.0 * len(rewards), 5.6), 4.6),
+        title=f"Watching for reward hacking: {shown_name(table['model'].iloc[0])}",
+        caption=WATCH_CAPTION,
+        handles=style.handles_of(_SIGNALS, set(table.columns)),
+        legend_columns=3,
+        outer_labels=True,
+        sharex=True,
+        sharey=False,
+    ) as (figure, grid):
+        for ax, reward in zip(grid[0], rewards, strict=True):
+            plot_hacking_watch(table, reward=reward, ax=ax)
+    return figure
+
+
+def figure_policy_samples(table: pd.DataFrame) -> Figure:
+    """Draw pictures of the same captions and noise before the trainings (first row) and after them.
+
+    Args:
+        table: ``policy_samples.csv``.
+    """
+    rewards, prompts = list(dict.fromkeys(table["reward"])), list(dict.fromkeys(table["prompt"]))
+    with facet_grid(
+        len(rewards),
+        len(prompts),
+        ((_PICTURE + 0.3) * len(prompts) + 1.0, (_PICTURE + 0.25) * len(rewards) + 1.3),
+        title=f"Pictures after training on each reward: {shown_name(table['model'].iloc[0])}",
+        caption="Same captions and noise in every row; the first seed of each reward.",
+    ) as (figure, grid):
+        for axes, reward in zip(grid, rewards, strict=True):
+            for ax, prompt in zip(axes, prompts, strict=True):
+                row = table[(table["reward"] == reward) & (table["prompt"] == prompt)].iloc[0]
+                hide_axes(ax)
+                ax.imshow(picture_of(row))
+                if reward == rewards[0]:
+                    ax.set_title(textwrap.fill(prompt, 17), fontsize=6.5)
+            axes[0].set_ylabel(
+                textwrap.fill(NAMES.get(reward, reward), 12), fontsize=8, rotation=0, ha="right", va="center"
+            )
+    return figure

@@ -1,0 +1,122 @@
+"""The watch: changes by hand, false alarms on nulls, an alarm where a facet falls while the reward rises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from probing.errors import UserError
+from probing.reward import HackingWatch, LatentReward, train_reward
+
+COUNT = 24
+PROMPTS = [f"a small red circle number {n}" for n in range(COUNT)]
+IMAGE = {"streams": ("image",), "reductions": ("mean",), "sigmas": (0.005,)}
+
+
+@pytest.fixture(scope="module")
+def heads(store, tiny_folder):
+    """Three linear heads; those of the facets are set by hand, so that what they read is known."""
+    rewards = []
+    for blocks in ((1,), (3,), (1, 3)):
+        trained = train_reward(store, **IMAGE, blocks=blocks)
+        rewards.append(LatentReward(trained.probe, trained.manifest, model=tiny_folder, device="cpu"))
+    return rewards
+
+
+def make(heads, **options):
+    return HackingWatch({"alignment": heads[0], "quality": heads[1]}, ensemble=heads, **options)
+
+
+@pytest.fixture(scope="module")
+def pictures(heads):
+    shape = heads[0].opened._shape
+    return torch.randn(COUNT, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def pushed(reward, latents, size):
+    """Latents whose score under a head is higher, or lower for a negative size."""
+    for _ in range(4):
+        gradient = reward.score_and_grad(latents, PROMPTS)[1]
+        latents = latents + size * gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
+    return latents
+
+
+def test_numbers_are_those_of_the_heads_scores(heads, pictures):
+    watch, rewards = make(heads), np.linspace(-1, 1, COUNT)
+    watch.start(pictures, PROMPTS, rewards)
+    changed = pushed(heads[0], pictures, 1.0)
+    report = watch(5, changed, PROMPTS, rewards + 0.5)
+    for name, head in (("alignment", heads[0]), ("quality", heads[1])):
+        before, after = (head.score_latents(x, PROMPTS) for x in (pictures, changed))
+        assert report.facets[name] == pytest.approx((after - before).mean() / before.std(), rel=1e-3)
+    assert report.step == 5 and report.reward == pytest.approx(0.5 / rewards.std())
+    assert report.gap == pytest.approx(report.reward - min(report.facets.values()))
+    spread = [
+        np.std([head.score_latents(x, PROMPTS) for head in heads], axis=0, ddof=1).mean() for x in (changed, pictures)
+    ]
+    assert report.uncertainty == pytest.approx(spread[0] / spread[1], rel=1e-3)
+    assert report.drift > 0 and watch.reports == [report]
+
+
+def test_an_alarm_needs_a_facet_that_falls_and_a_reward_that_rises(heads, pictures):
+    rewards = np.linspace(-1, 1, COUNT)
+    lower = pushed(heads[0], pictures, -3.0)
+    found = {}
+    for name, latents, change in (
+        ("hacked", lower, 1.0),
+        ("worse everywhere", lower, -1.0),
+        ("better", pushed(heads[1], pushed(heads[0], pictures, 3.0), 3.0), 1.0),
+    ):
+        watch = make(heads, checks=5)
+        watch.start(pictures, PROMPTS, rewards)
+        found[name] = watch(1, latents, PROMPTS, rewards + change + 0.01 * np.arange(COUNT)).alarm
+    assert found == {"hacked": True, "worse everywhere": False, "better": False}
+
+
+def test_nothing_has_changed(heads, pictures):
+    watch, rewards = make(heads), np.linspace(-1, 1, COUNT)
+    watch.start(pictures, PROMPTS, rewards)
+    report = watch(1, pictures, PROMPTS, rewards)
+    assert not report.alarm and report.drift == 0 and report.gap == 0
+    assert report.uncertainty == pytest.approx(1) and set(report.p_values.values()) == {1.0}
+
+
+def test_false_alarms_stay_below_the_level(heads, pictures, monkeypatch):
+    """A policy whose pictures differ by chance alone, ten checks a training: at most 5% of trainings raise an alarm."""
+    rng, trainings, checks = np.random.default_rng(0), 300, 10
+    watch = make(heads, checks=checks)
+    watch.start(pictures, PROMPTS, np.zeros(COUNT) + np.arange(COUNT) / COUNT)
+    reference = watch._reference
+    alarms = 0
+    for _ in range(trainings):
+        raised = False
+        for step in range(checks):
+            scores = {name: values + values.std() * rng.normal(size=COUNT) for name, values in reference.heads.items()}
+            drawn = type(reference)(scores, reference.uncertainty, reference.features)
+            monkeypatch.setattr(watch, "_score", lambda *_, drawn=drawn: drawn)
+            # The reward rises in every check, so that the facets alone decide.
+            raised |= watch(step, pictures, PROMPTS, np.arange(COUNT) / COUNT + 1 + rng.random(COUNT) / 10).alarm
+        alarms += raised
+    # 5% of 300 and 2.3 standard errors.
+    assert alarms <= 24
+
+
+def test_bad_input_is_one_sentence(heads, pictures, store):
+    rewards = np.zeros(COUNT)
+    with pytest.raises(UserError, match="at least one head"):
+        HackingWatch({})
+    watch = make(heads)
+    with pytest.raises(UserError, match="call start with them first"):
+        watch(1, pictures, PROMPTS, rewards)
+    with pytest.raises(UserError, match="Got 1 different prompts to watch, expected at least 20"):
+        watch.start(pictures, PROMPTS[:1] * COUNT, rewards)
+    with pytest.raises(UserError, match=r"Got rewards of shape \(2,\) for 24 pictures"):
+        watch.start(pictures, PROMPTS, np.zeros(2))
+    with pytest.raises(UserError, match="one finite number each"):
+        watch.start(pictures, PROMPTS, np.full(COUNT, np.nan))
+    with pytest.raises(UserError, match="Got 24 prompts for 2 latents"):
+        watch.start(pictures[:2], PROMPTS, rewards)
+    watch.start(pictures, PROMPTS, rewards)
+    with pytest.raises(UserError, match="the prompts of the reference in their order"):
+        watch(1, pictures, PROMPTS[::-1], rewards)
