@@ -60,10 +60,10 @@ class CausalOptions:
     """
 
     model: str = "testbed-s"
-    captions: int = 128
+    captions: int = 96
     doses: tuple[float, ...] = (1.0, 4.0)
     responses: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
-    seeds: int = 2
+    seeds: int = 1
     steps: int = 12
     guidance: float = 1.0
     limit: int | None = None
