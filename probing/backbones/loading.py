@@ -14,12 +14,14 @@ from huggingface_hub import constants
 from torch import nn
 
 from probing.backbones.base import STAGES, Backbone, BackboneSpec, RandomInit, Stage
+from probing.backbones.devices import pick_compute_dtype, pick_device
 from probing.backbones.folder_files import weight_files
 from probing.backbones.identity import check_folder, digests_of, local_folder, revision_of, scheduler_digest
 from probing.backbones.part_weights import refuse_keys
 from probing.backbones.parts import Kind, Part
 from probing.backbones.placement import Placement, Quantization, WeightPlaces, quantization_config
 from probing.backbones.random_pipeline import configured_folder, random_model, require_memory
+from probing.backbones.registry import resolve
 from probing.backbones.tuning import load_single_file
 from probing.errors import UserError
 from probing.seeds import check_seed
@@ -28,10 +30,10 @@ _STAGES: dict[Kind, Stage] = {"text_encoder": "text_encoders", "vae": "vae", "tr
 
 
 def load_backbone(
-    spec: BackboneSpec,
+    spec: BackboneSpec | str,
     *,
-    device: torch.device,
-    compute_dtype: torch.dtype,
+    device: torch.device | str = "auto",
+    compute_dtype: torch.dtype | str = "auto",
     random_init: RandomInit = False,
     seed: int = 0,
     t5_length: int | None = None,
@@ -45,9 +47,10 @@ def load_backbone(
     """Load VAE, text encoders and transformer, each through its class's ``from_pretrained``.
 
     Args:
-        spec: By :func:`probing.backbones.registry.resolve`.
-        device: Where forwards will run; until then all parts rest in host memory.
-        compute_dtype: Type of weights and forwards.
+        spec: Name or folder, or what :func:`probing.backbones.registry.resolve` returns.
+        device: Where forwards will run; until then all parts rest in host memory. ``auto`` takes an accelerator if
+            there is one.
+        compute_dtype: Type of weights and forwards; ``auto`` takes that of an extraction.
         random_init: Build the transformer from its configuration with fresh weights (the modules' own
             initialisation), keeping the trained VAE and text encoders: the control of every curve. ``all`` builds all
             parts so, with stand-ins for tokenizers where there is no folder: for plans, memory and speed.
@@ -62,9 +65,12 @@ def load_backbone(
         stages: What will be run; the weights of the rest are not loaded, and without ``transformer`` it is empty.
 
     Raises:
-        UserError: The weights are gated, or neither here nor reachable; or a part lacks tensors, has unexpected ones,
-            or is damaged.
+        UserError: An unknown name, device or type; the weights are gated, or neither here nor reachable; or a part
+            lacks tensors, has unexpected ones, or is damaged.
     """
+    spec = resolve(spec) if isinstance(spec, str) else spec
+    device = pick_device(device) if isinstance(device, str) else device
+    compute_dtype = pick_compute_dtype(compute_dtype, device) if isinstance(compute_dtype, str) else compute_dtype
     text_length = spec.t5_length if t5_length is None else t5_length
     spec.architecture.check_text(text_length, use_t5=use_t5)
     if guidance is not None and spec.architecture.guidance is None:

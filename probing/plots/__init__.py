@@ -10,6 +10,7 @@ from probing.plots.factorial import figure_factorial, figure_factorial_effects, 
 from probing.plots.heat_maps import figure_faults, figure_heat_map_examples, figure_heat_maps, plot_heat_maps
 from probing.plots.noise import figure_noise, figure_noise_draws, plot_gain_of_many, plot_noise, plot_redraws
 from probing.plots.pairs import figure_pairs
+from probing.plots.pictures import figure_pictures
 from probing.plots.policy import (
     figure_hacking_watch,
     figure_policy,
@@ -45,6 +46,7 @@ __all__ = [
     "figure_noise",
     "figure_noise_draws",
     "figure_pairs",
+    "figure_pictures",
     "figure_policy",
     "figure_policy_samples",
     "figure_reward_curves",

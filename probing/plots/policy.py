@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import pandas as pd
@@ -11,8 +10,9 @@ from matplotlib.figure import Figure
 
 from probing.plots import style
 from probing.plots.grid import facet_grid
+from probing.plots.pictures import figure_pictures
 from probing.plots.text import shown_name
-from probing.plots.tokens import hide_axes, picture_of
+from probing.plots.tokens import picture_of
 
 CAPTION = (
     "Change against the start of the training, same captions and noise, mean over seeds. Bands: 95% over captions. "
@@ -22,7 +22,6 @@ WATCH_CAPTION = (
     "Mean change of the scores of probes that are not optimised, in standard deviations of the first pictures; thin: "
     "single seeds. Triangles: alarms. Crosses: the judge is below its start (95% over captions)."
 )
-_PICTURE = 0.85
 _ROWS = {
     "optimised": (1.0, "optimised reward (SD)", style.Style(style.TRAINED, "o")),
     "judge": (1.0, "true reward, by the judge", style.Style("#D55E00", "s")),
@@ -162,22 +161,13 @@ def figure_policy_samples(table: pd.DataFrame) -> Figure:
     Args:
         table: ``policy_samples.csv``.
     """
-    rewards, prompts = list(dict.fromkeys(table["reward"])), list(dict.fromkeys(table["prompt"]))
-    with facet_grid(
-        len(rewards),
-        len(prompts),
-        ((_PICTURE + 0.3) * len(prompts) + 1.0, (_PICTURE + 0.25) * len(rewards) + 1.3),
+    rows = {
+        NAMES.get(reward, reward): [picture_of(row) for _, row in table[table["reward"] == reward].iterrows()]
+        for reward in dict.fromkeys(table["reward"])
+    }
+    return figure_pictures(
+        rows,
+        list(dict.fromkeys(table["prompt"])),
         title=f"Pictures after training on each reward: {shown_name(table['model'].iloc[0])}",
         caption="Same captions and noise in every row; the first seed of each reward.",
-    ) as (figure, grid):
-        for axes, reward in zip(grid, rewards, strict=True):
-            for ax, prompt in zip(axes, prompts, strict=True):
-                row = table[(table["reward"] == reward) & (table["prompt"] == prompt)].iloc[0]
-                hide_axes(ax)
-                ax.imshow(picture_of(row))
-                if reward == rewards[0]:
-                    ax.set_title(textwrap.fill(prompt, 17), fontsize=6.5)
-            axes[0].set_ylabel(
-                textwrap.fill(NAMES.get(reward, reward), 12), fontsize=8, rotation=0, ha="right", va="center"
-            )
-    return figure
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,10 @@ from torch import Tensor
 
 from probing.errors import UserError
 from probing.reward.latent_reward import LatentReward
+from probing.reward.watch import HackingWatch
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 ScoreFunction = Callable[..., tuple[Float[np.ndarray, " item"], dict[str, Any]]]
 
@@ -88,3 +92,34 @@ def _of_tensor(image: Tensor) -> Image.Image:
         raise UserError("Got an image with values outside [0, 1], or not finite; clamp the decoder's output.")
     pixels = (values.clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def watch_callback(
+    watch: HackingWatch,
+    sample: Callable[[], tuple[Tensor, Sequence[str], np.ndarray]],
+    *,
+    every: int,
+    stop: bool = False,
+) -> TrainerCallback:
+    """Return a callback of transformers' and TRL's trainers that checks a policy for reward hacking.
+
+    Other trainers call the watch itself, ``watch(step, latents, prompts, rewards)``.
+
+    Args:
+        watch: Its reference is taken when the training begins.
+        sample: Makes pictures of the policy from the same prompts and noise each time: their latents, prompts and
+            optimised rewards.
+        every: Steps between two checks.
+        stop: Stop the training at an alarm.
+    """
+    from transformers import TrainerCallback
+
+    class WatchCallback(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            watch.start(*sample())
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            if state.global_step % every == 0 and watch(state.global_step, *sample()).alarm and stop:
+                control.should_training_stop = True
+
+    return WatchCallback()

@@ -213,3 +213,10 @@ def test_only_the_last_block_gives_no_text(backbone):
     assert architecture.blocks_of("text") == list(range(BLOCKS - 1))
     flags = [block.context_pre_only for block in backbone.transformer.transformer_blocks]
     assert flags == [False] * (BLOCKS - 1) + [True]
+
+
+def test_a_name_is_enough_to_load(tiny_folder):
+    backbone = load_backbone(str(tiny_folder), device="cpu", compute_dtype="float32", t5_length=T5_LENGTH)
+    assert backbone.device == CPU and backbone.dtype == torch.float32
+    with pytest.raises(UserError, match="sd35-medium"):
+        load_backbone("sd35-medum")

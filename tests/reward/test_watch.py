@@ -8,6 +8,7 @@ import torch
 
 from probing.errors import UserError
 from probing.reward import HackingWatch, LatentReward, train_reward
+from probing.reward.trainers import watch_callback
 
 COUNT = 24
 PROMPTS = [f"a small red circle number {n}" for n in range(COUNT)]
@@ -120,3 +121,25 @@ def test_bad_input_is_one_sentence(heads, pictures, store):
     watch.start(pictures, PROMPTS, rewards)
     with pytest.raises(UserError, match="the prompts of the reference in their order"):
         watch(1, pictures, PROMPTS[::-1], rewards)
+
+
+def test_a_trainers_callback_checks_and_stops(heads, pictures):
+    from transformers import TrainerControl, TrainerState
+
+    rewards = np.linspace(-1, 1, COUNT)
+    lower, made = pushed(heads[0], pictures, -3.0), []
+
+    def sample():
+        made.append(len(made))
+        changed = len(made) > 2
+        return (lower, PROMPTS, rewards + 1 + 0.01 * np.arange(COUNT)) if changed else (pictures, PROMPTS, rewards)
+
+    watch = make(heads, checks=5)
+    callback, control = watch_callback(watch, sample, every=10, stop=True), TrainerControl()
+    callback.on_train_begin(None, TrainerState(), control)
+    for step in range(1, 31):
+        callback.on_step_end(None, TrainerState(global_step=step), control)
+        if step == 19:
+            assert not control.should_training_stop
+    assert [report.step for report in watch.reports] == [10, 20, 30]
+    assert [report.alarm for report in watch.reports] == [False, True, True] and control.should_training_stop
