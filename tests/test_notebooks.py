@@ -24,6 +24,8 @@ PICTURES = {
     "05_scaling": 2,
     "06_controls": 1,
     "07_heat_maps": 3,
+    "08_causal": 3,
+    "09_policy": 3,
 }
 """Number of pictures in each notebook's outputs."""
 ONE_FACET = "facet == 'quality'"
@@ -37,6 +39,8 @@ SMALLER = {
     "05_scaling": {"(0.005, 0.3, 0.6), (0.005, 0.6)": "(0.6,), (0.6,)", **IMAGE},
     "06_controls": {"0.005, 0.3, 0.6": "0.005", **IMAGE},
     "07_heat_maps": {"facet in ['alignment', 'quality']": "facet == 'quality'", "0.005, 0.6": "0.005"},
+    "08_causal": {},
+    "09_policy": {},
 }
 """What is read here in place of the notebook's own: fewer noise levels, streams and pictures."""
 
@@ -57,6 +61,9 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
         "PROBING_FEW": "12",
         "PROBING_OTHERS": "testbed-s",
         "PROBING_SEEDS": "1",
+        "PROBING_STEPS": "2",
+        "PROBING_UPDATES": "1",
+        "PROBING_FIGURES": str(Path(__file__).parents[1] / "figures"),
         "OMP_NUM_THREADS": "1",  # Several workers of pytest on few cores otherwise slow each other down.
     }
     folder = tmp_path_factory.mktemp("folder")

@@ -53,6 +53,7 @@ class PolicyOptions:
         rewards: Rewards that are optimised, separated by commas: latent (frozen features), adapted (LoRA), rival (the
             baseline reward model on pixels), judge (the truth).
         seeds: Number of seeds.
+        limit: Largest number of items that rewards are trained on, by whole prompt groups; default: all.
         rewards_cache: Folder of the kept rewards and their stores, which probing.testbed.adaptation makes too.
         cache: Folder of the trainings.
         output: Folder of the figures and tables.
@@ -61,6 +62,7 @@ class PolicyOptions:
     settings: PolicySettings = field(default_factory=PolicySettings)
     rewards: tuple[str, ...] = REWARDS
     seeds: int = 3
+    limit: int | None = None
     rewards_cache: Path = Path("cache/adaptation")
     cache: Path = Path("cache/policy")
     output: Path = Path("figures")
@@ -125,7 +127,7 @@ def _report(folders: Mapping[tuple[str, int], Path], rewards: Mapping[str, Rewar
 def watch_heads(options: PolicyOptions) -> tuple[dict[str, LatentReward], list[LatentReward]]:
     """Train the heads of the watch that are not there yet: one a facet, and an ensemble with other seeds."""
     model, folder = options.settings.model, options.rewards_cache / "watch"
-    store = probing.FeatureStore.open(options.rewards_cache / f"{model}.zarr")
+    store = _preferences(options)[1]
     plans: dict[str, tuple[str | None, int]] = {name: (name, 0) for name in FACETS}
     plans |= {f"all-{seed}": (None, seed) for seed in range(1, 1 + ENSEMBLE)}
     heads = {}
@@ -143,13 +145,17 @@ def kept_rewards(options: PolicyOptions) -> dict[str, LatentReward]:
     asked = [name for name in ("latent", "adapted") if name in options.rewards]
     if not asked:
         return {}
-    how = ("lora",) if "adapted" in asked else ()
-    model = options.settings.model
-    adaptation = AdaptationOptions(models=(model,), how=how, cache=options.rewards_cache)
-    data = probing.load_pairs("testbed")
-    store = backbone_store(model, FROZEN, data, adaptation)
-    found = dict(trained_rewards(model, store, data, 0, adaptation))
+    data, store, adaptation = _preferences(options)
+    found = dict(trained_rewards(options.settings.model, store, data, 0, adaptation))
     return {name: found[FROZEN if name == "latent" else "lora"] for name in asked}
+
+
+def _preferences(options: PolicyOptions) -> tuple[probing.PreferenceData, probing.FeatureStore, AdaptationOptions]:
+    """Return the pairs that rewards are trained on, their features, and where the rewards lie."""
+    model, how = options.settings.model, ("lora",) if "adapted" in options.rewards else ()
+    adaptation = AdaptationOptions(models=(model,), how=how, limit=options.limit, cache=options.rewards_cache)
+    data = probing.load_pairs("testbed", limit=options.limit)
+    return data, backbone_store(model, FROZEN, data, adaptation), adaptation
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,41 @@
+"""The command of the policies, whole, on the smallest setting."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from probing.errors import UserError
+from probing.testbed.policy.__main__ import PolicyOptions, run
+from tests.testbed.policy.test_training import TINY
+
+
+@pytest.mark.slow
+def test_the_whole_command(tmp_path, capsys):
+    from dataclasses import replace
+
+    options = PolicyOptions(
+        settings=replace(TINY, evaluated=24),
+        rewards=("latent", "rival", "judge"),
+        seeds=2,
+        limit=600,
+        rewards_cache=tmp_path / "rewards",
+        cache=tmp_path / "cache",
+        output=tmp_path / "figures",
+    )
+    run(options)
+    assert "Figures: policy, policy_samples, hacking_watch" in capsys.readouterr().out
+    curves, watched, leads = (
+        pd.read_csv(tmp_path / "figures" / f"{name}.csv") for name in ("policy", "hacking_watch", "hacking_leads")
+    )
+    assert set(curves["reward"]) == {"latent", "rival", "judge"} and set(curves["update"]) == {0, 1, 2}
+    assert {"optimised", "judge", "alignment", "fidelity", "latent", "rival"} <= set(curves["metric"])
+    assert len(watched) == 3 * 2 * 2 and len(leads) == 6
+    trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.pt")}
+    run(options)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.pt")} == trained
+
+
+def test_an_unknown_reward_is_refused(tmp_path):
+    with pytest.raises(UserError, match="Unknown reward 'x'; choose of latent, adapted, rival, judge"):
+        run(PolicyOptions(rewards=("x",), output=tmp_path))
