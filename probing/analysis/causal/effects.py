@@ -132,7 +132,8 @@ def rank_correlations(
         seed: Of the resamples.
 
     Returns:
-        One row a facet, probe, control and dose: ``correlation`` and its interval (percentiles), ``n_blocks``.
+        One row a facet, probe, control and dose: ``correlation`` and its interval (percentiles), ``n_blocks``; NaN if no
+        block differs from another.
     """
     rows, steered = [], scores[scores["dose"] != 0]
     for labels, part in steered.groupby(["facet", "probe", "control", steered["dose"].abs()], sort=False):
@@ -149,7 +150,8 @@ def rank_correlations(
         for _ in range(resamples):
             prompts, captions = (rng.integers(len(table), size=len(table)) for table in (sums, values))
             drawn.append(_spearman(sums[prompts].sum(axis=0) / counts[prompts].sum(axis=0), values[captions].mean(0)))
-        low, high = np.nanpercentile(drawn, [2.5, 97.5])
+        defined = [value for value in drawn if not np.isnan(value)]
+        low, high = np.percentile(defined, [2.5, 97.5]) if defined else (np.nan, np.nan)
         correlation = _spearman(sums.sum(axis=0) / counts.sum(axis=0), values.mean(axis=0))
         rows.append(
             key
