@@ -32,6 +32,13 @@ _COLUMNS = (
     ("gain", "gain_low", "gain_high"),
     ("own_gain", "own_gain_low", "own_gain_high"),
     ("value", "sizes_low", "sizes_high"),
+    ("effect", "ci_low", "ci_high"),
+    ("damage", "damage_low", "damage_high"),
+    ("reading", "reading_low", "reading_high"),
+    ("correlation", "ci_low", "ci_high"),
+    ("change", "ci_low", "ci_high"),
+    ("change", "change_low", "change_high"),
+    ("judge", "judge_low", "judge_high"),
 )
 """Columns of an estimate and its interval, in any table."""
 

@@ -46,7 +46,7 @@ def plot_reading(table: pd.DataFrame, *, facet: str, ax: Axes | None = None) -> 
     rows = facet_rows(table, facet).drop_duplicates("block").sort_values("block")
     with style.house_style():
         ax = style.new_axes(ax, (5.0, 3.0))
-        columns = {"accuracy": "value", "accuracy_low": "ci_low", "accuracy_high": "ci_high"}
+        columns = {"reading": "value", "reading_low": "ci_low", "reading_high": "ci_high"}
         band = rows.drop(columns=["ci_low", "ci_high"]).rename(columns=columns)
         style.draw_band(ax, rows["block"], band, _STYLES["logistic", "trained"], hollow=False, alpha=0.15)
         style.accuracy_axis(ax, rows["ceiling"].iloc[0])

@@ -112,7 +112,7 @@ def run(options: CausalOptions) -> None:
     correlations = causal.rank_correlations(
         scores, {facet: _by_block(results, facet) for facet, results in read.items()}, metric_of=METRIC_OF
     ).assign(model=options.model)
-    best = {facet: int(curve[curve["facet"] == facet].sort_values("accuracy")["block"].iloc[-1]) for facet in READ_AT}
+    best = {facet: int(curve[curve["facet"] == facet].sort_values("reading")["block"].iloc[-1]) for facet in READ_AT}
     at_best = [one for one in found if one.block == best[one.facet] and one.control in ("trained", "random")]
     responses = causal.dose_responses(
         generate([_push(one, sign * dose) for one in at_best for dose in options.responses for sign in (1, -1)])
@@ -152,7 +152,7 @@ def _by_block(results: CellResults, facet: str) -> pd.DataFrame:
 
 
 def _with_readings(effects: pd.DataFrame, read: dict[str, CellResults]) -> pd.DataFrame:
-    columns = {"value": "accuracy", "ci_low": "accuracy_low", "ci_high": "accuracy_high"}
+    columns = {"value": "reading", "ci_low": "reading_low", "ci_high": "reading_high"}
     readings = pd.concat(
         [results.trained.table[["facet", "block", "sigma", "ceiling", *columns]] for results in read.values()]
     )
@@ -209,8 +209,8 @@ def _erasers(
                 margins = probe.decision_function(pairs.test.differences(erased))
                 share = share_interval(outcomes(margins, pairs.test.choices), pairs.test.prompts)
                 certificates.append(
-                    {"facet": facet, "control": control, "block": site.block, "accuracy": float(share.estimate)}
-                    | {"accuracy_low": float(share.low), "accuracy_high": float(share.high)}
+                    {"facet": facet, "control": control, "block": site.block, "reading": float(share.estimate)}
+                    | {"reading_low": float(share.low), "reading_high": float(share.high)}
                 )
     return changes, pd.DataFrame(certificates)
 

@@ -21,7 +21,7 @@ def curve():
                         {"model": "testbed-s", "facet": facet, "probe": probe, "control": control, "block": block}
                         | {"metric": name, "target": name == metric, "dose": 4.0, "n_prompts": 96, "effect": effect}
                         | {"ci_low": effect - 0.01, "ci_high": effect + 0.01, "sigma": 0.6, "ceiling": 0.9}
-                        | {"accuracy": 0.5 + 0.05 * block, "accuracy_low": 0.45, "accuracy_high": 0.75}
+                        | {"reading": 0.5 + 0.05 * block, "reading_low": 0.45, "reading_high": 0.75}
                         | {"verdict": "above" if effect > 0.01 else "not distinguished"}
                     )
     return pd.DataFrame(rows)

@@ -24,10 +24,10 @@ def test_the_whole_command(tmp_path, capsys):
         ("logistic", "trained"), ("logistic", "shuffled"), ("logistic", "random"), ("logistic", "random-init"),
         ("mean_difference", "trained"),
     }  # fmt: skip
-    assert curve["accuracy"].between(0, 1).all() and curve["target"].sum() == len(curve) / 4
+    assert curve["reading"].between(0, 1).all() and curve["target"].sum() == len(curve) / 4
     assert set(responses["dose"]) == {-4.0, 4.0} and correlations["correlation"].dropna().between(-1, 1).all()
     # A probe that is trained anew behind the eraser reads nothing; behind a random one it still does.
-    certificate = erased.drop_duplicates(["facet", "control", "block"]).groupby("control")["accuracy"].mean()
+    certificate = erased.drop_duplicates(["facet", "control", "block"]).groupby("control")["reading"].mean()
     assert certificate["trained"] < certificate["random"]
     generated = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "generated").iterdir()}
     run(options)
