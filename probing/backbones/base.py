@@ -184,6 +184,7 @@ class Backbone(ABC):
             "vae": [] if vae is None else [vae],
             "transformer": [transformer],
         }
+        self._held: set[Stage] = set()
         for modules in self._modules.values():
             for module in modules:
                 module.eval().requires_grad_(False)
@@ -213,15 +214,18 @@ class Backbone(ABC):
                 f"What the {stage} of {self.spec.name} encode was kept, and has been removed since this command began; "
                 f"give the same command again."
             )
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" or stage in self._held:
+            # A ``with`` block around this one holds them.
             yield
             return
         modules = [module for module in self._modules[stage] if not is_placed(module)]
         try:
+            self._held.add(stage)
             for module in modules:
                 module.to(self.device)
             yield
         finally:
+            self._held.discard(stage)
             for module in modules:
                 module.to("cpu")
             if self.device.type == "cuda":

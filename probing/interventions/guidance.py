@@ -41,7 +41,7 @@ def guide(
         levels: Noise levels at which the sampler is guided, both ends included, below 1.
 
     Raises:
-        UserError: Levels outside [0, 1).
+        UserError: Levels outside [0, 1), or a forward of another number of rows.
     """
     if not 0 <= levels[0] <= levels[1] < 1:
         raise UserError(f"Got levels {levels[0]:g} to {levels[1]:g} for guidance, expected them within [0, 1).")
@@ -50,9 +50,11 @@ def guide(
         plain = velocity(noisy, conditioning, sigma)
         if scale == 0 or not levels[0] <= sigma <= levels[1]:
             return plain
+        if len(noisy) not in (items, 2 * items):
+            raise UserError(f"Got {len(noisy)} rows for guidance, expected {items}, or twice as many.")
         rows = torch.arange(len(noisy) - items, len(noisy))
-        own, words = noisy[rows], conditioning.rows(rows)
-        push = gradient(own, own - sigma * plain[rows], words, sigma).to(plain)
+        chosen = noisy[rows]
+        push = gradient(chosen, chosen - sigma * plain[rows], conditioning.rows(rows), sigma).to(plain)
         # The same for the rows of the empty prompt, so that it passes classifier-free guidance unchanged.
         pushes = push.repeat(len(noisy) // items, *[1] * (push.ndim - 1))
         return plain - scale * sigma / (1 - sigma) * pushes

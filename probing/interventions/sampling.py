@@ -26,7 +26,7 @@ def sample_edited(
     """Run the pipeline's own sampler with edits of blocks, and return the finished latents.
 
     Args:
-        backbone: Its transformer on the device.
+        backbone: Loaded.
         noise: Standard normal.
         conditioning: The prompts, a row each.
         unconditional: The empty prompt, one row.
@@ -45,8 +45,8 @@ def sample_edited(
             return backbone.velocity(noisy, words, sigma)
         return trace.velocity(noisy, words, sigma, edits)
 
-    for state in denoise(
-        backbone, noise, conditioning, unconditional, steps=steps, guidance=guidance, velocity=velocity
-    ):
-        latents = state.latents
+    with backbone.on_device("transformer"):
+        words, empty = conditioning.to(backbone.device), unconditional.to(backbone.device)
+        for state in denoise(backbone, noise, words, empty, steps=steps, guidance=guidance, velocity=velocity):
+            latents = state.latents
     return latents.float().cpu()

@@ -125,10 +125,12 @@ def plot_dose_response(table: pd.DataFrame, *, facet: str, metric: str, ax: Axes
         ax: Axes to draw on; new ones if None.
 
     Raises:
-        ValueError: The table has no such facet.
+        ValueError: The table has no such facet or metric.
     """
     rows = facet_rows(table, facet)
     rows = rows[rows["metric"] == metric]
+    if rows.empty:
+        raise ValueError(f"Got metric {metric!r}, expected one of {', '.join(table['metric'].unique())}.")
     with style.house_style():
         ax = style.new_axes(ax, (4.6, 3.2))
         ax.axhline(0, color=style.REFERENCE, linewidth=1.0, zorder=1)

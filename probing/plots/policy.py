@@ -19,8 +19,9 @@ CAPTION = (
     "Bars: single seeds, least to most."
 )
 WATCH_CAPTION = (
-    "Mean change of the scores of probes that are not optimised, in standard deviations of the first pictures; thin: "
-    "single seeds. Triangles: alarms. Crosses: the judge is below its start (95% over captions)."
+    "Mean change of the optimised reward and of heads that are not optimised, in standard deviations of the first "
+    "pictures; thin: single seeds. Below, a line a seed: squares where the heads of an ensemble disagree, triangles "
+    "where a facet head fell, crosses where the judge fell (p ≤ 0.05 after Holm's correction)."
 )
 _ROWS = {
     "optimised": (1.0, "optimised reward (SD)", style.Style(style.TRAINED, "o")),
@@ -41,6 +42,8 @@ _SIGNALS = {
     "facet_alignment": style.Style("#009E73", "", "alignment head"),
     "facet_quality": style.Style("#CC79A7", "", "quality head"),
 }
+_FLAGS = (("fell", "x", "#D55E00"), ("heads_disagree", "s", "#0072B2"), ("facet_fell", "^", "#009E73"))
+"""Columns of checks, with marker and colour."""
 
 
 def plot_policy(table: pd.DataFrame, *, reward: str, metric: str, ax: Axes | None = None) -> Axes:
@@ -57,7 +60,8 @@ def plot_policy(table: pd.DataFrame, *, reward: str, metric: str, ax: Axes | Non
     """
     rows = table[(table["reward"] == reward) & (table["metric"] == metric)].sort_values("update")
     if rows.empty:
-        raise ValueError(f"Got {reward!r} and {metric!r}, expected of {', '.join(table['reward'].unique())}.")
+        known = (", ".join(table[column].unique()) for column in ("reward", "metric"))
+        raise ValueError(f"Got {reward!r} and {metric!r}, expected one of {next(known)}, and one of {next(known)}.")
     factor, label, one = _ROWS.get(metric, (1.0, metric, style.Style(style.TRAINED, "o")))
     with style.house_style():
         ax = style.new_axes(ax, (4.2, 3.0))
@@ -104,8 +108,13 @@ def plot_hacking_watch(table: pd.DataFrame, *, reward: str, ax: Axes | None = No
         table: ``hacking_watch.csv``.
         reward: Optimised reward.
         ax: Axes to draw on; new ones if None.
+
+    Raises:
+        ValueError: The table has no such reward.
     """
     rows = table[table["reward"] == reward]
+    if rows.empty:
+        raise ValueError(f"Got reward {reward!r}, expected one of {', '.join(table['reward'].unique())}.")
     with style.house_style():
         ax = style.new_axes(ax, (4.2, 3.2))
         ax.axhline(0, color=style.REFERENCE, linewidth=1.0, zorder=1)
@@ -121,9 +130,9 @@ def plot_hacking_watch(table: pd.DataFrame, *, reward: str, ax: Axes | None = No
         seeds = sorted(rows["seed"].unique())
         for number, seed in enumerate(seeds):
             y, of_seed = low - room * (number + 1), rows[rows["seed"] == seed]
-            for flag, marker, colour in (("fell", "x", "#D55E00"), ("alarm", "^", "#0072B2")):
+            for flag, marker, colour in _FLAGS:
                 at: Any = of_seed.loc[of_seed[flag], "update"]
-                ax.plot(at, [y] * len(at), marker, color=colour, markersize=5, markerfacecolor="none")
+                ax.plot(at, [y] * len(at), marker, color=colour, markersize=6, markerfacecolor="none")
         ax.set_ylim(low - room * (len(seeds) + 1), high)
         ax.set_xlabel("update")
         ax.set_ylabel("change (SD)")

@@ -24,17 +24,22 @@ class RewardGradient:
         noise_aware: Which of the two.
 
     Raises:
-        UserError: Several rewards without ``noise_aware``, or with it one that reads several noise levels.
+        UserError: No reward, several without ``noise_aware``, or with it one that reads several noise levels.
     """
 
     def __init__(self, rewards: LatentReward | Sequence[LatentReward], *, noise_aware: bool = False) -> None:
         self._rewards = [rewards] if isinstance(rewards, LatentReward) else list(rewards)
         self._noise_aware = noise_aware
-        if not self._rewards or (len(self._rewards) > 1 and not noise_aware):
+        if not self._rewards:
+            raise UserError("There is no reward to guide by.")
+        if len(self._rewards) > 1 and not noise_aware:
             raise UserError(f"Got {len(self._rewards)} rewards; without noise_aware a gradient is that of one.")
         self._levels = [sorted({site.sigma for site in reward.manifest.sites}) for reward in self._rewards]
         if noise_aware and any(len(levels) > 1 for levels in self._levels):
             raise UserError("A noise-aware reward reads one noise level; train one head for each level.")
+        for reward in self._rewards:
+            # A sampler runs in inference mode, and what is loaded there has no gradient.
+            _ = reward.opened
 
     def __call__(self, noisy: Tensor, clean: Tensor, conditioning: Conditioning, sigma: float) -> Tensor:
         """Return the gradient (item, channel, row, column) in host memory."""

@@ -186,10 +186,9 @@ class RewardReader:
         """Return rewards of latents that are noisy already, and their gradients; all sites are read in one forward."""
 
         def score(rows: slice, given: Tensor) -> Float[Tensor, " item"]:
-            with self.backbone.on_device("transformer"), torch.enable_grad():
-                words = conditioning.rows(_numbers(rows)).to(self.backbone.device)
-                features = self._read(given, words, sigma, self._sites, gradients=True)
-                return self.head(side_by_side(features, self._sites, tokens=self._tokens).cpu())
+            words = conditioning.rows(_numbers(rows)).to(self.backbone.device)
+            features = self._read(given, words, sigma, self._sites, gradients=True)
+            return self.head(side_by_side(features, self._sites, tokens=self._tokens).cpu())
 
         return self._with_gradients(noisy, score)
 
@@ -200,7 +199,8 @@ class RewardReader:
 
         def both(rows: slice) -> tuple[Tensor, Tensor]:
             given = latents[rows].clone().requires_grad_(True)
-            with torch.enable_grad():
+            # The weights stay on the device until the gradient has passed them.
+            with torch.enable_grad(), self.backbone.on_device("transformer"):
                 values = score(rows, given)
                 # Items share nothing, so the gradient of the sum holds each one's own.
                 (gradient,) = torch.autograd.grad(values.sum(), given)
@@ -256,12 +256,14 @@ class RewardReader:
         sites: Sequence[Site],
     ) -> dict[Site, Float[Tensor, "item ..."]]:
         """Read any sites of the backbone with the noise of :meth:`rewards`: several heads share the forwards."""
-        parts: list[dict[Site, Tensor]] = []
+
+        def read(rows: slice) -> dict[Site, Tensor]:
+            words = conditioning.rows(_numbers(rows))
+            return self._features_of(latents[rows], words, self._noise(keys[rows], seed), sites, gradients=False)
+
+        fitting = FittingBatches()
         with sentence_for_full_memory(self.backbone, self._settings.resolution), self.backbone.on_device("transformer"):
-            for rows in self._batches(len(latents)):
-                noise = self._noise(keys[rows], seed)
-                words = conditioning.rows(_numbers(slice(rows.start, rows.start + len(noise))))
-                parts.append(self._features_of(latents[rows], words, noise, sites, gradients=False))
+            parts = [part for batch in self._batches(len(latents)) for _, part in fitting.run(batch, read)]
         return {site: torch.cat([part[site].cpu() for part in parts]) for site in sites}
 
     def _features_of(

@@ -111,12 +111,24 @@ def watch_callback(
             optimised rewards.
         every: Steps between two checks.
         stop: Stop the training at an alarm.
+
+    Raises:
+        UserError: ``every`` is below 1; or, when a resumed training begins, the watch has no reference.
     """
     from transformers import TrainerCallback
 
+    if every < 1:
+        raise UserError(f"Got {every} steps between two checks, expected at least 1.")
+
     class WatchCallback(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-            watch.start(*sample())
+            if state.global_step == 0:
+                watch.start(*sample())
+            elif not watch.started:
+                raise UserError(
+                    "This training goes on from a checkpoint: call the watch's start with pictures of the untrained "
+                    "policy before it."
+                )
 
         def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
             if state.global_step % every == 0 and watch(state.global_step, *sample()).alarm and stop:

@@ -1,4 +1,4 @@
-"""Watch a policy for reward hacking by probes on its own pictures: a plain callback for trainers."""
+"""Watch a policy for reward hacking by probes on its pictures: a plain callback for trainers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import ttest_1samp
 
-from probing.analysis.engine import Site
+from probing.analysis.engine import MIN_PROMPTS, Site
 from probing.errors import UserError
 from probing.reward.features import side_by_side, wants_tokens
 from probing.reward.latent_reward import FIXED, LatentReward
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from probing.backbones import Conditioning
 
-_LEAST_PROMPTS = 20
-
 
 @dataclass(frozen=True)
 class WatchReport:
@@ -32,11 +30,13 @@ class WatchReport:
         step: Step of the training.
         reward: Mean change of the optimised reward.
         facets: Mean change of each facet head, by name.
-        p_values: One-sided p-value that a facet head fell, by name, corrected by Holm over facets and checks.
+        p_values: One-sided p-value that a facet head fell, by name, corrected by Holm over facets and by Bonferroni
+            over the planned checks.
         gap: Change of the optimised reward less that of the facet head which changed least.
         uncertainty: Mean standard deviation over the ensemble's heads, relative to the reference; NaN without one.
         drift: Root mean square, over channels, of the shift of the mean features, in their standard deviations.
-        alarm: The optimised reward rose while a facet head fell.
+        heads_disagree: The optimised reward rose, and the uncertainty is at least the watch's ``spread``.
+        facet_fell: The optimised reward rose while a facet head fell.
     """
 
     step: int
@@ -46,7 +46,13 @@ class WatchReport:
     gap: float
     uncertainty: float
     drift: float
-    alarm: bool
+    heads_disagree: bool
+    facet_fell: bool
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the heads disagree; without an ensemble, whether a facet head fell."""
+        return self.facet_fell if np.isnan(self.uncertainty) else self.heads_disagree
 
 
 @dataclass
@@ -54,24 +60,30 @@ class HackingWatch:
     """Compares pictures of a policy with those of its reference under the same prompts and noise.
 
     Make the pictures of :meth:`start` with the untrained policy, and those of each check from the same prompts, in the
-    same order, and the same initial noise. All heads have one backbone, which is run once a check.
+    same order, and the same initial noise. All heads read one frozen backbone, which runs once a check and noise level.
 
     Attributes:
         heads: Rewards of single facets, such as ``alignment`` and ``quality``, by name.
-        ensemble: Rewards of one facet with other seeds, whose spread is the uncertainty; may be empty.
-        checks: Number of checks that are planned: the level of an alarm is divided by it, so that a policy that does
-            not change raises one in at most 5% of trainings.
-        reports: The reports so far.
+        ensemble: At least two rewards of one facet with other seeds, whose spread is the uncertainty; may be empty.
+        checks: Number of planned checks: the level of a fall is divided by it, so that a policy whose pictures change
+            by chance alone raises ``facet_fell`` in at most 5% of trainings.
+        spread: Uncertainty, relative to the reference, from which the heads disagree.
+        reports: The reports since the last :meth:`start`.
     """
 
     heads: Mapping[str, LatentReward]
     ensemble: Sequence[LatentReward] = ()
     checks: int = 20
+    spread: float = 1.5
     reports: list[WatchReport] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.heads:
             raise UserError("A watch needs at least one head; train one on each facet of the preference data.")
+        if len(self.ensemble) == 1:
+            raise UserError("An ensemble of one head has no spread; give several with other seeds, or none.")
+        if self.checks < 1 or self.spread <= 1:
+            raise UserError(f"Got {self.checks} checks and spread {self.spread:g}, expected at least 1, and above 1.")
         every = [*self.heads.values(), *self.ensemble]
         first = every[0].manifest
         for reward in every:
@@ -85,6 +97,11 @@ class HackingWatch:
         self._sites: list[Site] = list(dict.fromkeys(site for reward in every for site in reward.manifest.sites))
         self._reference: _Scores | None = None
         self._optimised = np.zeros(0)
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a reference."""
+        return self._reference is not None
 
     def start(
         self,
@@ -103,12 +120,18 @@ class HackingWatch:
             conditioning: Encoded prompts of this backbone, so that they are not encoded again.
 
         Raises:
-            UserError: Too few prompts, other numbers of them, or as :meth:`LatentReward.score_latents`.
+            UserError: Too few prompts, other numbers of them, one value of a score in all pictures, or as
+                :meth:`LatentReward.score_latents`.
         """
-        if len(set(prompts)) < _LEAST_PROMPTS:
-            raise UserError(f"Got {len(set(prompts))} different prompts to watch, expected at least {_LEAST_PROMPTS}.")
-        self._prompts, self._optimised = list(prompts), _checked(rewards, len(prompts))
-        self._reference = self._score(latents, prompts, conditioning)
+        if len(set(prompts)) < MIN_PROMPTS:
+            raise UserError(f"Got {len(set(prompts))} different prompts to watch, expected at least {MIN_PROMPTS}.")
+        values, reference = _checked(rewards, len(prompts)), self._score(latents, prompts, conditioning)
+        constant = [name for name, scores in {"reward": values, **reference.heads}.items() if np.ptp(scores) == 0]
+        if constant or reference.uncertainty == 0:
+            what = f"the {constant[0]}" if constant else "every head of the ensemble"
+            raise UserError(f"The reference pictures have one value of {what}; watch more pictures, or another head.")
+        self._prompts, self._optimised, self._reference = list(prompts), values, reference
+        self.reports.clear()
 
     def __call__(
         self,
@@ -129,27 +152,30 @@ class HackingWatch:
             conditioning: See there.
 
         Raises:
-            UserError: :meth:`start` was not called, or the prompts are others.
+            UserError: :meth:`start` was not called, the prompts are others, or more checks than planned.
         """
         reference = self._reference
         if reference is None or list(prompts) != self._prompts:
             raise UserError("A check has the prompts of the reference in their order; call start with them first.")
+        if len(self.reports) == self.checks:
+            raise UserError(f"The {self.checks} planned checks are made; plan more, since the level depends on it.")
         now, group = self._score(latents, prompts, conditioning), np.unique(prompts, return_inverse=True)[1]
-        facets = {name: (now.heads[name] - reference.heads[name]) / reference.deviation(name) for name in self.heads}
-        spread = max(float(self._optimised.std()), np.finfo(np.float64).tiny)
-        reward = (_checked(rewards, len(prompts)) - self._optimised) / spread
+        facets = {name: (now.heads[name] - scores) / scores.std() for name, scores in reference.heads.items()}
+        reward = (_checked(rewards, len(prompts)) - self._optimised) / self._optimised.std()
         falls = np.array([_p_value(change, group, "less") for change in facets.values()])
         corrected = np.minimum(holm(falls) * self.checks, 1.0)
         rose = _p_value(reward, group, "greater") <= LEVEL
+        uncertainty = now.uncertainty / reference.uncertainty
         report = WatchReport(
             step=step,
             reward=float(reward.mean()),
             facets={name: float(change.mean()) for name, change in facets.items()},
             p_values=dict(zip(self.heads, map(float, corrected), strict=True)),
             gap=float(reward.mean() - min(change.mean() for change in facets.values())),
-            uncertainty=now.uncertainty / reference.uncertainty if self.ensemble else float("nan"),
+            uncertainty=uncertainty,
             drift=float(np.sqrt((((now.features - reference.features).mean(0) / reference.scale) ** 2).mean())),
-            alarm=bool(rose and corrected.min() <= LEVEL),
+            heads_disagree=bool(rose and uncertainty >= self.spread),
+            facet_fell=bool(rose and corrected.min() <= LEVEL),
         )
         self.reports.append(report)
         return report
@@ -180,9 +206,6 @@ class _Scores:
     heads: dict[str, Float[np.ndarray, " item"]]
     uncertainty: float
     features: Float[np.ndarray, "item channel"]
-
-    def deviation(self, name: str) -> float:
-        return max(float(self.heads[name].std()), np.finfo(np.float64).tiny)
 
     @property
     def scale(self) -> Float[np.ndarray, " channel"]:

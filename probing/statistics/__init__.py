@@ -9,7 +9,7 @@ from probing.statistics._crossed import crossed_interval
 from probing.statistics._equivalence import equivalent
 from probing.statistics._groups import GroupSums, Interval, sums_by_group
 from probing.statistics._means import mean_interval
-from probing.statistics._paired import Difference, paired_difference, sign_flip_p_value
+from probing.statistics._paired import Difference, mean_change, paired_difference, sign_flip_p_value
 from probing.statistics._power import prompts_needed, variance_of_difference
 from probing.statistics._rules import RULES, Rule, Score, ScoredPairs, score
 from probing.statistics._scoring import TIE_RULES, outcomes
@@ -41,6 +41,7 @@ __all__ = [
     "fit_temperature",
     "holm",
     "log2_losses",
+    "mean_change",
     "mean_interval",
     "outcomes",
     "paired_difference",

@@ -11,6 +11,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from probing.statistics._groups import CONFIDENCE, GroupSums, Interval, Values, difference_of, sums_by_group
+from probing.statistics._means import mean_interval
 
 _DENOMINATORS = (1, 2, 4, 6, 8, 10, 12, 20, 30, 40, 60, 120, 240)
 """Outcomes are multiples of 1/2, and of 1/(2·k) for means over k seeds or shuffles."""
@@ -63,10 +64,43 @@ def paired_difference(
     half = student.ppf((1 + confidence) / 2, degrees) * error
     estimate = by_group.estimate
     low, high = np.minimum(centre - half, estimate), np.maximum(centre + half, estimate)
+    estimate, low, high = (part.reshape(shape)[()] for part in (estimate, low, high))
+    return Difference(estimate, low, high, *_sign_flips(by_group, shape))
+
+
+def mean_change(
+    first: Float[np.ndarray, "pair *column"],
+    second: Float[np.ndarray, "pair *column"],
+    groups: Shaped[np.ndarray, " pair"],
+    *,
+    confidence: float = CONFIDENCE,
+) -> Difference:
+    """Estimate the mean of ``first − second`` of values of any unit, such as scores.
+
+    The test is that of :func:`paired_difference`. The interval is Student's over groups: outcomes have a unit, by which
+    :func:`paired_difference` widens it, and scores have none.
+
+    Args:
+        first: Values, one row a pair.
+        second: Other values of the same pairs.
+        groups: Prompt of each pair.
+        confidence: Confidence level of the interval.
+
+    Raises:
+        ValueError: As :func:`paired_difference`.
+    """
+    difference = difference_of(first, second)
+    by_group, shape = sums_by_group(difference, groups)
+    interval = mean_interval(difference, groups, confidence=confidence)
+    return Difference(interval.estimate, interval.low, interval.high, *_sign_flips(by_group, shape))
+
+
+def _sign_flips(by_group: GroupSums, shape: tuple[int, ...]) -> tuple[Values, Values]:
+    """Return p-values and the smallest that these groups can give."""
     p_values = np.array([sign_flip_p_value(column) for column in by_group.sums.T])
     n_differ = (np.abs(by_group.sums) > _ZERO).sum(axis=0)
     smallest = np.maximum(0.5 ** np.maximum(n_differ - 1.0, 0.0), _SMALLEST)
-    return Difference(*(part.reshape(shape)[()] for part in (estimate, low, high, p_values, smallest)))
+    return p_values.reshape(shape)[()], smallest.reshape(shape)[()]
 
 
 def centre_and_error(by_group: GroupSums) -> tuple[Float[np.ndarray, " column"], Float[np.ndarray, " column"]]:

@@ -71,6 +71,7 @@ def run(options: AdaptationOptions) -> None:
         store = backbone_store(model, FROZEN, data, options)
         for seed in range(options.seeds):
             for how, reward in trained_rewards(model, store, data, seed, options):
+                check_pairs(reward, data, options.cache)
                 scores[model, how, seed] = _scores(reward, data, options.cache / f"{model}-{how}-{seed}.csv")
                 accuracy = float(np.nanmean(right(scores[model, how, seed], test)))
                 print(f"{model}, {how}, seed {seed}: {accuracy:.3f}", flush=True)
@@ -133,6 +134,16 @@ def trained_rewards(
             encoded, training = options.cache / "encoded", options.cache / f"{adapted.name}.training"
             adapt(LatentReward.load(folder), data, settings, encoded=encoded, checkpoint=training).save(adapted)
         yield how, LatentReward.load(adapted)
+
+
+def check_pairs(reward: LatentReward, data: probing.PreferenceData, cache: Path) -> None:
+    """Refuse a kept reward that was trained on other pairs.
+
+    Raises:
+        UserError: It was.
+    """
+    if reward.manifest.training["data_fingerprint"] != data.fingerprint:
+        raise UserError(f"{cache} holds rewards that were trained on other pairs; give another folder, or remove it.")
 
 
 def _scores(reward: LatentReward, data: probing.PreferenceData, path: Path) -> pd.Series:

@@ -58,6 +58,11 @@ def test_numbers_are_those_of_the_heads_scores(heads, pictures):
     ]
     assert report.uncertainty == pytest.approx(spread[0] / spread[1], rel=1e-3)
     assert report.drift > 0 and watch.reports == [report]
+    assert not report.heads_disagree and not report.alarm
+    disagrees = make(heads, spread=1.0 + 0.5 * (report.uncertainty - 1) if report.uncertainty > 1 else 1.01)
+    disagrees.start(pictures, PROMPTS, rewards)
+    again = disagrees(5, changed, PROMPTS, rewards + 0.5 + 0.01 * np.arange(COUNT))
+    assert again.heads_disagree == again.alarm == (again.uncertainty >= disagrees.spread)
 
 
 def test_an_alarm_needs_a_facet_that_falls_and_a_reward_that_rises(heads, pictures):
@@ -71,7 +76,7 @@ def test_an_alarm_needs_a_facet_that_falls_and_a_reward_that_rises(heads, pictur
     ):
         watch = make(heads, checks=5)
         watch.start(pictures, PROMPTS, rewards)
-        found[name] = watch(1, latents, PROMPTS, rewards + change + 0.01 * np.arange(COUNT)).alarm
+        found[name] = watch(1, latents, PROMPTS, rewards + change + 0.01 * np.arange(COUNT)).facet_fell
     assert found == {"hacked": True, "worse everywhere": False, "better": False}
 
 
@@ -92,12 +97,13 @@ def test_false_alarms_stay_below_the_level(heads, pictures, monkeypatch):
     alarms = 0
     for _ in range(trainings):
         raised = False
+        watch.reports.clear()
         for step in range(checks):
             scores = {name: values + values.std() * rng.normal(size=COUNT) for name, values in reference.heads.items()}
             drawn = type(reference)(scores, reference.uncertainty, reference.features)
             monkeypatch.setattr(watch, "_score", lambda *_, drawn=drawn: drawn)
             # The reward rises in every check, so that the facets alone decide.
-            raised |= watch(step, pictures, PROMPTS, np.arange(COUNT) / COUNT + 1 + rng.random(COUNT) / 10).alarm
+            raised |= watch(step, pictures, PROMPTS, np.arange(COUNT) / COUNT + 1 + rng.random(COUNT) / 10).facet_fell
         alarms += raised
     # 5% of 300 and 2.3 standard errors.
     assert alarms <= 24
@@ -107,6 +113,10 @@ def test_bad_input_is_one_sentence(heads, pictures, store):
     rewards = np.zeros(COUNT)
     with pytest.raises(UserError, match="at least one head"):
         HackingWatch({})
+    with pytest.raises(UserError, match="An ensemble of one head has no spread"):
+        HackingWatch({"quality": heads[0]}, heads[:1])
+    with pytest.raises(UserError, match="Got 0 checks and spread 1.5"):
+        make(heads, checks=0)
     watch = make(heads)
     with pytest.raises(UserError, match="call start with them first"):
         watch(1, pictures, PROMPTS, rewards)
@@ -118,9 +128,17 @@ def test_bad_input_is_one_sentence(heads, pictures, store):
         watch.start(pictures, PROMPTS, np.full(COUNT, np.nan))
     with pytest.raises(UserError, match="Got 24 prompts for 2 latents"):
         watch.start(pictures[:2], PROMPTS, rewards)
-    watch.start(pictures, PROMPTS, rewards)
+    with pytest.raises(UserError, match="The reference pictures have one value of the reward"):
+        watch.start(pictures, PROMPTS, rewards)
+    watch = make(heads, checks=1)
+    watch.start(pictures, PROMPTS, np.arange(COUNT))
     with pytest.raises(UserError, match="the prompts of the reference in their order"):
         watch(1, pictures, PROMPTS[::-1], rewards)
+    watch(1, pictures, PROMPTS, rewards)
+    with pytest.raises(UserError, match="The 1 planned checks are made"):
+        watch(2, pictures, PROMPTS, rewards)
+    with pytest.raises(UserError, match="Got 0 steps between two checks"):
+        watch_callback(watch, lambda: None, every=0)
 
 
 def test_a_trainers_callback_checks_and_stops(heads, pictures):
@@ -134,7 +152,7 @@ def test_a_trainers_callback_checks_and_stops(heads, pictures):
         changed = len(made) > 2
         return (lower, PROMPTS, rewards + 1 + 0.01 * np.arange(COUNT)) if changed else (pictures, PROMPTS, rewards)
 
-    watch = make(heads, checks=5)
+    watch = HackingWatch({"alignment": heads[0], "quality": heads[1]}, checks=5)
     callback, control = watch_callback(watch, sample, every=10, stop=True), TrainerControl()
     callback.on_train_begin(None, TrainerState(), control)
     for step in range(1, 31):
@@ -143,3 +161,15 @@ def test_a_trainers_callback_checks_and_stops(heads, pictures):
             assert not control.should_training_stop
     assert [report.step for report in watch.reports] == [10, 20, 30]
     assert [report.alarm for report in watch.reports] == [False, True, True] and control.should_training_stop
+
+
+def test_a_resumed_training_needs_its_reference(heads, pictures):
+    from transformers import TrainerControl, TrainerState
+
+    watch = make(heads)
+    sample = lambda: (pictures, PROMPTS, np.arange(COUNT))  # noqa: E731
+    callback = watch_callback(watch, sample, every=10)
+    with pytest.raises(UserError, match="goes on from a checkpoint"):
+        callback.on_train_begin(None, TrainerState(global_step=5), TrainerControl())
+    watch.start(*sample())
+    callback.on_train_begin(None, TrainerState(global_step=5), TrainerControl())

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from probing.analysis.engine import correct
-from probing.statistics import RESAMPLES, paired_difference
+from probing.statistics import RESAMPLES, Difference, mean_change
 
 KEYS = ("facet", "probe", "control", "block", "metric")
 
@@ -19,9 +19,10 @@ KEYS = ("facet", "probe", "control", "block", "metric")
 def steering_effects(scores: pd.DataFrame) -> pd.DataFrame:
     """Compare pictures steered along a direction with those steered against it.
 
-    The ``effect`` is half the difference of the two, the part that turns with the direction; the ``damage`` is their
-    mean less the unchanged pictures' score, the part that any change of that size may have. Seeds of a control are
-    averaged by caption.
+    The ``effect`` is half the difference of the two, the part that turns with the direction; the ``damage`` is the
+    unchanged pictures' score less their mean, the part that any change of that size may have. Seeds of a control are
+    averaged by caption. A verdict is on one vector: it moves the score, on these captions. A vector without a meaning
+    may do so too, so compare it with the rows of the controls.
 
     Args:
         scores: Of :func:`probing.analysis.causal.generation.generate`: ``facet, probe, control, seed, block, dose,
@@ -42,13 +43,11 @@ def steering_effects(scores: pd.DataFrame) -> pd.DataFrame:
         along, against = by_sign[1.0].to_numpy(), by_sign[-1.0].to_numpy()
         unchanged = plain[key["metric"]].loc[by_sign.index].to_numpy()
         captions = by_sign.index.to_numpy()
-        effect = paired_difference(along / 2, against / 2, captions)
-        damage = paired_difference((along + against) / 2, unchanged, captions)
+        effect = mean_change(along / 2, against / 2, captions)
+        damage = mean_change(unchanged, (along + against) / 2, captions)
         rows.append(
             key
-            | {"n_prompts": len(captions), "seeds": part["seed"].nunique()}
-            | {"effect": float(effect.estimate), "ci_low": float(effect.low), "ci_high": float(effect.high)}
-            | {"p_value": float(effect.p_value), "smallest_p_value": float(effect.smallest_p_value)}
+            | {"n_prompts": len(captions), "seeds": part["seed"].nunique(), **_row(effect)}
             | {"damage": float(damage.estimate), "damage_low": float(damage.low), "damage_high": float(damage.high)}
         )
     return correct(pd.DataFrame(rows), "effect", by=["facet", "probe", "control", "metric", "dose"])
@@ -94,20 +93,18 @@ def _changes(scores: pd.DataFrame) -> Iterator[tuple[dict[str, Any], float, dict
         key: dict[str, Any] = dict(zip(KEYS, labels, strict=True))
         changed = part.groupby("caption")["value"].mean()
         unchanged = plain[key["metric"]].loc[changed.index].to_numpy()
-        test = paired_difference(changed.to_numpy(), unchanged, changed.index.to_numpy())
-        yield (
-            key,
-            float(str(dose)),
-            {
-                "n_prompts": len(changed),
-                "seeds": part["seed"].nunique(),
-                "effect": float(test.estimate),
-                "ci_low": float(test.low),
-                "ci_high": float(test.high),
-                "p_value": float(test.p_value),
-                "smallest_p_value": float(test.smallest_p_value),
-            },
-        )
+        test = mean_change(changed.to_numpy(), unchanged, changed.index.to_numpy())
+        yield key, float(str(dose)), {"n_prompts": len(changed), "seeds": part["seed"].nunique(), **_row(test)}
+
+
+def _row(test: Difference) -> dict[str, float]:
+    return {
+        "effect": float(test.estimate),
+        "ci_low": float(test.low),
+        "ci_high": float(test.high),
+        "p_value": float(test.p_value),
+        "smallest_p_value": float(test.smallest_p_value),
+    }
 
 
 def rank_correlations(
@@ -122,7 +119,8 @@ def rank_correlations(
 
     Spearman's correlation of a block's accuracy on a facet and its effect on the facet's metric. Each resample draws
     test prompts and captions anew, so the interval has the uncertainty of both; it does not have that of other blocks,
-    which a backbone has once.
+    which a backbone has once. A resample adds noise to values that have some already: the interval is wide and lies
+    nearer to zero than the estimate.
 
     Args:
         scores: As for :func:`steering_effects`.
@@ -132,8 +130,8 @@ def rank_correlations(
         seed: Of the resamples.
 
     Returns:
-        One row a facet, probe, control and dose: ``correlation`` and its interval (percentiles), ``n_blocks``; NaN if no
-        block differs from another.
+        One row a facet, probe, control and dose: ``correlation`` and its interval (percentiles), ``n_blocks``; NaN if
+        no block differs from another.
     """
     rows, steered = [], scores[scores["dose"] != 0]
     for labels, part in steered.groupby(["facet", "probe", "control", steered["dose"].abs()], sort=False):

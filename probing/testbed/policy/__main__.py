@@ -1,8 +1,8 @@
 """Policies trained on rewards by Flow-GRPO: Figure 2 of DiT-Reward in small, on the testbed.
 
-``python -m probing.testbed.policy`` trains a policy for each reward and seed that is not there yet, and judges the
-pictures of its evaluations: what the optimised reward says along the training, what the judge says, and whether the
-watch raises an alarm before the judge falls. An interrupted command goes on.
+``python -m probing.testbed.policy`` trains a policy for each reward and seed that is not there yet, and scores the
+pictures of its evaluations: by the optimised reward, by the judge, and by the watch, whose alarms are compared with the
+falls of the judge's score. The same command continues after an interruption.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 import probing
+from probing.analysis.engine import MIN_PROMPTS
 from probing.commands import check_output_folder, run_command
 from probing.errors import UserError
 from probing.options import OptionsParser
@@ -22,9 +23,9 @@ from probing.plots import figure_hacking_watch, figure_policy, figure_policy_sam
 from probing.reward import LatentReward
 from probing.reward.watch import HackingWatch
 from probing.table_files import write_csv
-from probing.testbed.adaptation import HEAD, AdaptationOptions, backbone_store, trained_rewards
+from probing.testbed.adaptation import HEAD, AdaptationOptions, backbone_store, check_pairs, trained_rewards
 from probing.testbed.adaptation_tables import FROZEN
-from probing.testbed.policy.rewards import KeptReward, Reward, RivalReward, judge_reward
+from probing.testbed.policy.rewards import JudgeReward, KeptReward, Reward, RivalReward
 from probing.testbed.policy.tables import (
     OPTIMISED,
     falls,
@@ -74,24 +75,31 @@ PARSER = OptionsParser("probing.testbed.policy", PolicyOptions, __doc__)
 def run(options: PolicyOptions) -> None:
     if unknown := [name for name in options.rewards if name not in REWARDS]:
         raise UserError(f"Unknown reward {unknown[0]!r}; choose of {', '.join(REWARDS)}.")
+    if options.seeds < 1 or not options.rewards:
+        raise UserError(f"Got {options.seeds} seeds and {len(options.rewards)} rewards, expected at least 1 of each.")
+    if options.settings.evaluated < MIN_PROMPTS:
+        raise UserError(f"Got {options.settings.evaluated} evaluated captions, expected at least {MIN_PROMPTS}.")
     check_output_folder(options.output)
+    heads, ensemble = watch_heads(options)
     kept = kept_rewards(options)
-    made: dict[str, Callable[[], Reward]] = {"judge": lambda: judge_reward, "rival": RivalReward}
+    made: dict[str, Callable[[], Reward]] = {"judge": JudgeReward, "rival": RivalReward}
     rewards = {name: made[name]() if name in made else KeptReward(kept[name]) for name in options.rewards}
     folders: dict[tuple[str, int], Path] = {}
     for seed in range(options.settings.seed, options.settings.seed + options.seeds):
         for name, reward in rewards.items():
             settings = replace(options.settings, seed=seed)
             folders[name, seed] = options.cache / f"{settings.model}-{name}-{seed}"
-            identity = kept[name].manifest.to_json() if name in kept else name
-            PolicyTraining(Policy(settings), reward, identity, folders[name, seed]).run()
-    _report(folders, rewards, options)
+            PolicyTraining(Policy(settings), reward, folders[name, seed]).run()
+    _report(folders, rewards, partial(HackingWatch, heads, ensemble), options)
 
 
-def _report(folders: Mapping[tuple[str, int], Path], rewards: Mapping[str, Reward], options: PolicyOptions) -> None:
+def _report(
+    folders: Mapping[tuple[str, int], Path],
+    rewards: Mapping[str, Reward],
+    make_watch: Callable[..., HackingWatch],
+    options: PolicyOptions,
+) -> None:
     policy, parts, checks = Policy(options.settings), [], []
-    heads, ensemble = watch_heads(options)
-    make_watch = partial(HackingWatch, heads, ensemble)
     for (name, seed), folder in folders.items():
         scores = score_evaluations(policy, folder, rewards)
         parts.append(scores.assign(reward=name, seed=seed))
@@ -127,7 +135,7 @@ def _report(folders: Mapping[tuple[str, int], Path], rewards: Mapping[str, Rewar
 def watch_heads(options: PolicyOptions) -> tuple[dict[str, LatentReward], list[LatentReward]]:
     """Train the heads of the watch that are not there yet: one a facet, and an ensemble with other seeds."""
     model, folder = options.settings.model, options.rewards_cache / "watch"
-    store = _preferences(options)[1]
+    data, store, _ = _preferences(options)
     plans: dict[str, tuple[str | None, int]] = {name: (name, 0) for name in FACETS}
     plans |= {f"all-{seed}": (None, seed) for seed in range(1, 1 + ENSEMBLE)}
     heads = {}
@@ -137,17 +145,20 @@ def watch_heads(options: PolicyOptions) -> tuple[dict[str, LatentReward], list[L
             options_of_head = {**HEAD, "seed": str(seed)}
             probing.train_reward(store, preset="dit-reward", facet=facet, options=options_of_head).save(path)
         heads[name] = LatentReward.load(path)
+        check_pairs(heads[name], data, options.rewards_cache)
     return {name: heads[name] for name in FACETS}, [head for name, head in heads.items() if name not in FACETS]
 
 
-def kept_rewards(options: PolicyOptions) -> dict[str, LatentReward]:
+def kept_rewards(options: PolicyOptions) -> dict[str, Path]:
     """Train the latent rewards that are asked for and not there yet: a frozen head, and an adapted backbone."""
-    asked = [name for name in ("latent", "adapted") if name in options.rewards]
+    asked = {"latent": FROZEN, "adapted": "lora"}
+    asked = {name: how for name, how in asked.items() if name in options.rewards}
     if not asked:
         return {}
     data, store, adaptation = _preferences(options)
-    found = dict(trained_rewards(options.settings.model, store, data, 0, adaptation))
-    return {name: found[FROZEN if name == "latent" else "lora"] for name in asked}
+    for _, reward in trained_rewards(options.settings.model, store, data, 0, adaptation):
+        check_pairs(reward, data, options.rewards_cache)
+    return {name: options.rewards_cache / f"{options.settings.model}-{how}-0" for name, how in asked.items()}
 
 
 def _preferences(options: PolicyOptions) -> tuple[probing.PreferenceData, probing.FeatureStore, AdaptationOptions]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from probing.backbones import Conditioning
 from probing.reward import LatentReward
-from probing.testbed.caption_check import Reading
+from probing.reward.folder import FILES
+from probing.testbed.judge import WEIGHTS as JUDGE_WEIGHTS
 from probing.testbed.judge import Judge
 from probing.testbed.pictures import decode, judged
+from probing.testbed.rival import WEIGHTS as RIVAL_WEIGHTS
 from probing.testbed.rival import Rival
 
 
@@ -44,24 +49,44 @@ class Batch:
         """The decoded pictures."""
         return decode(self._vae, self.latents)
 
+
+class Reward(Protocol):
+    """A reward that can be optimised.
+
+    Attributes:
+        identity: What it depends on, by content.
+    """
+
+    identity: str
+
+    def __call__(self, batch: Batch) -> Float[np.ndarray, " item"]:
+        """Return the reward of each picture."""
+        ...
+
+
+class JudgeReward:
+    """The judge's true reward: no user has it, and it is the upper bound of the others."""
+
+    def __init__(self) -> None:
+        self.identity = f"judge {_digest(JUDGE_WEIGHTS)}"
+
     @cached_property
-    def readings(self) -> list[Reading]:
-        """What the judge finds in the pictures."""
-        return Judge.load().read(self.pictures)
+    def _judge(self) -> Judge:
+        return Judge.load()
 
+    def scores(self, batch: Batch) -> pd.DataFrame:
+        """Return what :func:`probing.testbed.pictures.judged` measures."""
+        return judged(self._judge.read(batch.pictures), batch.captions)
 
-Reward: TypeAlias = Callable[[Batch], Float[np.ndarray, " item"]]
-
-
-def judge_reward(batch: Batch) -> Float[np.ndarray, " item"]:
-    """Return the true reward: what no user has, and the upper bound of the others."""
-    return judged(batch.readings, batch.captions)["judge"].to_numpy()
+    def __call__(self, batch: Batch) -> Float[np.ndarray, " item"]:
+        return self.scores(batch)["judge"].to_numpy()
 
 
 class RivalReward:
     """The baseline reward model on decoded pictures."""
 
     def __init__(self) -> None:
+        self.identity = f"rival {_digest(RIVAL_WEIGHTS)}"
         self._rival = Rival.load()
 
     def __call__(self, batch: Batch) -> Float[np.ndarray, " item"]:
@@ -72,11 +97,16 @@ class KeptReward:
     """A kept latent reward on latents, without decoding.
 
     Args:
-        reward: Its backbone shares text encoders and VAE with the policy, as all testbed models do.
+        folder: Of the reward; its backbone shares text encoders and VAE with the policy, as all testbed models do.
     """
 
-    def __init__(self, reward: LatentReward) -> None:
-        self._reward = reward
+    def __init__(self, folder: Path) -> None:
+        digests = [_digest(folder / name) for name in FILES if (folder / name).is_file()]
+        self.identity, self._reward = f"kept {' '.join(digests)}", LatentReward.load(folder)
 
     def __call__(self, batch: Batch) -> Float[np.ndarray, " item"]:
         return self._reward.score_latents(batch.latents, conditioning=batch.conditioning)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

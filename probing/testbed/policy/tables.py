@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,9 @@ import pandas as pd
 
 from probing.analysis.token_maps.maps import as_text
 from probing.reward.watch import HackingWatch
-from probing.statistics import auroc, paired_difference
+from probing.statistics import LEVEL, auroc, holm, mean_change
 from probing.table_files import write_parquet
-from probing.testbed.pictures import judged
-from probing.testbed.policy.rewards import Reward
+from probing.testbed.policy.rewards import JudgeReward, Reward
 from probing.testbed.policy.training import Policy, evaluations
 from probing.testbed.rates import rate
 
@@ -22,6 +23,7 @@ OPTIMISED = "optimised"
 """Metric of the reward that a training optimises, in standard deviations of its first pictures."""
 SIGNALS = ("gap", "uncertainty", "drift", "fall")
 """What the watch measures; ``fall`` is how far the facet head that changed least is below its start."""
+ALARMS = ("heads_disagree", "facet_fell")
 
 
 def score_evaluations(policy: Policy, folder: Path, rewards: Mapping[str, Reward]) -> pd.DataFrame:
@@ -35,14 +37,20 @@ def score_evaluations(policy: Policy, folder: Path, rewards: Mapping[str, Reward
     Returns:
         One row an evaluation, caption and metric: ``update, caption, metric, value``.
     """
-    path, latents = folder / "scores.parquet", evaluations(folder)
-    if path.exists() and set(pd.read_parquet(path)["update"]) == set(latents):
+    latents = evaluations(folder)
+    content = hashlib.sha256(repr([(name, reward.identity) for name, reward in sorted(rewards.items())]).encode())
+    judge = JudgeReward()
+    content.update(judge.identity.encode())
+    for update, finished in sorted(latents.items()):
+        content.update(update.to_bytes(8, "big") + finished.numpy().tobytes())
+    path = folder / f"scores-{content.hexdigest()[:16]}.parquet"
+    if path.exists():
         return pd.read_parquet(path)
     words = policy.evaluation()[0]
     conditioning, parts = policy.encode(words), []
     for update, finished in latents.items():
         batch = policy.batch(finished, words, conditioning)
-        scores = judged(batch.readings, words)
+        scores = judge.scores(batch)
         scores = scores.assign(**{name: reward(batch) for name, reward in rewards.items() if name != JUDGE})
         parts.append(scores.assign(update=update, caption=range(len(words))))
     table = pd.concat(parts, ignore_index=True).melt(["update", "caption"], var_name="metric")
@@ -63,7 +71,7 @@ def watch_training(
         make_watch: Makes a watch for a number of ``checks``.
 
     Returns:
-        One row a check: ``update``, the report's numbers, and ``alarm``.
+        One row a check: ``update``, and the report's numbers and alarms.
     """
     latents, words = evaluations(folder), policy.evaluation()[0]
     conditioning = policy.encode(words)
@@ -78,7 +86,8 @@ def watch_training(
         facets = {f"facet_{name}": value for name, value in report.facets.items()}
         rows.append(
             {"update": update, OPTIMISED: report.reward, **facets, "fall": -min(report.facets.values())}
-            | {"gap": report.gap, "uncertainty": report.uncertainty, "drift": report.drift, "alarm": report.alarm}
+            | {"gap": report.gap, "uncertainty": report.uncertainty, "drift": report.drift}
+            | {"heads_disagree": report.heads_disagree, "facet_fell": report.facet_fell}
         )
     return pd.DataFrame(rows)
 
@@ -95,7 +104,12 @@ def trajectories(scores: pd.DataFrame) -> pd.DataFrame:
         reward itself.
     """
     own = scores[scores["metric"] == scores["reward"]]
-    first = own[own["update"] == 0].groupby(["reward", "seed"])["value"].agg(["mean", "std"])
+    first = (
+        own[own["update"] == 0]
+        .groupby(["reward", "seed"])["value"]
+        .agg(["mean", partial(np.std, ddof=0)])
+        .set_axis(["mean", "std"], axis=1)
+    )
     of_run = first.loc[pd.MultiIndex.from_frame(own[["reward", "seed"]])]
     standard = (own["value"].to_numpy() - of_run["mean"].to_numpy()) / of_run["std"].to_numpy()
     scores = pd.concat([scores, own.assign(metric=OPTIMISED, value=standard)], ignore_index=True)
@@ -106,7 +120,7 @@ def trajectories(scores: pd.DataFrame) -> pd.DataFrame:
         by_caption, by_seed = changes.groupby("caption").mean(), changes.groupby("seed").mean()
         captions = by_caption.index.to_numpy()
         for update in map(int, values.columns):
-            change = paired_difference(by_caption[update].to_numpy(), np.zeros(len(captions)), captions)
+            change = mean_change(by_caption[update].to_numpy(), np.zeros(len(captions)), captions)
             exact = update == 0
             rows.append(
                 {"reward": reward, "metric": metric, "update": update, "value": float(values[update].mean())}
@@ -123,67 +137,74 @@ def falls(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a training and evaluation: ``reward, seed, update, judge, judge_low, judge_high`` (the change), ``fell``
-        (the interval over captions lies below zero).
+        (it is below zero, one-sided, corrected by Holm over the training's evaluations).
     """
-    rows = []
+    parts = []
     truth = scores[scores["metric"] == JUDGE]
     for (reward, seed), part in truth.groupby(["reward", "seed"], sort=False):
         values = part.pivot_table(index="caption", columns="update", values="value")
-        for update in values.columns[1:]:
-            change = paired_difference(values[update].to_numpy(), values[0].to_numpy(), values.index.to_numpy())
-            rows.append(
-                {"reward": reward, "seed": seed, "update": update, "judge": float(change.estimate)}
-                | {"judge_low": float(change.low), "judge_high": float(change.high), "fell": bool(change.high < 0)}
-            )
-    return pd.DataFrame(rows)
+        start, captions = values[0].to_numpy(), values.index.to_numpy()
+        changes = {update: mean_change(values[update].to_numpy(), start, captions) for update in values.columns[1:]}
+        one_sided = [test.p_value / 2 if test.estimate < 0 else 1 - test.p_value / 2 for test in changes.values()]
+        rows = [
+            {"update": update, "judge": float(t.estimate), "judge_low": float(t.low), "judge_high": float(t.high)}
+            for update, t in changes.items()
+        ]
+        fell = holm(np.array(one_sided, dtype=float)) <= LEVEL
+        parts.append(pd.DataFrame([{"reward": reward, "seed": seed, **row} for row in rows]).assign(fell=fell))
+    return pd.concat(parts, ignore_index=True)
 
 
 def lead_times(watched: pd.DataFrame) -> pd.DataFrame:
-    """Compare the first alarm of each training with the first fall of the judge.
+    """Compare the first alarm of each kind in each training with the first fall of the judge.
 
     Args:
         watched: Reports of all trainings, with :func:`falls`.
 
     Returns:
-        One row a training: ``first_alarm`` and ``first_fall`` (updates; NaN: never), ``lead`` (their difference in
-        updates, above 0 if the alarm came first), ``hacked`` (the judge fell while the optimised reward was above its
-        start), ``false_alarm`` (an alarm in a training whose judge never fell).
+        One row a kind of alarm and training: ``first_alarm`` and ``first_fall`` (updates; NaN: never), ``lead`` (their
+        difference in updates, above 0 if the alarm came first), ``hacked`` (the judge fell while the optimised reward
+        was above its start), ``false_alarm`` (an alarm in a training whose judge never fell).
     """
     rows = []
-    for (reward, seed), part in watched.groupby(["reward", "seed"], sort=False):
-        alarms, fell = part.loc[part["alarm"], "update"], part[part["fell"]]
-        alarm = float(alarms.min()) if len(alarms) else float("nan")
-        fall = float(fell["update"].min()) if len(fell) else float("nan")
-        rows.append(
-            {"reward": reward, "seed": seed, "first_alarm": alarm, "first_fall": fall, "lead": fall - alarm}
-            | {"hacked": bool((fell[OPTIMISED] > 0).any()), "false_alarm": len(alarms) > 0 and len(fell) == 0}
-        )
+    for kind in ALARMS:
+        for (reward, seed), part in watched.groupby(["reward", "seed"], sort=False):
+            alarms, fell = part.loc[part[kind], "update"], part[part["fell"]]
+            alarm = float(alarms.min()) if len(alarms) else float("nan")
+            fall = float(fell["update"].min()) if len(fell) else float("nan")
+            rows.append(
+                {"alarm": kind, "reward": reward, "seed": seed, "first_alarm": alarm, "first_fall": fall}
+                | {"lead": fall - alarm, "hacked": bool((fell[OPTIMISED] > 0).any())}
+                | {"false_alarm": len(alarms) > 0 and len(fell) == 0}
+            )
     return pd.DataFrame(rows)
 
 
 def signal_areas(watched: pd.DataFrame) -> pd.DataFrame:
-    """Measure how well each signal tells checks at which the judge has fallen from the others.
+    """Measure how well each signal separates checks at which the judge has fallen from the others.
 
     Returns:
-        One row a signal: ``value``, the area under its ROC curve over all checks, with an interval over trainings; and
-        the shares of checks of both kinds with an alarm, with theirs.
+        One row a signal: ``value``, the area under its ROC curve over all checks, without an interval, since few
+        trainings are independent; NaN where all checks are of one kind or a signal was not measured. Then the share of
+        checks of both kinds with each alarm, with Wilson's interval over trainings.
     """
     training = (watched["reward"] + watched["seed"].astype(str)).to_numpy()
     fell = watched["fell"].to_numpy(dtype=float)
+    both = min(len(np.unique(training[fell == label])) for label in (0, 1)) >= 2
     rows = []
     for signal in SIGNALS:
         values = watched[signal].to_numpy(dtype=float)
-        if np.isnan(values).any() or min(len(np.unique(training[fell == label])) for label in (0, 1)) < 2:
-            continue
-        area = auroc(values, fell, training)
-        low, high = area.interval()
-        rows.append({"signal": signal, "value": float(area.areas[0]), "ci_low": float(low[0])})
-        rows[-1] |= {"ci_high": float(high[0]), "n_checks": len(fell), "n_trainings": len(np.unique(training))}
-    for name, chosen in (("alarms where the judge fell", fell == 1), ("alarms where it did not", fell == 0)):
-        if chosen.any():
-            share = rate(watched["alarm"].to_numpy()[chosen], training[chosen])
-            rows.append({"signal": name, "value": share.estimate, "ci_low": share.low, "ci_high": share.high})
-            rows[-1] |= {"n_checks": int(chosen.sum()), "n_trainings": len(np.unique(training[chosen]))}
+        defined = both and not np.isnan(values).any()
+        area = float(auroc(values, fell, training).areas[0]) if defined else float("nan")
+        rows.append({"signal": signal, "value": area, "ci_low": np.nan, "ci_high": np.nan, "n_checks": len(fell)})
+        rows[-1] |= {"n_trainings": len(np.unique(training))}
+    for kind in ALARMS:
+        for name, chosen in (("where the judge fell", fell == 1), ("where it did not", fell == 0)):
+            if chosen.any():
+                share = rate(watched[kind].to_numpy(dtype=bool)[chosen], training[chosen])
+                rows.append({"signal": f"{kind} {name}", "value": share.estimate, "ci_low": share.low})
+                rows[-1] |= {"ci_high": share.high, "n_checks": int(chosen.sum())}
+                rows[-1] |= {"n_trainings": len(np.unique(training[chosen]))}
     return pd.DataFrame(rows)
 
 

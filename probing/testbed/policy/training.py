@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from probing.backbones import Backbone, Conditioning, load_backbone, pick_device, resolve
@@ -79,6 +79,18 @@ class PolicySettings:
             raise UserError(
                 f"Got {self.prompts} prompts of {self.group} pictures, expected an even number of prompts, and at "
                 f"least 2 pictures of each."
+            )
+        counts = self.updates, self.evaluate_every, self.evaluation_steps, self.rank
+        if min(counts) < 1 or self.evaluated < 2:
+            raise UserError(
+                f"Got {self.updates} updates, an evaluation of {self.evaluated} captions every {self.evaluate_every}, "
+                f"{self.evaluation_steps} steps of an evaluation and rank {self.rank}, expected at least 1 of each, and "
+                f"2 captions."
+            )
+        if self.noise_level <= 0 or self.clip <= 0 or self.beta < 0 or self.guidance < 1:
+            raise UserError(
+                f"Got noise level {self.noise_level:g}, clip {self.clip:g}, beta {self.beta:g} and guidance "
+                f"{self.guidance:g}, expected above 0, above 0, at least 0 and at least 1."
             )
         if not 1 <= self.trained_steps < self.sampling_steps:
             raise UserError(
@@ -173,13 +185,13 @@ class PolicyTraining:
     Args:
         policy: Freshly made.
         reward: What is optimised.
-        identity: What tells the reward from others, such as its manifest.
         folder: Receives the state, ``log.csv``, and the latents of each evaluation.
     """
 
-    def __init__(self, policy: Policy, reward: Reward, identity: object, folder: Path) -> None:
+    def __init__(self, policy: Policy, reward: Reward, folder: Path) -> None:
         self.policy, self._reward, self._folder = policy, reward, folder
-        self._identity = repr([asdict(policy.settings), policy.backbone.parts, identity])
+        backbone = policy.backbone
+        self._identity = repr([asdict(policy.settings), backbone.parts, backbone.scheduler_digest, reward.identity])
         self._optimizer = torch.optim.AdamW(
             policy.parameters.values(), lr=policy.settings.learning_rate, weight_decay=1e-4
         )
@@ -192,7 +204,8 @@ class PolicyTraining:
         self._folder.mkdir(parents=True, exist_ok=True)
         settings = self.policy.settings
         start = self._resume()
-        with progress(settings.updates, self._folder.name, "updates") as bar:
+        on_device = self.policy.backbone.on_device("transformer")
+        with on_device, progress(settings.updates, self._folder.name, "updates") as bar:
             bar.update(start)
             if start == 0:
                 self._evaluate(0)
@@ -272,7 +285,8 @@ class PolicyTraining:
         for start in range(0, len(words), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
             parts.append(policy.sample(noise[part], policy.encode(words[part]), policy.settings.evaluation_steps))
-        save_file({"latents": torch.cat(parts).cpu().contiguous()}, evaluation_file(self._folder, update))
+        content = save({"latents": torch.cat(parts).cpu().contiguous()})
+        write_bytes(evaluation_file(self._folder, update), content)
 
     def _save(self, update: int) -> None:
         state = {

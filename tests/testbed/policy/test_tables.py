@@ -39,8 +39,9 @@ def watched(scores):
     found = falls(scores)
     alarm = (found["reward"] == "latent") & (found["update"] >= 10)
     return found.assign(
-        alarm=alarm, optimised=found["update"] / 10, facet_alignment=-1.0, facet_quality=0.5, model="testbed-s",
-        gap=alarm.astype(float), uncertainty=1.0, drift=found["update"].astype(float), fall=found["fell"].astype(float),
+        heads_disagree=alarm, facet_fell=found["update"] == 30, optimised=found["update"] / 10, facet_alignment=-1.0,
+        facet_quality=0.5, gap=alarm.astype(float), uncertainty=1.0, drift=found["update"].astype(float),
+        fall=found["fell"].astype(float), model="testbed-s",
     )  # fmt: skip
 
 
@@ -60,23 +61,23 @@ def test_falls_and_leads(scores, watched):
     fell = falls(scores).set_index(["reward", "seed", "update"]).sort_index()["fell"]
     assert not fell["judge"].any()
     assert fell["latent"].unstack().loc[:, [20, 30]].all().all() and fell["latent"].unstack()[10].sum() <= 1
-    leads = lead_times(watched).set_index(["reward", "seed"]).sort_index()
+    leads = lead_times(watched).query("alarm == 'heads_disagree'").set_index(["reward", "seed"]).sort_index()
     assert leads.loc["latent", "hacked"].all() and not leads.loc["judge", "hacked"].any()
     first = leads.loc["latent", "first_fall"]
     np.testing.assert_array_equal(leads.loc["latent", "lead"], first - 10)
     assert leads.loc["judge", ["first_alarm", "first_fall", "lead"]].isna().all().all()
     assert not leads["false_alarm"].any()
-    noisy = watched.assign(alarm=watched["update"] == 30)
-    assert lead_times(noisy).set_index(["reward", "seed"]).loc["judge", "false_alarm"].all()
+    fallen = lead_times(watched).query("alarm == 'facet_fell'").set_index(["reward", "seed"])
+    assert fallen.loc["judge", "false_alarm"].all()
 
 
 def test_areas_of_signals(watched):
     areas = signal_areas(watched).set_index("signal")["value"]
     assert areas["fall"] == 1.0 and areas["uncertainty"] == 0.5 and areas["drift"] > 0.5
-    assert areas["alarms where the judge fell"] == 1.0
+    assert areas["heads_disagree where the judge fell"] == 1.0
     kept = watched[~watched["fell"]]
-    assert areas["alarms where it did not"] == pytest.approx(kept["alarm"].mean())
-    assert list(signal_areas(kept)["signal"]) == ["alarms where it did not"]
+    assert areas["heads_disagree where it did not"] == pytest.approx(kept["heads_disagree"].mean())
+    assert signal_areas(kept).set_index("signal")["value"][["gap", "drift"]].isna().all()
 
 
 def test_figures_are_drawn_from_tables(scores, watched):
@@ -86,11 +87,11 @@ def test_figures_are_drawn_from_tables(scores, watched):
     assert "optimised:\nlatent reward, frozen" in titles and "optimised:\nthe judge itself" in titles
     line = plot_policy(curves, reward="latent", metric="alignment").lines[-1]
     assert list(line.get_xdata()) == list(UPDATES)
-    with pytest.raises(ValueError, match="Got 'x' and 'judge'"):
+    with pytest.raises(ValueError, match="Got 'x' and 'judge', expected one of latent, judge, and one of"):
         plot_policy(curves, reward="x", metric="judge")
     watch = figure_hacking_watch(watched)
     assert len(watch.axes) == 2
-    alarms = [line for line in watch.axes[0].lines if line.get_marker() == "^"]
+    alarms = [line for line in watch.axes[0].lines if line.get_marker() == "s"]
     assert sum(len(line.get_xdata()) for line in alarms) == 9
 
 

@@ -26,13 +26,23 @@ TINY = PolicySettings(
 )
 
 
-def level(batch):
-    return batch.latents[:, 0].mean(dim=(1, 2)).double().numpy()
+class Level:
+    identity = "level"
+
+    def __call__(self, batch):
+        return batch.latents[:, 0].mean(dim=(1, 2)).double().numpy()
 
 
-def trained(settings, folder, reward=level):
+class Constant:
+    identity = "constant"
+
+    def __call__(self, batch):
+        return np.full(len(batch.captions), 0.3)
+
+
+def trained(settings, folder, reward=None):
     policy = Policy(settings, device="cpu")
-    PolicyTraining(policy, reward, "test", folder).run()
+    PolicyTraining(policy, reward or Level(), folder).run()
     return policy
 
 
@@ -67,13 +77,15 @@ def test_another_setting_or_reward_is_refused(whole, tmp_path):
     shutil.copytree(whole[1], tmp_path / "copy")
     with pytest.raises(UserError, match="holds a training with other settings; give another folder, or remove it"):
         trained(replace(TINY, beta=0.5), tmp_path / "copy")
+    with pytest.raises(UserError, match="holds a training with other settings"):
+        trained(TINY, tmp_path / "copy", Constant())
 
 
 def test_a_constant_reward_moves_nothing(tmp_path):
     settings = replace(TINY, updates=1)
     policy = Policy(settings, device="cpu")
     before = {name: value.detach().clone() for name, value in policy.parameters.items()}
-    training = PolicyTraining(policy, lambda batch: np.full(len(batch.captions), 0.3), "constant", tmp_path)
+    training = PolicyTraining(policy, Constant(), tmp_path)
     # Decay of weights is no part of the objective.
     training._optimizer.param_groups[0]["weight_decay"] = 0.0
     training.run()
@@ -122,6 +134,8 @@ def test_an_easy_reward_rises(tmp_path):
     [
         ({"prompts": 3}, "expected an even number of prompts"),
         ({"group": 1}, "at least 2 pictures"),
+        ({"evaluate_every": 0}, "every 0, .* expected at least 1 of each"),
+        ({"noise_level": 0.0}, "Got noise level 0"),
         ({"trained_steps": 3}, "expected fewer: the last is deterministic"),
     ],
 )
