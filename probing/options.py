@@ -14,6 +14,7 @@ import io
 import itertools
 import operator
 import re
+import shlex
 import sys
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -75,6 +76,31 @@ class OptionsParser(Generic[_Options]):
 
             start(log or "text", tracker, self.prog.rpartition(" ")[2])
         return options, debug
+
+    def command(self, options: _Options, leave_out: Collection[str] = ("cache", "output")) -> str:
+        """Write the command that has these options, for provenance: those that are not defaults.
+
+        Args:
+            options: The options.
+            leave_out: Fields that do not change a result.
+        """
+        return " ".join([self.prog, *_arguments(options, leave_out)])
+
+
+def _arguments(options: Any, leave_out: Collection[str]) -> list[str]:
+    arguments = []
+    for field in dataclasses.fields(options):
+        value, has_default = getattr(options, field.name), field.default is not dataclasses.MISSING
+        if dataclasses.is_dataclass(value):
+            arguments += _arguments(value, leave_out)
+        elif field.name not in leave_out and not (has_default and value == field.default):
+            name = field.name.replace("_", "-")
+            if isinstance(value, bool):
+                arguments.append(f"--{'' if value else 'no-'}{name}")
+            else:
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                arguments.append(f"--{name} {shlex.quote(text)}")
+    return arguments
 
 
 def _take(arguments: list[str], name: str) -> str | None:

@@ -89,8 +89,7 @@ def run(options: AdaptationOptions) -> None:
             for how in (FROZEN, *options.how)
         }
     )
-    models = "" if options.models == AdaptationOptions.models else f" --models {','.join(options.models)}"
-    command = {"command": f"python -m probing.testbed.adaptation{models}", "data": "testbed"}
+    command = {"command": PARSER.command(options), "data": "testbed"}
     save_figure(figure_adaptation(accuracies), accuracies, options.output, "adaptation", provenance=command)
     save_figure(figure_adaptation_curves(by_block), by_block, options.output, "adaptation_curves", provenance=command)
     write_csv(options.output / "adaptation_differences.csv", differences)

@@ -1,19 +1,19 @@
-"""Is what a probe reads used by the model? Steer and erase every block while a testbed model paints, and ask the judge.
+"""Does a testbed model use what a probe reads? Change every block while it generates, and score the pictures.
 
-``python -m probing.testbed.causal`` steers each block along the direction of a probe by one standard deviation, and
-against it, at every step of sampling, with the same captions and noise; then it erases the direction. It draws
-``causal_curve`` (what is read and what is used, block by block) and ``dose_response``, and writes
+``python -m probing.testbed.causal`` steers each block along the direction of a probe and against it, by one and by four
+standard deviations of its reading, at every step of sampling, with the same captions and noise; then it erases the
+direction. It draws ``causal_curve`` (reading and use, block by block) and ``dose_response``, and writes
 ``causal_correlation.csv`` and ``erasure.csv``. Controls: directions of shuffled choices, of random numbers, and of a
-random-initialised model. What was generated is kept in ``--cache``.
+random-initialised model. Scores of generated pictures are kept in ``--cache``.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -21,16 +21,15 @@ from torch import Tensor
 
 import probing
 from probing.analysis import causal
-from probing.analysis.engine import CellResults, Run, Site, Sites, facets_of, measure_cells, read_site
+from probing.analysis.engine import CellResults, Run, Site, Sites, measure_cells
 from probing.backbones import Backbone, load_backbone, pick_device, resolve
 from probing.commands import check_output_folder, run_command
-from probing.interventions import Eraser, erase, fit_eraser, steer
+from probing.errors import UserError
+from probing.interventions import erase, steer
 from probing.options import OptionsParser
 from probing.plots import figure_causal_curve, figure_dose_response, save_figure
-from probing.probes import LogisticProbe
-from probing.statistics import outcomes, share_interval
 from probing.table_files import write_csv
-from probing.testbed.judge import Judge
+from probing.testbed.judge import WEIGHTS, Judge
 from probing.testbed.pictures import decode, judged
 from probing.testbed.preferences import captions
 
@@ -39,6 +38,7 @@ READ_AT = {"alignment": 0.6, "quality": 0.005}
 METRIC_OF = {"alignment": "alignment", "quality": "fidelity"}
 """What steering along a facet's direction should move."""
 PROBES = ("logistic", "mean_difference")
+MIN_CAPTIONS = 2
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class CausalOptions:
         seeds: Shuffled and random directions of each block.
         steps: Forwards of the sampler.
         guidance: Scale of classifier-free guidance; 1 for none.
+        levels: Lowest and highest noise level at which blocks are changed, whatever the level at which a direction was
+            read.
         limit: Largest number of items of the stores, by whole prompt groups; default: all.
         cache: Folder of stores and of what was generated.
         output: Folder of the figures and tables.
@@ -66,6 +68,7 @@ class CausalOptions:
     seeds: int = 1
     steps: int = 12
     guidance: float = 1.0
+    levels: tuple[float, ...] = (0.0, 1.0)
     limit: int | None = None
     cache: Path = Path("cache/causal")
     output: Path = field(default=Path("figures"))
@@ -75,6 +78,14 @@ PARSER = OptionsParser("probing.testbed.causal", CausalOptions, __doc__)
 
 
 def run(options: CausalOptions) -> None:
+    if options.captions < MIN_CAPTIONS or options.seeds < 1:
+        raise UserError(
+            f"Got {options.captions} captions and {options.seeds} seeds, expected at least {MIN_CAPTIONS}, and 1."
+        )
+    if not options.doses or not options.responses or min(*options.doses, *options.responses) <= 0:
+        raise UserError("Give doses and responses above 0; each is also tried with its negative.")
+    if len(options.levels) != 2:
+        raise UserError(f"Got {len(options.levels)} levels, expected the lowest and the highest.")
     check_output_folder(options.output)
     data = probing.load_pairs("testbed", limit=options.limit)
     sigmas = sorted(set(READ_AT.values()))
@@ -90,8 +101,10 @@ def run(options: CausalOptions) -> None:
     }
     read = {facet: _read(stores[False], data, facet, options) for facet in READ_AT}
     backbone = load_backbone(resolve(options.model), device=pick_device("auto"), compute_dtype=torch.float32)
-    settings = causal.GenerationSettings(steps=options.steps, guidance=options.guidance)
-    words, judge = captions("test")[: options.captions], _judge(backbone)
+    settings = causal.GenerationSettings(
+        steps=options.steps, guidance=options.guidance, levels=(options.levels[0], options.levels[1])
+    )
+    words, judge = captions("test")[: options.captions], _Judge(backbone)
 
     def generate(changes: list[causal.Change]) -> pd.DataFrame:
         plain = [causal.Change({"dose": 0.0})]
@@ -117,11 +130,11 @@ def run(options: CausalOptions) -> None:
     responses = causal.dose_responses(
         generate([_push(one, sign * dose) for one in at_best for dose in options.responses for sign in (1, -1)])
     ).assign(model=options.model)
-    erasers, certificates = _erasers(stores[False], data, options)
+    erasers, certificates = _erasers(stores[False], data)
     erased = causal.erasure_effects(generate(erasers)).assign(model=options.model)
     erased = erased.merge(certificates, on=["facet", "control", "block"], how="left")
 
-    command = {"command": "python -m probing.testbed.causal", "data": "testbed"}
+    command = {"command": PARSER.command(options), "data": "testbed"}
     save_figure(figure_causal_curve(curve), curve, options.output, "causal_curve", provenance=command)
     save_figure(figure_dose_response(responses), responses, options.output, "dose_response", provenance=command)
     write_csv(options.output / "causal_correlation.csv", correlations)
@@ -130,13 +143,15 @@ def run(options: CausalOptions) -> None:
     print(f"Figures: causal_curve, dose_response; tables: causal_correlation.csv, erasure.csv; in {options.output}")
 
 
-def _judge(backbone: Backbone) -> causal.Judge:
-    judge, vae = Judge.load(), backbone.pipeline.vae  # type: ignore[attr-defined]
+class _Judge:
+    """The testbed's judge on decoded latents."""
 
-    def scores(latents: Float[Tensor, "item channel row column"], captions: Sequence[str]) -> pd.DataFrame:
-        return judged(judge.read(decode(vae, latents)), captions)
+    def __init__(self, backbone: Backbone) -> None:
+        self.identity = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+        self._judge, self._vae = Judge.load(), backbone.pipeline.vae  # type: ignore[attr-defined]
 
-    return scores
+    def __call__(self, latents: Float[Tensor, "item channel row column"], captions: Sequence[str]) -> pd.DataFrame:
+        return judged(self._judge.read(decode(self._vae, latents)), captions)
 
 
 def _read(store: probing.FeatureStore, data: probing.PreferenceData, facet: str, options: CausalOptions) -> CellResults:
@@ -179,40 +194,19 @@ def _push(one: causal.Direction, dose: float) -> causal.Change:
     return causal.Change({**labels, "dose": dose}, {one.block: edit}, one.vector.tobytes())
 
 
-def _erasers(
-    store: probing.FeatureStore, data: probing.PreferenceData, options: CausalOptions
-) -> tuple[list[causal.Change], pd.DataFrame]:
-    """Fit the eraser of each block, with controls of its rank, and what a probe trained anew still reads."""
-    changes, certificates = [], []
+def _erasers(store: probing.FeatureStore, data: probing.PreferenceData) -> tuple[list[causal.Change], pd.DataFrame]:
+    """Return the change of each eraser, and what a probe trained anew reads behind it."""
+    changes, readings = [], []
     for facet in READ_AT:
-        pairs = facets_of(store, data.pairs, [facet])[0]
         for site in _sites(store, facet):
-            features = read_site(store, site).astype(np.float64)
-            differences, choices = pairs.train.differences(features), pairs.train.choices
-            rng = np.random.default_rng(site.block)
-            fitted = fit_eraser(differences, choices)
-            # A difference has no place: items keep the mean of the training items.
-            mean = features[pairs.training_rows].mean(axis=0)
-            unit = causal.random_direction(features.shape[1], rng)
-            erasers = {
-                "trained": fitted.matrix,
-                "shuffled": fit_eraser(differences, rng.permutation(choices)).matrix,
-                "random": np.outer(unit, unit),
-            }
-            for control, matrix in erasers.items():
-                eraser = Eraser(matrix, mean)
-                labels = {"facet": facet, "probe": "leace", "control": control, "seed": 0, "block": site.block}
-                content = matrix.tobytes() + mean.tobytes()
-                changes.append(causal.Change({**labels, "dose": 1.0}, {site.block: erase(eraser)}, content))
-                erased = eraser.apply(features)
-                probe = LogisticProbe().fit(pairs.train.differences(erased), choices, groups=pairs.train.prompts)
-                margins = probe.decision_function(pairs.test.differences(erased))
-                share = share_interval(outcomes(margins, pairs.test.choices), pairs.test.prompts)
-                certificates.append(
-                    {"facet": facet, "control": control, "block": site.block, "reading": float(share.estimate)}
-                    | {"reading_low": float(share.low), "reading_high": float(share.high)}
-                )
-    return changes, pd.DataFrame(certificates)
+            for one in causal.erasers(store, data.pairs, site, facet):
+                where = {"facet": facet, "control": one.control, "block": one.block}
+                content = one.eraser.matrix.tobytes() + one.eraser.mean.tobytes()
+                labels = {**where, "probe": "leace", "seed": 0, "dose": 1.0}
+                changes.append(causal.Change(labels, {one.block: erase(one.eraser)}, content))
+                reading = {"reading": float(one.reading.estimate), "reading_low": float(one.reading.low)}
+                readings.append({**where, **reading, "reading_high": float(one.reading.high)})
+    return changes, pd.DataFrame(readings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

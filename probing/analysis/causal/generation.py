@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 import pandas as pd
 import torch
@@ -14,13 +14,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probing.backbones import Backbone
+from probing.errors import UserError
 from probing.features.trace import Edit
 from probing.interventions import sample_edited
 from probing.progress import progress
 from probing.table_files import write_parquet
 
-Judge: TypeAlias = Callable[[Float[Tensor, "item channel row column"], Sequence[str]], pd.DataFrame]
-"""Scores finished latents under their captions: one row an item, one column a metric, higher is better."""
+
+class Judge(Protocol):
+    """Scores pictures.
+
+    Attributes:
+        identity: What the scores depend on, such as a digest of weights: kept scores of another judge are not used.
+    """
+
+    identity: str
+
+    def __call__(self, latents: Float[Tensor, "item channel row column"], captions: Sequence[str]) -> pd.DataFrame:
+        """Score finished latents under their captions: one row an item, one column a metric, higher is better."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,9 @@ class GenerationSettings:
         levels: Noise levels between which blocks are changed.
         batch_size: Pictures at once.
         seed: Of the noise.
+
+    Raises:
+        UserError: A number out of range.
     """
 
     steps: int = 12
@@ -40,6 +55,13 @@ class GenerationSettings:
     levels: tuple[float, float] = (0.0, 1.0)
     batch_size: int = 48
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size) < 1 or not 0 <= self.levels[0] <= self.levels[1] <= 1:
+            raise UserError(
+                f"Got {self.steps} steps, batches of {self.batch_size} and levels {self.levels[0]:g} to "
+                f"{self.levels[1]:g}, expected at least 1, at least 1, and levels within [0, 1]."
+            )
 
 
 @dataclass(frozen=True)
@@ -50,11 +72,18 @@ class Change:
         labels: Columns of its rows in the result.
         edits: By block; none for the backbone as it is.
         content: Bytes that decide the edits, such as a direction's, so that a kept result is used for the same change.
+
+    Raises:
+        ValueError: Edits without content.
     """
 
     labels: Mapping[str, Any]
     edits: Mapping[int, Edit] = field(default_factory=dict)
     content: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.edits and not self.content:
+            raise ValueError("Got edits without content; give the bytes that decide them.")
 
 
 def generate(
@@ -81,10 +110,10 @@ def generate(
     """
     with backbone.on_device("text_encoders"):
         words, empty = backbone.encode_prompts(list(captions)), backbone.encode_prompts([""])
-    words, empty = words.to(backbone.device), empty.to(backbone.device)
     shape = backbone.spec.architecture.latent_shape(backbone.spec.resolution)
     noise = torch.randn((len(captions), *shape), generator=torch.Generator().manual_seed(settings.seed))
-    common = repr((backbone.parts, list(captions), settings)).encode()
+    about = (backbone.parts, backbone.scheduler_digest, backbone.dtype, judge.identity, list(captions), settings)
+    common = repr(about).encode()
     planned, parts = list(changes), []
     with backbone.on_device("transformer"), progress(len(planned), "generate", "changes") as bar:
         for change in planned:

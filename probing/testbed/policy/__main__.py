@@ -112,7 +112,7 @@ def _report(
     leads, areas = lead_times(watched).assign(model=model), signal_areas(watched).assign(model=model)
     pictures = samples(policy, {name: folders[name, options.settings.seed] for name in rewards}, 8).assign(model=model)
 
-    command = {"command": "python -m probing.testbed.policy", "data": "testbed"}
+    command = {"command": PARSER.command(options), "data": "testbed"}
     for name, draw, table in (
         ("policy", figure_policy, curves),
         ("policy_samples", figure_policy_samples, pictures),

@@ -84,8 +84,8 @@ class PolicySettings:
         if min(counts) < 1 or self.evaluated < 2:
             raise UserError(
                 f"Got {self.updates} updates, an evaluation of {self.evaluated} captions every {self.evaluate_every}, "
-                f"{self.evaluation_steps} steps of an evaluation and rank {self.rank}, expected at least 1 of each, and "
-                f"2 captions."
+                f"{self.evaluation_steps} steps of an evaluation and rank {self.rank}, expected at least 1 of each, "
+                f"and 2 captions."
             )
         if self.noise_level <= 0 or self.clip <= 0 or self.beta < 0 or self.guidance < 1:
             raise UserError(

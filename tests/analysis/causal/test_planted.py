@@ -10,6 +10,7 @@ import torch
 from probing.analysis import causal
 from probing.analysis.engine import Site
 from probing.backbones import load_backbone, resolve
+from probing.errors import UserError
 from probing.interventions import Eraser, erase, steer
 from tests.fakes.planted_store import PlantedStore, planted_pairs
 from tests.fakes.tiny_sd3 import BLOCKS, HEAD_WIDTH, HEADS, T5_LENGTH, build_pipeline
@@ -41,7 +42,18 @@ def backbone(tmp_path_factory):
     )
 
 
-def judge(latents, captions):
+class Judge:
+    identity = "test"
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, latents, captions):
+        self.calls.append(len(captions))
+        return scores_of(latents)
+
+
+def scores_of(latents):
     return pd.DataFrame({"level": latents.flatten(1).mean(dim=1), "spread": latents.flatten(1).std(dim=1)}).astype(
         float
     )
@@ -51,9 +63,9 @@ def judge(latents, captions):
 def generate(backbone, tmp_path_factory):
     folder, settings = tmp_path_factory.mktemp("generated"), causal.GenerationSettings(steps=3)
 
-    def run(changes, captions=CAPTIONS, scores=judge):
+    def run(changes, captions=CAPTIONS, judge=None):
         plain = causal.Change({"dose": 0.0})
-        return causal.generate(backbone, [plain, *changes], captions, scores, settings, folder=folder)
+        return causal.generate(backbone, [plain, *changes], captions, judge or Judge(), settings, folder=folder)
 
     return run
 
@@ -95,11 +107,7 @@ def test_erasing_the_used_direction_destroys_and_the_other_leaves(generate):
 
 
 def test_what_was_generated_is_used_again_and_nothing_else(generate):
-    calls = []
-
-    def counted(latents, captions):
-        calls.append(len(captions))
-        return judge(latents, captions)
+    judge = Judge()
 
     def push(vector):
         return [
@@ -107,11 +115,24 @@ def test_what_was_generated_is_used_again_and_nothing_else(generate):
         ]
 
     captions = CAPTIONS[:3]
-    first = generate(push(USED), captions, counted)
-    pd.testing.assert_frame_equal(generate(push(USED), captions, counted), first)
-    assert calls == [3, 3]
-    other = generate(push(UNUSED), captions, counted)
-    assert calls == [3, 3, 3] and not other.equals(first)
+    first = generate(push(USED), captions, judge)
+    pd.testing.assert_frame_equal(generate(push(USED), captions, judge), first)
+    assert judge.calls == [3, 3]
+    other = generate(push(UNUSED), captions, judge)
+    assert judge.calls == [3, 3, 3] and not other.equals(first)
+    another = Judge()
+    another.identity = "another"
+    generate(push(USED), captions, another)
+    assert another.calls == [3, 3]
+
+
+def test_changes_and_settings_are_checked():
+    with pytest.raises(ValueError, match="Got edits without content"):
+        causal.Change({}, {0: steer(torch.ones(WIDTH), 1.0)})
+    with pytest.raises(UserError, match="Got 0 steps"):
+        causal.GenerationSettings(steps=0)
+    with pytest.raises(UserError, match=r"levels 0.5 to 1.5, expected .* within \[0, 1\]"):
+        causal.GenerationSettings(levels=(0.5, 1.5))
 
 
 @pytest.fixture(scope="module")
