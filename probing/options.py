@@ -88,18 +88,23 @@ class OptionsParser(Generic[_Options]):
 
 
 def _arguments(options: Any, leave_out: Collection[str]) -> list[str]:
-    arguments = []
+    arguments: list[str] = []
     for field in dataclasses.fields(options):
-        value, has_default = getattr(options, field.name), field.default is not dataclasses.MISSING
+        value, flag = getattr(options, field.name), f"--{field.name.replace('_', '-')}"
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if dataclasses.is_dataclass(value):
             arguments += _arguments(value, leave_out)
-        elif field.name not in leave_out and not (has_default and value == field.default):
-            name = field.name.replace("_", "-")
-            if isinstance(value, bool):
-                arguments.append(f"--{'' if value else 'no-'}{name}")
-            else:
-                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-                arguments.append(f"--{name} {shlex.quote(text)}")
+        elif field.name in leave_out or value == default:
+            continue
+        elif isinstance(value, bool):
+            arguments.append(flag if value else f"--no-{flag.removeprefix('--')}")
+        elif isinstance(value, Mapping):
+            arguments += [f"{flag} {shlex.quote(f'{name}={entry}')}" for name, entry in value.items()]
+        elif isinstance(value, tuple) and value and isinstance(value[0], Path):
+            arguments += [f"{flag} {shlex.quote(str(path))}" for path in value]
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            arguments.append(f"{flag} {shlex.quote(text)}")
     return arguments
 
 

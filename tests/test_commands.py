@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,6 +33,9 @@ COMMANDS = (
     "reward",
     "audit",
     "reproduce",
+    "testbed.adaptation",
+    "testbed.causal",
+    "testbed.policy.__main__",
     "testbed.rival",
     "testbed.report",
     "testbed.train",
@@ -98,6 +102,15 @@ def test_repeated_options_are_collected_and_parsers_can_be_used_again():
     )
     assert options == Options(seed=3, store=(Path("a"), Path("b")), names={"x": 1.0, "y": 2.5}) and debug
     assert PARSER.parse([]) == (Options(), False)
+
+
+def test_the_command_of_options_has_those_options():
+    options = Options(depths=(0.5,), share="a b", store=(Path("x y"), Path("z")), names={"n": 2.5})
+    written = PARSER.command(options)
+    assert written.startswith("python -m probing.x --depths 0.5 --share 'a b'")
+    assert PARSER.parse(shlex.split(written)[3:])[0] == options
+    assert PARSER.command(Options()) == "python -m probing.x"
+    assert PARSER.command(options, leave_out=("store", "names", "share")) == "python -m probing.x --depths 0.5"
 
 
 @pytest.mark.parametrize(

@@ -220,3 +220,18 @@ def test_a_name_is_enough_to_load(tiny_folder):
     assert backbone.device == CPU and backbone.dtype == torch.float32
     with pytest.raises(UserError, match="sd35-medium"):
         load_backbone("sd35-medum")
+
+
+def test_parts_that_are_held_stay_on_the_device(tiny_folder, monkeypatch):
+    backbone = load_backbone(str(tiny_folder), device="cpu", compute_dtype="float32", t5_length=T5_LENGTH)
+    moved = []
+    monkeypatch.setattr(backbone, "device", torch.device("meta"))
+    monkeypatch.setattr(backbone.transformer, "to", lambda device: moved.append(str(device)))
+    with backbone.on_device("transformer"):
+        with backbone.on_device("transformer"):
+            assert moved == ["meta"]
+        assert moved == ["meta"]
+    assert moved == ["meta", "cpu"]
+    with backbone.on_device("transformer"):
+        pass
+    assert moved == ["meta", "cpu", "meta", "cpu"]

@@ -80,3 +80,8 @@ def test_the_estimate_is_the_models_and_rows_of_the_empty_prompt_get_the_same_pu
 def test_levels_are_checked():
     with pytest.raises(UserError, match=r"Got levels 0 to 1 for guidance, expected them within \[0, 1\)"):
         guide(velocity, exact, 1.0, 1, levels=(0.0, 1.0))
+
+
+def test_another_number_of_rows_is_refused():
+    with pytest.raises(UserError, match="Got 3 rows for guidance, expected 2, or twice as many"):
+        guide(velocity, exact, 1.0, 2)(torch.ones(3, 1, 1, 1), WORDS, 0.5)

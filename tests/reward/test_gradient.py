@@ -62,6 +62,17 @@ def test_the_nearest_level_reads_the_noisy_latents(rewards, given):
     torch.testing.assert_close(clean(latents, 2 * latents, words, 0.5), expected)
 
 
+def test_a_reward_that_was_not_opened_guides(store, tiny_folder, given):
+    noise, prompts = given
+    trained = train_reward(store, **IMAGE, sigmas=(0.005,))
+    reward = LatentReward(trained.probe, trained.manifest, model=tiny_folder, device="cpu")
+    gradient = RewardGradient(reward)
+    words = reward.opened.encode_prompts(prompts)
+    with torch.inference_mode():
+        pushed = gradient(noise, noise, words, 0.5)
+    torch.testing.assert_close(pushed, reward.score_and_grad(noise, conditioning=words)[1])
+
+
 @pytest.mark.parametrize("noise_aware", [False, True])
 def test_guiding_raises_the_reward(rewards, given, noise_aware):
     noise, prompts = given
@@ -80,6 +91,8 @@ def test_guiding_raises_the_reward(rewards, given, noise_aware):
 def test_rewards_that_cannot_guide_are_refused(rewards, store):
     with pytest.raises(UserError, match="Got 2 rewards; without noise_aware a gradient is that of one"):
         RewardGradient(list(rewards.values()))
+    with pytest.raises(UserError, match="There is no reward to guide by"):
+        RewardGradient([], noise_aware=True)
     both = train_reward(store, **IMAGE)
     with pytest.raises(UserError, match="A noise-aware reward reads one noise level"):
         RewardGradient([both], noise_aware=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from probing.statistics import equivalent, paired_difference, sign_flip_p_value
+from probing.statistics import equivalent, mean_change, paired_difference, sign_flip_p_value
 
 
 def two_probes(rng, datasets, prompts, pairs, accuracies, agreement=0.8, dependence=0.3):
@@ -139,3 +139,23 @@ def test_few_pairs_are_not_equivalent_because_none_differs():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@given(scale=st.floats(1e-6, 1e6))
+def test_a_change_of_scores_has_no_unit(scale):
+    rng = np.random.default_rng(0)
+    first, second, groups = rng.normal(size=40), rng.normal(size=40), np.repeat(np.arange(20), 2)
+    one, other = mean_change(first, second, groups), mean_change(scale * first, scale * second, groups)
+    np.testing.assert_allclose(
+        [other.estimate, other.low, other.high], scale * np.array([one.estimate, one.low, one.high])
+    )
+    assert other.p_value == pytest.approx(one.p_value)
+
+
+def test_a_change_of_single_scores_is_students():
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(0.3, size=30), rng.normal(size=30)
+    found = mean_change(first, second, np.arange(30))
+    expected = stats.ttest_rel(first, second).confidence_interval()
+    np.testing.assert_allclose([found.low, found.high], [expected.low, expected.high])
+    assert found.p_value == pytest.approx(stats.ttest_rel(first, second).pvalue, rel=0.3)

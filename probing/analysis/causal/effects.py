@@ -89,12 +89,13 @@ def _changes(scores: pd.DataFrame) -> Iterator[tuple[dict[str, Any], float, dict
     """Compare each change with the unchanged backbone, caption by caption; seeds of a control are averaged."""
     plain = scores[scores["dose"] == 0].set_index(["metric", "caption"])["value"]
     for values, part in scores[scores["dose"] != 0].groupby([*KEYS, "dose"], sort=False):
-        *labels, dose = values
-        key: dict[str, Any] = dict(zip(KEYS, labels, strict=True))
+        key: dict[str, Any] = dict(zip((*KEYS, "dose"), values, strict=True))
+        dose = key.pop("dose")
         changed = part.groupby("caption")["value"].mean()
         unchanged = plain[key["metric"]].loc[changed.index].to_numpy()
         test = mean_change(changed.to_numpy(), unchanged, changed.index.to_numpy())
-        yield key, float(str(dose)), {"n_prompts": len(changed), "seeds": part["seed"].nunique(), **_row(test)}
+        row = {"n_prompts": len(changed), "seeds": part["seed"].nunique(), **_row(test)}
+        yield key, dose, row
 
 
 def _row(test: Difference) -> dict[str, float]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -21,6 +21,7 @@ from probing.progress import progress
 from probing.table_files import write_parquet
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Scores pictures.
 

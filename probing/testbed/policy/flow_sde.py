@@ -100,7 +100,7 @@ def rollout(
     noise_level: float,
     generator: torch.Generator,
 ) -> Rollout:
-    """Sample trajectories; the last step is deterministic, since its noise would stay in the picture.
+    """Sample trajectories; only the step to a noise level of 0 is deterministic.
 
     Args:
         velocity: Takes latents and their noise level.

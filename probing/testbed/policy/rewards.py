@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -50,6 +50,7 @@ class Batch:
         return decode(self._vae, self.latents)
 
 
+@runtime_checkable
 class Reward(Protocol):
     """A reward that can be optimised.
 

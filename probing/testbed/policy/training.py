@@ -174,7 +174,7 @@ class Policy:
         return words, torch.randn((len(words), *shape), generator=generator)
 
     def batch(self, latents: Tensor, captions: Sequence[str], conditioning: Conditioning) -> Batch:
-        """Hand finished latents to a reward."""
+        """Make the batch that a reward scores."""
         vae = self.backbone.pipeline.vae  # type: ignore[attr-defined]
         return Batch(latents.detach().float().cpu(), captions, conditioning, vae)
 

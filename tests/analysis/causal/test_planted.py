@@ -186,7 +186,7 @@ def test_effect_and_damage_are_apart():
     effects = causal.steering_effects(steered([0.0, 0.3, -0.3])).set_index("block")
     assert list(effects["verdict"]) == ["not distinguished", "above", "below"]
     np.testing.assert_allclose(effects["effect"], [0.0, 0.3, -0.3], atol=0.06)
-    np.testing.assert_allclose(effects["damage"], -0.2, atol=0.06)
+    np.testing.assert_allclose(effects["damage"], 0.2, atol=0.06)
     assert ((effects["ci_low"] <= effects["effect"]) & (effects["effect"] <= effects["ci_high"])).all()
 
 
@@ -201,3 +201,14 @@ def test_rank_correlation_of_planted_orders(order, expected):
     assert found["correlation"] == pytest.approx(expected, abs=0.15)
     assert found["ci_low"] <= found["correlation"] <= found["ci_high"]
     assert found["ci_low"] * expected > 0.3 if expected > 0 else found["ci_high"] < -0.3
+
+
+def test_erasers_leave_nothing_to_read():
+    pairs = planted_pairs(train=600, test=400)
+    store = PlantedStore(pairs, lambda *_: (2.0, 2.0), num_blocks=4)
+    found = {one.control: one for one in causal.erasers(store, pairs, Site("image", "mean", 0.1, 2), "all")}
+    assert found["trained"].reading.high < 0.6 and found["trained"].reading.low < 0.5
+    for control in ("shuffled", "random"):
+        assert found[control].reading.low > 0.65
+        # Each control takes away a direction too.
+        assert np.linalg.matrix_rank(found[control].eraser.matrix) == 1
