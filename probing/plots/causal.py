@@ -143,7 +143,8 @@ def plot_dose_response(table: pd.DataFrame, *, facet: str, metric: str, ax: Axes
             ax.vlines(part["dose"], low, high, color=one.colour, linewidth=1.2, alpha=0.7)
         ax.set_xlabel("dose (SD of the reading over items)")
         ax.set_ylabel(f"{METRICS.get(metric, metric)},\nchange (points)")
-        ax.set_title(f"direction of {shown_name(facet)}, block {rows['block'].iloc[0]}", fontsize=10)
+        ax.set_title(f"direction of {shown_name(facet)}, block {int(rows['block'].iloc[0])}", fontsize=10)
+        ax.set_xticks(sorted(rows["dose"].unique()))
     return ax
 
 

@@ -44,6 +44,8 @@ _SIGNALS = {
 }
 _FLAGS = (("fell", "x", "#D55E00"), ("heads_disagree", "s", "#0072B2"), ("facet_fell", "^", "#009E73"))
 """Columns of checks, with marker and colour."""
+_LOWEST, _LINE = 0.035, 0.055
+"""Height of the lowest line of flags, and the distance of two, in shares of the axes."""
 
 
 def plot_policy(table: pd.DataFrame, *, reward: str, metric: str, ax: Axes | None = None) -> Axes:
@@ -125,15 +127,17 @@ def plot_hacking_watch(table: pd.DataFrame, *, reward: str, ax: Axes | None = No
                 ax.plot([0, *of_seed["update"]], [0, *of_seed[name]], color=one.colour, linewidth=0.8, alpha=0.6)
             mean = rows.groupby("update")[name].mean()
             ax.plot([0, *mean.index], [0, *mean], color=one.colour, linewidth=2.0)
-        low, high = ax.get_ylim()
-        room = 0.07 * (high - low)
-        seeds = sorted(rows["seed"].unique())
-        for number, seed in enumerate(seeds):
-            y, of_seed = low - room * (number + 1), rows[rows["seed"] == seed]
+        for number, seed in enumerate(sorted(rows["seed"].unique(), reverse=True)):
+            of_seed = rows[rows["seed"] == seed]
             for flag, marker, colour in _FLAGS:
                 at: Any = of_seed.loc[of_seed[flag], "update"]
-                ax.plot(at, [y] * len(at), marker, color=colour, markersize=6, markerfacecolor="none")
-        ax.set_ylim(low - room * (len(seeds) + 1), high)
+                # Below all curves: heights are shares of the axes.
+                y, heights = [_LOWEST + _LINE * number] * len(at), ax.get_xaxis_transform()
+                ax.plot(at, y, marker, color=colour, markersize=6, markerfacecolor="none", transform=heights)
+        drawn = table[[name for name in _SIGNALS if name in table]].to_numpy(dtype=float)
+        low, high = min(0.0, float(drawn.min())), max(0.0, float(drawn.max()))
+        below = _LOWEST + _LINE * table["seed"].nunique()
+        ax.set_ylim(low - (high - low) * below / (0.97 - below), high + 0.03 * (high - low))
         ax.set_xlabel("update")
         ax.set_ylabel("change (SD)")
         ax.set_title(f"optimised:\n{NAMES.get(reward, reward)}", fontsize=10)
@@ -157,7 +161,7 @@ def figure_hacking_watch(table: pd.DataFrame) -> Figure:
         legend_columns=3,
         outer_labels=True,
         sharex=True,
-        sharey=False,
+        sharey=True,
     ) as (figure, grid):
         for ax, reward in zip(grid[0], rewards, strict=True):
             plot_hacking_watch(table, reward=reward, ax=ax)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 import probing
-from probing.analysis.engine import Run, Sites, measure_cells
+from probing.analysis.engine import Run, Sites, digest_of, measure_cells
 from probing.commands import check_output_folder, run_command
 from probing.errors import UserError
 from probing.options import OptionsParser
@@ -71,7 +71,7 @@ def run(options: AdaptationOptions) -> None:
         store = backbone_store(model, FROZEN, data, options)
         for seed in range(options.seeds):
             for how, reward in trained_rewards(model, store, data, seed, options):
-                check_pairs(reward, data, options.cache)
+                check_store(reward, store, options.cache)
                 scores[model, how, seed] = _scores(reward, data, options.cache / f"{model}-{how}-{seed}.csv")
                 accuracy = float(np.nanmean(right(scores[model, how, seed], test)))
                 print(f"{model}, {how}, seed {seed}: {accuracy:.3f}", flush=True)
@@ -135,14 +135,14 @@ def trained_rewards(
         yield how, LatentReward.load(adapted)
 
 
-def check_pairs(reward: LatentReward, data: probing.PreferenceData, cache: Path) -> None:
-    """Refuse a kept reward that was trained on other pairs.
+def check_store(reward: LatentReward, store: probing.FeatureStore, cache: Path) -> None:
+    """Refuse a kept reward that was trained on other features than a store's.
 
     Raises:
         UserError: It was.
     """
-    if reward.manifest.training["data_fingerprint"] != data.fingerprint:
-        raise UserError(f"{cache} holds rewards that were trained on other pairs; give another folder, or remove it.")
+    if reward.manifest.training["store_digest"] != digest_of(store):
+        raise UserError(f"{cache} holds rewards that were trained on other items; give another folder, or remove it.")
 
 
 def _scores(reward: LatentReward, data: probing.PreferenceData, path: Path) -> pd.Series:

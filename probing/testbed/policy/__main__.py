@@ -23,7 +23,7 @@ from probing.plots import figure_hacking_watch, figure_policy, figure_policy_sam
 from probing.reward import LatentReward
 from probing.reward.watch import HackingWatch
 from probing.table_files import write_csv
-from probing.testbed.adaptation import HEAD, AdaptationOptions, backbone_store, check_pairs, trained_rewards
+from probing.testbed.adaptation import HEAD, AdaptationOptions, backbone_store, check_store, trained_rewards
 from probing.testbed.adaptation_tables import FROZEN
 from probing.testbed.policy.rewards import JudgeReward, KeptReward, Reward, RivalReward
 from probing.testbed.policy.tables import (
@@ -135,7 +135,7 @@ def _report(
 def watch_heads(options: PolicyOptions) -> tuple[dict[str, LatentReward], list[LatentReward]]:
     """Train the heads of the watch that are not there yet: one a facet, and an ensemble with other seeds."""
     model, folder = options.settings.model, options.rewards_cache / "watch"
-    data, store, _ = _preferences(options)
+    store = _preferences(options)[1]
     plans: dict[str, tuple[str | None, int]] = {name: (name, 0) for name in FACETS}
     plans |= {f"all-{seed}": (None, seed) for seed in range(1, 1 + ENSEMBLE)}
     heads = {}
@@ -145,7 +145,7 @@ def watch_heads(options: PolicyOptions) -> tuple[dict[str, LatentReward], list[L
             options_of_head = {**HEAD, "seed": str(seed)}
             probing.train_reward(store, preset="dit-reward", facet=facet, options=options_of_head).save(path)
         heads[name] = LatentReward.load(path)
-        check_pairs(heads[name], data, options.rewards_cache)
+        check_store(heads[name], store, options.rewards_cache)
     return {name: heads[name] for name in FACETS}, [head for name, head in heads.items() if name not in FACETS]
 
 
@@ -157,7 +157,7 @@ def kept_rewards(options: PolicyOptions) -> dict[str, Path]:
         return {}
     data, store, adaptation = _preferences(options)
     for _, reward in trained_rewards(options.settings.model, store, data, 0, adaptation):
-        check_pairs(reward, data, options.rewards_cache)
+        check_store(reward, store, options.rewards_cache)
     return {name: options.rewards_cache / f"{options.settings.model}-{how}-0" for name, how in asked.items()}
 
 
