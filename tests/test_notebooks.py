@@ -39,7 +39,7 @@ SMALLER = {
     "05_scaling": {"(0.005, 0.3, 0.6), (0.005, 0.6)": "(0.6,), (0.6,)", **IMAGE},
     "06_controls": {"0.005, 0.3, 0.6": "0.005", **IMAGE},
     "07_heat_maps": {"facet in ['alignment', 'quality']": "facet == 'quality'", "0.005, 0.6": "0.005"},
-    "08_causal": {},
+    "08_causal": {"(-8, -4, 0, 4, 8)": "(-8, 8)"},
     "09_policy": {},
 }
 """What is read here in place of the notebook's own: fewer noise levels, streams and pictures."""
