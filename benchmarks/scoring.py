@@ -32,9 +32,9 @@ def measure(reward_folder: str, way: str, batch: int, seconds: float) -> dict[st
     """Score batches of noise for some seconds in this process."""
     import numpy as np
     import torch
-    from PIL import Image
 
     import probing
+    from probing.testbed.pictures import decode
     from probing.testbed.rival import Rival
 
     reward = probing.LatentReward.load(reward_folder)
@@ -46,20 +46,14 @@ def measure(reward_folder: str, way: str, batch: int, seconds: float) -> dict[st
     rival = Rival.load() if way == "pictures, baseline" else None
     vae = backbone.pipeline.vae
 
-    def decode() -> list[Image.Image]:
-        with torch.inference_mode():
-            pixels = vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor).sample
-        squares = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        return [Image.fromarray(square) for square in np.ascontiguousarray(squares)]
-
     def once() -> None:
         if way == "latents":
             reward.score_latents(latents, conditioning=conditioning)
         elif way == "pictures":
-            reward.score_latents(reward.opened.encode_images(decode()), conditioning=conditioning)
+            reward.score_latents(reward.opened.encode_images(decode(vae, latents)), conditioning=conditioning)
         else:
             assert rival is not None
-            rival.rewards(decode(), [prompt] * batch)
+            rival.rewards(decode(vae, latents), [prompt] * batch)
 
     once()
     began, times = time.perf_counter(), []

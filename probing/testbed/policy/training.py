@@ -203,9 +203,10 @@ class PolicyTraining:
         """Train all updates, evaluating on the way; from the last evaluation where there is one."""
         self._folder.mkdir(parents=True, exist_ok=True)
         settings = self.policy.settings
-        start = self._resume()
         on_device = self.policy.backbone.on_device("transformer")
         with on_device, progress(settings.updates, self._folder.name, "updates") as bar:
+            # The optimizer's state goes to where its weights are.
+            start = self._resume()
             bar.update(start)
             if start == 0:
                 self._evaluate(0)
