@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from probing.plots import style
 from probing.plots.grid import facet_grid
@@ -49,7 +50,7 @@ _LOWEST, _LINE = 0.035, 0.055
 
 
 def plot_policy(table: pd.DataFrame, *, reward: str, metric: str, ax: Axes | None = None) -> Axes:
-    """Draw the change of one score along the trainings on one reward.
+    """Draw the change of one score along the trainings on one reward; models after the first are hollow and dashed.
 
     Args:
         table: ``policy.csv``.
@@ -68,11 +69,12 @@ def plot_policy(table: pd.DataFrame, *, reward: str, metric: str, ax: Axes | Non
     with style.house_style():
         ax = style.new_axes(ax, (4.2, 3.0))
         ax.axhline(0, color=style.REFERENCE, linewidth=1.0, zorder=1)
-        band = rows.assign(
-            value=factor * rows["change"], ci_low=factor * rows["ci_low"], ci_high=factor * rows["ci_high"]
-        )
-        style.draw_band(ax, rows["update"], band, one, hollow=False, alpha=0.18, zorder=3)
-        ax.vlines(rows["update"], factor * rows["least"], factor * rows["most"], color=one.colour, linewidth=0.8)
+        for number, (_, of_model) in enumerate(rows.groupby("model", sort=False)):
+            band = of_model[["value", "ci_low", "ci_high", "least", "most"]].mul(factor)
+            band["value"] = factor * of_model["change"]
+            hollow = number > 0
+            style.draw_band(ax, of_model["update"], band, one, hollow=hollow, alpha=0.08 if hollow else 0.18, zorder=3)
+            ax.vlines(of_model["update"], band["least"], band["most"], color=one.colour, linewidth=0.8)
         ax.set_xlabel("update")
         ax.set_ylabel(label)
     return ax
@@ -84,13 +86,27 @@ def figure_policy(table: pd.DataFrame) -> Figure:
     Args:
         table: ``policy.csv``.
     """
-    rewards = list(dict.fromkeys(table["reward"]))
+    rewards, models = (list(dict.fromkeys(table[column])) for column in ("reward", "model"))
+    handles = [
+        Line2D(
+            [],
+            [],
+            color="#222222",
+            marker="o",
+            linestyle=style.DASHED if number else "-",
+            label=shown_name(model),
+            markerfacecolor="white" if number else "#222222",
+        )
+        for number, model in enumerate(models)
+    ]
     with facet_grid(
         len(_ROWS),
         len(rewards),
         (max(2.9 * len(rewards), 5.6), 2.1 * len(_ROWS) + 1.2),
-        title=f"Policies trained on rewards: {shown_name(table['model'].iloc[0])}",
+        title=f"Policies trained on rewards: {_names(table)}",
         caption=CAPTION,
+        handles=handles if len(models) > 1 else (),
+        legend_columns=2,
         outer_labels=True,
         sharex=True,
         sharey="row",
@@ -107,7 +123,7 @@ def plot_hacking_watch(table: pd.DataFrame, *, reward: str, ax: Axes | None = No
     """Draw the scores of the watch's heads along the trainings on one reward.
 
     Args:
-        table: ``hacking_watch.csv``.
+        table: ``hacking_watch.csv``, of one model.
         reward: Optimised reward.
         ax: Axes to draw on; new ones if None.
 
@@ -150,12 +166,12 @@ def figure_hacking_watch(table: pd.DataFrame) -> Figure:
     Args:
         table: ``hacking_watch.csv``.
     """
-    rewards = list(dict.fromkeys(table["reward"]))
+    rewards, models = (list(dict.fromkeys(table[column])) for column in ("reward", "model"))
     with facet_grid(
-        1,
+        len(models),
         len(rewards),
-        (max(3.0 * len(rewards), 5.6), 4.6),
-        title=f"Watching for reward hacking: {shown_name(table['model'].iloc[0])}",
+        (max(3.0 * len(rewards), 5.6), 3.2 * len(models) + 1.4),
+        title=f"Watching for reward hacking: {_names(table)}",
         caption=WATCH_CAPTION,
         handles=style.handles_of(_SIGNALS, set(table.columns)),
         legend_columns=3,
@@ -163,8 +179,11 @@ def figure_hacking_watch(table: pd.DataFrame) -> Figure:
         sharex=True,
         sharey=True,
     ) as (figure, grid):
-        for ax, reward in zip(grid[0], rewards, strict=True):
-            plot_hacking_watch(table, reward=reward, ax=ax)
+        for axes, model in zip(grid, models, strict=True):
+            for ax, reward in zip(axes, rewards, strict=True):
+                plot_hacking_watch(table[table["model"] == model], reward=reward, ax=ax)
+                if len(models) > 1:
+                    ax.set_ylabel(f"{shown_name(model)}\nchange (SD)")
     return figure
 
 
@@ -174,13 +193,18 @@ def figure_policy_samples(table: pd.DataFrame) -> Figure:
     Args:
         table: ``policy_samples.csv``.
     """
-    rows = {
-        NAMES.get(reward, reward): [picture_of(row) for _, row in table[table["reward"] == reward].iterrows()]
-        for reward in dict.fromkeys(table["reward"])
-    }
+    rows = {}
+    for (model, reward), part in table.groupby(["model", "reward"], sort=False):
+        name = NAMES.get(str(reward), str(reward))
+        of_model = f"{shown_name(str(model))}: " if table["model"].nunique() > 1 else ""
+        rows[f"{of_model}{name}"] = [picture_of(row) for _, row in part.iterrows()]
     return figure_pictures(
         rows,
         list(dict.fromkeys(table["prompt"])),
-        title=f"Pictures after training on each reward: {shown_name(table['model'].iloc[0])}",
+        title=f"Pictures after training on each reward: {_names(table)}",
         caption="Same captions and noise in every row; the first seed of each reward.",
     )
+
+
+def _names(table: pd.DataFrame) -> str:
+    return ", ".join(shown_name(model) for model in dict.fromkeys(table["model"]))

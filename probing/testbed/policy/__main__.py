@@ -50,6 +50,7 @@ class PolicyOptions:
     """Options of the command.
 
     Attributes:
+        models: Models that are trained, separated by commas; their own weights are the references.
         settings: Of each training; its seed is the first.
         rewards: Rewards that are optimised, separated by commas: latent (frozen features), adapted (LoRA), rival (the
             baseline reward model on pixels), judge (the truth).
@@ -60,6 +61,7 @@ class PolicyOptions:
         output: Folder of the figures and tables.
     """
 
+    models: tuple[str, ...] = ("testbed-s",)
     settings: PolicySettings = field(default_factory=PolicySettings)
     rewards: tuple[str, ...] = REWARDS
     seeds: int = 3
@@ -69,73 +71,78 @@ class PolicyOptions:
     output: Path = Path("figures")
 
 
+_FIGURES = {"policy": figure_policy, "policy_samples": figure_policy_samples, "hacking_watch": figure_hacking_watch}
 PARSER = OptionsParser("probing.testbed.policy", PolicyOptions, __doc__)
 
 
 def run(options: PolicyOptions) -> None:
     if unknown := [name for name in options.rewards if name not in REWARDS]:
         raise UserError(f"Unknown reward {unknown[0]!r}; choose of {', '.join(REWARDS)}.")
-    if options.seeds < 1 or not options.rewards:
-        raise UserError(f"Got {options.seeds} seeds and {len(options.rewards)} rewards, expected at least 1 of each.")
+    if options.seeds < 1 or not options.rewards or not options.models:
+        raise UserError(
+            f"Got {options.seeds} seeds, {len(options.rewards)} rewards and {len(options.models)} models, expected at "
+            f"least 1 of each."
+        )
     if options.settings.evaluated < MIN_PROMPTS:
         raise UserError(f"Got {options.settings.evaluated} evaluated captions, expected at least {MIN_PROMPTS}.")
     check_output_folder(options.output)
-    heads, ensemble = watch_heads(options)
-    kept = kept_rewards(options)
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for model in options.models:
+        for name, table in _trainings(model, options).items():
+            tables.setdefault(name, []).append(table.assign(model=model))
+    _report({name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}, options)
+
+
+def _trainings(model: str, options: PolicyOptions) -> dict[str, pd.DataFrame]:
+    """Run the trainings of a model that are not there yet; return the tables of all."""
+    heads, ensemble = watch_heads(model, options)
+    kept = kept_rewards(model, options)
     made: dict[str, Callable[[], Reward]] = {"judge": JudgeReward, "rival": RivalReward}
     rewards = {name: made[name]() if name in made else KeptReward(kept[name]) for name in options.rewards}
     folders: dict[tuple[str, int], Path] = {}
     for seed in range(options.settings.seed, options.settings.seed + options.seeds):
         for name, reward in rewards.items():
-            settings = replace(options.settings, seed=seed)
-            folders[name, seed] = options.cache / f"{settings.model}-{name}-{seed}"
-            PolicyTraining(Policy(settings), reward, folders[name, seed]).run()
-    _report(folders, rewards, partial(HackingWatch, heads, ensemble), options)
-
-
-def _report(
-    folders: Mapping[tuple[str, int], Path],
-    rewards: Mapping[str, Reward],
-    make_watch: Callable[..., HackingWatch],
-    options: PolicyOptions,
-) -> None:
-    policy, parts, checks = Policy(options.settings), [], []
+            folders[name, seed] = options.cache / f"{model}-{name}-{seed}"
+            policy = Policy(model, replace(options.settings, seed=seed))
+            PolicyTraining(policy, reward, folders[name, seed]).run()
+    policy, parts, checks = Policy(model, options.settings), [], []
     for (name, seed), folder in folders.items():
         scores = score_evaluations(policy, folder, rewards)
         parts.append(scores.assign(reward=name, seed=seed))
-        checks.append(watch_training(policy, folder, scores, name, make_watch).assign(reward=name, seed=seed))
+        watched = watch_training(policy, folder, scores, name, partial(HackingWatch, heads, ensemble))
+        checks.append(watched.assign(reward=name, seed=seed))
     scores = pd.concat(parts, ignore_index=True)
-    model = options.settings.model
-    curves = trajectories(scores).assign(model=model)
-    keys = ["reward", "seed", "update"]
-    watched = pd.concat(checks, ignore_index=True).merge(falls(scores), on=keys).assign(model=model)
-    leads, areas = lead_times(watched).assign(model=model), signal_areas(watched).assign(model=model)
-    pictures = samples(policy, {name: folders[name, options.settings.seed] for name in rewards}, 8).assign(model=model)
+    watched = pd.concat(checks, ignore_index=True).merge(falls(scores), on=["reward", "seed", "update"])
+    first = {name: folders[name, options.settings.seed] for name in rewards}
+    return {
+        "policy": trajectories(scores),
+        "policy_samples": samples(policy, first, 8),
+        "hacking_watch": watched,
+        "hacking_leads": lead_times(watched),
+        "hacking_signals": signal_areas(watched),
+    }
 
+
+def _report(tables: Mapping[str, pd.DataFrame], options: PolicyOptions) -> None:
     command = {"command": PARSER.command(options), "data": "testbed"}
-    for name, draw, table in (
-        ("policy", figure_policy, curves),
-        ("policy_samples", figure_policy_samples, pictures),
-        ("hacking_watch", figure_hacking_watch, watched),
-    ):
-        save_figure(draw(table), table, options.output, name, provenance=command)
-    write_csv(options.output / "hacking_leads.csv", leads)
-    write_csv(options.output / "hacking_signals.csv", areas)
+    for name, draw in _FIGURES.items():
+        save_figure(draw(tables[name]), tables[name], options.output, name, provenance=command)
+    others = [name for name in tables if name not in _FIGURES]
+    for name in others:
+        write_csv(options.output / f"{name}.csv", tables[name])
+    curves = tables["policy"]
     last = curves[curves["update"] == curves["update"].max()]
-    columns = ["reward", "metric", "change", "ci_low", "ci_high", "least", "most"]
+    columns = ["model", "reward", "metric", "change", "ci_low", "ci_high", "least", "most"]
     print(last[last["metric"].isin((OPTIMISED, "judge", "alignment", "fidelity"))][columns].to_string(index=False))
-    print(leads.to_string(index=False))
-    print(areas.to_string(index=False))
-    print(
-        f"Figures: policy, policy_samples, hacking_watch; tables: hacking_leads.csv, hacking_signals.csv; "
-        f"in {options.output}"
-    )
+    for name in others:
+        print(tables[name].to_string(index=False))
+    files = ", ".join(f"{name}.csv" for name in others)
+    print(f"Figures: {', '.join(_FIGURES)}; tables: {files}; in {options.output}")
 
 
-def watch_heads(options: PolicyOptions) -> tuple[dict[str, LatentReward], list[LatentReward]]:
+def watch_heads(model: str, options: PolicyOptions) -> tuple[dict[str, LatentReward], list[LatentReward]]:
     """Train the heads of the watch that are not there yet: one a facet, and an ensemble with other seeds."""
-    model, folder = options.settings.model, options.rewards_cache / "watch"
-    store = _preferences(options)[1]
+    folder, store = options.rewards_cache / "watch", _preferences(model, options)[1]
     plans: dict[str, tuple[str | None, int]] = {name: (name, 0) for name in FACETS}
     plans |= {f"all-{seed}": (None, seed) for seed in range(1, 1 + ENSEMBLE)}
     heads = {}
@@ -149,21 +156,23 @@ def watch_heads(options: PolicyOptions) -> tuple[dict[str, LatentReward], list[L
     return {name: heads[name] for name in FACETS}, [head for name, head in heads.items() if name not in FACETS]
 
 
-def kept_rewards(options: PolicyOptions) -> dict[str, Path]:
+def kept_rewards(model: str, options: PolicyOptions) -> dict[str, Path]:
     """Train the latent rewards that are asked for and not there yet: a frozen head, and an adapted backbone."""
     asked = {"latent": FROZEN, "adapted": "lora"}
     asked = {name: how for name, how in asked.items() if name in options.rewards}
     if not asked:
         return {}
-    data, store, adaptation = _preferences(options)
-    for _, reward in trained_rewards(options.settings.model, store, data, 0, adaptation):
+    data, store, adaptation = _preferences(model, options)
+    for _, reward in trained_rewards(model, store, data, 0, adaptation):
         check_store(reward, store, options.rewards_cache)
-    return {name: options.rewards_cache / f"{options.settings.model}-{how}-0" for name, how in asked.items()}
+    return {name: options.rewards_cache / f"{model}-{how}-0" for name, how in asked.items()}
 
 
-def _preferences(options: PolicyOptions) -> tuple[probing.PreferenceData, probing.FeatureStore, AdaptationOptions]:
+def _preferences(
+    model: str, options: PolicyOptions
+) -> tuple[probing.PreferenceData, probing.FeatureStore, AdaptationOptions]:
     """Return the pairs that rewards are trained on, their features, and where the rewards lie."""
-    model, how = options.settings.model, ("lora",) if "adapted" in options.rewards else ()
+    how = ("lora",) if "adapted" in options.rewards else ()
     adaptation = AdaptationOptions(models=(model,), how=how, limit=options.limit, cache=options.rewards_cache)
     data = probing.load_pairs("testbed", limit=options.limit)
     return data, backbone_store(model, FROZEN, data, adaptation), adaptation

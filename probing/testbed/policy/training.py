@@ -17,7 +17,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from probing.backbones import Backbone, Conditioning, load_backbone, pick_device, resolve
+from probing.backbones import Backbone, Conditioning, load_backbone, pick_device
 from probing.errors import UserError
 from probing.files import write_bytes
 from probing.progress import progress
@@ -39,7 +39,6 @@ class PolicySettings:
     """Settings of one training.
 
     Attributes:
-        model: Model that is trained; its own weights are the reference.
         updates: Batches of trajectories; each gives two steps of the optimizer, as published.
         prompts: Captions of a batch.
         group: Pictures of each caption.
@@ -57,7 +56,6 @@ class PolicySettings:
         evaluation_steps: Forwards of a trajectory in an evaluation, which is deterministic.
     """
 
-    model: str = "testbed-s"
     updates: int = 80
     prompts: int = 8
     group: int = 8
@@ -103,15 +101,14 @@ class Policy:
     """A backbone with LoRA, whose own weights stay the reference.
 
     Args:
+        model: Name of the backbone.
         settings: Of the training.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
     """
 
-    def __init__(self, settings: PolicySettings, device: str = "auto") -> None:
-        self.settings = settings
-        self.backbone: Backbone = load_backbone(
-            resolve(settings.model), device=pick_device(device), compute_dtype=torch.float32
-        )
+    def __init__(self, model: str, settings: PolicySettings, device: str = "auto") -> None:
+        self.model, self.settings = model, settings
+        self.backbone: Backbone = load_backbone(model, device=pick_device(device), compute_dtype=torch.float32)
         torch.manual_seed(settings.seed)
         adapter = AdapterSettings(rank=settings.rank, alpha=2.0 * settings.rank)
         self.parameters: dict[str, nn.Parameter] = add_adapter(self.backbone.transformer, adapter)
@@ -191,7 +188,8 @@ class PolicyTraining:
     def __init__(self, policy: Policy, reward: Reward, folder: Path) -> None:
         self.policy, self._reward, self._folder = policy, reward, folder
         backbone = policy.backbone
-        self._identity = repr([asdict(policy.settings), backbone.parts, backbone.scheduler_digest, reward.identity])
+        settings = {"model": policy.model, **asdict(policy.settings)}
+        self._identity = repr([settings, backbone.parts, backbone.scheduler_digest, reward.identity])
         self._optimizer = torch.optim.AdamW(
             policy.parameters.values(), lr=policy.settings.learning_rate, weight_decay=1e-4
         )

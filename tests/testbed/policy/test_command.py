@@ -15,6 +15,7 @@ from tests.testbed.policy.test_training import TINY
 @pytest.mark.slow
 def test_the_whole_command(tmp_path, capsys):
     options = PolicyOptions(
+        models=("testbed-xs",),
         settings=replace(TINY, evaluated=24),
         rewards=("latent", "rival", "judge"),
         seeds=2,

@@ -95,6 +95,16 @@ def test_figures_are_drawn_from_tables(scores, watched):
     assert sum(len(line.get_xdata()) for line in alarms) == 9
 
 
+def test_models_share_a_figure(scores, watched):
+    curves = pd.concat([trajectories(scores).assign(model=model) for model in ("testbed-s", "testbed-m")])
+    ax = plot_policy(curves, reward="latent", metric="judge")
+    faces = [line.get_markerfacecolor() for line in ax.lines if len(line.get_xdata()) == len(UPDATES)]
+    assert faces[0] != "white" and faces[1:] == ["white"]
+    (legend,) = figure_policy(curves).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["testbed-s", "testbed-m"]
+    assert len(figure_hacking_watch(pd.concat([watched, watched.assign(model="testbed-m")])).axes) == 4
+
+
 def test_samples_are_a_row_a_reward():
     from probing.analysis.token_maps.maps import as_text
 

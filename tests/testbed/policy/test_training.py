@@ -13,7 +13,6 @@ from probing.errors import UserError
 from probing.testbed.policy.training import Policy, PolicySettings, PolicyTraining, evaluations
 
 TINY = PolicySettings(
-    model="testbed-xs",
     updates=2,
     prompts=2,
     group=3,
@@ -41,7 +40,7 @@ class Constant:
 
 
 def trained(settings, folder, reward=None):
-    policy = Policy(settings, device="cpu")
+    policy = Policy("testbed-xs", settings, device="cpu")
     PolicyTraining(policy, reward or Level(), folder).run()
     return policy
 
@@ -83,7 +82,7 @@ def test_another_setting_or_reward_is_refused(whole, tmp_path):
 
 def test_a_constant_reward_moves_nothing(tmp_path):
     settings = replace(TINY, updates=1)
-    policy = Policy(settings, device="cpu")
+    policy = Policy("testbed-xs", settings, device="cpu")
     before = {name: value.detach().clone() for name, value in policy.parameters.items()}
     training = PolicyTraining(policy, Constant(), tmp_path)
     # Decay of weights is no part of the objective.
@@ -96,7 +95,7 @@ def test_the_reference_is_the_untrained_model(whole):
     policy, _ = whole
     words = policy.encode(["a small red circle"])
     latents = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
-    untrained = Policy(TINY, device="cpu")
+    untrained = Policy("testbed-xs", TINY, device="cpu")
     with torch.no_grad():
         changed = policy.velocity(latents, words, 0.5)
         with policy.reference():
@@ -108,7 +107,7 @@ def test_the_reference_is_the_untrained_model(whole):
 
 
 def test_guidance_reads_the_empty_prompt():
-    plain, guided = (Policy(replace(TINY, guidance=scale), device="cpu") for scale in (1.0, 3.0))
+    plain, guided = (Policy("testbed-xs", replace(TINY, guidance=scale), device="cpu") for scale in (1.0, 3.0))
     words = plain.encode(["a small red circle"])
     latents = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
