@@ -99,6 +99,21 @@ class Experiment:
         return getattr(pkgutil.resolve_name(self.module), f"{kind}_{self.key}", None)
 
 
+@dataclass(frozen=True)
+class Study:
+    """An experiment that needs the testbed's truth; its own command writes its tables and figures.
+
+    Attributes:
+        command: Module of the command.
+        tables: Tables with a figure.
+        figures: One a table, of its name.
+    """
+
+    command: str
+    tables: tuple[Table, ...]
+    figures: tuple[FigureSpec, ...]
+
+
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
     for experiment in (
@@ -317,9 +332,64 @@ EXPERIMENTS: dict[str, Experiment] = {
 }
 """All experiments by name, in the order of the page and of ``reproduce``."""
 
-FIGURES: dict[str, FigureSpec] = {
-    figure.name: figure for experiment in EXPERIMENTS.values() for figure in experiment.figures
-}
+STUDIES: tuple[Study, ...] = (
+    Study(
+        "probing.testbed.adaptation",
+        tables=(
+            Table("adaptation", "Adapted backbones", "How much better is a reward whose backbone is trained too?"),
+            Table(
+                "adaptation_curves",
+                "Reward curves of adapted backbones",
+                "In which blocks does adaptation change what can be read?",
+            ),
+        ),
+        figures=(
+            FigureSpec("adaptation", "adaptation", "probing.plots:figure_adaptation"),
+            FigureSpec("adaptation_curves", "adaptation_curves", "probing.plots:figure_adaptation_curves"),
+        ),
+    ),
+    Study(
+        "probing.testbed.causal",
+        tables=(
+            Table(
+                "causal_curve",
+                "Readable against used",
+                "Does steering along what can be read in a block change generated pictures?",
+            ),
+            Table("dose_response", "Dose and response", "How does the effect of steering grow with its length?"),
+        ),
+        figures=(
+            FigureSpec("causal_curve", "causal_curve", "probing.plots:figure_causal_curve"),
+            FigureSpec("dose_response", "dose_response", "probing.plots:figure_dose_response"),
+        ),
+    ),
+    Study(
+        "probing.testbed.policy",
+        tables=(
+            Table("policy", "Policies", "What does training on a reward do to the judged pictures?"),
+            Table("policy_samples", "Pictures of policies", "What do the pictures look like, before and after?"),
+            Table(
+                "hacking_watch",
+                "Hacking watch",
+                "Does a watch on the policy's features see the fall of the true reward?",
+            ),
+        ),
+        figures=(
+            FigureSpec("policy", "policy", "probing.plots:figure_policy"),
+            FigureSpec("policy_samples", "policy_samples", "probing.plots:figure_policy_samples"),
+            FigureSpec("hacking_watch", "hacking_watch", "probing.plots:figure_hacking_watch"),
+        ),
+    ),
+)
+"""What only the testbed allows; figures and the page show it where its tables are."""
+
+
+def sources() -> tuple[Experiment | Study, ...]:
+    """Return all that has tables and figures, in the order of the page."""
+    return (*EXPERIMENTS.values(), *STUDIES)
+
+
+FIGURES: dict[str, FigureSpec] = {figure.name: figure for source in sources() for figure in source.figures}
 """All figures by name."""
 
 

@@ -11,7 +11,7 @@ import pytest
 import probing
 from probing.api.measuring import experiment_function
 from probing.errors import UserError
-from probing.experiments import EXPERIMENTS, FIGURES, Experiment, FigureSpec, Table, resolve
+from probing.experiments import EXPERIMENTS, FIGURES, Experiment, FigureSpec, Table, resolve, sources
 from probing.measure import options_of
 from probing.options import OptionsParser
 from tests.fakes.fake_store import FakeStore, make_pairs
@@ -27,8 +27,8 @@ def test_every_name_of_an_entry_can_be_imported(name):
 
 
 def test_tables_and_figures_have_one_name_each():
-    tables = [table.name for experiment in EXPERIMENTS.values() for table in experiment.tables]
-    figures = [figure.name for experiment in EXPERIMENTS.values() for figure in experiment.figures]
+    tables = [table.name for source in sources() for table in source.tables]
+    figures = [figure.name for source in sources() for figure in source.figures]
     assert len(set(tables)) == len(tables) and sorted(FIGURES) == sorted(figures)
 
 

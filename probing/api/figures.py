@@ -11,7 +11,7 @@ import pandas as pd
 
 from probing.api.result import joined
 from probing.commands import check_output_file, check_output_folder
-from probing.experiments import EXPERIMENTS, FIGURES, resolve
+from probing.experiments import EXPERIMENTS, FIGURES, resolve, sources
 from probing.files import write_text
 from probing.plots import NothingToDraw, save_figure
 from probing.plots.text import missing_characters, missing_line
@@ -82,11 +82,7 @@ def draw_figures(
 
 def sections() -> dict[str, Section]:
     """Return the heading and question of every table, in the order of the page."""
-    return {
-        table.name: Section(table.title, table.question)
-        for experiment in EXPERIMENTS.values()
-        for table in experiment.tables
-    }
+    return {table.name: Section(table.title, table.question) for source in sources() for table in source.tables}
 
 
 def join_beside(table: pd.DataFrame, results: Path, figure: str) -> pd.DataFrame:
@@ -127,7 +123,8 @@ def _save(
             report(f"{name}: {', '.join(path.name for path in figures[name])} in {output}")
     for name, reason in left_out.items():
         report(f"{name}: not drawn, {reason}")
-    unmeasured = {name: figure.table for name, figure in FIGURES.items() if figure.table not in tables}
+    measurable = (figure for experiment in EXPERIMENTS.values() for figure in experiment.figures)
+    unmeasured = {figure.name: figure.table for figure in measurable if figure.table not in tables}
     if unmeasured:
         report(f"Not drawn, since their experiments have no tables here: {', '.join(unmeasured)}")
     return figures, left_out | {name: f"there is no {table}.parquet" for name, table in unmeasured.items()}

@@ -20,11 +20,11 @@ from probing.analysis.engine import Run, Sites, digest_of, measure_cells
 from probing.commands import check_output_folder, run_command
 from probing.errors import UserError
 from probing.options import OptionsParser
-from probing.plots import figure_adaptation, figure_adaptation_curves, save_figure
 from probing.reward import AdapterSettings, AdaptSettings, LatentReward, adapt
 from probing.table_files import write_csv
 from probing.testbed.adaptation_tables import FROZEN, curves, right, tables
 from probing.testbed.rival import Rival, score_items
+from probing.testbed.studies import save_study
 
 RATES = {"lora": 1e-3, "full": 1e-4}
 """Learning rates of the backbone, ten and twenty times those for backbones of billions of parameters."""
@@ -89,13 +89,10 @@ def run(options: AdaptationOptions) -> None:
             for how in (FROZEN, *options.how)
         }
     )
-    command = {"command": PARSER.command(options), "data": "testbed"}
-    save_figure(figure_adaptation(accuracies), accuracies, options.output, "adaptation", provenance=command)
-    save_figure(figure_adaptation_curves(by_block), by_block, options.output, "adaptation_curves", provenance=command)
-    write_csv(options.output / "adaptation_differences.csv", differences)
+    measured = {"adaptation": accuracies, "adaptation_curves": by_block, "adaptation_differences": differences}
     columns = ["model", "how", "facet", "value", "ci_low", "ci_high", "least", "most"]
     print(accuracies[columns].to_string(index=False))
-    print(f"Figures: adaptation, adaptation_curves; table: adaptation_differences.csv; in {options.output}")
+    print(save_study(measured, options.output, PARSER.command(options)))
 
 
 def backbone_store(

@@ -27,11 +27,10 @@ from probing.commands import check_output_folder, run_command
 from probing.errors import UserError
 from probing.interventions import erase, steer
 from probing.options import OptionsParser
-from probing.plots import figure_causal_curve, figure_dose_response, save_figure
-from probing.table_files import write_csv
 from probing.testbed.judge import WEIGHTS, Judge
 from probing.testbed.pictures import decode, judged
 from probing.testbed.preferences import captions
+from probing.testbed.studies import save_study
 
 READ_AT = {"alignment": 0.6, "quality": 0.005}
 """Noise level at which each facet is read best (docs/findings.md)."""
@@ -134,13 +133,12 @@ def run(options: CausalOptions) -> None:
     erased = causal.erasure_effects(generate(erasers)).assign(model=options.model)
     erased = erased.merge(certificates, on=["facet", "control", "block"], how="left")
 
-    command = {"command": PARSER.command(options), "data": "testbed"}
-    save_figure(figure_causal_curve(curve), curve, options.output, "causal_curve", provenance=command)
-    save_figure(figure_dose_response(responses), responses, options.output, "dose_response", provenance=command)
-    write_csv(options.output / "causal_correlation.csv", correlations)
-    write_csv(options.output / "erasure.csv", erased)
+    by_block = {"causal_curve": curve, "dose_response": responses, "erasure": erased}
+    # Unchanged pictures have no block, so that the column has gone through floats.
+    tables = {name: table.astype({"block": int}) for name, table in by_block.items()}
+    tables["causal_correlation"] = correlations
     print(correlations.to_string(index=False))
-    print(f"Figures: causal_curve, dose_response; tables: causal_correlation.csv, erasure.csv; in {options.output}")
+    print(save_study(tables, options.output, PARSER.command(options)))
 
 
 class _Judge:

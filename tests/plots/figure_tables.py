@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from probing.experiments import STUDIES
+from probing.result_tables import read_result
+
 NUM_BLOCKS = 4
 
 
@@ -71,3 +74,13 @@ def heat_map_tables() -> dict[str, pd.DataFrame]:
     """The committed tables, which have every series and a PNG a picture."""
     figures = Path(__file__).parents[2] / "figures"
     return {name: pd.read_csv(figures / f"{name}.csv") for name in ("heat_maps", "heat_map_examples")}
+
+
+def study_tables():
+    """The published tables of the testbed's studies."""
+    folder = Path(__file__).parents[2] / "figures"
+    return {
+        table.name: read_result(folder / f"{table.name}.csv", "its command")
+        for study in STUDIES
+        for table in study.tables
+    }

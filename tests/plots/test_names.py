@@ -23,7 +23,7 @@ from probing.plots import save_figure, style
 from probing.plots.grid import add_caption
 from probing.plots.text import LONGEST, fonts, missing_characters, shown_name
 from probing.result_tables import read_result
-from tests.plots.figure_tables import comparison_table, curve_table, heat_map_tables
+from tests.plots.figure_tables import comparison_table, curve_table, heat_map_tables, study_tables
 from tests.plots.similarity_tables import similarity_tables, token_table
 from tests.plots.sweep_tables import sweep_tables
 
@@ -67,6 +67,7 @@ def tables():
         **sweep_tables(),
         **similarity_tables(),
         **heat_map_tables(),
+        **study_tables(),
         "token_maps": token_table(),
     }
 

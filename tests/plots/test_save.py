@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from probing.experiments import FIGURES
+from probing.experiments import FIGURES, STUDIES, resolve
 from probing.figures import main
 from probing.plots import figure_comparisons, save_figure
-from tests.plots.figure_tables import comparison_table, curve_table, heat_map_tables
+from tests.plots.figure_tables import comparison_table, curve_table, heat_map_tables, study_tables
 from tests.plots.similarity_tables import similarity_tables, token_table
 from tests.plots.sweep_tables import sweep_tables
 
@@ -23,7 +24,7 @@ def results(tmp_path):
     curve_table().to_parquet(folder / "reward_curve.parquet")
     comparison_table().to_parquet(folder / "comparisons.parquet")
     for name, table in (
-        sweep_tables() | similarity_tables() | heat_map_tables() | {"token_maps": token_table()}
+        sweep_tables() | similarity_tables() | heat_map_tables() | study_tables() | {"token_maps": token_table()}
     ).items():
         table.to_parquet(folder / f"{name}.parquet")
     return folder
@@ -49,6 +50,14 @@ def test_same_table_gives_same_bytes(tmp_path):
     for first, second in zip(once, again, strict=True):
         assert first.read_bytes() == second.read_bytes()
     assert b"CreationDate" not in once[1].read_bytes()
+
+
+@pytest.mark.parametrize("name", [figure.name for study in STUDIES for figure in study.figures])
+def test_a_published_study_is_drawn_again_from_its_csv(name, tmp_path):
+    figure = FIGURES[name]
+    table = study_tables()[figure.table]
+    _, _, csv, _ = save_figure(resolve(figure.draw)(table), table, tmp_path, name, provenance={})
+    assert csv.read_bytes() == (Path(__file__).parents[2] / "figures" / f"{name}.csv").read_bytes()
 
 
 QUICK = {"comparisons"}

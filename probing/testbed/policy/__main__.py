@@ -19,10 +19,8 @@ from probing.analysis.engine import MIN_PROMPTS
 from probing.commands import check_output_folder, run_command
 from probing.errors import UserError
 from probing.options import OptionsParser
-from probing.plots import figure_hacking_watch, figure_policy, figure_policy_samples, save_figure
 from probing.reward import LatentReward
 from probing.reward.watch import HackingWatch
-from probing.table_files import write_csv
 from probing.testbed.adaptation import HEAD, AdaptationOptions, backbone_store, check_store, trained_rewards
 from probing.testbed.adaptation_tables import FROZEN
 from probing.testbed.policy.rewards import JudgeReward, KeptReward, Reward, RivalReward
@@ -37,6 +35,7 @@ from probing.testbed.policy.tables import (
     watch_training,
 )
 from probing.testbed.policy.training import Policy, PolicySettings, PolicyTraining
+from probing.testbed.studies import save_study
 
 REWARDS = ("latent", "adapted", "rival", "judge")
 FACETS = ("alignment", "quality")
@@ -71,7 +70,6 @@ class PolicyOptions:
     output: Path = Path("figures")
 
 
-_FIGURES = {"policy": figure_policy, "policy_samples": figure_policy_samples, "hacking_watch": figure_hacking_watch}
 PARSER = OptionsParser("probing.testbed.policy", PolicyOptions, __doc__)
 
 
@@ -124,20 +122,13 @@ def _trainings(model: str, options: PolicyOptions) -> dict[str, pd.DataFrame]:
 
 
 def _report(tables: Mapping[str, pd.DataFrame], options: PolicyOptions) -> None:
-    command = {"command": PARSER.command(options), "data": "testbed"}
-    for name, draw in _FIGURES.items():
-        save_figure(draw(tables[name]), tables[name], options.output, name, provenance=command)
-    others = [name for name in tables if name not in _FIGURES]
-    for name in others:
-        write_csv(options.output / f"{name}.csv", tables[name])
     curves = tables["policy"]
     last = curves[curves["update"] == curves["update"].max()]
     columns = ["model", "reward", "metric", "change", "ci_low", "ci_high", "least", "most"]
     print(last[last["metric"].isin((OPTIMISED, "judge", "alignment", "fidelity"))][columns].to_string(index=False))
-    for name in others:
+    for name in ("hacking_leads", "hacking_signals"):
         print(tables[name].to_string(index=False))
-    files = ", ".join(f"{name}.csv" for name in others)
-    print(f"Figures: {', '.join(_FIGURES)}; tables: {files}; in {options.output}")
+    print(save_study(tables, options.output, PARSER.command(options)))
 
 
 def watch_heads(model: str, options: PolicyOptions) -> tuple[dict[str, LatentReward], list[LatentReward]]:
