@@ -2,8 +2,8 @@
 
 Fits the default probe, with its five folds and eleven strengths, to synthetic pairs of two items each, every method and
 size in a process of its own: with features in memory, and with features on disk, read a block at a time. Writes
-seconds, the largest memory of the process above that after its imports, and how far the objective of the two lies
-apart, to ``fitting_memory.csv`` beside this file. What this machine's memory cannot hold is left out.
+seconds, the largest memory of the process, that above what it held before the fit, and how far the objective of the two
+lies apart, to ``fitting_memory.csv`` beside this file. What this machine's memory cannot hold is left out.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ for part, start in zip(blocks(), range(0, 2 * pairs, block)):
     loss += log_loss(margins[:, None], y[start // 2 : start // 2 + len(margins), None]).sum()
 # At the scale of the first fit, the penalty is the same function of both.
 objective = loss / pairs + probe.alpha_ / 2 * ((probe.coef_ * np.sqrt(2)) ** 2).sum()
-print(json.dumps({"seconds": seconds, "peak_gib": most / 2**30, "alpha": probe.alpha_, "objective": objective}))
+found = {"seconds": seconds, "process_gib": (before + most) / 2**30, "peak_gib": most / 2**30}
+print(json.dumps({**found, "alpha": probe.alpha_, "objective": objective}))
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, nargs="+", default=[20_000, 200_000, 1_000_000])
+    parser.add_argument("--pairs", type=int, nargs="+", default=[20_000, 200_000, 2_000_000])
     parser.add_argument("--width", type=int, default=1536)
     parser.add_argument("--methods", nargs="+", default=["memory", "disk"])
     parser.add_argument("--folder", type=Path, default=Path("cache"), help="where features on disk lie")
@@ -88,6 +89,7 @@ def main() -> None:
                     "width": arguments.width,
                     "method": method,
                     "seconds": round(found["seconds"], 1),
+                    "process_gib": round(found["process_gib"], 2),
                     "peak_gib": round(found["peak_gib"], 2),
                     "times_features": round(found["peak_gib"] / features, 2),
                     "alpha": round(found["alpha"], 6),

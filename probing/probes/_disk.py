@@ -125,16 +125,65 @@ class DiskRows:
         return DiskRows(self._file, self._rows, inner, **{**kept, **changes})
 
     def _read(self, first: int, count: int) -> Float[np.ndarray, "row ..."]:
-        wanted, offset = count * self._row_bytes, first * self._row_bytes
-        pieces = []
-        while wanted:
-            piece = os.pread(self._file.fileno(), wanted, offset)
-            if not piece:
-                raise OSError("a temporary file of features became shorter while it was read")
-            pieces.append(piece)
-            wanted, offset = wanted - len(piece), offset + len(piece)
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        data = _read(self._file, count * self._row_bytes, first * self._row_bytes)
         return np.frombuffer(data, np.float32).reshape(count, *self._inner)
+
+
+class DiskMatrix:
+    """A matrix of zeros to fill, one row a pair, in a temporary file: what a fit knows of each pair and column.
+
+    Slices of rows are read and written; ``matrix[rows] += values`` does both.
+
+    Args:
+        shape: Rows and columns.
+        dtype: Type of the numbers.
+        folder: Where the file lies, nameless; the system's folder of temporary files if None.
+    """
+
+    def __init__(self, shape: tuple[int, int], dtype: Any, folder: Path | None = None) -> None:
+        self.shape, self.dtype, self._folder = shape, np.dtype(dtype), folder
+        self._row_bytes = self.dtype.itemsize * shape[1]
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self._file.truncate(self._row_bytes * shape[0])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(len(self))
+        data = _read(self._file, (stop - start) * self._row_bytes, start * self._row_bytes)
+        # A copy, to be changed in place.
+        return np.frombuffer(bytearray(data), self.dtype).reshape(stop - start, self.shape[1])
+
+    def __setitem__(self, rows: slice, values: np.ndarray) -> None:
+        start, stop, _ = rows.indices(len(self))
+        assert values.shape == (stop - start, self.shape[1]), "whole rows"
+        view = memoryview(np.ascontiguousarray(values, dtype=self.dtype).tobytes())
+        offset = start * self._row_bytes
+        while len(view):
+            written = os.pwrite(self._file.fileno(), view, offset)
+            view, offset = view[written:], offset + written
+
+    def columns(self, columns: Any) -> DiskMatrix:
+        """Copy some columns, given by numbers or by a mask."""
+        count = len(np.arange(self.shape[1])[columns])
+        selected = DiskMatrix((len(self), count), self.dtype, self._folder)
+        size = max(1, _BLOCK_BYTES // max(1, self._row_bytes))
+        for start in range(0, len(self), size):
+            rows = slice(start, min(start + size, len(self)))
+            selected[rows] = self[rows][:, columns]
+        return selected
+
+
+def _read(file: BinaryIO, wanted: int, offset: int) -> bytes:
+    pieces = []
+    while wanted:
+        piece = os.pread(file.fileno(), wanted, offset)
+        if not piece:
+            raise OSError("a temporary file of features became shorter while it was read")
+        pieces.append(piece)
+        wanted, offset = wanted - len(piece), offset + len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def blocks_of(x: np.ndarray | DiskRows, start: int, stop: int) -> Iterator[slice]:
@@ -143,14 +192,17 @@ def blocks_of(x: np.ndarray | DiskRows, start: int, stop: int) -> Iterator[slice
     return (slice(first, min(first + size, stop)) for first in range(start, stop, size))
 
 
-def difference_rows(items: DiskRows, rows: Int[np.ndarray, "pair 2"]) -> DiskRows:
-    """Write the differences of pairs of items beside them, tokens side by side, in the order of the pairs."""
+def difference_rows(
+    items: DiskRows, rows: Int[np.ndarray, "pair 2"], order: Int[np.ndarray, " pair"] | None = None
+) -> DiskRows:
+    """Write the differences of pairs of items beside them, tokens side by side, in an order or in that of the pairs."""
     flat = items.flat()
     size = max(1, _BLOCK_BYTES // (4 * flat.shape[1]))
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, len(rows), size):
-            part = rows[start : start + size]
+            here = slice(start, start + size)
+            part = rows[here] if order is None else rows[order[here]]
             both = flat.take(part.reshape(-1)).reshape(len(part), 2, -1)
             yield both[:, 0] - both[:, 1]
 

@@ -14,7 +14,7 @@ from probing.probes._base import LinearProbe, accuracy_of, check_choices, check_
 from probing.probes._disk import DiskRows, blocks_of, difference_rows
 from probing.probes._scalings import SCALINGS, find_scaling
 from probing.probes._selection import FOLDS, check_alphas, grouped_folds, largest_best
-from probing.probes._solver import Design, solve
+from probing.probes._solver import Design, LazyWeights, select, solve, zeros
 
 ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-4, 1, 11))
 """The default grid of L2 strengths: half decades from 1e-4 to 10."""
@@ -115,14 +115,18 @@ class LogisticProbe(LinearProbe):
                 "auto tries whiten, which rotates features, and these do not fit into memory; name a scaling."
             )
         y = np.asarray(y, dtype=np.float64)
-        groups = np.arange(len(y)) if groups is None else np.asarray(groups)
-        weights = check_weights(sample_weight, len(y))
+        # Few numbers a pair stay in memory while the solver works.
+        equal = np.broadcast_to(np.float64(1 / len(y)), y.shape)
+        weights = equal if sample_weight is None else check_weights(sample_weight, len(y))
         check_choices(y)
-        fold_of = grouped_folds(groups, self.folds)
+        fold_of = grouped_folds(np.arange(len(y)) if groups is None else np.asarray(groups), self.folds)
         order = np.argsort(fold_of, kind="stable")
-        X = difference_rows(items, rows[order])
+        fold_of = fold_of[order].astype(np.int16)
+        if sample_weight is not None:
+            weights = weights[order] / weights.sum()
+        X = difference_rows(items, rows, order)
         self.n_features_in_ = X.shape[1]
-        return self._fit_in_order(X, y[order], (weights / weights.sum())[order], fold_of[order], order)
+        return self._fit_in_order(X, y[order], weights, fold_of, order)
 
     def _fit_in_order(
         self,
@@ -134,11 +138,8 @@ class LogisticProbe(LinearProbe):
     ) -> LogisticProbe:
         """Choose the strength and fit to pairs that are sorted by fold; ``order`` has the place of each before."""
         alphas = check_alphas(self.alphas)
-        training = (fold_of[:, None] != np.arange(self.folds)) * pair_weights[:, None]
-        if not training.any(axis=0).all():
-            raise ValueError("Got sample weights that are above 0 in one fold alone; give weight to more prompts.")
-        # One column for each (fold, strength); the pairs that a fold holds out have no weight in its columns.
-        weights = np.repeat(training / training.sum(0), len(alphas), axis=1)
+        weights = self._fold_weights(fold_of, pair_weights, len(alphas))
+        ends = np.searchsorted(fold_of, np.arange(self.folds + 1)).tolist()
 
         lowest = np.inf
         for name in SCALINGS if self.scaling == "auto" else (self.scaling,):
@@ -146,25 +147,42 @@ class LogisticProbe(LinearProbe):
             design = Design.prepare(scaling.apply(X), self.device)
             coefficients = solve(design, y, weights, np.tile(alphas, self.folds), tolerance=_SELECTION_TOLERANCE)
             by_fold = coefficients.reshape(-1, self.folds, len(alphas))
-            margins = np.empty((len(y), len(alphas)))
-            ends = np.searchsorted(fold_of, np.arange(self.folds + 1)).tolist()
+            margins, scores = zeros(design.rows, len(alphas), np.float64), np.zeros(len(alphas))
             for fold, (start, stop) in enumerate(pairwise(ends)):
                 for rows in blocks_of(design.rows, start, stop):
-                    margins[rows] = design.rows[rows] @ by_fold[:, fold]
-            scores = pair_weights @ log_loss(margins, y[:, None])
+                    held_out = design.rows[rows] @ by_fold[:, fold]
+                    scores += pair_weights[rows] @ log_loss(held_out, y[rows, None])
+                    margins[rows] = held_out
             best = largest_best(scores, alphas, slack=_EQUALLY_GOOD)
             if scores[best] < lowest:
                 lowest = scores[best]
                 chosen = scaling, design, by_fold[:, :, best].mean(1, keepdims=True)
                 self.scaling_, self.alpha_, self.cv_scores_ = name, float(alphas[best]), scores
-                out_of_fold = margins[:, best]
+                out_of_fold = select(margins, [best])[:][:, 0]
         self.cv_accuracy_ = accuracy_of(out_of_fold, y, pair_weights)
         self.cv_margins_ = np.empty_like(out_of_fold)
         self.cv_margins_[order] = out_of_fold
+        del out_of_fold
 
         scaling, design, beginning = chosen
         alpha = np.array([self.alpha_])
-        final = solve(design, y, pair_weights[:, None], alpha, start=beginning, tolerance=_FINAL_TOLERANCE)
+        every_pair = LazyWeights(lambda rows: pair_weights[rows, None], (len(y), 1))
+        final = solve(design, y, every_pair, alpha, start=beginning, tolerance=_FINAL_TOLERANCE)
         self.scale_ = scaling.scale
         self.coef_ = scaling.back(design.coefficients(final)[:, 0])
         return self
+
+    def _fold_weights(
+        self, fold_of: Int[np.ndarray, " pair"], pair_weights: Float[np.ndarray, " pair"], strengths: int
+    ) -> LazyWeights:
+        """One column for each (fold, strength); the pairs that a fold holds out have no weight in its columns."""
+        by_fold = np.bincount(fold_of, pair_weights, self.folds)
+        others = by_fold @ (1 - np.eye(self.folds))
+        if not others.all():
+            raise ValueError("Got sample weights that are above 0 in one fold alone; give weight to more prompts.")
+
+        def compute(rows: slice) -> Float[np.ndarray, "row column"]:
+            training = (fold_of[rows, None] != np.arange(self.folds)) * pair_weights[rows, None]
+            return np.repeat(training / others, strengths, axis=1)
+
+        return LazyWeights(compute, (len(fold_of), self.folds * strengths))

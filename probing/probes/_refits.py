@@ -12,7 +12,7 @@ from probing.probes._base import Probe, check_choices, check_training, check_wei
 from probing.probes._disk import DiskRows, difference_rows
 from probing.probes._logistic import LogisticProbe
 from probing.probes._scalings import find_scaling
-from probing.probes._solver import Design, solve
+from probing.probes._solver import Design, LazyWeights, solve
 
 
 def bootstrap_refits(
@@ -110,7 +110,15 @@ def relabelled_margins(
     twice = scaled.repeated(2) if isinstance(scaled, DiskRows) else np.concatenate([scaled] * 2)
     design = Design.prepare(twice, probe.device)
     targets = np.repeat([1.0, 0.0], len(X))
-    column_weights = np.concatenate([weights[:, None] * labels, weights[:, None] * (1 - labels)])
+
+    def halves(rows: slice) -> Float[np.ndarray, "row refit"]:
+        """Weights of pairs by the share that chose the first item, and below them by the share that did not."""
+        here = np.arange(*rows.indices(2 * len(X)))
+        pair = here % len(X)
+        share = labels[pair]
+        return weights[pair, None] * np.where(here[:, None] < len(X), share, 1 - share)
+
+    column_weights = LazyWeights(halves, (2 * len(X), labels.shape[1]))
     b = solve(design, targets, column_weights, np.full(labels.shape[1], probe.alpha_), tolerance=tolerance)
     coefficients = np.stack([scaling.back(column) for column in design.coefficients(b).T], axis=1)
     if isinstance(items, DiskRows):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from probing.probes import DiskRows, LogisticProbe, relabelled_margins
 from probing.probes import _disk as disk
 from probing.probes._base import log_loss
+from probing.probes._disk import DiskMatrix
 
 
 def problem(pairs, width, seed=0, shape=()):
@@ -96,3 +99,33 @@ def test_rows_on_disk_are_those_of_an_array(sizes, repeats, data):
     np.testing.assert_allclose(
         kept.flat().divided(scale).as_type(np.float64)[:], array.reshape(len(array), -1) / scale, rtol=1e-12
     )
+
+
+@given(rows=st.integers(1, 40), columns=st.integers(1, 5), data=st.data())
+def test_a_matrix_on_disk_is_an_array(rows, columns, data):
+    array = np.zeros((rows, columns), np.float32)
+    matrix = DiskMatrix(array.shape, np.float32)
+    for seed in range(data.draw(st.integers(0, 4))):
+        start = data.draw(st.integers(0, rows))
+        part = slice(start, data.draw(st.integers(start, rows)))
+        values = np.random.default_rng(seed).normal(size=array[part].shape)
+        array[part] += values
+        matrix[part] += values
+    np.testing.assert_array_equal(matrix[:], array)
+    chosen = np.array(data.draw(st.lists(st.booleans(), min_size=columns, max_size=columns)))
+    np.testing.assert_array_equal(matrix.columns(chosen)[:], array[:, chosen])
+    np.testing.assert_array_equal(matrix.columns([columns - 1])[:], array[:, -1:])
+
+
+def test_memory_hardly_grows_with_pairs(monkeypatch):
+    """A pair takes a few numbers in memory, not one for each fold and strength (440 bytes in double precision)."""
+    monkeypatch.setattr(disk, "_BLOCK_BYTES", 2**15)
+    peaks = {}
+    for pairs in (4_000, 24_000):
+        items, rows, y, groups, _ = problem(pairs, 4)
+        kept = DiskRows.write([items])
+        tracemalloc.start()
+        LogisticProbe().fit_pairs(kept, rows, y, groups)
+        peaks[pairs] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert (peaks[24_000] - peaks[4_000]) / 20_000 < 100

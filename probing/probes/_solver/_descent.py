@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from probing.probes._base import log_loss
 from probing.probes._disk import DiskRows
+from probing.probes._solver._columns import Matrix, Weights, select, zeros
 from probing.probes._solver._device_rows import DeviceRows
 from probing.probes._solver._preconditioner import Preconditioner
 
@@ -29,7 +30,7 @@ def descend(
     x: Float[np.ndarray, "pair k"] | DeviceRows | DiskRows,
     gram: Float[np.ndarray, "k k"],
     targets: Float[np.ndarray, " pair"],
-    weights: Float[np.ndarray, "pair column"],
+    weights: Weights,
     alphas: Float[np.ndarray, " column"],
     b: Float[np.ndarray, "k column"],
     tolerance: float,
@@ -69,7 +70,7 @@ def descend(
         if not unfinished.any():
             return columns[:0]
         if not unfinished.all():
-            columns, w, m = columns[unfinished], w[:, unfinished], np.ascontiguousarray(m[:, unfinished])
+            columns, w, m = columns[unfinished], select(w, unfinished), select(m, unfinished)
             gradient, conditioned, power, current, a = (
                 v[..., unfinished] for v in (gradient, conditioned, power, current, a)
             )
@@ -90,8 +91,8 @@ def descend(
         penalty_slope = a * (current * direction).sum(axis=0)
         size = _search(y, w, m, along, slope, penalty_slope, penalty_curvature, blocks)
         b[:, columns] = current + size * direction
-        along *= size.astype(x.dtype)
-        m += along
+        for rows, _ in blocks:
+            m[rows] += along[rows] * size.astype(x.dtype)
     return columns
 
 
@@ -102,7 +103,7 @@ class _Block(NamedTuple):
     columns: Int[np.ndarray, " used"] | slice
 
 
-def _blocks(weights: Float[np.ndarray, "pair column"]) -> list[_Block]:
+def _blocks(weights: Weights) -> list[_Block]:
     blocks = []
     for start in range(0, len(weights), _ROWS_AT_ONCE):
         rows = slice(start, min(start + _ROWS_AT_ONCE, len(weights)))
@@ -113,28 +114,30 @@ def _blocks(weights: Float[np.ndarray, "pair column"]) -> list[_Block]:
 
 def _times(
     x: Float[np.ndarray, "pair k"] | DeviceRows | DiskRows, b: Float[np.ndarray, "k column"], blocks: list[_Block]
-) -> Float[np.ndarray, "pair column"]:
+) -> Matrix:
     """Return x·b in the blocks' columns, and 0 elsewhere."""
-    product = np.zeros((len(x), b.shape[1]), dtype=x.dtype)
+    product = zeros(x, b.shape[1], x.dtype)
     if b.any():
         b = b.astype(x.dtype)
         for rows, columns in blocks:
-            product[rows, columns] = x[rows] @ b[:, columns]
+            values = np.zeros((rows.stop - rows.start, b.shape[1]), dtype=x.dtype)
+            values[:, columns] = x[rows] @ b[:, columns]
+            product[rows] = values
     return product
 
 
 def _gradient(
     x: Float[np.ndarray, "pair k"] | DeviceRows | DiskRows,
     y: Float[np.ndarray, "pair 1"],
-    w: Float[np.ndarray, "pair column"],
-    m: Float[np.ndarray, "pair column"],
+    w: Weights,
+    m: Matrix,
     blocks: list[_Block],
 ) -> tuple[Float[np.ndarray, "k column"], Float[np.ndarray, " column"], Float[np.ndarray, " column"]]:
     """Return the gradient of the mean loss, the mean loss, and the mean of its second derivatives by the margins."""
     gradient = np.zeros((x.shape[1], w.shape[1]))
     loss, curvature = np.zeros(w.shape[1]), np.zeros(w.shape[1])
     for rows, columns in blocks:
-        margins, weight, target = m[rows, columns], w[rows, columns], y[rows]
+        margins, weight, target = m[rows][:, columns], w[rows][:, columns], y[rows]
         loss[columns] += (weight * log_loss(margins, target)).sum(axis=0)
         # σ(m) = (1 + tanh(m/2)) / 2, and its derivative (1 − tanh²(m/2)) / 4.
         tanh = np.tanh(margins / 2)
@@ -149,9 +152,9 @@ def _gradient(
 
 def _search(
     y: Float[np.ndarray, "pair 1"],
-    w: Float[np.ndarray, "pair column"],
-    m: Float[np.ndarray, "pair column"],
-    along: Float[np.ndarray, "pair column"],
+    w: Weights,
+    m: Matrix,
+    along: Matrix,
     slope: Float[np.ndarray, " column"],
     penalty_slope: Float[np.ndarray, " column"],
     penalty_curvature: Float[np.ndarray, " column"],
@@ -173,10 +176,10 @@ def _search(
     for _ in range(_TRIALS):
         first, second = penalty_slope + size * penalty_curvature, penalty_curvature.copy()
         for rows, columns in blocks:
-            step, weight = along[rows, columns], w[rows, columns]
-            tanh = np.tanh((m[rows, columns] + size[columns].astype(m.dtype) * step) / 2)
+            step, weight = along[rows][:, columns], w[rows][:, columns]
+            tanh = np.tanh((m[rows][:, columns] + size[columns].astype(m.dtype) * step) / 2)
             weight = weight * step
-            first[columns] += (weight * (tanh / 2 + (m.dtype.type(0.5) - y[rows]))).sum(axis=0)
+            first[columns] += (weight * (tanh / 2 + (tanh.dtype.type(0.5) - y[rows]))).sum(axis=0)
             second[columns] += (weight * step * (1 - tanh**2)).sum(axis=0) / 4
         steep = np.abs(first) > _FLAT * np.abs(slope)
         if not steep.any():

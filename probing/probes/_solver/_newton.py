@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from probing.probes._base import log_loss
+from probing.probes._disk import blocks_of
+from probing.probes._solver._columns import Matrix, Weights, select, zeros
 from probing.probes._solver._design import Design
 from probing.probes._solver._preconditioner import Preconditioner
-from probing.probes._solver._products import curvature_times, times, transposed_times
+from probing.probes._solver._products import curvature_times, times
 
 _STEPS = 60
 _GRADIENT_STEPS = 200
@@ -27,7 +29,7 @@ single precision."""
 def finish(
     design: Design,
     targets: Float[np.ndarray, " pair"],
-    weights: Float[np.ndarray, "pair column"],
+    weights: Weights,
     alphas: Float[np.ndarray, " column"],
     b: Float[np.ndarray, "k column"],
     columns: Int[np.ndarray, " some"],
@@ -48,34 +50,57 @@ def finish(
     x, y = design.rows, targets[:, None]
     converged = np.zeros(len(columns), dtype=bool)
     active = np.arange(len(columns))
+    blocks = list(blocks_of(x, 0, len(x)))
     margins = times(x, b[:, columns])
     for _ in range(_STEPS):
         selected = columns[active]
-        w, a, start = weights[:, selected], alphas[selected], b[:, selected]
-        tanh = np.tanh(margins / 2)
-        gradient = transposed_times(x, w * (tanh / 2 + (0.5 - y))) + a * start
-        curvature = w * (1 - tanh**2) / 4
-        before = (w * log_loss(margins, y)).sum(axis=0) + a / 2 * (start**2).sum(axis=0)
-        step, residual = _direction(design, curvature, a, gradient, tolerance * before)
+        w, a, start = select(weights, selected), alphas[selected], b[:, selected]
+        gradient, loss, curvature, mean_curvature = _derivatives(design, y, w, margins, blocks)
+        gradient += a * start
+        before = loss + a / 2 * (start**2).sum(axis=0)
+        step, residual = _direction(design, curvature, mean_curvature, a, gradient, tolerance * before)
+        del curvature
         along = times(x, step)
         slope = (gradient * step).sum(axis=0)
-        size, moved = _line_search(before, margins, along, start, step, slope, y, w, a)
+        size, moved = _line_search(before, margins, along, start, step, slope, y, w, a, blocks)
         b[:, selected] = start + size * step
         # The decrement is twice the decrease of the quadratic model. Close to the optimum the model is exact, and a
         # step leaves the share of the decrease that the conjugate gradients left.
         close = -slope / 2 < 1e-8 * before
         done = (-slope / 2 * np.where(close, residual, 1.0) <= tolerance * before) | ~moved
         converged[active[done]] = moved[done] | (-slope / 2 <= 1e-12 * before)[done]
-        margins = (margins + size * along)[:, ~done]
         active = active[~done]
         if len(active) == 0:
             break
+        for rows in blocks:
+            margins[rows] += size * along[rows]
+        margins = select(margins, ~done)
     return converged
+
+
+def _derivatives(
+    design: Design, targets: Float[np.ndarray, "pair 1"], weights: Weights, margins: Matrix, blocks: list[slice]
+) -> tuple[Float[np.ndarray, "k column"], Float[np.ndarray, " column"], Matrix, Float[np.ndarray, " column"]]:
+    """Return the gradient of the mean loss, the mean loss, and its second derivatives, by pair and their sum."""
+    x, columns = design.rows, margins.shape[1]
+    gradient = np.zeros((x.shape[1], columns))
+    loss, mean_curvature = np.zeros(columns), np.zeros(columns)
+    curvature = zeros(design.single, columns, np.float32)
+    for rows in blocks:
+        m, w, y = margins[rows], weights[rows], targets[rows]
+        tanh = np.tanh(m / 2)
+        gradient += x[rows].T @ (w * (tanh / 2 + (0.5 - y)))
+        second = w * (1 - tanh**2) / 4
+        loss += (w * log_loss(m, y)).sum(axis=0)
+        mean_curvature += second.sum(axis=0)
+        curvature[rows] = second
+    return gradient, loss, curvature, mean_curvature
 
 
 def _direction(
     design: Design,
-    curvature: Float[np.ndarray, "pair column"],
+    curvature: Matrix,
+    mean_curvature: Float[np.ndarray, " column"],
     alphas: Float[np.ndarray, " column"],
     gradient: Float[np.ndarray, "k column"],
     sufficient: Float[np.ndarray, " column"],
@@ -85,8 +110,8 @@ def _direction(
     # Scale columns to a gradient of length 1: near the optimum, squares of gradients would underflow.
     lengths = np.linalg.norm(gradient, axis=0)
     lengths[lengths == 0] = 1.0
-    preconditioner = Preconditioner(design.gram, alphas, curvature.sum(axis=0))
-    curvature, alphas = curvature.astype(np.float32), alphas.astype(np.float32)
+    preconditioner = Preconditioner(design.gram, alphas, mean_curvature)
+    alphas = alphas.astype(np.float32)
     residual = (-gradient / lengths).astype(np.float32)
     step = np.zeros_like(residual)
     conditioned = preconditioner(residual)
@@ -118,21 +143,24 @@ def _direction(
 
 def _line_search(
     before: Float[np.ndarray, " column"],
-    margins: Float[np.ndarray, "pair column"],
-    along: Float[np.ndarray, "pair column"],
+    margins: Matrix,
+    along: Matrix,
     start: Float[np.ndarray, "k column"],
     step: Float[np.ndarray, "k column"],
     slope: Float[np.ndarray, " column"],
     targets: Float[np.ndarray, "pair 1"],
-    weights: Float[np.ndarray, "pair column"],
+    weights: Weights,
     alphas: Float[np.ndarray, " column"],
+    blocks: list[slice],
 ) -> tuple[Float[np.ndarray, " column"], Bool[np.ndarray, " column"]]:
     """Halve each column's step until the objective decreases enough; return sizes, and whether each column moved."""
     size = np.ones_like(slope)
     rounding = 1e-14 * np.abs(before)
     for _ in range(_HALVINGS):
-        penalty = alphas / 2 * ((start + size * step) ** 2).sum(axis=0)
-        after = (weights * log_loss(margins + size * along, targets)).sum(axis=0) + penalty
+        loss = np.zeros_like(slope)
+        for rows in blocks:
+            loss += (weights[rows] * log_loss(margins[rows] + size * along[rows], targets[rows])).sum(axis=0)
+        after = loss + alphas / 2 * ((start + size * step) ** 2).sum(axis=0)
         rejected = after > before + _SUFFICIENT * size * slope + rounding
         if not rejected.any():
             return size, np.ones_like(rejected)

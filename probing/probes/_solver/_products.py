@@ -7,31 +7,21 @@ from typing import Any
 import numpy as np
 
 from probing.probes._disk import DiskRows
+from probing.probes._solver._columns import Matrix, zeros
 
 
-def times(x: Any, b: np.ndarray) -> np.ndarray:
+def times(x: Any, b: np.ndarray) -> Matrix:
     """Return x·b."""
     if not isinstance(x, DiskRows):
         product: np.ndarray = x @ b
         return product
-    whole = np.empty((len(x), *b.shape[1:]), dtype=np.result_type(x.dtype, b.dtype))
+    whole: Matrix = zeros(x, b.shape[1], np.result_type(x.dtype, b.dtype))
     for rows in x.blocks():
         whole[rows] = x[rows] @ b
     return whole
 
 
-def transposed_times(x: Any, v: np.ndarray) -> np.ndarray:
-    """Return x'·v."""
-    if not isinstance(x, DiskRows):
-        product: np.ndarray = x.T @ v
-        return product
-    total = np.zeros((x.shape[1], *v.shape[1:]), dtype=np.result_type(x.dtype, v.dtype))
-    for rows in x.blocks():
-        total += x[rows].T @ v[rows]
-    return total
-
-
-def curvature_times(x: Any, curvature: np.ndarray, b: np.ndarray) -> np.ndarray:
+def curvature_times(x: Any, curvature: Matrix, b: np.ndarray) -> np.ndarray:
     """Return x'·(curvature · (x·b)), the product of a loss's second derivative with directions."""
     if not isinstance(x, DiskRows):
         product: np.ndarray = x.T @ (curvature * (x @ b))
@@ -53,4 +43,5 @@ def gram(x: Any) -> np.ndarray:
     for rows in x.blocks():
         block = x[rows]
         total += block.T @ block
-    return (total / pairs).astype(np.float32)
+    total /= pairs
+    return total.astype(np.float32)

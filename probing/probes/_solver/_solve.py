@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.exceptions import ConvergenceWarning
 
+from probing.probes._disk import DiskRows
+from probing.probes._solver._columns import Weights
 from probing.probes._solver._descent import descend
 from probing.probes._solver._design import Design
 from probing.probes._solver._newton import finish
@@ -25,7 +27,7 @@ _SINGLE = 1e-9
 def solve(
     design: Design,
     targets: Float[np.ndarray, " pair"],
-    weights: Float[np.ndarray, "pair column"],
+    weights: Weights,
     alphas: Float[np.ndarray, " column"],
     *,
     start: Float[np.ndarray, "k column"] | None = None,
@@ -38,7 +40,8 @@ def solve(
     Args:
         design: Its rows are x.
         targets: y in [0, 1].
-        weights: Non-negative, each column summing to 1; 0 leaves a pair out.
+        weights: Non-negative, each column summing to 1; 0 leaves a pair out. Lazy ones are computed at once
+            unless the design is on disk.
         alphas: L2 strengths, above 0.
         start: Initial coefficients; zeros if None.
         tolerance: A column is done when the estimated remaining decrease is this share of its objective.
@@ -49,6 +52,8 @@ def solve(
     Warns:
         ConvergenceWarning: Columns that did not reach the tolerance.
     """
+    if not isinstance(design.rows, DiskRows):
+        weights = weights[:]
     b = np.zeros((design.rows.shape[1], len(alphas))) if start is None else start.astype(np.float64)
     remaining = descend(design.single, design.gram, targets, weights, alphas, b, max(tolerance, _SINGLE))
     if tolerance < _SINGLE:
