@@ -37,6 +37,7 @@ format: .venv/made
 
 notebooks: .venv/made  ## run the notebooks anew, outputs kept
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/python notebooks/tidy.py notebooks/*.ipynb
 
 docs: .venv/made  ## the site, in build/site; a broken link is an error
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
