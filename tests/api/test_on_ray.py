@@ -139,10 +139,10 @@ def test_killed_actors(beside, tiny_folder, began, tmp_path, seed):
     """Actors are killed while they start, compute and write; others take over, and no store needs a hand."""
     file, begin = began
     expected = contents(begin(tmp_path / "one.zarr", whole=True))
-    begun, stores, kills = begin(tmp_path / "begun.zarr"), 10, 5
+    begun, stores, kills = begin(tmp_path / "begun.zarr"), 10, 6
     given = (str(tiny_folder), str(file), str(begun), str(tmp_path), stores, kills, seed, READ)
     killed = int(run_script(beside, KILLED, *given, timeout=1800).split()[-1])
-    assert killed >= stores * kills // 2
+    assert killed >= 50
     for number in range(stores):
         output = tmp_path / f"{number}.zarr"
         assert contents(output) == expected and check(output) == []
