@@ -2,8 +2,9 @@
 
 Fits the default probe, with its five folds and eleven strengths, to synthetic pairs of two items each, every method and
 size in a process of its own: with features in memory, and with features on disk, read a block at a time. Writes
-seconds, the largest memory of the process, that above what it held before the fit, and how far the objective of the two
-lies apart, to ``fitting_memory.csv`` beside this file. What this machine's memory cannot hold is left out.
+seconds of the fit (writing the items to the disk is left out), the largest memory of the process, that above what it
+held before the items, and how far the objective of the two lies apart, to ``fitting_memory.csv`` beside this file. What
+this machine's memory cannot hold is left out. Linux only.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from probing.probes import DiskRows, LogisticProbe
 from probing.probes._base import log_loss
 method, pairs, width, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+held = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 rows, block = np.arange(2 * pairs).reshape(pairs, 2), 4096
 direction = np.random.default_rng(0).normal(size=width)
 
@@ -40,7 +42,8 @@ def blocks():
 rewards = np.concatenate([part @ direction for part in blocks()]) / np.sqrt(width)
 chance = 1 / (1 + np.exp(-2 * (rewards[::2] - rewards[1::2])))
 y = (np.random.default_rng(2).random(pairs) < chance).astype(float)
-before, began = peak(), time.perf_counter()
+del rewards, chance
+before = held()
 if method == "memory":
     items = np.empty((2 * pairs, width), np.float32)
     for number, part in enumerate(blocks()):
@@ -49,7 +52,7 @@ else:
     items = DiskRows.write(blocks(), folder)
 read = time.perf_counter()
 probe = LogisticProbe().fit_pairs(items, rows, y, np.arange(pairs) // 3)
-seconds, most = time.perf_counter() - read, peak() - before
+seconds, most = time.perf_counter() - read, peak()
 loss = 0.0
 for part, start in zip(blocks(), range(0, 2 * pairs, block)):
     exact = part.astype(np.float64)
@@ -57,7 +60,7 @@ for part, start in zip(blocks(), range(0, 2 * pairs, block)):
     loss += log_loss(margins[:, None], y[start // 2 : start // 2 + len(margins), None]).sum()
 # At the scale of the first fit, the penalty is the same function of both.
 objective = loss / pairs + probe.alpha_ / 2 * ((probe.coef_ * np.sqrt(2)) ** 2).sum()
-found = {"seconds": seconds, "process_gib": (before + most) / 2**30, "peak_gib": most / 2**30}
+found = {"seconds": seconds, "process_gib": most / 2**30, "peak_gib": (most - before) / 2**30}
 print(json.dumps({**found, "alpha": probe.alpha_, "objective": objective}))
 """
 
@@ -99,7 +102,8 @@ def main() -> None:
             print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     least = table.groupby("pairs")["objective"].transform("min")
-    table["objective_above_least"] = (table["objective"] / least - 1).map("{:.1e}".format)
+    compared = table.groupby("pairs")["objective"].transform("size") > 1
+    table["objective_above_least"] = (table["objective"] / least - 1).map("{:.1e}".format).where(compared)
     table.drop(columns="objective").to_csv(arguments.output, index=False)
     print(f"\n{arguments.output}")
 

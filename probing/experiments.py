@@ -101,7 +101,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Study:
-    """An experiment that needs the testbed's truth; its own command writes its tables and figures.
+    """What is measured where the truth is known; a command of its own writes the tables and figures.
 
     Attributes:
         command: Module of the command.
@@ -371,7 +371,7 @@ STUDIES: tuple[Study, ...] = (
             Table(
                 "hacking_watch",
                 "Hacking watch",
-                "Does a watch on the policy's features see the fall of the true reward?",
+                "Does a watch on the policy's pictures raise an alarm when the true reward falls?",
             ),
         ),
         figures=(
@@ -381,15 +381,17 @@ STUDIES: tuple[Study, ...] = (
         ),
     ),
 )
-"""What only the testbed allows; figures and the page show it where its tables are."""
+"""Studies that need the testbed's truth; figures and the page show those whose tables are there."""
 
 
-def sources() -> tuple[Experiment | Study, ...]:
+def experiments_and_studies() -> tuple[Experiment | Study, ...]:
     """Return all that has tables and figures, in the order of the page."""
     return (*EXPERIMENTS.values(), *STUDIES)
 
 
-FIGURES: dict[str, FigureSpec] = {figure.name: figure for source in sources() for figure in source.figures}
+FIGURES: dict[str, FigureSpec] = {
+    figure.name: figure for source in experiments_and_studies() for figure in source.figures
+}
 """All figures by name."""
 
 

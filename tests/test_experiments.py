@@ -11,7 +11,16 @@ import pytest
 import probing
 from probing.api.measuring import experiment_function
 from probing.errors import UserError
-from probing.experiments import EXPERIMENTS, FIGURES, Experiment, FigureSpec, Table, resolve, sources
+from probing.experiments import (
+    EXPERIMENTS,
+    FIGURES,
+    STUDIES,
+    Experiment,
+    FigureSpec,
+    Table,
+    experiments_and_studies,
+    resolve,
+)
 from probing.measure import options_of
 from probing.options import OptionsParser
 from tests.fakes.fake_store import FakeStore, make_pairs
@@ -27,9 +36,16 @@ def test_every_name_of_an_entry_can_be_imported(name):
 
 
 def test_tables_and_figures_have_one_name_each():
-    tables = [table.name for source in sources() for table in source.tables]
-    figures = [figure.name for source in sources() for figure in source.figures]
+    tables = [table.name for source in experiments_and_studies() for table in source.tables]
+    figures = [figure.name for source in experiments_and_studies() for figure in source.figures]
     assert len(set(tables)) == len(tables) and sorted(FIGURES) == sorted(figures)
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.command)
+def test_a_study_has_a_command_and_a_figure_a_table(study):
+    assert callable(resolve(f"{study.command}{'.__main__' if study.command.endswith('policy') else ''}:main"))
+    assert [figure.name for figure in study.figures] == [figure.table for figure in study.figures]
+    assert [figure.table for figure in study.figures] == [table.name for table in study.tables]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
+from PIL import Image
 
 if TYPE_CHECKING:
     from jupyter_client.manager import KernelManager
@@ -47,6 +52,26 @@ SMALLER = {
 
 def test_every_notebook_has_its_number_of_pictures():
     assert [path.stem for path in NOTEBOOKS] == list(PICTURES)
+
+
+def test_a_tidy_notebook_is_light_and_stays_as_it_is(tmp_path: Path):
+    tidy = runpy.run_path(str(Path(__file__).parents[1] / "notebooks" / "tidy.py"))["tidy"]
+    content = io.BytesIO()
+    Image.effect_noise((64, 64), 80).convert("RGB").save(content, "png")
+    png = base64.b64encode(content.getvalue()).decode()
+    outputs = [
+        nbformat.v4.new_output("stream", name="stderr", text="a warning"),
+        nbformat.v4.new_output("display_data", {"image/png": png}),
+    ]
+    cell = nbformat.v4.new_code_cell("1", outputs=outputs, metadata={"execution": {"iopub.status.busy": "now"}})
+    path = tmp_path / "n.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("words"), cell]), path)
+    tidy(path)
+    once = path.read_bytes()
+    (output,) = json.loads(once)["cells"][1]["outputs"]
+    assert len(output["data"]["image/png"]) < len(png) and b"iopub" not in once
+    tidy(path)
+    assert path.read_bytes() == once
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,14 @@ import pandas as pd
 
 from probing.api.result import joined
 from probing.commands import check_output_file, check_output_folder
-from probing.experiments import EXPERIMENTS, FIGURES, resolve, sources
+from probing.experiments import EXPERIMENTS, FIGURES, STUDIES, experiments_and_studies, resolve
 from probing.files import write_text
 from probing.plots import NothingToDraw, save_figure
 from probing.plots.text import missing_characters, missing_line
-from probing.report import Section, TableSource, build_page, collect, public_path
+from probing.report import FigureInput, Section, TableSource, build_page, collect, public_path
 from probing.result_tables import read_result
+
+_DRAW = "python -m probing.figures"
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,11 @@ def draw_figures(
 
 def sections() -> dict[str, Section]:
     """Return the heading and question of every table, in the order of the page."""
-    return {table.name: Section(table.title, table.question) for source in sources() for table in source.tables}
+    return {
+        table.name: Section(table.title, table.question)
+        for source in experiments_and_studies()
+        for table in source.tables
+    }
 
 
 def join_beside(table: pd.DataFrame, results: Path, figure: str) -> pd.DataFrame:
@@ -102,7 +108,7 @@ def _page_path(page: str | Path | bool, results: Path) -> Path | None:
 def _command(results: Path, output: Path, earlier: str | Path | None) -> str:
     options = {"--results": results, "--output": output, "--figures": earlier}
     words = [word for name, path in options.items() if path is not None for word in (name, public_path(Path(path)))]
-    return f"python -m probing.figures {shlex.join(words)}"
+    return f"{_DRAW} {shlex.join(words)}"
 
 
 def _save(
@@ -118,7 +124,7 @@ def _save(
             except NothingToDraw as empty:
                 left_out[name] = str(empty)
                 continue
-            provenance = {"command": command, "table": source.path.name}
+            provenance = {"command": command, "table": source.path.name, **_measured_by(source, inputs)}
             figures[name] = save_figure(figure, inputs.table, output, name, provenance=provenance)
             report(f"{name}: {', '.join(path.name for path in figures[name])} in {output}")
     for name, reason in left_out.items():
@@ -127,4 +133,14 @@ def _save(
     unmeasured = {figure.name: figure.table for figure in measurable if figure.table not in tables}
     if unmeasured:
         report(f"Not drawn, since their experiments have no tables here: {', '.join(unmeasured)}")
-    return figures, left_out | {name: f"there is no {table}.parquet" for name, table in unmeasured.items()}
+    left_out |= {name: f"there is no {table}.parquet" for name, table in unmeasured.items()}
+    of_studies = {figure.name: study.command for study in STUDIES for figure in study.figures}
+    left_out |= {name: f"python -m {by} makes it" for name, by in of_studies.items() if name not in figures | left_out}
+    return figures, left_out
+
+
+def _measured_by(source: TableSource, inputs: FigureInput) -> dict[str, str]:
+    """Keep the command that measured a figure's own CSV, from the figure's record."""
+    record = inputs.record if source.path.suffix == ".csv" else None
+    measured = (record or {}).get("measured_by", (record or {}).get("command", _DRAW))
+    return {} if measured.startswith(_DRAW) else {"measured_by": measured}

@@ -50,7 +50,7 @@ _LOWEST, _LINE = 0.035, 0.055
 
 
 def plot_policy(table: pd.DataFrame, *, reward: str, metric: str, ax: Axes | None = None) -> Axes:
-    """Draw the change of one score along the trainings on one reward; models after the first are hollow and dashed.
+    """Draw the change of one score along the trainings on one reward; a second model is hollow and dashed.
 
     Args:
         table: ``policy.csv``.
@@ -70,9 +70,8 @@ def plot_policy(table: pd.DataFrame, *, reward: str, metric: str, ax: Axes | Non
         ax = style.new_axes(ax, (4.2, 3.0))
         ax.axhline(0, color=style.REFERENCE, linewidth=1.0, zorder=1)
         for number, (_, of_model) in enumerate(rows.groupby("model", sort=False)):
-            band = of_model[["value", "ci_low", "ci_high", "least", "most"]].mul(factor)
-            band["value"] = factor * of_model["change"]
-            hollow = number > 0
+            band = of_model[["change", "ci_low", "ci_high", "least", "most"]].mul(factor)
+            band, hollow = band.rename(columns={"change": "value"}), number > 0
             style.draw_band(ax, of_model["update"], band, one, hollow=hollow, alpha=0.08 if hollow else 0.18, zorder=3)
             ax.vlines(of_model["update"], band["least"], band["most"], color=one.colour, linewidth=0.8)
         ax.set_xlabel("update")
@@ -85,8 +84,13 @@ def figure_policy(table: pd.DataFrame) -> Figure:
 
     Args:
         table: ``policy.csv``.
+
+    Raises:
+        ValueError: The table has more than two models, which could not be told apart.
     """
     rewards, models = (list(dict.fromkeys(table[column])) for column in ("reward", "model"))
+    if len(models) > 2:
+        raise ValueError(f"Got the models {', '.join(models)}, expected at most two; draw them in several figures.")
     handles = [
         Line2D(
             [],
@@ -177,7 +181,7 @@ def figure_hacking_watch(table: pd.DataFrame) -> Figure:
         legend_columns=3,
         outer_labels=True,
         sharex=True,
-        sharey=True,
+        sharey="row",
     ) as (figure, grid):
         for axes, model in zip(grid, models, strict=True):
             for ax, reward in zip(axes, rewards, strict=True):

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
+
+from probing.files import sentences_for_disk_errors
 
 _BLOCK_BYTES = 2**24
 
@@ -53,18 +55,17 @@ class DiskRows:
         Args:
             blocks: (row, …), at least one.
             folder: Where the file lies, nameless; the system's folder of temporary files if None.
+
+        Raises:
+            UserError: The disk is full.
         """
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        # A file without a buffer: every write is large.
-        file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        rows, inner = 0, None
+        file = _temporary_file(folder)
+        rows, inner, offset = 0, None, 0
         for block in blocks:
             values = np.ascontiguousarray(block, dtype=np.float32)
             inner, rows = values.shape[1:], rows + len(values)
-            view = memoryview(values.tobytes())
-            while len(view):
-                view = view[file.write(view) :]
+            _write(file, values.tobytes(), offset, folder)
+            offset += values.nbytes
         assert inner is not None, "at least one block"
         return cls(file, rows, inner, folder=folder)
 
@@ -130,7 +131,7 @@ class DiskRows:
 
 
 class DiskMatrix:
-    """A matrix of zeros to fill, one row a pair, in a temporary file: what a fit knows of each pair and column.
+    """A matrix of zeros to fill, in a temporary file: values of a fit by pair and column.
 
     Slices of rows are read and written; ``matrix[rows] += values`` does both.
 
@@ -143,36 +144,59 @@ class DiskMatrix:
     def __init__(self, shape: tuple[int, int], dtype: Any, folder: Path | None = None) -> None:
         self.shape, self.dtype, self._folder = shape, np.dtype(dtype), folder
         self._row_bytes = self.dtype.itemsize * shape[1]
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self._file = _temporary_file(folder)
         self._file.truncate(self._row_bytes * shape[0])
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        start, stop, _ = rows.indices(len(self))
-        data = _read(self._file, (stop - start) * self._row_bytes, start * self._row_bytes)
+    def __getitem__(self, rows: slice) -> Shaped[np.ndarray, "row column"]:
+        first, count = self._range(rows)
+        data = _read(self._file, count * self._row_bytes, first * self._row_bytes)
         # A copy, to be changed in place.
-        return np.frombuffer(bytearray(data), self.dtype).reshape(stop - start, self.shape[1])
+        return np.frombuffer(bytearray(data), self.dtype).reshape(count, self.shape[1])
 
-    def __setitem__(self, rows: slice, values: np.ndarray) -> None:
-        start, stop, _ = rows.indices(len(self))
-        assert values.shape == (stop - start, self.shape[1]), "whole rows"
-        view = memoryview(np.ascontiguousarray(values, dtype=self.dtype).tobytes())
-        offset = start * self._row_bytes
-        while len(view):
-            written = os.pwrite(self._file.fileno(), view, offset)
-            view, offset = view[written:], offset + written
+    def __setitem__(self, rows: slice, values: Shaped[np.ndarray, "row column"]) -> None:
+        first, count = self._range(rows)
+        assert values.shape == (count, self.shape[1]), "whole rows"
+        content = np.ascontiguousarray(values, dtype=self.dtype).tobytes()
+        _write(self._file, content, first * self._row_bytes, self._folder)
 
-    def columns(self, columns: Any) -> DiskMatrix:
+    def select(self, chosen: Shaped[np.ndarray, " some"]) -> DiskMatrix:
         """Copy some columns, given by numbers or by a mask."""
-        count = len(np.arange(self.shape[1])[columns])
-        selected = DiskMatrix((len(self), count), self.dtype, self._folder)
+        numbers = np.arange(self.shape[1])[chosen]
+        selected = DiskMatrix((len(self), len(numbers)), self.dtype, self._folder)
         size = max(1, _BLOCK_BYTES // max(1, self._row_bytes))
         for start in range(0, len(self), size):
             rows = slice(start, min(start + size, len(self)))
-            selected[rows] = self[rows][:, columns]
+            selected[rows] = self[rows][:, numbers]
         return selected
+
+    def _range(self, rows: slice) -> tuple[int, int]:
+        """Return the first row of a slice and their number."""
+        start, stop, step = rows.indices(len(self))
+        assert step == 1, "rows are read and written in order"
+        return start, max(0, stop - start)
+
+
+def _temporary_file(folder: Path | None) -> BinaryIO:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    # A file without a buffer: every write is large.
+    return tempfile.TemporaryFile(dir=folder, buffering=0)
+
+
+def _write(file: BinaryIO, content: bytes, offset: int, folder: Path | None) -> None:
+    """Write all of it.
+
+    Raises:
+        UserError: The disk is full.
+    """
+    view = memoryview(content)
+    with sentences_for_disk_errors(folder or Path(tempfile.gettempdir())):
+        while len(view):
+            written = os.pwrite(file.fileno(), view, offset)
+            view, offset = view[written:], offset + written
 
 
 def _read(file: BinaryIO, wanted: int, offset: int) -> bytes:
@@ -186,9 +210,18 @@ def _read(file: BinaryIO, wanted: int, offset: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def blocks_of(x: np.ndarray | DiskRows, start: int, stop: int) -> Iterator[slice]:
-    """Cut a range of rows into pieces that may be in memory: one where the rows are."""
-    size = max(1, _BLOCK_BYTES // (4 * x.shape[1])) if isinstance(x, DiskRows) else max(1, stop - start)
+def blocks_of(x: np.ndarray | DiskRows, start: int, stop: int, columns: int = 1) -> Iterator[slice]:
+    """Cut a range of rows into pieces that may be in memory: one where the rows are.
+
+    Args:
+        x: The rows.
+        start: First row.
+        stop: Row behind the last.
+        columns: Numbers beside each row that are in memory too.
+    """
+    size = max(1, stop - start)
+    if isinstance(x, DiskRows):
+        size = max(1, _BLOCK_BYTES // (4 * max(x.shape[1], columns)))
     return (slice(first, min(first + size, stop)) for first in range(start, stop, size))
 
 

@@ -115,13 +115,18 @@ class LogisticProbe(LinearProbe):
                 "auto tries whiten, which rotates features, and these do not fit into memory; name a scaling."
             )
         y = np.asarray(y, dtype=np.float64)
-        # Few numbers a pair stay in memory while the solver works.
+        members = len(y) if groups is None else len(np.asarray(groups))
+        if not len(y) == len(rows) == members or len(y) < 2:
+            raise ValueError(
+                f"Got {len(rows)} pairs, {len(y)} labels and {members} groups, expected the same number, at least 2."
+            )
+        # As little as possible of each pair stays in memory while the solver works.
         equal = np.broadcast_to(np.float64(1 / len(y)), y.shape)
         weights = equal if sample_weight is None else check_weights(sample_weight, len(y))
         check_choices(y)
         fold_of = grouped_folds(np.arange(len(y)) if groups is None else np.asarray(groups), self.folds)
         order = np.argsort(fold_of, kind="stable")
-        fold_of = fold_of[order].astype(np.int16)
+        fold_of = fold_of[order].astype(np.int32)
         if sample_weight is not None:
             weights = weights[order] / weights.sum()
         X = difference_rows(items, rows, order)
@@ -149,7 +154,7 @@ class LogisticProbe(LinearProbe):
             by_fold = coefficients.reshape(-1, self.folds, len(alphas))
             margins, scores = zeros(design.rows, len(alphas), np.float64), np.zeros(len(alphas))
             for fold, (start, stop) in enumerate(pairwise(ends)):
-                for rows in blocks_of(design.rows, start, stop):
+                for rows in blocks_of(design.rows, start, stop, len(alphas)):
                     held_out = design.rows[rows] @ by_fold[:, fold]
                     scores += pair_weights[rows] @ log_loss(held_out, y[rows, None])
                     margins[rows] = held_out
@@ -158,7 +163,7 @@ class LogisticProbe(LinearProbe):
                 lowest = scores[best]
                 chosen = scaling, design, by_fold[:, :, best].mean(1, keepdims=True)
                 self.scaling_, self.alpha_, self.cv_scores_ = name, float(alphas[best]), scores
-                out_of_fold = select(margins, [best])[:][:, 0]
+                out_of_fold = select(margins, np.array([best]))[:][:, 0]
         self.cv_accuracy_ = accuracy_of(out_of_fold, y, pair_weights)
         self.cv_margins_ = np.empty_like(out_of_fold)
         self.cv_margins_[order] = out_of_fold
@@ -166,7 +171,7 @@ class LogisticProbe(LinearProbe):
 
         scaling, design, beginning = chosen
         alpha = np.array([self.alpha_])
-        every_pair = LazyWeights(lambda rows: pair_weights[rows, None], (len(y), 1))
+        every_pair = LazyWeights(lambda rows: pair_weights[rows, None], len(y), np.arange(1))
         final = solve(design, y, every_pair, alpha, start=beginning, tolerance=_FINAL_TOLERANCE)
         self.scale_ = scaling.scale
         self.coef_ = scaling.back(design.coefficients(final)[:, 0])
@@ -185,4 +190,4 @@ class LogisticProbe(LinearProbe):
             training = (fold_of[rows, None] != np.arange(self.folds)) * pair_weights[rows, None]
             return np.repeat(training / others, strengths, axis=1)
 
-        return LazyWeights(compute, (len(fold_of), self.folds * strengths))
+        return LazyWeights(compute, len(fold_of), np.arange(self.folds * strengths))

@@ -113,12 +113,12 @@ def relabelled_margins(
 
     def halves(rows: slice) -> Float[np.ndarray, "row refit"]:
         """Weights of pairs by the share that chose the first item, and below them by the share that did not."""
-        here = np.arange(*rows.indices(2 * len(X)))
+        here = np.arange(rows.start, rows.stop)
         pair = here % len(X)
-        share = labels[pair]
-        return weights[pair, None] * np.where(here[:, None] < len(X), share, 1 - share)
+        share = np.where(here[:, None] < len(X), labels[pair], 1 - labels[pair])
+        return np.asarray(weights[pair, None] * share)
 
-    column_weights = LazyWeights(halves, (2 * len(X), labels.shape[1]))
+    column_weights = LazyWeights(halves, 2 * len(X), np.arange(labels.shape[1]))
     b = solve(design, targets, column_weights, np.full(labels.shape[1], probe.alpha_), tolerance=tolerance)
     coefficients = np.stack([scaling.back(column) for column in design.coefficients(b).T], axis=1)
     if isinstance(items, DiskRows):

@@ -37,11 +37,11 @@ except UserError as error:
 """
 
 KILLED = """
-import json, os, random, shutil, signal, sys, threading, time
+import json, os, random, shutil, signal, sys, threading
 import psutil
 import probing
 from probing.cluster import cluster
-model, data, begun, folder, stores, kills, seed, read = json.loads(sys.argv[1])
+model, data, begun, folder, kills, seed, read = json.loads(sys.argv[1])
 chance = random.Random(seed)
 killed = 0
 
@@ -56,23 +56,25 @@ def kill(ended, most):
     while most and not ended.wait(chance.uniform(0, 3)):
         try:
             pids = sorted(actors())
-        except psutil.NoSuchProcess:
+            if pids:
+                os.kill(chance.choice(pids), signal.SIGKILL)
+                killed, most = killed + 1, most - 1
+        except (psutil.NoSuchProcess, ProcessLookupError):
             continue
-        if pids:
-            os.kill(chance.choice(pids), signal.SIGKILL)
-            killed, most = killed + 1, most - 1
 
-pairs = probing.load_pairs(data)
+pairs, number = probing.load_pairs(data), 0
 with cluster():
-    for number in range(stores):
+    while killed < kills:
         output = shutil.copytree(begun, f"{folder}/{number}.zarr")
-        ended = threading.Event()
-        killer = threading.Thread(target=kill, args=(ended, kills))
+        number, ended = number + 1, threading.Event()
+        killer = threading.Thread(target=kill, args=(ended, 5), daemon=True)
         killer.start()
-        probing.plan_extraction(model, pairs, output=output, engine="ray", workers=2, **read).run()
-        ended.set()
-        killer.join()
-print(killed)
+        try:
+            probing.plan_extraction(model, pairs, output=output, engine="ray", workers=2, **read).run()
+        finally:
+            ended.set()
+            killer.join()
+print(number, killed)
 """
 
 
@@ -139,9 +141,8 @@ def test_killed_actors(beside, tiny_folder, began, tmp_path, seed):
     """Actors are killed while they start, compute and write; others take over, and no store needs a hand."""
     file, begin = began
     expected = contents(begin(tmp_path / "one.zarr", whole=True))
-    begun, stores, kills = begin(tmp_path / "begun.zarr"), 10, 6
-    given = (str(tiny_folder), str(file), str(begun), str(tmp_path), stores, kills, seed, READ)
-    killed = int(run_script(beside, KILLED, *given, timeout=1800).split()[-1])
+    given = (str(tiny_folder), str(file), str(begin(tmp_path / "begun.zarr")), str(tmp_path), 50, seed, READ)
+    stores, killed = map(int, run_script(beside, KILLED, *given, timeout=1800).split()[-2:])
     assert killed >= 50
     for number in range(stores):
         output = tmp_path / f"{number}.zarr"

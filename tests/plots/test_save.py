@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from probing.api.figures import draw_figures
 from probing.experiments import FIGURES, STUDIES, resolve
 from probing.figures import main
 from probing.plots import figure_comparisons, save_figure
@@ -58,6 +61,21 @@ def test_a_published_study_is_drawn_again_from_its_csv(name, tmp_path):
     table = study_tables()[figure.table]
     _, _, csv, _ = save_figure(resolve(figure.draw)(table), table, tmp_path, name, provenance={})
     assert csv.read_bytes() == (Path(__file__).parents[2] / "figures" / f"{name}.csv").read_bytes()
+
+
+def test_a_redrawn_figure_keeps_the_command_that_measured_it(tmp_path, capsys):
+    published = Path(__file__).parents[2] / "figures"
+    folders = [tmp_path / "published", tmp_path / "once", tmp_path / "again"]
+    folders[0].mkdir()
+    for suffix in ("csv", "json"):
+        shutil.copy(published / f"hacking_watch.{suffix}", folders[0])
+    for source, target in pairwise(folders):
+        drawn = draw_figures(source, target, page=False)
+        assert list(drawn.figures) == ["hacking_watch"]
+        assert drawn.left_out["policy"] == "python -m probing.testbed.policy makes it"
+        record = json.loads((target / "hacking_watch.json").read_text())
+        assert record["command"].startswith("python -m probing.figures --results ")
+        assert record["measured_by"].startswith("python -m probing.testbed.policy")
 
 
 QUICK = {"comparisons"}

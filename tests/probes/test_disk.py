@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tracemalloc
 
 import numpy as np
@@ -9,10 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from probing.errors import UserError
 from probing.probes import DiskRows, LogisticProbe, relabelled_margins
 from probing.probes import _disk as disk
 from probing.probes._base import log_loss
 from probing.probes._disk import DiskMatrix
+from probing.probes._solver import Design, LazyWeights, solve
+from probing.probes._solver._device_rows import DeviceRows
 
 
 def problem(pairs, width, seed=0, shape=()):
@@ -113,8 +118,11 @@ def test_a_matrix_on_disk_is_an_array(rows, columns, data):
         matrix[part] += values
     np.testing.assert_array_equal(matrix[:], array)
     chosen = np.array(data.draw(st.lists(st.booleans(), min_size=columns, max_size=columns)))
-    np.testing.assert_array_equal(matrix.columns(chosen)[:], array[:, chosen])
-    np.testing.assert_array_equal(matrix.columns([columns - 1])[:], array[:, -1:])
+    np.testing.assert_array_equal(matrix.select(chosen)[:], array[:, chosen])
+    np.testing.assert_array_equal(matrix.select(np.array([columns - 1]))[:], array[:, -1:])
+    assert matrix[rows:0].shape == (0, columns)
+    with pytest.raises(AssertionError, match="in order"):
+        matrix[::2]
 
 
 def test_memory_hardly_grows_with_pairs(monkeypatch):
@@ -129,3 +137,41 @@ def test_memory_hardly_grows_with_pairs(monkeypatch):
         peaks[pairs] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert (peaks[24_000] - peaks[4_000]) / 20_000 < 100
+
+
+def test_an_accelerator_reaches_the_same_optimum():
+    """Products on a device, gradients from the disk; torch's CPU stands for the device."""
+    _, _, y, _, differences = problem(300, 6)
+    weights = LazyWeights(lambda rows: np.full((rows.stop - rows.start, 2), 1 / len(y)), len(y), np.arange(2))
+    kept = DiskRows.write([differences])
+    whole, streamed = Design.prepare(differences), Design.prepare(kept)
+    beside = streamed._replace(single=DeviceRows.to_device(kept, "cpu"))
+    found = [solve(design, y, weights, np.array([0.1, 0.01]), tolerance=1e-12) for design in (whole, streamed, beside)]
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("write", ["rows", "matrix"])
+def test_a_full_disk_is_named(write, tmp_path, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    matrix = DiskMatrix((3, 2), np.float32, tmp_path)
+    monkeypatch.setattr(os, "pwrite", full)
+    writes = {
+        "rows": lambda: DiskRows.write([np.ones((3, 2))], tmp_path),
+        "matrix": lambda: matrix.__setitem__(slice(None), np.ones((3, 2))),
+    }
+    with pytest.raises(UserError, match=f"disk of {tmp_path} is full"):
+        writes[write]()
+
+
+def test_what_cannot_be_fitted_is_one_sentence():
+    items, rows, y, groups, _ = problem(60, 4)
+    kept = DiskRows.write([items])
+    with pytest.raises(ValueError, match="Got 0 pairs, 0 labels and 0 groups, expected the same number"):
+        LogisticProbe().fit_pairs(kept, rows[:0], y[:0])
+    with pytest.raises(ValueError, match="Got 60 pairs, 60 labels and 59 groups"):
+        LogisticProbe().fit_pairs(kept, rows, y, groups[:-1])
+    with pytest.raises(ValueError, match="above 0 in one fold alone"):
+        LogisticProbe().fit_pairs(kept, rows, y, groups, np.where(groups == 0, 1.0, 0.0))

@@ -61,8 +61,10 @@ class Recipe:
         """
         y = self.labels_of(train)
         swapped = rng.random((shuffles, len(y))) < 0.5
-        permuted = np.stack([rng.permutation(np.where(swap, 1 - y, y)) for swap in swapped])
-        labels = np.where(swapped, 1 - permuted, permuted).T
+        labels = np.empty((len(y), shuffles))
+        for shuffle, swap in enumerate(swapped):
+            permuted = rng.permutation(np.where(swap, 1 - y, y))
+            labels[:, shuffle] = np.where(swap, 1 - permuted, permuted)
         weights = self.weights_of(train)
         return relabelled_margins(probe, self._items(features), train.rows, labels, test.rows, train.prompts, weights)
 

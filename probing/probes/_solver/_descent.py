@@ -93,6 +93,7 @@ def descend(
         b[:, columns] = current + size * direction
         for rows, _ in blocks:
             m[rows] += along[rows] * size.astype(x.dtype)
+        del along
     return columns
 
 

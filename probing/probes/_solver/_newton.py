@@ -50,7 +50,7 @@ def finish(
     x, y = design.rows, targets[:, None]
     converged = np.zeros(len(columns), dtype=bool)
     active = np.arange(len(columns))
-    blocks = list(blocks_of(x, 0, len(x)))
+    blocks = list(blocks_of(x, 0, len(x), 2 * len(columns)))
     margins = times(x, b[:, columns])
     for _ in range(_STEPS):
         selected = columns[active]
@@ -74,6 +74,7 @@ def finish(
             break
         for rows in blocks:
             margins[rows] += size * along[rows]
+        del along
         margins = select(margins, ~done)
     return converged
 

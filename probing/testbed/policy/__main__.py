@@ -16,6 +16,7 @@ import pandas as pd
 
 import probing
 from probing.analysis.engine import MIN_PROMPTS
+from probing.backbones import resolve
 from probing.commands import check_output_folder, run_command
 from probing.errors import UserError
 from probing.options import OptionsParser
@@ -81,6 +82,10 @@ def run(options: PolicyOptions) -> None:
             f"Got {options.seeds} seeds, {len(options.rewards)} rewards and {len(options.models)} models, expected at "
             f"least 1 of each."
         )
+    if len(set(options.models)) < len(options.models) or len(options.models) > 2:
+        raise UserError(f"Got the models {', '.join(options.models)}, expected one, or two different ones.")
+    for model in options.models:
+        resolve(model)
     if options.settings.evaluated < MIN_PROMPTS:
         raise UserError(f"Got {options.settings.evaluated} evaluated captions, expected at least {MIN_PROMPTS}.")
     check_output_folder(options.output)

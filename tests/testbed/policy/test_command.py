@@ -40,3 +40,17 @@ def test_the_whole_command(tmp_path, capsys):
 def test_an_unknown_reward_is_refused(tmp_path):
     with pytest.raises(UserError, match="Unknown reward 'x'; choose of latent, adapted, rival, judge"):
         run(PolicyOptions(rewards=("x",), output=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        (("testbed-xs", "testbed-q"), "testbed-q"),
+        (("testbed-xs", "testbed-xs"), "expected one, or two different ones"),
+        ((), "0 models"),
+    ],
+)
+def test_models_are_checked_before_any_work(models, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        run(PolicyOptions(models=models, cache=tmp_path / "cache", rewards_cache=tmp_path / "r", output=tmp_path / "f"))
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "r").exists()

@@ -102,7 +102,16 @@ def test_models_share_a_figure(scores, watched):
     assert faces[0] != "white" and faces[1:] == ["white"]
     (legend,) = figure_policy(curves).legends
     assert [text.get_text() for text in legend.get_texts()] == ["testbed-s", "testbed-m"]
-    assert len(figure_hacking_watch(pd.concat([watched, watched.assign(model="testbed-m")])).axes) == 4
+    with pytest.raises(ValueError, match="expected at most two"):
+        figure_policy(pd.concat([curves, curves.assign(model="testbed-xs")]))
+    small = watched.assign(model="testbed-m", optimised=watched["optimised"] / 10)
+    axes = figure_hacking_watch(pd.concat([watched, small])).axes
+    assert len(axes) == 4
+    for ax in axes:
+        low, high = ax.get_ylim()
+        drawn = np.concatenate([line.get_ydata() for line in ax.lines if line.get_transform() == ax.transData])
+        assert low <= drawn.min() and drawn.max() <= high
+    assert axes[2].get_ylim()[1] < axes[0].get_ylim()[1]
 
 
 def test_samples_are_a_row_a_reward():
