@@ -154,8 +154,14 @@ def _extraction(model: Path, tmp_path: Path) -> Callable[[Path], tuple]:
 KILLS = [pytest.param(2, id="few"), pytest.param(50, id="many", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("kills", [KILLS[0], pytest.param(200, id="many", marks=pytest.mark.slow)])
-def test_extraction(tiny_folder, tmp_path, kills):
+@pytest.mark.parametrize(
+    ("kills", "seed"),
+    [
+        pytest.param(2, 0, id="few"),
+        *(pytest.param(50, seed, id=f"many{seed}", marks=pytest.mark.slow) for seed in range(1, 5)),
+    ],
+)
+def test_extraction(tiny_folder, tmp_path, kills, seed):
     """Kills fall into creation, forwards and writing; the store ends in the same bytes, its documents too."""
     command = _extraction(tiny_folder, tmp_path)
     undisturbed = timed(_command, command(tmp_path / "whole" / "s.zarr"))
@@ -163,7 +169,8 @@ def test_extraction(tiny_folder, tmp_path, kills):
     killed = 0
     for attempt in range(max(1, kills // 5)):
         folder = tmp_path / f"cut{attempt}"
-        killed += kill_until_done(_command, command(folder / "s.zarr"), undisturbed, min(kills, 5), attempt)
+        moments = 100 * seed + attempt
+        killed += kill_until_done(_command, command(folder / "s.zarr"), undisturbed, min(kills, 5), moments)
         assert contents(folder) == expected
         assert check(folder / "s.zarr") == []
         # A kill after the last record leaves nothing to compute, and so no command that removes the file.
