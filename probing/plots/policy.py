@@ -197,14 +197,15 @@ def figure_policy_samples(table: pd.DataFrame) -> Figure:
     Args:
         table: ``policy_samples.csv``.
     """
-    rows = {}
+    rows, captions = {}, []
     for (model, reward), part in table.groupby(["model", "reward"], sort=False):
         name = NAMES.get(str(reward), str(reward))
         of_model = f"{shown_name(str(model))}: " if table["model"].nunique() > 1 else ""
         rows[f"{of_model}{name}"] = [picture_of(row) for _, row in part.iterrows()]
+        captions = list(part["prompt"])
     return figure_pictures(
         rows,
-        list(dict.fromkeys(table["prompt"])),
+        captions,
         title=f"Pictures after training on each reward: {_names(table)}",
         caption="Same captions and noise in every row; the first seed of each reward.",
     )
