@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 
 import pytest
@@ -190,3 +191,24 @@ def test_damaged_and_foreign_files_stop_nobody(place, fast, monkeypatch):
     with Leases(place).alone():
         pass
     assert files(place) == ["notes.txt"]
+
+
+def test_who_ends_does_not_remove_who_begins_at_that_moment(tmp_path, monkeypatch):
+    """A process joins after the one that ends has looked for others, and before it removes what is left."""
+    leases, joined = Leases(tmp_path / "s.zarr"), ExitStack()
+    with joined:
+        looked = Leases._processes
+
+        def look_and_let_join(self, now, **options):
+            found = looked(self, now, **options)
+            monkeypatch.setattr(Leases, "_processes", looked)
+            workers.append(joined.enter_context(Leases(leases.store).joined("beginning")))
+            return found
+
+        workers = []
+        leases.folder.mkdir()
+        (leases.folder / "run-3").write_text("of a dead process")
+        monkeypatch.setattr(Leases, "_processes", look_and_let_join)
+        leases.tidy()
+        workers[0].require_alive()
+    assert not leases.folder.exists()

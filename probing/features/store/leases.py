@@ -226,11 +226,13 @@ class Leases:
         """Remove what dead processes have left, unless somebody is at work; then the folder, if it is empty."""
         if not is_remote(self.store):
             remove_unfinished(self.store)
-        if self._names():
+        # Before anybody is looked for: the file of a process that joins after that look is not among them.
+        left = self._names()
+        if left:
             now = self._now()
             if self._processes(now, remove=True) or self._holder(_ALONE, now) is not None:
                 return
-        for name in self._names():
+        for name in (*left, *(f"{_DEAD}{name}" for name in left)):
             if name == _ALONE or name.lstrip(".").startswith((_RUN, _PROCESS, _DEAD, _NOW, f"{_ALONE}.")):
                 (self.folder / name).unlink(missing_ok=True)
         # At a URL a folder ends with its files, and removing it takes them too.
