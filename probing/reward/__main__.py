@@ -326,10 +326,12 @@ def evaluate(options: EvaluateOptions) -> None:
 def serve(options: ServeOptions) -> None:
     """Serve a reward over HTTP."""
     try:
-        from probing.reward.server import create_app, serve_app, version_of
+        from probing.reward.server import bind, create_app, serve_app, version_of
     except ImportError as error:
         raise UserError(f"The server needs {error.name}; install it with pip install 'dit-probing[serve]'.") from error
     token = _token(options)
+    # Before the weights are read, which takes minutes.
+    listener = bind(options.host, options.port)
     reward = options.kept.load()
     app = create_app(
         reward,
@@ -346,7 +348,7 @@ def serve(options: ServeOptions) -> None:
         f"Requests: {address}/v1/score (latents), {address}/score (pictures), {address}/healthz",
         flush=True,
     )
-    serve_app(app, host=options.host, port=options.port)
+    serve_app(app, listener)
 
 
 def _token(options: ServeOptions) -> str | None:

@@ -14,11 +14,13 @@ import binascii
 import hashlib
 import hmac
 import json
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import torch
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from safetensors import SafetensorError
@@ -33,6 +35,9 @@ from probing.reward.latent_reward import LatentReward
 
 PROTOCOL, HEADER = "1", "x-drm-protocol-version"
 _MOST_ITEMS = 1024
+# Seconds. A trainer asks between its updates, and a connection that the server closes at the moment in which its client
+# uses it again is an error there: clients keep theirs for less (httpx 5 s, aiohttp 15 s) or as long as an update takes.
+_KEEP_ALIVE = 600
 _IDENTITY = ("request_id", "sample_id", "group_id", "source_rank", "policy_version", "idempotency_key")
 _RANKS = {"latents": 4, "prompt_embeds": 3, "pooled_prompt_embeds": 2, "u": 1}
 
@@ -263,8 +268,29 @@ async def _scores(worker: Worker, jobs: list[Job]) -> list[float]:
         raise Refused(500, str(error)) from error
 
 
-def serve_app(app: FastAPI, *, host: str, port: int) -> None:
-    """Run the server until it is interrupted."""
-    import uvicorn
+def bind(host: str, port: int) -> socket.socket:
+    """Take an address, at which nothing answers before the server runs.
 
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    Raises:
+        UserError: It is in use, or none of this machine.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"Cannot serve at {host}:{port} ({reason}); give another --host or --port.") from error
+    return listener
+
+
+def serve_app(app: FastAPI, listener: socket.socket) -> None:
+    """Run the server at the address of :func:`bind` until it is interrupted."""
+    with suppress(KeyboardInterrupt):
+        make_server(app).run([listener])
+
+
+def make_server(app: FastAPI) -> uvicorn.Server:
+    """Make what :func:`serve_app` runs, for callers that end it themselves."""
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=_KEEP_ALIVE))

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import http.client
 import io
+import json
 import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import httpx
 import numpy as np
 import psutil
 import pytest
 import torch
-import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 from safetensors.torch import save
@@ -24,7 +26,8 @@ from safetensors.torch import save
 import probing
 from probing.errors import UserError
 from probing.reward import train_reward
-from probing.reward.server import create_app, version_of
+from probing.reward.__main__ import main
+from probing.reward.server import bind, create_app, make_server, version_of
 from probing.reward.trainers import FlowFactoryReward, flow_grpo_score
 from tests.fakes.tiny_sd3 import T5_LENGTH
 
@@ -213,15 +216,38 @@ def test_a_full_queue_and_a_stopped_worker_get_503(reward, monkeypatch):
         assert client.get("/healthz").status_code == 503
 
 
-@pytest.mark.parametrize("requests", [100, pytest.param(1000, marks=pytest.mark.slow)])
-def test_concurrent_requests_are_all_answered(reward, requests):
-    """Over a real socket: every answer is that of its own item."""
-    server = uvicorn.Server(uvicorn.Config(create_app(reward), host="127.0.0.1", port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
+@contextmanager
+def served(reward):
+    """Serve a reward at a real socket; yield its port."""
+    listener, server = bind("127.0.0.1", 0), make_server(create_app(reward))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.05)
-    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+
+
+@pytest.mark.slow
+def test_a_trainer_may_pause_between_requests(reward):
+    """It keeps its connection through an update, which takes longer than servers usually wait."""
+    body = save(drm_request(reward))
+    with served(reward) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        for pause in (0, 20):
+            time.sleep(pause)
+            connection.request("POST", "/v1/score", body, DRM)
+            answer = connection.getresponse()
+            assert answer.status == 200 and len(json.loads(answer.read())["raw_scores"]) == 1
+        connection.close()
+
+
+@pytest.mark.parametrize("requests", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_concurrent_requests_are_all_answered(reward, requests):
+    """Over a real socket: every answer is that of its own item."""
     bodies = [save(drm_request(reward, seed=seed)) for seed in range(20)]
     expected = [
         reward.score_latents(drm_request(reward, seed=seed)["latents"], "a small red circle")[0] for seed in range(20)
@@ -232,14 +258,13 @@ def test_concurrent_requests_are_all_answered(reward, requests):
         answer.raise_for_status()
         return answer.json()["raw_scores"][0]
 
-    async def all_of_them():
+    async def all_of_them(port):
         limits = httpx.Limits(max_connections=100)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=600, limits=limits) as client:
             return await asyncio.gather(*(ask(client, number) for number in range(requests)))
 
-    scores = asyncio.run(all_of_them())
-    server.should_exit = True
-    thread.join(timeout=20)
+    with served(reward) as port:
+        scores = asyncio.run(all_of_them(port))
     np.testing.assert_allclose(scores, [expected[number % 20] for number in range(requests)], rtol=1e-3, atol=1e-5)
 
 
@@ -275,6 +300,14 @@ def test_the_command_serves_after_nnsight_was_loaded(tiny_folder, reward, tmp_pa
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def test_an_address_in_use_is_said_before_anything_is_loaded(tmp_path, capsys):
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--reward", "clip", "--model", "nowhere", "--port", port]) == 2
+    assert f"Cannot serve at 127.0.0.1:{port} (Address already in use); give another" in capsys.readouterr().err
 
 
 def test_flow_grpo_calls_it_with_tensors_arrays_and_pictures(reward):
