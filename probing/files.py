@@ -6,6 +6,7 @@ import errno
 import glob
 import io
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -118,6 +119,30 @@ def create_new(path: AnyPath, content: bytes) -> bool:
                 # Another process has just removed the empty folder.
                 continue
     raise UserError(f"{path} cannot be created: its folder is removed again and again; give another path.")
+
+
+def create_folder(folder: Path, name: str, content: bytes) -> bool:
+    """Create a folder with one file in it, both at once, unless it is there; of several processes, one succeeds.
+
+    Raises:
+        UserError: The disk is full or cannot be written.
+    """
+    if folder.exists():
+        return False
+    with sentences_for_disk_errors(folder):
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
+        try:
+            os.chmod(unfinished, 0o777 & ~UMASK)
+            write_bytes(unfinished / name, content)
+            # Fails if there is a folder that is not empty.
+            os.rename(unfinished, folder)
+            sync(folder.parent)
+        except BaseException as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            if isinstance(error, OSError) and folder.exists():
+                return False
+            raise
+    return True
 
 
 def read_bytes(path: AnyPath) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import importlib.metadata
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -172,7 +173,10 @@ def _remove_partial_files(output: AnyPath) -> None:
         return
     pairs = output.parent.glob(f".{glob.escape(pairs_name(output))}.*.partial")
     for path in [*output.rglob("*.partial"), *pairs]:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _create(

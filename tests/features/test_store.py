@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 import numpy as np
 import pandas as pd
@@ -196,6 +197,41 @@ def test_a_run_is_recorded_after_its_data_are_synced(tmp_path, monkeypatch):
     assert np.isnan(again.read("image", "mean", 0.5, 2)[4:]).all()
     write(again, values, runs=[1, 2])
     np.testing.assert_array_equal(again.read("image", "mean", 0.5, 2), values["features/image/mean"][:, 1, 2])
+
+
+_at_each_step = None
+
+
+def _step(event, _):
+    if _at_each_step is not None and event in ("open", "os.mkdir", "os.rename", "os.remove"):
+        _at_each_step()
+
+
+def test_a_record_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Before each operation on the disk another process could read the store, and be told of no damage."""
+    store, values = create(tmp_path / "s.zarr"), contents()
+    seen = []
+
+    def look():
+        monkeypatch.setattr(sys.modules[__name__], "_at_each_step", None)
+        seen.append(len(FeatureStore.open(tmp_path / "s.zarr").records))
+        monkeypatch.setattr(sys.modules[__name__], "_at_each_step", look)
+
+    sys.addaudithook(_step)
+    look()
+    write(store, values)
+    monkeypatch.setattr(sys.modules[__name__], "_at_each_step", None)
+    assert seen == sorted(seen) and set(seen) == {0, 1, 2, 3}
+    assert check(tmp_path / "s.zarr", deep=False)[0].file.endswith(".parquet")
+
+
+def test_two_processes_may_write_one_run(tmp_path):
+    one, values = create(tmp_path / "s.zarr"), contents()
+    other = FeatureStore.open(tmp_path / "s.zarr")
+    write(one, values, runs=[0])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    write(other, values, runs=[0])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_the_difference_of_settings_is_listed(tmp_path):

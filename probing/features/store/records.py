@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 
 from probing.errors import UserError
-from probing.features.store.documents import read_document, write_document
+from probing.features.store.documents import DOCUMENT, document_bytes, read_document, write_document
 from probing.features.store.layout import RUNS, ArraySpec
-from probing.paths import AnyPath
+from probing.files import create_folder
+from probing.paths import AnyPath, is_remote
 
 _CHUNK_BYTES = 2**24
 
@@ -81,10 +83,12 @@ def read_record(path: AnyPath, run: int) -> RunRecord | None:
 
 
 def write_record(path: AnyPath, run: int, record: RunRecord) -> None:
-    """Write the record of a run, whole or not at all."""
+    """Write the record of a run, whole or not at all; its folder appears with it, since one without it is damage."""
     files = {name: list(size_and_crc) for name, size_and_crc in record.files.items()}
     attributes = {"run": run, "rows": record.rows, "checksums": record.checksums, "files": files, "items": record.items}
-    write_document(path / RUNS / str(run), attributes)
+    folder = path / RUNS / str(run)
+    if is_remote(folder) or not create_folder(Path(folder), DOCUMENT, document_bytes(attributes)):
+        write_document(folder, attributes)
 
 
 def checksums_of(values: np.ndarray, array: ArraySpec) -> list[int]:
