@@ -99,8 +99,9 @@ def rollout(
     *,
     noise_level: float,
     generator: torch.Generator,
+    stochastic_steps: int | None = None,
 ) -> Rollout:
-    """Sample trajectories; only the step to a noise level of 0 is deterministic.
+    """Sample trajectories.
 
     Args:
         velocity: Takes latents and their noise level.
@@ -108,10 +109,12 @@ def rollout(
         sigmas: Noise levels from 1 to 0.
         noise_level: As for :func:`sde_step`; 0 gives deterministic trajectories without densities.
         generator: Of the steps' noise.
+        stochastic_steps: Steps that are stochastic, the first ones; default: all but that to a noise level of 0.
     """
     states, densities = [noise], {}
+    stochastic_steps = len(sigmas) if stochastic_steps is None else stochastic_steps
     for number, (sigma, following) in enumerate(pairwise(sigmas)):
-        level = noise_level if following > 0 else 0.0
+        level = noise_level if following > 0 and number < stochastic_steps else 0.0
         step = sde_step(velocity(states[-1], sigma), states[-1], sigma, following, largest=sigmas[1], noise_level=level)
         following_latents = step.mean
         if level > 0:

@@ -43,6 +43,8 @@ class PolicySettings:
         prompts: Captions of a batch.
         group: Pictures of each caption.
         sampling_steps: Forwards of a trajectory.
+        stochastic_steps: First steps of a trajectory, which are stochastic; the others are deterministic. Fewer leave
+            the reward less noise that no trained step has made (Flow-GRPO-Fast).
         trained_steps: Stochastic steps of each trajectory that are trained, drawn anew for each batch.
         guidance: Of sampling and training; 1 reads no empty prompt.
         noise_level: Of the stochastic sampler.
@@ -60,6 +62,7 @@ class PolicySettings:
     prompts: int = 8
     group: int = 8
     sampling_steps: int = 8
+    stochastic_steps: int = 7
     trained_steps: int = 3
     guidance: float = 1.0
     noise_level: float = NOISE_LEVEL
@@ -90,10 +93,10 @@ class PolicySettings:
                 f"Got noise level {self.noise_level:g}, clip {self.clip:g}, beta {self.beta:g} and guidance "
                 f"{self.guidance:g}, expected above 0, above 0, at least 0 and at least 1."
             )
-        if not 1 <= self.trained_steps < self.sampling_steps:
+        if not 1 <= self.trained_steps <= self.stochastic_steps < self.sampling_steps:
             raise UserError(
-                f"Got {self.trained_steps} trained of {self.sampling_steps} steps, expected fewer: the last is "
-                f"deterministic."
+                f"Got {self.trained_steps} trained of {self.stochastic_steps} stochastic of {self.sampling_steps} "
+                f"steps, expected at least 1 trained, and that the last is deterministic."
             )
 
 
@@ -234,10 +237,11 @@ class PolicyTraining:
             self._sigmas,
             noise_level=settings.noise_level,
             generator=generator,
+            stochastic_steps=settings.stochastic_steps,
         )
         rewards = self._reward(policy.batch(sampled.latents, [words[number] for number in group], conditioning))
         advantage = torch.from_numpy(advantages(rewards, group)).float().to(policy.backbone.device)
-        steps = np.sort(rng.choice(settings.sampling_steps - 1, settings.trained_steps, replace=False))
+        steps = np.sort(rng.choice(settings.stochastic_steps, settings.trained_steps, replace=False))
         halves = np.array_split(rng.permutation(settings.prompts), 2)
         numbers: list[dict[str, float]] = []
         for half in halves:

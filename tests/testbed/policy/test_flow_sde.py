@@ -83,3 +83,17 @@ def test_rollout_keeps_what_the_densities_need():
         )
         torch.testing.assert_close(density, step.log_probability(made.states[number + 1]))
     torch.testing.assert_close(made.latents, made.states[3] * (1 - 0.25 * 0.25))
+
+
+def test_only_the_first_steps_are_stochastic():
+    sigmas = [1.0, 0.75, 0.5, 0.25, 0.0]
+    made = rollout(
+        lambda x, sigma: sigma * x,
+        drawn(0),
+        sigmas,
+        noise_level=0.7,
+        generator=torch.Generator().manual_seed(1),
+        stochastic_steps=1,
+    )
+    assert sorted(made.log_probabilities) == [0]
+    torch.testing.assert_close(made.latents, made.states[1] * (1 - 0.75 * 0.25) * (1 - 0.5 * 0.25) * (1 - 0.25 * 0.25))

@@ -17,6 +17,7 @@ TINY = PolicySettings(
     prompts=2,
     group=3,
     sampling_steps=3,
+    stochastic_steps=2,
     trained_steps=2,
     rank=2,
     evaluate_every=1,
@@ -119,8 +120,8 @@ def test_guidance_reads_the_empty_prompt():
 
 @pytest.mark.slow
 def test_an_easy_reward_rises(tmp_path):
-    settings = replace(TINY, updates=24, prompts=4, group=12, sampling_steps=8, trained_steps=3, rank=16,
-                       learning_rate=3e-3, evaluate_every=24, evaluated=48, evaluation_steps=8)  # fmt: skip
+    settings = replace(TINY, updates=24, prompts=4, group=12, sampling_steps=8, stochastic_steps=7, trained_steps=3,
+                       rank=16, learning_rate=3e-3, evaluate_every=24, evaluated=48, evaluation_steps=8)  # fmt: skip
     trained(settings, tmp_path)
     first, last = (evaluations(tmp_path)[update][:, 0].mean(dim=(1, 2)) for update in (0, 24))
     difference = last - first
@@ -135,7 +136,8 @@ def test_an_easy_reward_rises(tmp_path):
         ({"group": 1}, "at least 2 pictures"),
         ({"evaluate_every": 0}, "every 0, .* expected at least 1 of each"),
         ({"noise_level": 0.0}, "Got noise level 0"),
-        ({"trained_steps": 3}, "expected fewer: the last is deterministic"),
+        ({"stochastic_steps": 3}, "and that the last is deterministic"),
+        ({"trained_steps": 3}, "Got 3 trained of 2 stochastic of 3 steps"),
     ],
 )
 def test_settings_are_checked(changes, match):
