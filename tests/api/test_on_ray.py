@@ -108,7 +108,7 @@ def extract_on_ray(beside, tiny_folder, file, output):
     return run_script(beside, SCRIPT, str(tiny_folder), str(file), str(output), READ)
 
 
-def run_script(beside, script, *given, timeout=300):
+def run_script(beside, script, *given, timeout=1200):
     root = probing.__path__[0].rpartition("/")[0]
     found = {**os.environ, "PYTHONPATH": f"{root}:{beside}", "OMP_NUM_THREADS": "1"}
     arguments = json.dumps(given)
