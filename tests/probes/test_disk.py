@@ -125,6 +125,7 @@ def test_a_matrix_on_disk_is_an_array(rows, columns, data):
         matrix[::2]
 
 
+@pytest.mark.slow
 def test_memory_hardly_grows_with_pairs(monkeypatch):
     """A pair takes a few numbers in memory, not one for each fold and strength (440 bytes in double precision)."""
     monkeypatch.setattr(disk, "_BLOCK_BYTES", 2**15)

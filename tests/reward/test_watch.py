@@ -88,6 +88,7 @@ def test_nothing_has_changed(heads, pictures):
     assert report.uncertainty == pytest.approx(1) and set(report.p_values.values()) == {1.0}
 
 
+@pytest.mark.slow
 def test_false_alarms_stay_below_the_level(heads, pictures, monkeypatch):
     """A policy whose pictures differ by chance alone, ten checks a training: at most 5% of trainings raise an alarm."""
     rng, trainings, checks = np.random.default_rng(0), 300, 10

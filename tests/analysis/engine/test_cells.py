@@ -454,6 +454,7 @@ def test_cells_name_the_list_of_their_block_where_there_are_several(pairs):
     assert "block_list" not in measure_cells(plain, pairs, **selection).table
 
 
+@pytest.mark.slow
 def test_features_that_do_not_fit_into_memory_give_the_same_measurements(tmp_path):
     pairs = make_pairs()
     store = FeatureStore.open(write_store(tmp_path / "s.zarr", pairs))
