@@ -43,8 +43,8 @@ class PolicySettings:
         prompts: Captions of a batch.
         group: Pictures of each caption.
         sampling_steps: Forwards of a trajectory.
-        stochastic_steps: First steps of a trajectory, which are stochastic; the others are deterministic. Fewer leave
-            the reward less noise that no trained step has made (Flow-GRPO-Fast).
+        stochastic_steps: First steps of a trajectory, which are stochastic; the others are deterministic. Two are
+            Flow-GRPO-Fast: the noise of later steps changes the reward too.
         trained_steps: Stochastic steps of each trajectory that are trained, drawn anew for each batch.
         guidance: Of sampling and training; 1 reads no empty prompt.
         noise_level: Of the stochastic sampler.
@@ -96,7 +96,8 @@ class PolicySettings:
         if not 1 <= self.trained_steps <= self.stochastic_steps < self.sampling_steps:
             raise UserError(
                 f"Got {self.trained_steps} trained of {self.stochastic_steps} stochastic of {self.sampling_steps} "
-                f"steps, expected at least 1 trained, and that the last is deterministic."
+                f"steps, expected at least 1 trained, no more than are stochastic, and fewer than all: the last is "
+                f"deterministic; give --stochastic-steps and --trained-steps."
             )
 
 

@@ -136,7 +136,7 @@ def test_an_easy_reward_rises(tmp_path):
         ({"group": 1}, "at least 2 pictures"),
         ({"evaluate_every": 0}, "every 0, .* expected at least 1 of each"),
         ({"noise_level": 0.0}, "Got noise level 0"),
-        ({"stochastic_steps": 3}, "and that the last is deterministic"),
+        ({"stochastic_steps": 3}, "fewer than all: the last is deterministic"),
         ({"trained_steps": 3}, "Got 3 trained of 2 stochastic of 3 steps"),
     ],
 )
