@@ -269,7 +269,7 @@ async def _scores(worker: Worker, jobs: list[Job]) -> list[float]:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take an address, at which nothing answers before the server runs.
+    """Take an address; who connects waits until the server runs.
 
     Raises:
         UserError: It is in use, or none of this machine.
@@ -278,6 +278,8 @@ def bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # Two sockets that do not listen yet could have the same address.
+        listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
         reason = error.strerror if isinstance(error, OSError) else error

@@ -304,7 +304,6 @@ def test_the_command_serves_after_nnsight_was_loaded(tiny_folder, reward, tmp_pa
 
 def test_an_address_in_use_is_said_before_anything_is_loaded(tmp_path, capsys):
     with bind("127.0.0.1", 0) as taken:
-        taken.listen()
         port = str(taken.getsockname()[1])
         assert main(["serve", "--reward", "clip", "--model", "nowhere", "--port", port]) == 2
     assert f"Cannot serve at 127.0.0.1:{port} (Address already in use); give another" in capsys.readouterr().err
