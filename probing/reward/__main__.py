@@ -342,7 +342,8 @@ def serve(options: ServeOptions) -> None:
         queue_size=options.queue_size,
         most_bytes=options.most_mb * 10**6,
     )
-    address = f"http://{options.host}:{options.port}"
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"http://{host}:{options.port}"
     print(
         f"Serving:  {options.kept.reward} (version {version_of(reward)}) at {address}\n"
         f"Requests: {address}/v1/score (latents), {address}/score (pictures), {address}/healthz",

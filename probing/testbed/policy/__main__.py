@@ -20,6 +20,7 @@ from probing.backbones import resolve
 from probing.commands import check_output_folder, run_command
 from probing.errors import UserError
 from probing.options import OptionsParser
+from probing.progress import progress
 from probing.reward import LatentReward
 from probing.reward.watch import HackingWatch
 from probing.testbed.adaptation import HEAD, AdaptationOptions, backbone_store, check_store, trained_rewards
@@ -109,11 +110,13 @@ def _trainings(model: str, options: PolicyOptions) -> dict[str, pd.DataFrame]:
             policy = Policy(model, replace(options.settings, seed=seed))
             PolicyTraining(policy, reward, folders[name, seed]).run()
     policy, parts, checks = Policy(model, options.settings), [], []
-    for (name, seed), folder in folders.items():
-        scores = score_evaluations(policy, folder, rewards)
-        parts.append(scores.assign(reward=name, seed=seed))
-        watched = watch_training(policy, folder, scores, name, partial(HackingWatch, heads, ensemble))
-        checks.append(watched.assign(reward=name, seed=seed))
+    with progress(len(folders), f"{model}: evaluations", "trainings") as bar:
+        for (name, seed), folder in folders.items():
+            scores = score_evaluations(policy, folder, rewards)
+            parts.append(scores.assign(reward=name, seed=seed))
+            watched = watch_training(policy, folder, scores, name, partial(HackingWatch, heads, ensemble))
+            checks.append(watched.assign(reward=name, seed=seed))
+            bar.update(1)
     scores = pd.concat(parts, ignore_index=True)
     watched = pd.concat(checks, ignore_index=True).merge(falls(scores), on=["reward", "seed", "update"])
     first = {name: folders[name, options.settings.seed] for name in rewards}

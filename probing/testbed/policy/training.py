@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from probing.progress import progress
 from probing.reward import AdapterSettings
 from probing.reward.adapter import add_adapter
 from probing.table_files import write_csv
-from probing.testbed.policy.flow_sde import NOISE_LEVEL, Rollout, rollout, sde_step
+from probing.testbed.policy.flow_sde import NOISE_LEVEL, Rollout, Step, rollout, sde_step
 from probing.testbed.policy.grpo import advantages, divergence, policy_loss
 from probing.testbed.policy.rewards import Batch, Reward
 from probing.testbed.preferences import captions
@@ -62,17 +61,17 @@ class PolicySettings:
     prompts: int = 8
     group: int = 8
     sampling_steps: int = 8
-    stochastic_steps: int = 7
-    trained_steps: int = 3
+    stochastic_steps: int = 2
+    trained_steps: int = 2
     guidance: float = 1.0
     noise_level: float = NOISE_LEVEL
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 5e-4
     beta: float = 0.01
     clip: float = 1e-3
     rank: int = 16
     seed: int = 0
     evaluate_every: int = 8
-    evaluated: int = 96
+    evaluated: int = 192
     evaluation_steps: int = 12
 
     def __post_init__(self) -> None:
@@ -99,6 +98,23 @@ class PolicySettings:
                 f"steps, expected at least 1 trained, no more than are stochastic, and fewer than all: the last is "
                 f"deterministic; give --stochastic-steps and --trained-steps."
             )
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Trajectories of a batch, a group of pictures for each caption.
+
+    Attributes:
+        rollout: States and densities.
+        captions: Of each picture.
+        group: Number of each picture's caption in the batch.
+        conditioning: The captions, encoded.
+    """
+
+    rollout: Rollout
+    captions: list[str]
+    group: np.ndarray
+    conditioning: Conditioning
 
 
 class Policy:
@@ -167,17 +183,43 @@ class Policy:
             generator=torch.Generator(),
         ).latents
 
+    def explore(self, captions: Sequence[str], generator: torch.Generator) -> Sampled:
+        """Sample the stochastic trajectories of a batch: ``settings.group`` of each caption."""
+        settings = self.settings
+        group = np.repeat(np.arange(len(captions)), settings.group)
+        conditioning = self.encode(captions).rows(torch.from_numpy(group))
+        # Pictures of a caption that begin alike differ by what the policy did alone.
+        noise = torch.randn((len(captions), *self._latent_shape()), generator=generator)[group]
+        sampled = rollout(
+            lambda latents, sigma: self.velocity(latents, conditioning, sigma),
+            noise.to(self.backbone.device),
+            self.sigmas(settings.sampling_steps),
+            noise_level=settings.noise_level,
+            generator=generator,
+            stochastic_steps=settings.stochastic_steps,
+        )
+        return Sampled(sampled, [captions[int(number)] for number in group], group, conditioning)
+
+    def step(self, latents: Float[Tensor, "item channel row column"], conditioning: Conditioning, number: int) -> Step:
+        """Return the distribution of the latents that follow step ``number`` of a trajectory."""
+        sigmas = self.sigmas(self.settings.sampling_steps)
+        sigma, following = sigmas[number : number + 2]
+        velocity = self.velocity(latents, conditioning, sigma)
+        return sde_step(velocity, latents, sigma, following, largest=sigmas[1], noise_level=self.settings.noise_level)
+
     def evaluation(self) -> tuple[list[str], Float[Tensor, "item channel row column"]]:
         """Return the captions of every evaluation of every training, and their noise."""
-        shape = self.backbone.spec.architecture.latent_shape(self.backbone.spec.resolution)
         generator = torch.Generator().manual_seed(_EVALUATION_SEED)
         words = captions("test")[: self.settings.evaluated]
-        return words, torch.randn((len(words), *shape), generator=generator)
+        return words, torch.randn((len(words), *self._latent_shape()), generator=generator)
 
     def batch(self, latents: Tensor, captions: Sequence[str], conditioning: Conditioning) -> Batch:
         """Make the batch that a reward scores."""
         vae = self.backbone.pipeline.vae  # type: ignore[attr-defined]
         return Batch(latents.detach().float().cpu(), captions, conditioning, vae)
+
+    def _latent_shape(self) -> tuple[int, ...]:
+        return self.backbone.spec.architecture.latent_shape(self.backbone.spec.resolution)
 
 
 class PolicyTraining:
@@ -198,7 +240,6 @@ class PolicyTraining:
             policy.parameters.values(), lr=policy.settings.learning_rate, weight_decay=1e-4
         )
         self._captions = captions("train")
-        self._sigmas = policy.sigmas(policy.settings.sampling_steps)
         self._log: list[dict[str, float]] = []
 
     def run(self) -> None:
@@ -225,61 +266,40 @@ class PolicyTraining:
         policy, settings = self.policy, self.policy.settings
         rng = np.random.default_rng([settings.seed, update])
         chosen = rng.choice(len(self._captions), settings.prompts, replace=False)
-        group = np.repeat(np.arange(settings.prompts), settings.group)
-        words = [self._captions[number] for number in chosen]
-        conditioning = policy.encode(words).rows(torch.from_numpy(group))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        shape = policy.backbone.spec.architecture.latent_shape(policy.backbone.spec.resolution)
-        # Pictures of a caption that begin alike differ by what the policy did alone.
-        noise = torch.randn((settings.prompts, *shape), generator=generator)[group].to(policy.backbone.device)
-        sampled = rollout(
-            lambda latents, sigma: policy.velocity(latents, conditioning, sigma),
-            noise,
-            self._sigmas,
-            noise_level=settings.noise_level,
-            generator=generator,
-            stochastic_steps=settings.stochastic_steps,
-        )
-        rewards = self._reward(policy.batch(sampled.latents, [words[number] for number in group], conditioning))
-        advantage = torch.from_numpy(advantages(rewards, group)).float().to(policy.backbone.device)
+        sampled = policy.explore([self._captions[number] for number in chosen], generator)
+        rewards = self._reward(policy.batch(sampled.rollout.latents, sampled.captions, sampled.conditioning))
+        advantage = torch.from_numpy(advantages(rewards, sampled.group)).float().to(policy.backbone.device)
         steps = np.sort(rng.choice(settings.stochastic_steps, settings.trained_steps, replace=False))
         halves = np.array_split(rng.permutation(settings.prompts), 2)
         numbers: list[dict[str, float]] = []
         for half in halves:
-            rows = torch.from_numpy(np.flatnonzero(np.isin(group, half)))
-            numbers.append(self._step(sampled, conditioning.rows(rows), rows, advantage[rows], steps))
+            rows = torch.from_numpy(np.flatnonzero(np.isin(sampled.group, half)))
+            numbers.append(self._step(sampled, rows, advantage[rows], steps))
         means = {name: float(np.mean([of_half[name] for of_half in numbers])) for name in numbers[0]}
         return {"reward": float(rewards.mean()), "deviation": float(rewards.std()), **means}
 
-    def _step(
-        self, sampled: Rollout, conditioning: Conditioning, rows: Tensor, advantage: Tensor, steps: np.ndarray
-    ) -> dict[str, float]:
-        settings, total = self.policy.settings, {"loss": 0.0, "divergence": 0.0, "ratio": 0.0}
+    def _step(self, sampled: Sampled, rows: Tensor, advantage: Tensor, steps: np.ndarray) -> dict[str, float]:
+        policy, settings = self.policy, self.policy.settings
+        states, conditioning = sampled.rollout.states, sampled.conditioning.rows(rows)
+        total = {"loss": 0.0, "divergence": 0.0, "ratio": 0.0}
         self._optimizer.zero_grad(set_to_none=True)
         for number in steps:
-            latents = sampled.states[number][rows]
-            step = self._distribution(latents, conditioning, number)
-            with torch.no_grad(), self.policy.reference():
-                reference = self._distribution(latents, conditioning, number)
-            densities = step.log_probability(sampled.states[number + 1][rows])
-            before = sampled.log_probabilities[number][rows]
+            step = policy.step(states[number][rows], conditioning, number)
+            with torch.no_grad(), policy.reference():
+                reference = policy.step(states[number][rows], conditioning, number)
+            densities = step.log_probability(states[number + 1][rows])
+            before = sampled.rollout.log_probabilities[number][rows]
             loss, distance = policy_loss(densities, before, advantage, settings.clip), divergence(step, reference)
             ((loss + settings.beta * distance) / len(steps)).backward()
             total["loss"] += float(loss.detach()) / len(steps)
             total["divergence"] += float(distance.detach()) / len(steps)
             total["ratio"] += float((densities.detach() - before).exp().sub(1).abs().mean()) / len(steps)
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters.values(), 1.0)
+        norm = nn.utils.clip_grad_norm_(policy.parameters.values(), 1.0)
         if not torch.isfinite(norm):
             raise UserError("The gradient is not finite; give a lower learning rate.")
         self._optimizer.step()
         return {**total, "gradient": float(norm)}
-
-    def _distribution(self, latents: Tensor, conditioning: Conditioning, number: int) -> Any:
-        sigma, following = self._sigmas[number], self._sigmas[number + 1]
-        velocity = self.policy.velocity(latents, conditioning, sigma)
-        return sde_step(
-            velocity, latents, sigma, following, largest=self._sigmas[1], noise_level=self.policy.settings.noise_level
-        )
 
     def _evaluate(self, update: int) -> None:
         """Keep the latents that the policy makes of the evaluation's captions and noise."""
