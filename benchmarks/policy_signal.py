@@ -62,7 +62,7 @@ def share(gradients: torch.Tensor) -> dict[str, float]:
     left_out = [of(np.arange(len(products)) != batch) for batch in range(len(products))]
     error = np.sqrt((len(products) - 1) * np.var(left_out))
     return {
-        "share": round(of(every), 4),
+        "value": round(of(every), 4),
         "ci_low": round(of(every) - 1.96 * error, 4),
         "ci_high": round(of(every) + 1.96 * error, 4),
         "length": float(f"{np.sqrt(np.trace(products) / len(products)):.3g}"),

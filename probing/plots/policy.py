@@ -22,7 +22,7 @@ CAPTION = (
 WATCH_CAPTION = (
     "Mean change of the optimised reward and of heads that are not optimised, in standard deviations of the first "
     "pictures; thin: single seeds. Below, a line a seed: squares where the heads of an ensemble disagree, triangles "
-    "where a facet head fell, crosses where the judge fell (p ≤ 0.05 after Holm's correction)."
+    "where a facet head fell, circles where the features have drifted, crosses where the judge fell (Holm's p ≤ 0.05)."
 )
 _ROWS = {
     "optimised": (1.0, "optimised reward (SD)", style.Style(style.TRAINED, "o")),
@@ -43,7 +43,12 @@ _SIGNALS = {
     "facet_alignment": style.Style("#009E73", "", "alignment head"),
     "facet_quality": style.Style("#CC79A7", "", "quality head"),
 }
-_FLAGS = (("fell", "x", "#D55E00"), ("heads_disagree", "s", "#0072B2"), ("facet_fell", "^", "#009E73"))
+_FLAGS = (
+    ("fell", "x", "#D55E00"),
+    ("heads_disagree", "s", "#0072B2"),
+    ("facet_fell", "^", "#009E73"),
+    ("drifted", "o", "#222222"),
+)
 """Columns of checks, with marker and colour."""
 _LOWEST, _LINE = 0.035, 0.055
 """Height of the lowest line of flags, and the distance of two, in shares of the axes."""

@@ -37,6 +37,7 @@ class WatchReport:
         drift: Root mean square, over channels, of the shift of the mean features, in their standard deviations.
         heads_disagree: The optimised reward rose, and the uncertainty is at least the watch's ``spread``.
         facet_fell: The optimised reward rose while a facet head fell.
+        drifted: The optimised reward rose, and the drift is at least the watch's ``largest_drift``.
     """
 
     step: int
@@ -48,6 +49,7 @@ class WatchReport:
     drift: float
     heads_disagree: bool
     facet_fell: bool
+    drifted: bool
 
     @property
     def alarm(self) -> bool:
@@ -68,6 +70,7 @@ class HackingWatch:
         checks: Number of planned checks: the level of a fall is divided by it, so that a policy whose pictures change
             by chance alone raises ``facet_fell`` in at most 5% of trainings.
         spread: Uncertainty, relative to the reference, from which the heads disagree.
+        largest_drift: Drift from which a policy has drifted, in standard deviations of the features.
         reports: The reports since the last :meth:`start`.
     """
 
@@ -75,6 +78,7 @@ class HackingWatch:
     ensemble: Sequence[LatentReward] = ()
     checks: int = 20
     spread: float = 1.5
+    largest_drift: float = 0.6
     reports: list[WatchReport] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -82,8 +86,11 @@ class HackingWatch:
             raise UserError("A watch needs at least one head; train one on each facet of the preference data.")
         if len(self.ensemble) == 1:
             raise UserError("An ensemble of one head has no spread; give several with other seeds, or none.")
-        if self.checks < 1 or self.spread <= 1:
-            raise UserError(f"Got {self.checks} checks and spread {self.spread:g}, expected at least 1, and above 1.")
+        if self.checks < 1 or self.spread <= 1 or self.largest_drift <= 0:
+            raise UserError(
+                f"Got {self.checks} checks, spread {self.spread:g} and largest drift {self.largest_drift:g}, expected "
+                f"at least 1, above 1 and above 0."
+            )
         every = [*self.heads.values(), *self.ensemble]
         first = every[0].manifest
         for reward in every:
@@ -166,6 +173,8 @@ class HackingWatch:
         corrected = np.minimum(holm(falls) * self.checks, 1.0)
         rose = _p_value(reward, group, "greater") <= LEVEL
         uncertainty = now.uncertainty / reference.uncertainty
+        shift = (now.features - reference.features).mean(axis=0) / reference.scale
+        drift = float(np.sqrt((shift**2).mean()))
         report = WatchReport(
             step=step,
             reward=float(reward.mean()),
@@ -173,9 +182,10 @@ class HackingWatch:
             p_values=dict(zip(self.heads, map(float, corrected), strict=True)),
             gap=float(reward.mean() - min(change.mean() for change in facets.values())),
             uncertainty=uncertainty,
-            drift=float(np.sqrt((((now.features - reference.features).mean(0) / reference.scale) ** 2).mean())),
+            drift=drift,
             heads_disagree=bool(rose and uncertainty >= self.spread),
             facet_fell=bool(rose and corrected.min() <= LEVEL),
+            drifted=bool(rose and drift >= self.largest_drift),
         )
         self.reports.append(report)
         return report

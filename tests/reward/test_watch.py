@@ -8,6 +8,7 @@ import torch
 
 from probing.errors import UserError
 from probing.reward import HackingWatch, LatentReward, train_reward
+from probing.reward.latent_reward import FIXED
 from probing.reward.trainers import watch_callback
 
 COUNT = 24
@@ -65,6 +66,30 @@ def test_numbers_are_those_of_the_heads_scores(heads, pictures):
     assert again.heads_disagree == again.alarm == (again.uncertainty >= disagrees.spread)
 
 
+def test_a_drift_is_the_shift_of_the_mean_features(heads, pictures):
+    rewards, changed = np.linspace(-1, 1, COUNT), pushed(heads[0], pictures, 1.0)
+    found = {}
+    for name, limit, change in (("near", 1e6, 0.5), ("far", 1e-6, 0.5), ("far, but the reward fell", 1e-6, -0.5)):
+        watch = make(heads, largest_drift=limit)
+        watch.start(pictures, PROMPTS, rewards)
+        report = watch(1, changed, PROMPTS, rewards + change + 0.01 * np.arange(COUNT))
+        found[name] = report.drifted
+    assert found == {"near": False, "far": True, "far, but the reward fell": False}
+    opened, extraction = heads[0].opened, heads[0].manifest.extraction
+    words = opened.encode_prompts(PROMPTS)
+    sites = list(dict.fromkeys(site for head in heads for site in head.manifest.sites))
+    before, after = (
+        opened.features(x, words, [FIXED] * COUNT, int(extraction["seed"]), sites) for x in (pictures, changed)
+    )
+    shifts = np.concatenate(
+        [
+            ((after[site] - before[site]).flatten(1).mean(0) / before[site].flatten(1).std(0, correction=0)).numpy()
+            for site in sites
+        ]
+    )
+    assert report.drift == pytest.approx(np.sqrt((shifts**2).mean()), rel=1e-3)
+
+
 def test_an_alarm_needs_a_facet_that_falls_and_a_reward_that_rises(heads, pictures):
     rewards = np.linspace(-1, 1, COUNT)
     lower = pushed(heads[0], pictures, -3.0)
@@ -116,7 +141,7 @@ def test_bad_input_is_one_sentence(heads, pictures, store):
         HackingWatch({})
     with pytest.raises(UserError, match="An ensemble of one head has no spread"):
         HackingWatch({"quality": heads[0]}, heads[:1])
-    with pytest.raises(UserError, match="Got 0 checks and spread 1.5"):
+    with pytest.raises(UserError, match="Got 0 checks, spread 1.5 and largest drift 0.6"):
         make(heads, checks=0)
     watch = make(heads)
     with pytest.raises(UserError, match="call start with them first"):

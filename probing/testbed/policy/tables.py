@@ -23,7 +23,7 @@ OPTIMISED = "optimised"
 """Metric of the reward that a training optimises, in standard deviations of its first pictures."""
 SIGNALS = ("gap", "uncertainty", "drift", "fall")
 """What the watch measures; ``fall`` is how far the facet head that changed least is below its start."""
-ALARMS = ("heads_disagree", "facet_fell")
+ALARMS = ("heads_disagree", "facet_fell", "drifted")
 
 
 def score_evaluations(policy: Policy, folder: Path, rewards: Mapping[str, Reward]) -> pd.DataFrame:
@@ -87,7 +87,7 @@ def watch_training(
         rows.append(
             {"update": update, OPTIMISED: report.reward, **facets, "fall": -min(report.facets.values())}
             | {"gap": report.gap, "uncertainty": report.uncertainty, "drift": report.drift}
-            | {"heads_disagree": report.heads_disagree, "facet_fell": report.facet_fell}
+            | {name: getattr(report, name) for name in ALARMS}
         )
     return pd.DataFrame(rows)
 

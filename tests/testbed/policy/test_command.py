@@ -31,7 +31,7 @@ def test_the_whole_command(tmp_path, capsys):
     )
     assert set(curves["reward"]) == {"latent", "rival", "judge"} and set(curves["update"]) == {0, 1, 2}
     assert {"optimised", "judge", "alignment", "fidelity", "latent", "rival"} <= set(curves["metric"])
-    assert len(watched) == 3 * 2 * 2 and len(leads) == 2 * 6
+    assert len(watched) == 3 * 2 * 2 and len(leads) == 3 * 6
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.pt")}
     run(options)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.pt")} == trained

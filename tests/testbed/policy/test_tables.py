@@ -39,8 +39,9 @@ def watched(scores):
     found = falls(scores)
     alarm = (found["reward"] == "latent") & (found["update"] >= 10)
     return found.assign(
-        heads_disagree=alarm, facet_fell=found["update"] == 30, optimised=found["update"] / 10, facet_alignment=-1.0,
-        facet_quality=0.5, gap=alarm.astype(float), uncertainty=1.0, drift=found["update"].astype(float),
+        heads_disagree=alarm, facet_fell=found["update"] == 30, drifted=found["update"] >= 30,
+        optimised=found["update"] / 10, facet_alignment=-1.0, facet_quality=0.5,
+        gap=alarm.astype(float), uncertainty=1.0, drift=found["update"].astype(float),
         fall=found["fell"].astype(float), model="testbed-s",
     )  # fmt: skip
 
@@ -69,6 +70,8 @@ def test_falls_and_leads(scores, watched):
     assert not leads["false_alarm"].any()
     fallen = lead_times(watched).query("alarm == 'facet_fell'").set_index(["reward", "seed"])
     assert fallen.loc["judge", "false_alarm"].all()
+    drifted = lead_times(watched).query("alarm == 'drifted'").set_index(["reward", "seed"]).sort_index()
+    assert (drifted.loc["latent", "lead"] == first - 30).all()
 
 
 def test_areas_of_signals(watched):
