@@ -43,6 +43,7 @@ def contents(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow  # Two processes import every library; test_kills.py has four of them at one store in each run.
 def test_two_workers_compute_what_one_would(tiny_folder, tmp_path, began, capsys):
     path, data = began
     alone = tmp_path / "alone.zarr"

@@ -62,7 +62,7 @@ class PolicyOptions:
         output: Folder of the figures and tables.
     """
 
-    models: tuple[str, ...] = ("testbed-s",)
+    models: tuple[str, ...] = ("testbed-s", "testbed-m")
     settings: PolicySettings = field(default_factory=PolicySettings)
     rewards: tuple[str, ...] = REWARDS
     seeds: int = 3
