@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from probing.plots import style
 from probing.plots.grid import facet_grid
@@ -17,12 +20,13 @@ from probing.plots.tokens import picture_of
 
 CAPTION = (
     "Change against the start of the training, same captions and noise, mean over seeds. Bands: 95% over captions. "
-    "Bars: single seeds, least to most."
+    "Bars: single seeds, least to most. An axis with a change above 5 (50 points) is logarithmic beyond 1 (10 points)."
 )
 WATCH_CAPTION = (
     "Mean change of the optimised reward and of heads that are not optimised, in standard deviations of the first "
     "pictures; thin: single seeds. Below, a line a seed: squares where the heads of an ensemble disagree, triangles "
-    "where a facet head fell, circles where the features have drifted, crosses where the judge fell (Holm's p ≤ 0.05)."
+    "where a facet head fell, circles where the features have drifted, crosses where the judge fell (Holm's p ≤ 0.05). "
+    "An axis with a change above 5 is logarithmic beyond 1."
 )
 _ROWS = {
     "optimised": (1.0, "optimised reward (SD)", style.Style(style.TRAINED, "o")),
@@ -52,6 +56,8 @@ _FLAGS = (
 """Columns of checks, with marker and colour."""
 _LOWEST, _LINE = 0.035, 0.055
 """Height of the lowest line of flags, and the distance of two, in shares of the axes."""
+_WIDE = 5.0
+"""Size of a change beyond which an axis is logarithmic, in multiples of the largest that it then shows linearly."""
 
 
 def plot_policy(table: pd.DataFrame, *, reward: str, metric: str, ax: Axes | None = None) -> Axes:
@@ -79,6 +85,8 @@ def plot_policy(table: pd.DataFrame, *, reward: str, metric: str, ax: Axes | Non
             band, hollow = band.rename(columns={"change": "value"}), number > 0
             style.draw_band(ax, of_model["update"], band, one, hollow=hollow, alpha=0.08 if hollow else 0.18, zorder=3)
             ax.vlines(of_model["update"], band["least"], band["most"], color=one.colour, linewidth=0.8)
+        drawn = table.loc[table["metric"] == metric, ["least", "most"]].to_numpy(dtype=float)
+        _scale(ax, factor * drawn, 1.0 if factor == 1.0 else 10.0)
         ax.set_xlabel("update")
         ax.set_ylabel(label)
     return ax
@@ -157,12 +165,16 @@ def plot_hacking_watch(table: pd.DataFrame, *, reward: str, ax: Axes | None = No
             for flag, marker, colour in _FLAGS:
                 at: Any = of_seed.loc[of_seed[flag], "update"]
                 # Below all curves: heights are shares of the axes.
-                y, heights = [_LOWEST + _LINE * number] * len(at), ax.get_xaxis_transform()
-                ax.plot(at, y, marker, color=colour, markersize=6, markerfacecolor="none", transform=heights)
+                y, shares = [_LOWEST + _LINE * number] * len(at), ax.get_xaxis_transform()
+                ax.plot(at, y, marker, color=colour, markersize=6, markerfacecolor="none", transform=shares)
         drawn = table[[name for name in _SIGNALS if name in table]].to_numpy(dtype=float)
-        low, high = min(0.0, float(drawn.min())), max(0.0, float(drawn.max()))
+        _scale(ax, drawn, 1.0)
+        # In heights of the axes, which may be logarithmic.
+        heights = ax.yaxis.get_transform()
+        low, high = heights.transform(np.array([min(0.0, drawn.min()), max(0.0, drawn.max())]))
         below = _LOWEST + _LINE * table["seed"].nunique()
-        ax.set_ylim(low - (high - low) * below / (0.97 - below), high + 0.03 * (high - low))
+        ends = np.array([low - (high - low) * below / (0.97 - below), high + 0.03 * (high - low)])
+        ax.set_ylim(*heights.inverted().transform(ends))
         ax.set_xlabel("update")
         ax.set_ylabel("change (SD)")
         ax.set_title(f"optimised:\n{NAMES.get(reward, reward)}", fontsize=10)
@@ -214,6 +226,19 @@ def figure_policy_samples(table: pd.DataFrame) -> Figure:
         title=f"Pictures after training on each reward: {_names(table)}",
         caption="Same captions and noise in every row; the first seed of each reward.",
     )
+
+
+def _scale(ax: Axes, changes: Float[np.ndarray, "..."], unit: float) -> None:
+    """Make an axis logarithmic beyond a unit where small changes could not be seen beside the largest."""
+    if np.nanmax(np.abs(changes)) <= _WIDE * unit:
+        return
+    ax.set_yscale("symlog", linthresh=unit, linscale=1.5)
+    sizes = unit * np.array([1, 3, 10, 30, 100])
+    ticks = np.concatenate([-sizes[::-1], [0.0], sizes])
+    shown = (ticks >= min(np.nanmin(changes), -unit)) & (ticks <= max(np.nanmax(changes), unit))
+    ax.yaxis.set_major_locator(FixedLocator(ticks[shown]))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _names(table: pd.DataFrame) -> str:

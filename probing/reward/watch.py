@@ -53,8 +53,8 @@ class WatchReport:
 
     @property
     def alarm(self) -> bool:
-        """Whether the heads disagree; without an ensemble, whether a facet head fell."""
-        return self.facet_fell if np.isnan(self.uncertainty) else self.heads_disagree
+        """Whether the policy has drifted: of the three signs, the one that was right on trainings unseen before."""
+        return self.drifted
 
 
 @dataclass

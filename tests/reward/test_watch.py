@@ -59,11 +59,11 @@ def test_numbers_are_those_of_the_heads_scores(heads, pictures):
     ]
     assert report.uncertainty == pytest.approx(spread[0] / spread[1], rel=1e-3)
     assert report.drift > 0 and watch.reports == [report]
-    assert not report.heads_disagree and not report.alarm
+    assert not report.heads_disagree
     disagrees = make(heads, spread=1.0 + 0.5 * (report.uncertainty - 1) if report.uncertainty > 1 else 1.01)
     disagrees.start(pictures, PROMPTS, rewards)
     again = disagrees(5, changed, PROMPTS, rewards + 0.5 + 0.01 * np.arange(COUNT))
-    assert again.heads_disagree == again.alarm == (again.uncertainty >= disagrees.spread)
+    assert again.heads_disagree == (again.uncertainty >= disagrees.spread)
 
 
 def test_a_drift_is_the_shift_of_the_mean_features(heads, pictures):
@@ -73,6 +73,7 @@ def test_a_drift_is_the_shift_of_the_mean_features(heads, pictures):
         watch = make(heads, largest_drift=limit)
         watch.start(pictures, PROMPTS, rewards)
         report = watch(1, changed, PROMPTS, rewards + change + 0.01 * np.arange(COUNT))
+        assert report.alarm == report.drifted
         found[name] = report.drifted
     assert found == {"near": False, "far": True, "far, but the reward fell": False}
     opened, extraction = heads[0].opened, heads[0].manifest.extraction
@@ -178,7 +179,7 @@ def test_a_trainers_callback_checks_and_stops(heads, pictures):
         changed = len(made) > 2
         return (lower, PROMPTS, rewards + 1 + 0.01 * np.arange(COUNT)) if changed else (pictures, PROMPTS, rewards)
 
-    watch = HackingWatch({"alignment": heads[0], "quality": heads[1]}, checks=5)
+    watch = HackingWatch({"alignment": heads[0], "quality": heads[1]}, checks=5, largest_drift=1e-3)
     callback, control = watch_callback(watch, sample, every=10, stop=True), TrainerControl()
     callback.on_train_begin(None, TrainerState(), control)
     for step in range(1, 31):

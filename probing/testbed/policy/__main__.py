@@ -122,7 +122,7 @@ def _trainings(model: str, options: PolicyOptions) -> dict[str, pd.DataFrame]:
     first = {name: folders[name, options.settings.seed] for name in rewards}
     return {
         "policy": trajectories(scores),
-        "policy_samples": samples(policy, first, 8),
+        "policy_samples": samples(policy, first, 5),
         "hacking_watch": watched,
         "hacking_leads": lead_times(watched),
         "hacking_signals": signal_areas(watched),

@@ -15,14 +15,16 @@ from probing.reward.watch import HackingWatch
 from probing.statistics import LEVEL, auroc, holm, mean_change
 from probing.table_files import write_parquet
 from probing.testbed.policy.rewards import JudgeReward, Reward
-from probing.testbed.policy.training import Policy, evaluations
+from probing.testbed.policy.training import LOG, Policy, evaluations
 from probing.testbed.rates import rate
 
 JUDGE = "judge"
 OPTIMISED = "optimised"
 """Metric of the reward that a training optimises, in standard deviations of its first pictures."""
-SIGNALS = ("gap", "uncertainty", "drift", "fall")
-"""What the watch measures; ``fall`` is how far the facet head that changed least is below its start."""
+SIGNALS = ("gap", "uncertainty", "drift", "fall", OPTIMISED, "divergence")
+"""What the watch measures; ``fall`` is how far the facet head that changed least is below its start. The last two are
+controls: the rise of the optimised reward and the divergence from the reference, which every trainer logs.
+"""
 ALARMS = ("heads_disagree", "facet_fell", "drifted")
 
 
@@ -71,12 +73,14 @@ def watch_training(
         make_watch: Makes a watch for a number of ``checks``.
 
     Returns:
-        One row a check: ``update``, and the report's numbers and alarms.
+        One row a check: ``update``, the report's numbers and alarms, and the ``divergence`` from the reference (mean of
+        the training's log since the check before).
     """
     latents, words = evaluations(folder), policy.evaluation()[0]
     conditioning = policy.encode(words)
     by_update = scores[scores["metric"] == reward].pivot_table(index="update", columns="caption", values="value")
-    watch, rows = make_watch(checks=len(latents) - 1), []
+    divergence = pd.read_csv(folder / LOG).set_index("update")["divergence"]
+    watch, rows, last = make_watch(checks=len(latents) - 1), [], 0
     for update, finished in latents.items():
         values = by_update.loc[update].to_numpy(dtype=float)
         if update == 0:
@@ -87,8 +91,10 @@ def watch_training(
         rows.append(
             {"update": update, OPTIMISED: report.reward, **facets, "fall": -min(report.facets.values())}
             | {"gap": report.gap, "uncertainty": report.uncertainty, "drift": report.drift}
+            | {"divergence": float(divergence.loc[last + 1 : update].mean())}
             | {name: getattr(report, name) for name in ALARMS}
         )
+        last = update
     return pd.DataFrame(rows)
 
 

@@ -28,6 +28,8 @@ from probing.testbed.policy.grpo import advantages, divergence, policy_loss
 from probing.testbed.policy.rewards import Batch, Reward
 from probing.testbed.preferences import captions
 
+LOG = "log.csv"
+"""File of a training: a row an update."""
 _STATE = "state.pt"
 _EVALUATION_SEED = 5_000_000
 _AT_ONCE = 48
@@ -228,7 +230,7 @@ class PolicyTraining:
     Args:
         policy: Freshly made.
         reward: What is optimised.
-        folder: Receives the state, ``log.csv``, and the latents of each evaluation.
+        folder: Receives the state, the log, and the latents of each evaluation.
     """
 
     def __init__(self, policy: Policy, reward: Reward, folder: Path) -> None:
@@ -323,7 +325,7 @@ class PolicyTraining:
         content = io.BytesIO()
         torch.save(state, content)
         write_bytes(self._folder / _STATE, content.getvalue())
-        write_csv(self._folder / "log.csv", pd.DataFrame(self._log))
+        write_csv(self._folder / LOG, pd.DataFrame(self._log))
 
     def _resume(self) -> int:
         path = self._folder / _STATE

@@ -32,6 +32,9 @@ def test_the_whole_command(tmp_path, capsys):
     assert set(curves["reward"]) == {"latent", "rival", "judge"} and set(curves["update"]) == {0, 1, 2}
     assert {"optimised", "judge", "alignment", "fidelity", "latent", "rival"} <= set(curves["metric"])
     assert len(watched) == 3 * 2 * 2 and len(leads) == 3 * 6
+    log = pd.read_csv(tmp_path / "cache" / "testbed-xs-rival-1" / "log.csv").set_index("update")["divergence"]
+    of_training = watched[(watched["reward"] == "rival") & (watched["seed"] == 1)].set_index("update")["divergence"]
+    pd.testing.assert_series_equal(of_training, log)
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.pt")}
     run(options)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.pt")} == trained

@@ -42,7 +42,7 @@ def watched(scores):
         heads_disagree=alarm, facet_fell=found["update"] == 30, drifted=found["update"] >= 30,
         optimised=found["update"] / 10, facet_alignment=-1.0, facet_quality=0.5,
         gap=alarm.astype(float), uncertainty=1.0, drift=found["update"].astype(float),
-        fall=found["fell"].astype(float), model="testbed-s",
+        fall=found["fell"].astype(float), divergence=0.0, model="testbed-s",
     )  # fmt: skip
 
 
@@ -77,6 +77,7 @@ def test_falls_and_leads(scores, watched):
 def test_areas_of_signals(watched):
     areas = signal_areas(watched).set_index("signal")["value"]
     assert areas["fall"] == 1.0 and areas["uncertainty"] == 0.5 and areas["drift"] > 0.5
+    assert areas[OPTIMISED] == areas["drift"] and areas["divergence"] == 0.5
     assert areas["heads_disagree where the judge fell"] == 1.0
     kept = watched[~watched["fell"]]
     assert areas["heads_disagree where it did not"] == pytest.approx(kept["heads_disagree"].mean())
@@ -92,6 +93,10 @@ def test_figures_are_drawn_from_tables(scores, watched):
     assert list(line.get_xdata()) == list(UPDATES)
     with pytest.raises(ValueError, match="Got 'x' and 'judge', expected one of latent, judge, and one of"):
         plot_policy(curves, reward="x", metric="judge")
+    assert {ax.get_yscale() for ax in figure.axes} == {"linear"}
+    large = curves.assign(**{name: 4 * curves[name] for name in ("change", "ci_low", "ci_high", "least", "most")})
+    wide = plot_policy(large, reward="judge", metric="judge")
+    assert wide.get_yscale() == "symlog" and 0 in wide.get_yticks()
     watch = figure_hacking_watch(watched)
     assert len(watch.axes) == 2
     alarms = [line for line in watch.axes[0].lines if line.get_marker() == "s"]
