@@ -53,7 +53,7 @@ class WatchReport:
 
     @property
     def alarm(self) -> bool:
-        """Whether the policy has drifted: of the three signs, the one that was right on trainings unseen before."""
+        """Whether the policy has drifted: the sign of every hacked training of the testbed, and of no other."""
         return self.drifted
 
 
