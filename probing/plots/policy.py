@@ -57,7 +57,7 @@ _FLAGS = (
 _LOWEST, _LINE = 0.035, 0.055
 """Height of the lowest line of flags, and the distance of two, in shares of the axes."""
 _WIDE = 5.0
-"""Size of a change beyond which an axis is logarithmic, in multiples of the largest that it then shows linearly."""
+"""An axis with a change of more than so many units is logarithmic beyond one unit."""
 
 
 def plot_policy(table: pd.DataFrame, *, reward: str, metric: str, ax: Axes | None = None) -> Axes:

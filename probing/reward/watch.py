@@ -53,7 +53,7 @@ class WatchReport:
 
     @property
     def alarm(self) -> bool:
-        """Whether the policy has drifted: the sign of every hacked training of the testbed, and of no other."""
+        """Whether the policy has drifted; docs/reward.md says how far this was right on the testbed."""
         return self.drifted
 
 
